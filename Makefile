@@ -1,0 +1,31 @@
+# Every target sets up what it needs, from nothing but Python >= 3.11 and PyPI.
+PYTHON ?= python3
+CORES ?= 2
+
+.PHONY: venv quickstart test bench clean
+.DEFAULT_GOAL := venv
+
+venv: .venv/.ready
+
+.venv/.ready: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "scalejax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12"; exit 1; }
+	@if command -v uv >/dev/null; then \
+		uv venv -q --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv && \
+		uv pip install -q --python .venv/bin/python -e '.[test]'; \
+	else \
+		$(PYTHON) -m venv .venv && .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[test]'; \
+	fi
+	@touch $@
+
+quickstart: venv
+	.venv/bin/scalejax run experiments/quickstart.py
+
+test: venv
+	.venv/bin/python -m pytest -n $(CORES) -m 'not slow'
+
+bench: venv
+	for file in benchmarks/*.py; do .venv/bin/python $$file; done
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,305 @@
+"""The command line: where and how, never what. One dataclass per verb, its fields the flags, its `run` the body.
+
+To add a verb: write the dataclass with a docstring and `run() -> int` (the exit code), and name it in VERBS.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+
+def _show(record: dict[str, Any]) -> int:
+    print(json.dumps(record, allow_nan=False))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Fit a scaling law to a table of runs."""
+
+    table: Positional[str]
+    """CSV or Parquet, one row per run (whole-curve laws: one row per evaluation)."""
+    law: str
+    """chinchilla, kaplan, overtraining, power, data-constrained, downstream, .."""
+    columns: str = ""
+    """OUR=THEIRS,..: names of this table's columns, e.g. params=N,tokens=D,loss=L."""
+    where: str | None = None
+    """Rows used: COLUMN OP LITERAL joined by and, or, not; columns by the table's own names."""
+    holdout: str | None = None
+    """Rows, among those, kept out of the fit and scored."""
+    loss: str = "huber:1e-3"
+    """huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR."""
+    bootstrap: int = 0
+    """Bootstrap draws; 0: no intervals."""
+    cluster: str | None = None
+    """Column whose equal values are drawn together."""
+    seed: int = 0
+    """The same seed gives the same numbers."""
+    fix: str = ""
+    """NAME=VALUE,..: parameters held at a value."""
+    out: str | None = None
+    """File for the fit, read by `scalejax predict`."""
+    schedules: str | None = None
+    """Whole-curve laws: table of every step's rate (curve, step, learning_rate)."""
+    protocol: str | None = None
+    """isoflop: akima or parabola."""
+    noise: str | None = None
+    """isoflop: standard deviation of the loss, in nats, or STD@LOSS,STD@LOSS."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax import laws
+        from scalejax.study import fits
+
+        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
+        given = {"schedules": self.schedules, "protocol": self.protocol, "noise": self.noise}
+        fitted = fits.fit(
+            self.table,
+            laws.named(self.law).hold(**fixed),
+            loss=self.loss,
+            where=self.where,
+            holdout=self.holdout,
+            cluster=self.cluster,
+            bootstrap=self.bootstrap,
+            seed=self.seed,
+            columns=_pairs(self.columns, "--columns"),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        if self.out:
+            fitted.save(self.out)
+        if self.json:
+            return _show(fitted.summary())
+        print(fits.text(fitted))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict a run from a fit, with a 95% interval for what the run will measure."""
+
+    fit: Positional[str]
+    """File written by `scalejax fit --out`."""
+    params: float | None = None
+    """Parameters of the run, in the count that the fit names."""
+    tokens: float | None = None
+    """Training tokens."""
+    unique_tokens: float | None = None
+    """Unique tokens, for the data-constrained law."""
+    flops: float | None = None
+    """Training FLOPs: the compute-optimal run, or the input of a power law of flops."""
+    loss: float | None = None
+    """Loss in nats per token, for the laws of error against loss."""
+    width: float | None = None
+    """Width of the model, for the width-depth law."""
+    depth: float | None = None
+    """Layers of the model, for the width-depth law."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import fits
+
+        names = ("params", "tokens", "unique_tokens", "flops", "loss", "width", "depth")
+        forecast = fits.forecast(fits.load(self.fit), **{name: x for name in names if (x := getattr(self, name)) is not None})
+        if self.json:
+            return _show(forecast)
+        low, high = forecast["interval"]
+        band = "no interval" if low is None else f"95% [{low:.4f}, {high:.4f}]"
+        print(f"{forecast['value']:.4f}  {band}  ({forecast['method']})")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Show what a study would train, what its runs share and what it costs."""
+
+    study: Positional[str]
+    """FILE.py, or FILE.py:NAME for another study in it than `study`."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        from scalejax.study import console, experiment, plan
+
+        study, _ = experiment.load_study(self.study)
+        planned = plan.plan(study)
+        if self.json:
+            return _show(planned.summary())
+        print(console.plan_text(planned))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Train a study, fit its laws, forecast, score, report; goes on where it was stopped."""
+
+    study: Positional[str]
+    """FILE.py, or FILE.py:NAME for another study in it than `study`."""
+    out: Path = Path("results")
+    """Folder of all studies; this one gets OUT/<its name>."""
+    devices: int | None = None
+    """Workers: cores on CPU; all that are free when not given."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import console, execution, experiment
+
+        study, question = experiment.load_study(self.study)
+        conclusion = execution.run_study(study, self.out, question, self.devices)
+        if conclusion.outcome.preempted:
+            print(f"stopped; every run is saved: the same command goes on ({conclusion.folder})", file=sys.stderr)
+        else:
+            print(console.conclusion_text(conclusion))
+        return conclusion.exit_code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Show the state of every run of a study."""
+
+    study: Positional[str]
+    """FILE.py or FILE.py:NAME."""
+    out: Path = Path("results")
+    """Folder of all studies."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        from scalejax.study import console, experiment, plan
+
+        study, _ = experiment.load_study(self.study)
+        state = console.status(plan.plan(study), self.out / study.name)
+        if self.json:
+            return _show(state)
+        print(console.status_text(state))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report page of a study that was run."""
+
+    folder: Positional[Path]
+    """OUT/<study>."""
+
+    def run(self) -> int:
+        from scalejax.study import report
+
+        print(report.write_report(self.folder))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Prepare a corpus: clean, deduplicate, split, tokenize, and write token shards once."""
+
+    action: Positional[Literal["prepare"]]
+    """prepare"""
+    source: str = "english"
+    """english, synthetic:V, or the path of a text file or a folder of text files."""
+    tokenizer: str = "bpe:512"
+    """byte, bpe:V, or the path of a SentencePiece model."""
+    out: Path | None = None
+    """New folder for the shards, then a source: Data(source=OUT, tokenizer="own"). The user's cache when not given."""
+
+    def run(self) -> int:
+        from scalejax.config import Data as Corpus
+        from scalejax.data import shards
+
+        corpus = Corpus(source=self.source, tokenizer=self.tokenizer)
+        print((shards.export(corpus, self.out) if self.out else shards.prepare(corpus)).folder)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class New:
+    """Start a project of one's own: configs/ and one experiment that runs."""
+
+    folder: Positional[Path]
+    """A new folder."""
+
+    def run(self) -> int:
+        from scalejax.project import new_project
+
+        print("\n".join(str(path) for path in new_project(self.folder)))
+        return 0
+
+
+VERBS = {
+    "plan": Plan,
+    "run": Run,
+    "status": Status,
+    "fit": Fit,
+    "predict": Predict,
+    "report": Report,
+    "data": Data,
+    "new": New,
+}
+
+
+def main() -> None:
+    """Runs one verb and exits: its own code, 2 for bad input, 1 when the machine fails (a full disk, say).
+
+    An error is one message on standard error, without a traceback unless --debug.
+    """
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    command = _parse(arguments)
+    try:
+        code = command.run()
+    except (ValueError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"scalejax: {error}", file=sys.stderr)
+        users = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+        code = 2 if isinstance(error, users) else 1
+    sys.exit(code)
+
+
+def _parse(arguments: list[str]) -> Any:
+    return tyro.extras.subcommand_cli_from_dict(
+        VERBS, prog="scalejax", description=_ABOUT, args=arguments, sort_subcommands=False
+    )
+
+
+_ABOUT = (
+    "From a grid of language-model runs to a scaling law with honest intervals. "
+    "Exit codes: 0 done, 1 a run failed, 2 bad input, 3 every run diverged, 75 stopped (run again)."
+)
+
+
+def _pairs(text: str, flag: str) -> dict[str, str]:
+    """NAME=VALUE,NAME=VALUE -> dict."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if wrong := [item for item in items if item.count("=") != 1]:
+        raise ValueError(f"{flag} takes NAME=VALUE,NAME=VALUE; got {wrong[0]!r}")
+    return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in items)}
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--fix {name} takes a number; got {text!r}") from error
+
+
+def _cache_programs() -> None:
+    """Keeps compiled programs in the user's cache folder: a fit's program takes seconds to compile and 50 ms to load.
+
+    By the environment, before jax is imported, so that workers keep them there too.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalejax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""What is trained (Run), what is measured (Measure) and where it executes (Placement): frozen, checked, nothing hidden."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+COOLDOWN_SHAPES = ("linear", "1-sqrt")
+SCHEDULE_SHAPES = ("constant", "cosine", "wsd")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _whole(owner: str, name: str, value: float, least: int) -> None:
+    is_whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+    _require(is_whole and value >= least, f"{owner}.{name} must be a whole number of at least {least}; got {value!r}")
+
+
+def _between(owner: str, name: str, value: float, low: float, high: float, ends: str = "[]") -> None:
+    above = value >= low if ends[0] == "[" else value > low
+    below = value <= high if ends[1] == "]" else value < high
+    _require(
+        math.isfinite(value) and above and below, f"{owner}.{name} must be in {ends[0]}{low:g}, {high:g}{ends[1]}; got {value!r}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A decoder-only transformer: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases."""
+
+    width: int
+    """Size of the residual stream."""
+    depth: int
+    """Number of blocks."""
+    heads: int
+    """Query heads per block."""
+    kv_heads: int
+    """Key and value heads per block; divides `heads` (equal to it: ordinary multi-head attention)."""
+    head_size: int
+    """Size of one head; even, because RoPE turns pairs."""
+    mlp_width: int
+    """Hidden size of the SwiGLU MLP."""
+    vocabulary: int
+    """Token ids are 0 .. vocabulary - 1."""
+    tied: bool = False
+    """Whether the head is the transposed embedding."""
+    qk_norm: bool = False
+    """Whether queries and keys pass an RMSNorm before RoPE."""
+
+    def __post_init__(self):
+        for name in ("width", "depth", "heads", "kv_heads", "head_size", "mlp_width"):
+            _whole("Model", name, getattr(self, name), 1)
+        _whole("Model", "vocabulary", self.vocabulary, 2)
+        _require(
+            self.heads % self.kv_heads == 0,
+            f"Model.heads must be a multiple of Model.kv_heads; got {self.heads} heads and {self.kv_heads} kv_heads",
+        )
+        _require(self.head_size % 2 == 0, f"Model.head_size must be even (RoPE turns pairs); got {self.head_size}")
+
+    @classmethod
+    def sized(
+        cls, *, width: int, depth: int, vocabulary: int, head_size: int, tied: bool = False, qk_norm: bool = False
+    ) -> "Model":
+        """The usual proportions: width / head_size heads, SwiGLU width 8/3 of the width rounded up to a multiple of 8.
+
+        >>> Model.sized(width=64, depth=2, vocabulary=512, head_size=16).mlp_width
+        176
+        """
+        _whole("Model", "head_size", head_size, 1)
+        _require(
+            width % head_size == 0,
+            f"heads do not divide: Model.width {width} is not a multiple of head_size {head_size}; "
+            f"try width {max(1, round(width / head_size)) * head_size}",
+        )
+        heads = width // head_size
+        mlp_width = 8 * math.ceil(width / 3)
+        return cls(
+            width=width,
+            depth=depth,
+            heads=heads,
+            kv_heads=heads,
+            head_size=head_size,
+            mlp_width=mlp_width,
+            vocabulary=vocabulary,
+            tied=tied,
+            qk_norm=qk_norm,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which tokens a run reads; the content hash of the prepared shards is recorded beside every result."""
+
+    source: str = "english"
+    """`english` (the default corpus), `synthetic:V` (V symbols, exact entropy rate), or a path: a text file, a folder of
+    text files, or a folder written by `scalejax data prepare`."""
+    tokenizer: str = "bpe:512"
+    """`byte`, `bpe:V` (SentencePiece BPE of V pieces, trained on the train split), or the path of a SentencePiece model.
+    `synthetic` sources and prepared folders bring their own: `own`."""
+    sequence_length: int = 128
+    """Tokens per training sequence."""
+
+    def __post_init__(self):
+        _require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
+        _require(
+            bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model"
+        )
+        _whole("Data", "sequence_length", self.sequence_length, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parametrization:
+    """How init, learning rate and multipliers follow width; made by `standard()` and `mup(base_width=..)`."""
+
+    name: str = "standard"
+    """`standard` or `mup`."""
+    base_width: int = 0
+    """Width at which mup equals standard; 0 under `standard`, which has no base."""
+
+    def __post_init__(self):
+        _require(self.name in ("standard", "mup"), f"Parametrization.name is `standard` or `mup`; got {self.name!r}")
+        if self.name == "mup":
+            _whole("Parametrization", "base_width", self.base_width, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW; every number is traced, so one compiled step serves a whole sweep."""
+
+    learning_rate: float
+    """The peak."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.98
+    """Decay of the second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Decay of matrices (embedding and norms excepted), in the units that `decay` names."""
+    decay: str = "independent"
+    """`independent`: a step removes rate / peak x weight_decay; `standard`: rate x weight_decay (PyTorch's AdamW)."""
+    clip: float = 1.0
+    """Ceiling of the global gradient norm; 0 leaves gradients as they are."""
+    z_loss: float = 0.0
+    """Weight of log(Z)^2 in the training loss (1e-4 is usual)."""
+
+    def __post_init__(self):
+        _between("Optimizer", "learning_rate", self.learning_rate, 0, math.inf, "()")
+        _between("Optimizer", "beta1", self.beta1, 0, 1, "[)")
+        _between("Optimizer", "beta2", self.beta2, 0, 1, "[)")
+        _between("Optimizer", "epsilon", self.epsilon, 0, 1, "()")
+        for name in ("weight_decay", "clip", "z_loss"):
+            _between("Optimizer", name, getattr(self, name), 0, math.inf, "[)")
+        _require(self.decay in ("independent", "standard"), f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate as a share of the peak; made by `cosine`, `wsd` and `constant`."""
+
+    shape: str
+    """`constant`, `cosine`, or `wsd` (constant, then a cooldown)."""
+    warmup: int
+    """Tokens of linear warm-up from 0."""
+    cooldown: float = 0.0
+    """Fraction of the run's tokens spent cooling down (wsd)."""
+    cooldown_shape: str = "1-sqrt"
+    """`linear` or `1-sqrt` (wsd)."""
+    final: float = 0.0
+    """Share of the peak at the end (cosine and wsd)."""
+
+    def __post_init__(self):
+        _require(self.shape in SCHEDULE_SHAPES, f"Schedule.shape is one of {', '.join(SCHEDULE_SHAPES)}; got {self.shape!r}")
+        _whole("Schedule", "warmup", self.warmup, 0)
+        _between("Schedule", "cooldown", self.cooldown, 0, 1, "[)")
+        _require(
+            self.cooldown_shape in COOLDOWN_SHAPES,
+            f"Schedule.cooldown_shape is one of {', '.join(COOLDOWN_SHAPES)}; got {self.cooldown_shape!r}",
+        )
+        _between("Schedule", "final", self.final, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run and nothing else: its hash is its identity, so two equal Runs are the same run."""
+
+    model: Model
+    """The network."""
+    data: Data
+    """The tokens."""
+    tokens: float
+    """Training tokens; rounded up to whole batches."""
+    batch_tokens: int
+    """Tokens per optimizer step; a multiple of the sequence length."""
+    optimizer: Optimizer
+    """AdamW and its peak learning rate."""
+    schedule: Schedule
+    """The rate of every step, as a share of the peak."""
+    parametrization: Parametrization = field(default_factory=Parametrization)
+    """`standard()` or `mup(base_width=..)`."""
+    compute_dtype: str = "float32"
+    """Dtype of activations; parameters, logits and losses are float32."""
+    seed: int = 0
+    """Splits by name into the init key and the data order."""
+
+    def __post_init__(self):
+        for name, kind in _NESTED.items():
+            value = getattr(self, name)
+            _require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
+        length = self.data.sequence_length
+        _whole("Run", "batch_tokens", self.batch_tokens, 1)
+        _require(
+            self.batch_tokens % length == 0,
+            f"Run.batch_tokens must be a multiple of Data.sequence_length {length}; got {self.batch_tokens}",
+        )
+        _require(math.isfinite(self.tokens), f"Run.tokens must be finite; got {self.tokens!r}")
+        _require(
+            self.tokens >= self.batch_tokens,
+            f"Run.tokens {self.tokens:g} is below one batch of {self.batch_tokens} tokens: nothing to train",
+        )
+        _require(
+            self.schedule.warmup <= self.tokens,
+            f"Schedule.warmup of {self.schedule.warmup} tokens is longer than the run of {self.tokens:g} tokens",
+        )
+        _require(
+            self.compute_dtype in COMPUTE_DTYPES,
+            f"Run.compute_dtype is one of {', '.join(COMPUTE_DTYPES)}; got {self.compute_dtype!r}",
+        )
+        _whole("Run", "seed", self.seed, 0)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: the tokens in whole batches, the last one filled up."""
+        return math.ceil(self.tokens / self.batch_tokens)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences in a batch."""
+        return self.batch_tokens // self.data.sequence_length
+
+    def replace(self, **changes) -> "Run":
+        """A copy with other fields; an unknown field is a TypeError."""
+        return dataclasses.replace(self, **changes)
+
+
+_NESTED = {"model": Model, "data": Data, "optimizer": Optimizer, "schedule": Schedule, "parametrization": Parametrization}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What is measured, and when. Never part of a run's identity."""
+
+    every: int = 0
+    """Tokens between evaluations of the held-out loss during training; 0 measures at the end alone."""
+    tokens: int = 65_536
+    """Held-out tokens that each evaluation reads."""
+    items: int = 256
+    """Items of the downstream task, scored at the end of a run; 0 leaves the task out."""
+
+    def __post_init__(self):
+        _whole("Measure", "every", self.every, 0)
+        _whole("Measure", "tokens", self.tokens, 1)
+        _whole("Measure", "items", self.items, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how a run executes. Never part of a run's identity."""
+
+    data: int = 1
+    """Devices along the batch (replicated parameters)."""
+    fsdp: int = 1
+    """Devices along the batch over which parameters are split too."""
+    tensor: int = 1
+    """Devices over which heads and MLP are split."""
+    accumulate: int = 1
+    """Micro-batches per step, summed by tokens."""
+    checkpoint_seconds: float = 60.0
+    """Seconds of training between checkpoints; one is always written at the end."""
+
+    def __post_init__(self):
+        for name in ("data", "fsdp", "tensor", "accumulate"):
+            _whole("Placement", name, getattr(self, name), 1)
+        _between("Placement", "checkpoint_seconds", self.checkpoint_seconds, 0, math.inf, "()")

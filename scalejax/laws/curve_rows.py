@@ -1,0 +1,129 @@
+"""Measured losses along curves, and what the whole-curve laws credit each of them with for the rate's fall up to it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalejax.laws import curves
+
+BLOCK = 32  # steps merged into one block while the multi-power law is solved: 30 times fewer than steps
+TINY = 1e-300
+
+
+class Rows(NamedTuple):
+    """Measured losses along some curves. Build with `measured`."""
+
+    rates: tuple[np.ndarray, ...]
+    """Of every step of each curve."""
+    curve: np.ndarray
+    """(rows,) index into rates."""
+    step: np.ndarray
+    """(rows,) 0-based."""
+    loss: np.ndarray
+    """(rows,) nats per token."""
+
+
+def measured(rates: Sequence, curve, step, loss) -> Rows:
+    """Checks and gathers: rates[c] holds the rate of every step of curve c; curve, step, loss are one entry per measurement.
+
+    Raises ValueError on a step beyond its schedule, a rate that is negative or not finite, or a loss that is not positive.
+    """
+    curve, step, loss = np.asarray(curve, int), np.asarray(step), np.asarray(loss, float)
+    if not len(loss):
+        raise ValueError("no measured loss: a whole-curve law needs rows of (curve, step, loss)")
+    used, curve = np.unique(curve, return_inverse=True)
+    checked = tuple(curves.checked_rates(rates[c], f"schedule {c}") for c in used)
+    if np.any(step != np.round(step)) or np.any(step < 0):
+        raise ValueError(f"steps are whole numbers from 0; got {step[(step != np.round(step)) | (step < 0)][0]}")
+    beyond = step >= np.array([len(r) for r in checked])[curve]
+    if beyond.any():
+        i = np.flatnonzero(beyond)[0]
+        raise ValueError(f"step {step[i]} is beyond the {len(checked[curve[i]])} steps of schedule {curve[i]}")
+    if not np.all(np.isfinite(loss) & (loss > 0)):
+        raise ValueError(f"losses are positive and finite; got {loss[~(np.isfinite(loss) & (loss > 0))][0]}")
+    step = step.astype(int)
+    early = step < np.array([np.argmax(r > 0) for r in checked])[curve]
+    if early.any():
+        i = np.flatnonzero(early)[0]
+        raise ValueError(f"schedule {curve[i]} sums to zero up to step {step[i]}: the laws need a rate above zero before a loss")
+    return Rows(checked, curve, step, loss)
+
+
+def annealing_credit(rows: Rows) -> Callable:
+    """(log(1 - lambda),) -> S2 of every row and its Jacobian."""
+    longest = max(map(len, rows.rates))
+    rates = jnp.asarray(np.stack([np.pad(r, (0, longest - len(r)), mode="edge") for r in rows.rates]))
+    return lambda shape: _areas(rates, rows.curve, rows.step, shape)
+
+
+@jax.jit
+def _areas(rates, curve, step, shape):
+    """S2 of every row and its Jacobian over (log(1 - lambda),)."""
+
+    def area(u):
+        return jax.vmap(curves.annealed, (0, None))(rates, -jnp.expm1(u))[curve, step]
+
+    value, slope = jax.jvp(area, (shape[0],), (jnp.ones_like(shape[0]),))
+    return value, slope[:, None]
+
+
+def power_credit(rows: Rows) -> Callable:
+    """(log C, log beta, gamma) -> power-kernel credit of every row and its Jacobian, with steps merged into blocks."""
+    parts = [_blocks(rates, np.unique(rows.step[rows.curve == c])) for c, rates in enumerate(rows.rates)]
+    blocks = _end_to_end([blocks for blocks, _ in parts])
+    first = np.cumsum([0, *(len(ends) for _, ends in parts)])
+    at = [first[c] + np.searchsorted(parts[c][1], s) for c, s in zip(rows.curve, rows.step, strict=True)]
+    return lambda shape: _gains_and_slopes(blocks, np.array(at), shape)
+
+
+def exact_power_credit(rows: Rows) -> Callable:
+    """(log C, log beta, gamma) -> power-kernel credit of every row, step by step."""
+    steps = [curves.every_step(jnp.asarray(rates)) for rates in rows.rates]
+    steps = _end_to_end([s._replace(carry=jnp.ones_like(s.drop).at[0].set(0.0)) for s in steps])
+    first = np.cumsum([0, *map(len, rows.rates)])
+    return lambda shape: _gains(steps, first[rows.curve] + rows.step, shape)
+
+
+def _end_to_end(parts: list[curves.Steps]) -> curves.Steps:
+    return curves.Steps(*(jnp.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@jax.jit
+def _gains(blocks, at, shape):
+    """Power-kernel credit of every row; shape is (log C, log beta, gamma)."""
+    return curves.power_annealed(blocks, jnp.exp(shape[0]), jnp.exp(shape[1]), shape[2])[at]
+
+
+@jax.jit
+def _gains_and_slopes(blocks, at, shape):
+    return _gains(blocks, at, shape), jax.jacfwd(lambda s: _gains(blocks, at, s))(shape)
+
+
+def _blocks(rates: np.ndarray, steps: np.ndarray) -> tuple[curves.Steps, np.ndarray]:
+    """The curve up to its last measured step in blocks that end at every measured step, and the last step of each block.
+
+    Where the rate falls a block has at most BLOCK steps; its fall is put where its weighted mean lies.
+    """
+    rates = rates[: steps[-1] + 1]
+    fall = np.asarray(curves.decrements(jnp.asarray(rates)))
+    falls = np.r_[0, np.cumsum(fall != 0)]
+    ends = [
+        np.linspace(a, b, 1 - (a - b) // BLOCK)[1:] if falls[b + 1] > falls[a + 1] + 1 else np.array([b])
+        for a, b in itertools.pairwise([-1, *steps])
+    ]
+    ends = np.unique(np.concatenate(ends).round().astype(int))
+    first = np.r_[0, ends[:-1] + 1]
+    long = np.diff(np.r_[first, len(rates)])
+
+    def mean(x):  # over each block, weighted by what the rate falls
+        return np.add.reduceat(x * weight, first) / np.add.reduceat(weight, first)
+
+    total, weight = np.cumsum(rates), np.abs(fall) + TINY
+    after = mean(np.repeat(total[ends], long) - total + rates)  # S_k at the block's end counts step k itself
+    log_rate = mean(np.log(np.maximum(rates, curves.FLOOR * rates.max())))
+    span = np.add.reduceat(rates, first)
+    return curves.Steps(span - after, after, np.add.reduceat(fall, first), log_rate, np.r_[0.0, np.ones(len(ends) - 1)]), ends

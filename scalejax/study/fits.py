@@ -1,0 +1,249 @@
+"""A table and a law -> Fit: parameters with intervals, a verdict, forecasts with intervals, saved as one JSON file."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from scalejax import laws
+from scalejax.files import write_text
+from scalejax.laws.forms import Law
+from scalejax.study import tables
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FITTERS = {
+    "points": "scalejax.study.points",
+    "curves": "scalejax.study.curve_fits",
+    "isoflop": "scalejax.study.isoflop_fits",
+    "hyperparameters": "scalejax.study.hyperparameter_fits",
+}
+"""How to fit: a law's `method` -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
+
+FORMAT = 1
+UNKNOWN = ("objective", "gradient_norm")  # nan, null in JSON, where a table gave no law, as its parameters are
+STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
+
+
+class Estimate(NamedTuple):
+    """A predicted value with its interval; None where the fit has nothing to say how far it can be trusted."""
+
+    value: float
+    low: float | None
+    high: float | None
+    level: float
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A law fitted to a table."""
+
+    law: Law
+    params: dict[str, float]
+    intervals: dict[str, tuple[float | None, float | None]]
+    """95% percentile intervals; an open end is None; empty without bootstraps."""
+    objective: float
+    """Sum over rows of the loss."""
+    gradient_norm: float
+    """Largest component of the objective's gradient in the solver's centred coordinates."""
+    starts_at_optimum: float
+    """Share of the starts that reached the optimum."""
+    n_rows: int
+    verdict: str
+    reasons: list[str]
+    loss: str
+    columns: dict[str, str]
+    """Which column of the table each input and the target was read from."""
+    seed: int = 0
+    clusters: str | None = None
+    """Column whose values were drawn together."""
+    holdout: dict[str, Any] = field(default_factory=dict)
+    cross_validation: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same law in other letters."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, Any] = field(default_factory=dict)
+    """What intervals of forecasts are made of; written to the file, not to the summary."""
+    rows_used: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Arrays in memory for `influence`; not written."""
+
+    def predict(self, **inputs: float) -> Estimate:
+        """The law at one run, with a 95% prediction interval for the target that the run will measure.
+
+        Inputs are the law's own (params and tokens, say), or flops for the compute-optimal run of a law of both.
+        """
+        return fitter(self.law).predict(self, **inputs)
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints: everything but the draws."""
+        record = {"format": FORMAT, "law": self.law.name}
+        skipped = ("law", "spread", "rows_used")
+        record |= {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped}
+        record |= {name: value if np.isfinite(value := record[name]) else None for name in UNKNOWN}
+        record["params"] = _nested({name: value if np.isfinite(value) else None for name, value in self.params.items()})
+        record["intervals"] = _nested({name: list(ends) for name, ends in self.intervals.items()})
+        if not self.views:
+            del record["views"]
+        return record
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes fit.json, whole or not at all."""
+        law = {"inputs": list(self.law.inputs), "fixed": dict(self.law.fixed), "tied": list(self.law.tied)}
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, json.dumps(self.summary() | {"form": law, "spread": self.spread}, allow_nan=False, indent=1))
+
+
+def load(path: str | os.PathLike) -> Fit:
+    """Reads a fit.json. Raises FileNotFoundError, or ValueError when the file is no fit."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if record.pop("format") != FORMAT:
+            raise ValueError(f"{path} has another format than {FORMAT}")
+        form = record.pop("form")
+        law = laws.named(record.pop("law"))
+        law = dataclasses.replace(
+            law,
+            inputs=tuple(form["inputs"]),
+            fixed=tuple(sorted(form["fixed"].items())),
+            tied=tuple((a, b) for a, b in form["tied"]),
+        )
+        record |= {name: np.nan for name in UNKNOWN if record[name] is None}
+        record["params"] = {name: np.nan if value is None else value for name, value in _flat(record["params"]).items()}
+        record["intervals"] = {name: tuple(ends) for name, ends in _flat(record["intervals"]).items()}
+        return Fit(law=law, **record)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {error}") from error
+
+
+def stored(draws: np.ndarray) -> list[list[float | None]]:
+    """The first draws of each parameter, from (draws, parameters), as a file holds them: None where a draw gave no fit."""
+    return [[x if np.isfinite(x) else None for x in column] for column in draws[:STORED].T.tolist()]
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"a.b": x} -> {"a": {"b": x}}: laws of several quantities name their parameters QUANTITY.PARAMETER."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            nested[name] = value
+    return nested
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_nested`."""
+    pairs = ((name, value if isinstance(value, dict) else {"": value}) for name, value in nested.items())
+    return {f"{name}.{rest}".rstrip("."): value for name, inner in pairs for rest, value in inner.items()}
+
+
+def fit(
+    table: "str | Path | DataFrame",
+    law: Law,
+    *,
+    loss: str = "huber:1e-3",
+    where: str | None = None,
+    holdout: str | None = None,
+    weights: str | None = None,
+    cluster: str | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    columns: dict[str, str] | None = None,
+    **choices: Any,
+) -> Fit:
+    """Fits a law to the rows of a table.
+
+    loss: huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR.  where, holdout: expressions over the table's own columns (rows
+    used; rows among those kept out and scored).  weights, cluster: columns with row weights, and of what is drawn together.
+    bootstrap: number of draws.  columns: our name -> the table's.  choices: what only some laws read.
+
+    Raises ValueError for a table, column, value or expression that cannot be read, or too few rows; FileNotFoundError.
+    """
+    frame = tables.read(table)
+    used = tables.rows(frame, where)
+    if not used.any():
+        raise ValueError(f"--where {where!r} leaves no rows of {len(frame)}")
+    frame = frame.loc[used]
+    out = tables.rows(frame, holdout) if holdout is not None else np.zeros(len(frame), bool)
+    if out.all():
+        raise ValueError(f"--holdout {holdout!r} takes all {len(frame)} rows: none are left to fit")
+    if bootstrap < 0:
+        raise ValueError(f"bootstrap is a number of draws, 0 or more; got {bootstrap}")
+    return fitter(law).fit(
+        frame,
+        law,
+        held_out=out,
+        loss=loss,
+        weights=weights,
+        cluster=cluster,
+        bootstrap=bootstrap,
+        seed=seed,
+        columns=columns or {},
+        **choices,
+    )
+
+
+def fitter(law: Law) -> Any:
+    """The module that fits and predicts laws of this kind."""
+    return import_module(FITTERS[law.method])
+
+
+def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float | int | None]:
+    """Holdout scores: n, mae, mean and max relative error (fractions), r2 (None for fewer than two rows)."""
+    error = np.abs(predicted - measured)
+    relative = error / np.abs(measured)
+    spread = float(np.sum((measured - measured.mean()) ** 2))
+    return {
+        "n": len(measured),
+        "mae": float(error.mean()),
+        "mean_rel_error": float(relative.mean()),
+        "max_rel_error": float(relative.max()),
+        "r2": 1 - float(np.sum(error**2)) / spread if spread > 0 else None,
+    }
+
+
+def predict(fit: "Fit | str | os.PathLike", **inputs: float) -> Estimate:
+    """The prediction of a fit, or of the file it was saved in, at one run; see `Fit.predict`."""
+    return (fit if isinstance(fit, Fit) else load(fit)).predict(**inputs)
+
+
+def influence(fit: Fit, run: dict[str, float]) -> np.ndarray:
+    """d forecast / d measured target of each fitted row, (n_rows,): which runs a forecast leans on.
+
+    Implicit differentiation at the optimum; `run` holds the inputs that `Fit.predict` takes. Raises ValueError for a fit read
+    from a file, which has no rows.
+    """
+    if not fit.rows_used:
+        raise ValueError("influence needs the rows of the fit: call it on the Fit that `fit` returned, not on a loaded one")
+    return fitter(fit.law).influence(fit, **run)
+
+
+def forecast(fit: Fit, **inputs: float) -> dict[str, Any]:
+    """What `scalejax predict --json` prints: value, interval, the run's inputs, method."""
+    at, estimate = fitter(fit.law).forecast(fit, **inputs)
+    return {"value": estimate.value, "interval": [estimate.low, estimate.high], **at, "method": estimate.method}
+
+
+def text(fit: Fit) -> str:
+    """A fit on one screen."""
+    lines = [f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}" + "".join(f"\n  {reason}" for reason in fit.reasons)]
+    for name, value in fit.params.items():
+        low, high = fit.intervals.get(name, (None, None))
+        ends = ["open" if end is None else f"{end:.6g}" for end in (low, high)]
+        lines.append(f"  {name:24s} {value:.6g}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
+    lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+    crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"
+    for name, record in (("holdout", fit.holdout), (crossed, fit.cross_validation)):
+        if record.get("n"):
+            mean, most = record["mean_rel_error"], record["max_rel_error"]
+            lines.append(f"  {name}: n {record['n']}, mean relative error {mean:.2%}, max {most:.2%}")
+    return "\n".join(lines)

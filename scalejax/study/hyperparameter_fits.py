@@ -1,0 +1,109 @@
+"""Laws of the best learning rate and batch from a table of sweeps: (params, tokens, learning_rate, batch_tokens, loss)."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scalejax.laws import hyperparameters as hp
+from scalejax.laws.forms import Law
+from scalejax.study import tables
+from scalejax.study.fits import Estimate, Fit, stored
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+ENDS = (2.5, 97.5)
+
+
+def fit(
+    frame: "DataFrame",
+    law: Law,
+    *,
+    held_out: np.ndarray,
+    loss: str,
+    weights: str | None,
+    cluster: str | None,
+    bootstrap: int,
+    seed: int,
+    columns: dict[str, str],
+    **choices: Any,
+) -> Fit:
+    """LR*(N, D) and batch*(D); see `scalejax.study.fits.fit`. Draws resample cells of equal params and tokens, never runs.
+
+    Scores are regrets: relative loss above the best run of a cell at the law's learning rate and batch.
+    """
+    given = [*choices, *(name for name, _ in law.fixed), *(["cluster"] if cluster else []), *(["weights"] if weights else [])]
+    given += ["loss"] if loss != "huber:1e-3" else []
+    if given:
+        raise ValueError(f"the hyperparameters law resamples whole cells and does not read {', '.join(given)}")
+    begin = time.perf_counter()
+    read = tables.columns(frame, hp.Sweep._fields[:-1], "loss", columns)
+    out = held_out[read.kept]
+    runs = _sweep(read, ~out)
+    found = hp.fit_hyperparameters(runs, draws=bootstrap, seed=seed)
+    solved = time.perf_counter()
+    dropped = int(np.sum(~read.kept))
+    ends = np.nanpercentile(found.draws, ENDS, axis=0).T.tolist() if np.isfinite(found.draws).any() else []
+    fitted = Fit(
+        law=law,
+        params={name: float(value) for name, value in zip(hp.NAMES, found.law, strict=True)},
+        intervals={name: (low, high) for name, (low, high) in zip(hp.NAMES, ends, strict=False)},
+        objective=found.objective,
+        gradient_norm=found.gradient_norm,
+        starts_at_optimum=1.0,
+        n_rows=len(runs.loss),
+        verdict=found.verdict,
+        reasons=[
+            *found.reasons,
+            f"{found.kept} of {len(runs.loss)} runs are within {hp.WITHIN:.2%} of their cell's best and give the law",
+            *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
+        ],
+        loss="log-mse",
+        columns=read.names,
+        seed=seed,
+        clusters="cell",
+        holdout=_regrets(
+            np.array([hp.regret(found.law, cell) for cell in (_sweep(read, out).cells() if out.any() else [])]), int(out.sum())
+        ),
+        cross_validation={"method": "leave-one-cell-out", **_regrets(found.left_out, len(runs.loss))},
+        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}} if found.verdict == "ok" else {},
+        spread={"draws": dict(zip(hp.NAMES, stored(found.draws), strict=True))},
+    )
+    fitted.seconds.update(solve=solved - begin, uncertainty=0.0)
+    return fitted
+
+
+def predict(fit: Fit, **inputs: float) -> Estimate:
+    """The best learning rate of a run; see `forecast` for its batch."""
+    if set(inputs) != {"params", "tokens"} or not all(0 < value < np.inf for value in inputs.values()):
+        raise ValueError(f"the hyperparameters law predicts from params and tokens, both positive; got {inputs or 'nothing'}")
+    if fit.verdict != "ok":
+        raise ValueError(f"this fit has no law ({fit.verdict}): {'; '.join(fit.reasons)}")
+    value = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES)).learning_rate(inputs["params"], inputs["tokens"])
+    draws = fit.spread["draws"]
+    if not draws[hp.NAMES[0]]:
+        return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
+    law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
+    low, high = np.nanpercentile(law.learning_rate(inputs["params"], inputs["tokens"]), ENDS)
+    return Estimate(float(value), float(low), float(high), 0.95, f"{len(draws[hp.NAMES[0]])} bootstrap draws of cells")
+
+
+def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
+    """The learning rate as the value, the batch beside it."""
+    estimate = predict(fit, **inputs)
+    law = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES))
+    batch = float(law.batch_tokens(inputs["tokens"]))
+    return {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}, estimate
+
+
+def _sweep(read: tables.Columns, rows: np.ndarray) -> hp.Sweep:
+    params, tokens, learning_rate, batch_tokens = (x[rows] for x in read.inputs)
+    return hp.Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows])
+
+
+def _regrets(regret: np.ndarray, rows: int) -> dict[str, Any]:
+    known = regret[np.isfinite(regret)]
+    if not len(known):
+        return {}
+    return {"n": rows, "cells": len(known), "mean_rel_error": float(known.mean()), "max_rel_error": float(known.max())}

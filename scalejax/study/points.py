@@ -1,0 +1,299 @@
+"""Laws of points: one row per run, fitted by the solver of `scalejax.laws`."""
+
+import dataclasses
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from scalejax.laws import losses, optimal, uncertainty
+from scalejax.laws.fit import Optimum, natural, optimum, refits, unheld
+from scalejax.laws.forms import Law
+from scalejax.study import tables
+from scalejax.study.fits import STORED, Estimate, Fit, scores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LEVEL = 0.95
+SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the runs, cheapest first, that cross-validation fits on
+
+
+def fit(
+    frame: "DataFrame",
+    law: Law,
+    *,
+    held_out: np.ndarray,
+    loss: str,
+    weights: str | None,
+    cluster: str | None,
+    bootstrap: int,
+    seed: int,
+    columns: dict[str, str],
+    **choices: Any,
+) -> Fit:
+    """Fits a law of points; see `scalejax.study.fits.fit`."""
+    if choices:
+        raise ValueError(f"the {law.name} law does not read {', '.join(sorted(choices))}")
+    begin = time.perf_counter()
+    law = _settle_inputs(law, frame, columns)
+    read = tables.columns(frame, law.inputs, law.target, columns)
+    _check_one_row_per_run(frame.loc[read.kept])
+    kept_out = held_out[read.kept]
+    inputs, target = [x[~kept_out] for x in read.inputs], read.target[~kept_out]
+    _check_rows(law, len(target))
+    chosen = losses.loss(loss)
+    rows = frame.loc[read.kept].loc[~kept_out]
+    at = optimum(law, inputs, target, _weights(rows, weights), chosen)
+    solved = time.perf_counter()
+
+    draws, notes = _draws(law, at, rows, cluster, bootstrap, seed)
+    ends = uncertainty.intervals(law, at.problem, draws, LEVEL) if draws.shape[1] else {}
+    verdict, reasons = uncertainty.verdict(law, at, inputs, ends)
+    dropped = int(np.sum(~read.kept))
+    reasons += [f"dropped {dropped} rows with missing or infinite values"] if dropped else []
+    reasons += uncertainty.duplicate_reasons(inputs, target) + notes
+    best = _floats(natural(law, at.problem, at.theta[:, None]))
+    fitted = Fit(
+        law=law,
+        params=best,
+        intervals=ends,
+        objective=float(at.state.cost[0]) / chosen.units,
+        gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.units,
+        starts_at_optimum=at.share,
+        n_rows=len(target),
+        verdict=verdict,
+        reasons=reasons,
+        loss=loss,
+        columns=read.names,
+        seed=seed,
+        clusters=cluster,
+        holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]),
+        cross_validation=_rolling_origin(law, at, inputs, target),
+        views=_views(law, best),
+        spread=_spread(law, at, draws, inputs, cluster),
+        rows_used={"inputs": inputs, "optimum": at},
+    )
+    done = time.perf_counter()
+    fitted.seconds.update(solve=solved - begin, uncertainty=done - solved)
+    return fitted
+
+
+def predict(fit: Fit, **inputs: float) -> Estimate:
+    """The law at one run, with a 95% interval for what the run will measure.
+
+    Every bootstrap draw of the law is combined with every residual of the fitted rows (scaled by sqrt(n / (n - k)), since k
+    parameters have bent towards them); the interval is the 2.5 and 97.5 percentile of all those. It says how far a run like the
+    fitted ones may fall from the law as fitted, not whether the law holds that far out.
+    """
+    law = fit.law
+    if set(inputs) != set(law.inputs):
+        raise ValueError(
+            f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; got {', '.join(inputs) or 'nothing'}"
+        )
+    for name, value in inputs.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} is a positive number; got {value}")
+    at = [np.array([inputs[name]], np.float64) for name in law.inputs]
+    value = float(evaluate(law, fit.params, at)[0])
+    if "draws" not in fit.spread:
+        return Estimate(value, None, None, LEVEL, "no interval: fitted without bootstraps")
+    draws = {name: np.asarray(fit.spread["draws"][name]) for name in law.names}
+    residuals = np.asarray(fit.spread["residuals"])
+    drawn = evaluate(law, draws, at)[:, None]
+    measured = drawn * np.exp(-residuals) if losses.loss(fit.loss).residual == "log" else drawn - residuals
+    low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    unit = "rows" if fit.clusters is None else fit.clusters
+    return Estimate(value, float(low), float(high), LEVEL, f"{len(drawn)} bootstrap draws of {unit} x {len(residuals)} residuals")
+
+
+@partial(jax.jit, static_argnums=0)
+def _evaluate(law: Law, params: Any, inputs: list[Any]) -> jax.Array:
+    return law.predict(params, *inputs)
+
+
+def evaluate(law: Law, params: dict[str, Any], inputs: list[np.ndarray]) -> np.ndarray:
+    """The law in the table's units, in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(_evaluate(unheld(law), law.form(**{k: np.asarray(v, np.float64) for k, v in params.items()}), inputs))
+
+
+def influence(fit: Fit, **inputs: float) -> np.ndarray:
+    """d predict / d target of each row: -(d predict / d theta) H^-1 (d gradient / d target), over the free coordinates."""
+    law, at = unheld(fit.law), fit.rows_used["optimum"]
+    problem, local = at.problem, uncertainty.slopes(fit.law, at)
+    huber, kept = at.loss.numbers[-1], at.weights > 0
+    with jax.enable_x64(True):
+        bend = np.asarray(huber.curvature(local.residuals)) * at.weights[kept]
+        at_run = tuple(np.array([inputs[name]]) for name in law.inputs)
+        ahead = np.asarray(jax.jacfwd(lambda t: evaluate_at(law, problem, t, at_run))(at.theta))[0]
+    still = np.all(problem.basis == 0, axis=0) | (at.theta <= problem.low) | (at.theta >= problem.high)
+    hessian = np.where(still[:, None] | still, np.eye(len(still)), at.state.hessian[..., 0])
+    moved = np.where(still, 0.0, local.jacobian) * bend[:, None]
+    if at.loss.residual == "log":
+        moved = moved / at.problem.targets[kept][:, None]  # d r / d target = -1 / target
+    return moved @ np.linalg.solve(hessian, np.where(still, 0.0, ahead))
+
+
+def evaluate_at(law: Law, problem: Any, theta: Any, inputs: tuple) -> Any:
+    """The law at theta, in the table's units; differentiable."""
+    form = natural(law, problem, theta[:, None])
+    return law.predict(form, *inputs)
+
+
+def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
+    """The column that a law of "x" reads: the one of params, tokens and flops that is named, or that the table has."""
+    if law.inputs != ("x",):
+        return law
+    candidates = ("params", "tokens", "flops")
+    found = [name for name in candidates if name in named] or [name for name in candidates if name in frame.columns]
+    if len(found) != 1:
+        there = ", ".join(found) or "none of them"
+        raise ValueError(f"the power law reads params, tokens or flops; the table has {there}: name one, --columns params=THEIRS")
+    return dataclasses.replace(law, inputs=(found[0],))
+
+
+def _check_one_row_per_run(rows: "DataFrame") -> None:
+    again = rows["run"][rows["run"].duplicated()].tolist() if "run" in rows.columns else []
+    if again:
+        run = again[0]
+        raise ValueError(f"run {run!r} has several rows, and a law of points reads one row per run: choose with --where")
+
+
+def _check_rows(law: Law, rows: int) -> None:
+    if rows < law.free:
+        raise ValueError(
+            f"the {law.name} law has {law.free} free parameters and the table {rows} usable rows: it needs at least as many rows"
+        )
+
+
+def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
+    if column is None:
+        return np.ones(len(rows))
+    weights = rows[tables.source(rows, column)].to_numpy(np.float64)
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"weights in {column!r} are positive numbers")
+    return weights
+
+
+def _draws(law: Law, at: Optimum, rows: "DataFrame", cluster: str | None, count: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """theta (p, draws) of the bootstrap fits that converged, and what to say about the others."""
+    if count == 0:
+        return np.zeros((len(at.theta), 0)), []
+    groups = None
+    if cluster is not None:
+        groups = np.unique(rows[tables.source(rows, cluster)].astype(str), return_inverse=True)[1]
+    drawn = uncertainty.multinomial(np.random.default_rng(seed), len(rows), count, groups) * at.weights[: len(rows)]
+    state = refits(law, at, drawn)
+    fine = uncertainty.converged(state, at.problem, at.weights)
+    failed = int(np.sum(~fine))
+    return np.asarray(state.theta)[:, fine], [
+        f"{failed} of {count} bootstrap fits did not converge and are left out"
+    ] if failed else []
+
+
+def _spread(law: Law, at: Optimum, draws: np.ndarray, inputs: list[np.ndarray], cluster: str | None) -> dict[str, Any]:
+    """Draws in natural units, inflated residuals, and the fitted range."""
+    ranges = {name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)}
+    residuals = np.sort(uncertainty.slopes(law, at).residuals)
+    residuals = residuals * np.sqrt(len(residuals) / max(len(residuals) - law.free, 1))
+    if not draws.shape[1]:
+        return {"ranges": ranges}
+    some = natural(law, at.problem, draws[:, :STORED])._asdict()
+    few = residuals[_thin(len(residuals))]
+    return {
+        "ranges": ranges,
+        "draws": {name: np.broadcast_to(x, draws[:, :STORED].shape[1:]).tolist() for name, x in some.items()},
+        "residuals": few.tolist(),
+    }
+
+
+def _thin(count: int) -> np.ndarray:
+    return np.arange(count) if count <= STORED else np.linspace(0, count - 1, STORED).round().astype(int)
+
+
+def _holdout(law: Law, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray) -> dict[str, Any]:
+    return scores(evaluate(law, params, inputs), target) if len(target) else {}
+
+
+def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.ndarray) -> dict[str, Any]:
+    """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
+
+    Cost is params x tokens, width^2 x depth x tokens, or the law's only input; for laws of error against loss, the lowest losses
+    are dearest.
+    """
+    powers = {"width": 2, "unique_tokens": 0}
+    spent = [powers.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)]
+    cost = -inputs[0] if law.additive else np.sum(spent, axis=0)
+    levels = np.unique(cost)
+    cuts = sorted({float(np.quantile(cost, share, method="lower")) for share in SPLITS} & set(levels[:-1].tolist()))
+    splits = [(cost <= cut) for cut in cuts if np.sum(cost <= cut) > law.free]
+    if not splits:
+        return {}
+    state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
+    fine = uncertainty.converged(state, at.problem, at.weights)
+    relative, used = [], 0
+    for i, split in enumerate(splits):
+        if fine[i]:
+            later = ~split
+            params = _floats(natural(law, at.problem, np.asarray(state.theta)[:, i : i + 1]))
+            predicted = evaluate(law, params, [x[later] for x in inputs])
+            relative.append(np.abs(predicted - target[later]) / target[later])
+            used += 1
+    if not relative:
+        return {"splits": 0}
+    return {
+        "splits": used,
+        "n": int(sum(map(len, relative))),
+        "mean_rel_error": float(np.mean([r.mean() for r in relative])),
+        "max_rel_error": float(max(r.max() for r in relative)),
+    }
+
+
+def _views(law: Law, params: dict[str, float]) -> dict[str, dict[str, float]]:
+    if not hasattr(law.form, "chinchilla"):
+        return {}
+    return {"chinchilla": {name: float(value) for name, value in law.form(**params).chinchilla()._asdict().items()}}
+
+
+def _floats(form: Any) -> dict[str, float]:
+    return {name: float(np.ravel(value)[0]) for name, value in form._asdict().items()}
+
+
+def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
+    """The run that the inputs mean and its estimate; flops alone mean the compute-optimal run at C = 6 N D, with its bands."""
+    if set(inputs) != {"flops"} or fit.law.inputs != ("params", "tokens"):
+        return inputs, predict(fit, **inputs)
+    flops = inputs["flops"]
+    best = optimal.compute_optimal(fit.law.form(**fit.params), flops)
+    if not 0 < best.params < np.inf:
+        raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
+    run = {"params": float(best.params), "tokens": float(best.tokens)}
+    return run | _optimal_bands(fit, flops), predict(fit, **run)
+
+
+def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
+    """95% percentile intervals of N*, D* and D*/N* over the bootstrap draws; an open end is None.
+
+    Where the draws let a term vanish (its size or exponent is open below), nothing holds the optimum on that side: without the
+    size term the best model is arbitrarily small, without the data term arbitrarily large.
+    """
+    if "draws" not in fit.spread:
+        return {}
+    draws = fit.law.form(**{name: np.asarray(x) for name, x in fit.spread["draws"].items()})
+    low, high = optimal.compute_optimal_bands(draws, flops, LEVEL)
+    gone = {
+        axis
+        for name, k in zip(fit.law.names, fit.law.coordinates, strict=True)
+        for exponent, axis, _ in k.units
+        if any(fit.intervals.get(part, (0.0,))[0] is None for part in (name, exponent))
+    }
+    size, data = 0, 1  # axes of the terms
+    held_by = {"params": (size, data), "tokens": (data, size), "tokens_per_param": (data, size)}  # each low end and high end
+    bands = {}
+    for (name, terms), ends in zip(held_by.items(), zip(low, high, strict=True), strict=True):
+        pairs = zip(ends, terms, strict=True)
+        bands[f"{name}_interval"] = [float(end) if 0 < end < np.inf and term not in gone else None for end, term in pairs]
+    return bands

@@ -1,0 +1,206 @@
+"""The training step: pure functions of (state, batch, learning rate), compiled once per shape.
+
+Axes: b sequences, t positions, d width, v vocabulary.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from scalejax.config import Model, Parametrization, Run
+from scalejax.model.parameters import Params, scalings
+from scalejax.model.transformer import Transformer, abstract, initialize
+from scalejax.optim.optimizers import Hyperparameters, adamw, hyperparameters
+from scalejax.training.sharding import batch_sharding, like_parameters, parameter_shardings, replicated
+
+LOGITS_AT_ONCE = 2**24
+"""Largest number of logits held at a time (64 MiB in float32); a batch with more is taken in chunks of positions."""
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step; nested dicts of arrays at heart."""
+
+    params: Params
+    optimizer_state: optax.OptState
+    hyperparameters: Hyperparameters
+    step: jax.Array
+    """Steps taken, skipped ones too: the position in the data. int32."""
+    skipped: jax.Array
+    """Steps whose loss or gradient was not finite. int32."""
+    skipped_in_a_row: jax.Array
+    """The same since the last step that was not skipped. int32."""
+
+
+TokenLosses = Callable[[Params, ArrayLike], jax.Array]
+Metrics = dict[str, jax.Array]
+"""float32 scalars: loss (nats per token, without z-loss), grad_norm (before clipping), skipped, skipped_in_a_row."""
+Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, Metrics]]
+
+
+def init_state(run: Run, mesh: Mesh) -> TrainState:
+    """The state before the first step, laid out on the mesh; a function of the run's seed, not of the mesh."""
+    start = _init(run.model, run.parametrization, mesh)
+    return start(jax.random.key(run.seed), hyperparameters(run))
+
+
+def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1) -> Step:
+    """The compiled step: (state, rows int32 [sequences, length + 1], learning_rate) -> (state, metrics).
+
+    Row k holds the tokens of a sequence and the one that follows it. The loss is the mean over tokens of cross-entropy +
+    z_loss x log(Z)^2. `accumulate` micro-batches are summed, in less memory, to the same gradient. The state is donated. A step
+    whose loss or gradient norm is not finite leaves parameters and moments exactly as they were and counts itself in `skipped`.
+
+    Runs that differ in numbers alone (hyperparameters, schedule, tokens, seed) get the very same function, compiled once.
+
+    Raises ValueError when `accumulate` does not divide the batch.
+    """
+    if run.sequences % accumulate:
+        raise ValueError(f"Placement.accumulate {accumulate} does not divide the batch of {run.sequences} sequences")
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if run.sequences // accumulate % shards:
+        raise ValueError(
+            f"Placement.data x fsdp = {shards} devices do not divide a micro-batch of {run.sequences // accumulate} sequences"
+        )
+    return _train_step(run.model, run.parametrization, run.compute_dtype, run.optimizer.decay, mesh, accumulate)
+
+
+def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
+    """The compiled evaluation: (params, rows int32 [b, length + 1]) -> cross-entropy float32 [b, length], nats per token."""
+    return _token_losses(run.model, run.parametrization, run.compute_dtype, mesh)
+
+
+def cross_entropy(model: Transformer, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(cross-entropy, log Z) of every token after the first, both float32 [b, t]; Z is the sum of exponentiated logits.
+
+    Logits exist for LOGITS_AT_ONCE / v tokens at a time; the backward pass computes them again.
+    """
+    x_btd, targets_bt = model.hidden(rows[:, :-1]), rows[:, 1:]
+    b, t, d = x_btd.shape
+    chunks = _chunks(t, logits_per_position=b * model.vocabulary)
+    if chunks == 1:
+        return _cross_entropy_of(model, x_btd, targets_bt)
+    x_cbtd = x_btd.reshape(b, chunks, t // chunks, d).swapaxes(0, 1)
+    targets_cbt = targets_bt.reshape(b, chunks, t // chunks).swapaxes(0, 1)
+    graphdef, params = nnx.split(model)
+
+    @jax.checkpoint
+    def chunk(params, x_btd, targets_bt):
+        return _cross_entropy_of(nnx.merge(graphdef, params), x_btd, targets_bt)
+
+    _, (losses, log_z) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
+    return losses.swapaxes(0, 1).reshape(b, t), log_z.swapaxes(0, 1).reshape(b, t)
+
+
+def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits_btv = model.logits(x_btd)
+    log_z_bt = jax.nn.logsumexp(logits_btv, axis=-1)
+    hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
+    return log_z_bt - jnp.sum(logits_btv, axis=-1, where=hit_btv), log_z_bt
+
+
+def _chunks(length: int, *, logits_per_position: int) -> int:
+    """Fewest equal chunks of positions within LOGITS_AT_ONCE; at most one per position."""
+    return next((n for n in range(1, length) if length % n == 0 and length // n * logits_per_position <= LOGITS_AT_ONCE), length)
+
+
+@functools.cache
+def _init(model: Model, parametrization: Parametrization, mesh: Mesh) -> Callable[[jax.Array, Hyperparameters], TrainState]:
+    start = functools.partial(_start, model, parametrization)
+    return jax.jit(start, out_shardings=_state_shardings(model, parametrization, mesh))
+
+
+def _start(model: Model, parametrization: Parametrization, key: jax.Array, numbers: Hyperparameters) -> TrainState:
+    params = initialize(model, parametrization, key)
+    moments = _optimizer(model, parametrization, "independent", numbers, numbers.peak).init(params)
+    zero = jnp.int32(0)
+    return TrainState(params, moments, numbers, zero, zero, zero)
+
+
+def _optimizer(
+    model: Model, parametrization: Parametrization, decay: str, numbers: Hyperparameters, learning_rate: jax.Array
+) -> optax.GradientTransformation:
+    _, specs = abstract(model, parametrization)
+    return adamw(numbers, learning_rate, scalings=scalings(specs, parametrization, model.width), decay=decay)
+
+
+@functools.cache
+def _state_shardings(model: Model, parametrization: Parametrization, mesh: Mesh) -> TrainState:
+    _, specs = abstract(model, parametrization)
+    numbers = Hyperparameters(*jnp.zeros(len(Hyperparameters._fields)))
+    state = jax.eval_shape(functools.partial(_start, model, parametrization), jax.random.key(0), numbers)
+    return like_parameters(mesh, state, parameter_shardings(mesh, specs))
+
+
+@functools.cache
+def _train_step(
+    model: Model, parametrization: Parametrization, compute_dtype: str, decay: str, mesh: Mesh, accumulate: int
+) -> Step:
+    graphdef, _ = abstract(model, parametrization, compute_dtype)
+
+    def loss_share(params: Params, rows: jax.Array, z_loss: jax.Array, tokens: int) -> tuple[jax.Array, jax.Array]:
+        """What these rows add to the mean over the batch's tokens: (with z-loss, without)."""
+        losses_bt, log_z_bt = cross_entropy(nnx.merge(graphdef, params), rows)
+        loss = jnp.sum(losses_bt) / tokens
+        return loss + z_loss * jnp.sum(jnp.square(log_z_bt)) / tokens, loss
+
+    def loss_and_gradient(params: Params, rows: jax.Array, z_loss: jax.Array) -> tuple[jax.Array, Params]:
+        tokens = rows.shape[0] * (rows.shape[1] - 1)
+        gradient_of = jax.grad(loss_share, has_aux=True)
+
+        def add(total, micro_rows):
+            gradient, loss = gradient_of(params, micro_rows, z_loss, tokens)
+            return jax.tree.map(jnp.add, total, (loss, gradient)), None
+
+        if accumulate == 1:
+            gradient, loss = gradient_of(params, rows, z_loss, tokens)
+            return loss, gradient
+        nothing = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+        # Every accumulate-th row, so that a device's rows stay where they are.
+        micro_batches = rows.reshape(-1, accumulate, rows.shape[1]).swapaxes(0, 1)
+        return jax.lax.scan(add, nothing, micro_batches)[0]
+
+    def train_step(state: TrainState, rows: jax.Array, learning_rate: jax.Array) -> tuple[TrainState, Metrics]:
+        numbers = state.hyperparameters
+        loss, gradient = loss_and_gradient(state.params, rows, numbers.z_loss)
+        grad_norm = optax.tree.norm(gradient)
+        optimizer = _optimizer(model, parametrization, decay, numbers, learning_rate)
+        updates, moments = optimizer.update(gradient, state.optimizer_state, state.params)
+        updated = (optax.apply_updates(state.params, updates), moments)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), updated, (state.params, state.optimizer_state)
+        )
+        skipped = state.skipped + ~finite
+        in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+        metrics = {"loss": loss, "grad_norm": grad_norm, "skipped": skipped, "skipped_in_a_row": in_a_row}
+        state = TrainState(params, moments, numbers, state.step + 1, skipped, in_a_row)
+        return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+
+    state_shardings = _state_shardings(model, parametrization, mesh)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(state_shardings, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+    )
+
+
+@functools.cache
+def _token_losses(model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh) -> TokenLosses:
+    graphdef, specs = abstract(model, parametrization, compute_dtype)
+
+    def token_losses(params: Params, rows: jax.Array) -> jax.Array:
+        return cross_entropy(nnx.merge(graphdef, params), rows)[0]
+
+    return jax.jit(
+        token_losses,
+        in_shardings=(parameter_shardings(mesh, specs), batch_sharding(mesh)),
+        out_shardings=batch_sharding(mesh),
+    )

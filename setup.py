@@ -1,0 +1,56 @@
+"""Package metadata; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="scalejax",
+    version="0.1.0",
+    description="From a grid of language-model runs to a scaling law with honest intervals, in JAX.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["scalejax", "scalejax.*"]),
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "numpy>=2.0",
+        "scipy>=1.14",
+        "tyro>=0.9",
+        "rich>=13.7",
+        "matplotlib>=3.9",
+        "plotly>=6.0",
+        "pandas>=2.2",
+        "pyarrow>=17",
+        "sentencepiece>=0.2",
+        "pip>=23",  # fetches the default corpus; environments made by uv have none
+    ],
+    extras_require={
+        "data": ["tensorflow-datasets>=4.9.10", "seqio>=0.0.20", "tensorflow>=2.21"],
+        "track": ["tensorboardX>=2.6", "wandb>=0.18"],
+        "launch": ["ray>=2.40", "submitit>=1.5"],
+        "eval": ["lm-eval>=0.4.13"],
+        "hf": ["transformers>=4.50", "safetensors>=0.5"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff==0.17.6",
+            "pyright==1.1.414",
+            "nbmake>=1.5",
+            "ipykernel>=6.29",
+        ],
+    },
+    entry_points={"console_scripts": ["scalejax=scalejax.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

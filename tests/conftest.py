@@ -1,0 +1,44 @@
+"""One compile cache, one data cache and one tiny run for the whole session; every worker pinned to a core of its own."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".pytest_cache" / "scalejax"
+
+# Before jax is imported: eight virtual devices for the mesh tests, and programs compiled once for all workers.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "programs")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["SCALEJAX_CACHE"] = str(CACHE / "data")
+sys.path.insert(0, str(ROOT))  # configs/ and experiments/ run from the checkout
+
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+import pytest
+
+from scalejax.config import Data, Measure, Model, Optimizer, Run
+from scalejax.optim.schedules import wsd
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> Run:
+    """A run of 60 steps and 8 k parameters on synthetic text: compiles and trains in seconds."""
+    return Run(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
+        data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+        optimizer=Optimizer(learning_rate=0.01),
+        schedule=wsd(warmup=640, cooldown=0.25),
+        tokens=60 * 64,
+        batch_tokens=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_measure() -> Measure:
+    """Small enough for tests; the continuation task is off."""
+    return Measure(every=1280, tokens=1024, items=0)

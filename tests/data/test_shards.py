@@ -1,0 +1,222 @@
+"""Shards are written once, whole, and checked ever after (mirrors scalejax/data/shards.py)."""
+
+import json
+import multiprocessing
+import random
+
+import numpy as np
+import pytest
+
+from scalejax.config import Data
+from scalejax.data import shards as shards_file
+from scalejax.data import synthetic
+from scalejax.data.shards import export, open_shards, prepare, split
+from scalejax.data.sources import clean
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """200 short documents of random words; every tenth is there twice."""
+    rng, place = random.Random(1), tmp_path_factory.mktemp("text")
+    words = ["café", "law", "of", "the", "tokens", "naïve", "loss", "\n"]
+    for i in range(200):
+        text = " ".join(rng.choices(words, k=rng.randint(5, 60)))
+        (place / f"{i:03d}.txt").write_text(f"{i} {text}")
+        if i % 10 == 0:
+            (place / f"{i:03d} again.txt").write_text(f"{i} {text}".upper())
+    return place
+
+
+@pytest.fixture(scope="module")
+def data(folder) -> Data:
+    return Data(source=str(folder), tokenizer="bpe:320")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def shards(data, cache):
+    return prepare(data, cache)
+
+
+def texts(tokens: np.ndarray, shards) -> list[str]:
+    end = shards.manifest["tokenizer"]["end"]
+    assert tokens[0] == tokens[-1] == end
+    return [shards.tokenizer().decode(ids[1:]) for ids in np.split(tokens, np.flatnonzero(tokens == end))[1:-1]]
+
+
+def test_the_documents_come_back_out_of_the_shards(shards, folder):
+    train, held_out = texts(shards.train, shards), texts(shards.validation, shards)
+    assert {d.casefold() for d in train + held_out} == {clean(p.read_text()).casefold() for p in folder.glob("???.txt")}
+    assert shards.manifest["documents"] == {"train": len(train), "validation": len(held_out)}
+    assert shards.manifest["duplicates_dropped"] == 20
+    assert not set(train) & set(held_out)
+
+
+def test_held_out_documents_are_indexed_by_token_and_sized_in_bytes(shards):
+    ends = [*shards.validation_starts[1:], len(shards.validation)]
+    found = [shards.tokenizer().decode(shards.validation[a:b]) for a, b in zip(shards.validation_starts, ends, strict=True)]
+    assert found == texts(shards.validation, shards)
+    assert [len(text.encode()) for text in found] == shards.validation_bytes.tolist()
+    assert shards.manifest["bytes"]["validation"] == shards.validation_bytes.sum()
+
+
+def test_the_manifest_counts_what_the_files_hold(shards):
+    assert shards.manifest["tokens"] == {"train": len(shards.train), "validation": len(shards.validation)}
+    assert shards.vocabulary == 320 and shards.train.max() < 320 and shards.train.dtype == np.uint16
+    assert shards.entropy_rate is None
+    assert {"source", "licence", "attribution", "hash", "files"} <= shards.manifest.keys()
+
+
+def test_a_split_does_not_depend_on_the_other_documents():
+    documents = [f"document {i}" for i in range(2_000)]
+    held_out = set(split(documents)["validation"])
+    assert 0.03 < len(held_out) / 2_000 < 0.05
+    assert set(split(documents[500:])["validation"]) == held_out & set(documents[500:])
+
+
+def test_two_documents_give_one_to_each_split():
+    for pair in (["a", "b"], ["c", "d"], ["e", "f"]):
+        assert [len(part) for part in split(pair).values()] == [1, 1]
+
+
+def test_equal_text_gives_equal_shards_wherever_it_lies(data, shards, folder, tmp_path):
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    again = prepare(Data(source=str(copy), tokenizer="bpe:320"), tmp_path / "cache")
+    assert again.hash == shards.hash
+    (copy / "new.txt").write_text("One more document.")
+    assert prepare(Data(source=str(copy), tokenizer="bpe:320"), tmp_path / "cache").hash != shards.hash
+    assert prepare(Data(source=data.source, tokenizer="byte"), tmp_path / "cache").hash != shards.hash
+
+
+def test_shards_that_exist_are_opened_and_not_written_again(data, cache, shards, monkeypatch):
+    monkeypatch.setattr(shards_file, "_write", None)
+    assert prepare(data, cache).hash == shards.hash
+
+
+def test_a_prepared_folder_is_a_source_of_its_own(shards):
+    assert prepare(Data(source=str(shards.folder), tokenizer="own")).hash == shards.hash
+    with pytest.raises(ValueError, match="tokenizer='own'"):
+        prepare(Data(source=str(shards.folder), tokenizer="byte"))
+
+
+def test_an_exported_folder_is_a_source(data, shards, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(cache))
+    folder = tmp_path / "corpora" / "own"
+    for _ in range(2):
+        assert export(data, folder).folder == folder
+    assert prepare(Data(source=str(folder), tokenizer="own")).hash == shards.hash
+    assert [path.name for path in folder.parent.iterdir()] == ["own"]
+    with pytest.raises(ValueError, match="something else"):
+        export(data, tmp_path)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SCALEJAX_CACHE", raising=False)
+    assert shards_file.default_cache() == tmp_path / "scalejax" / "data"
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "own"))
+    assert shards_file.default_cache() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "validation_documents.bin", "tokenizer.model"])
+@pytest.mark.parametrize("damage", ["changed", "truncated", "gone"])
+def test_a_damaged_file_is_refused_by_name(data, tmp_path, name, damage):
+    path = prepare(data, tmp_path).folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content if damage == "changed" else content[:-2])
+    with pytest.raises(ValueError, match=f"{name} is missing, changed or truncated"):
+        prepare(data, tmp_path)
+
+
+def test_an_id_outside_the_vocabulary_is_refused_with_its_place(data, tmp_path):
+    folder = prepare(data, tmp_path).folder
+    tokens = np.fromfile(folder / "train.bin", np.uint16)
+    tokens[17] = 320
+    tokens.tofile(folder / "train.bin")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["train.bin"] = shards_file._sha256(folder / "train.bin")
+    manifest["hash"] = shards_file._content_hash(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"):
+        open_shards(folder)
+
+
+def test_a_manifest_whose_vocabulary_was_changed_is_refused(data, tmp_path):
+    path = prepare(data, tmp_path).folder / "manifest.json"
+    path.write_text(path.read_text().replace('"vocabulary": 320', '"vocabulary": 321'))
+    with pytest.raises(ValueError, match=r"manifest\.json was changed"):
+        prepare(data, tmp_path)
+
+
+def test_a_failure_on_the_way_leaves_nothing_behind(data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(shards_file, "_write_split", full)
+    with pytest.raises(OSError, match="no space"):
+        prepare(data, tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    monkeypatch.undo()
+    assert len(prepare(data, tmp_path).train) > 1_000
+
+
+def test_what_a_killed_process_left_is_cleared_away(data, tmp_path):
+    finished = prepare(data, tmp_path).folder
+    half = finished.rename(tmp_path / f"{finished.name}.tmp-killed")
+    (half / "manifest.json").unlink()
+    assert prepare(data, tmp_path).folder == finished
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [finished]
+
+
+def _prepared(data: Data, cache, queue) -> None:
+    queue.put(prepare(data, cache).folder.stat().st_ino)
+
+
+def test_processes_that_race_write_one_folder(data, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    queue = spawn.Queue()
+    racers = [spawn.Process(target=_prepared, args=(data, tmp_path, queue)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    inodes = {queue.get(timeout=60) for _ in racers}
+    for racer in racers:
+        racer.join()
+    assert len(inodes) == 1 and [racer.exitcode for racer in racers] == [0] * 4
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+
+
+@pytest.fixture
+def short_language(monkeypatch):
+    monkeypatch.setattr(synthetic, "STREAM_TOKENS", 512)
+
+
+def test_synthetic_shards_hold_the_language_and_its_entropy_rate(tmp_path, short_language):
+    shards = prepare(Data(source="synthetic:8", tokenizer="own"), tmp_path)
+    assert shards.entropy_rate == synthetic.Language(8).entropy_rate()
+    assert shards.vocabulary == 8 and shards.train.max() == 7
+    assert (len(shards.train), len(shards.validation)) == (512 * 512, 16 * 512)
+    assert np.array_equal(np.diff(shards.validation_starts), [1_024] * 7)
+    assert not shards.validation_bytes.any()
+
+
+def test_a_synthetic_source_has_no_tokenizer(tmp_path, short_language):
+    with pytest.raises(ValueError, match="tokenizer='own'"):
+        prepare(Data(source="synthetic:8", tokenizer="byte"), tmp_path)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        prepare(Data(source="synthetic:8", tokenizer="own"), tmp_path).tokenizer()
+
+
+def test_preparation_tells_the_licence(data, tmp_path, capsys):
+    prepare(data, tmp_path)
+    told = capsys.readouterr()
+    assert told.out == "" and "as of the files given" in told.err and "200 documents" in told.err

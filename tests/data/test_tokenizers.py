@@ -1,0 +1,91 @@
+"""Text to ids and back without loss (mirrors scalejax/data/tokenizers.py)."""
+
+import random
+
+import pytest
+
+from scalejax.data.tokenizers import Bytes, Pieces, tokenizer, train_bpe
+
+ODD = ["", "plain", "  two blanks  ", "a\n\nb\n", "tab\tand\xa0space", "naïve café", "日本語 🙂", "</s> <unk> <0x41>"]
+
+
+def documents(count: int = 60) -> list[str]:
+    words = [
+        "the",
+        "of",
+        "and",
+        "scaling",
+        "law",
+        "model",
+        "token",
+        "loss",
+        "width",
+        "depth",
+        "batch",
+        "rate",
+        "warm",
+        "cool",
+        "trunk",
+        "branch",
+        "fit",
+        "row",
+    ]
+    rng = random.Random(0)
+    return [" ".join(rng.choices(words, k=80)) + ".\nA second line é." for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def bpe() -> Pieces:
+    return train_bpe(documents(), pieces=320)
+
+
+def test_bytes_round_trip():
+    for text, ids in zip(ODD, Bytes().encode(ODD), strict=True):
+        assert len(ids) == len(text.encode()) and Bytes().decode(ids) == text
+        assert Bytes.end not in ids
+
+
+def test_pieces_round_trip_text_that_training_never_saw(bpe):
+    for text, ids in zip(ODD, bpe.encode(ODD), strict=True):
+        assert bpe.decode(ids) == text
+        assert bpe.end not in ids and all(0 <= i < bpe.vocabulary for i in ids)
+
+
+def test_pieces_shorten_text(bpe):
+    text = documents()[0]
+    assert len(bpe.encode([text])[0]) < 0.6 * len(text.encode())
+
+
+def test_a_line_end_is_always_a_piece_of_its_own(bpe):
+    one, two, both = bpe.encode(["law", "fit", "law\nfit"])
+    assert [*one, *both[len(one) : len(one) + 1], *two] == list(both)
+
+
+def test_training_twice_gives_the_same_model_to_the_bit(bpe):
+    assert bpe.vocabulary == 320
+    assert train_bpe(documents(), pieces=320).hash == bpe.hash
+    assert train_bpe(documents(59), pieces=320).hash != bpe.hash
+
+
+def test_a_saved_model_is_the_same_tokenizer(bpe, tmp_path):
+    path = tmp_path / "own.model"
+    path.write_bytes(bpe.model)
+    loaded = tokenizer(str(path), [])
+    assert loaded.hash == bpe.hash and loaded.encode(ODD)[5].tolist() == bpe.encode(ODD)[5].tolist()
+
+
+@pytest.mark.parametrize("name", ["bpe:", "bpe:many", "bpe:299", "bpe:-400", "bites", "own"])
+def test_a_name_that_is_no_tokenizer_is_refused(name):
+    with pytest.raises(ValueError, match=r"Data\.tokenizer"):
+        tokenizer(name, documents())
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "text.model").write_text("not a model")
+    with pytest.raises(ValueError, match="not a SentencePiece model"):
+        tokenizer(str(tmp_path / "text.model"), [])
+
+
+def test_too_little_text_for_so_many_pieces_is_refused():
+    with pytest.raises(ValueError, match="could not train `bpe:4000`"):
+        tokenizer("bpe:4000", ["a few words", "and a few more"])

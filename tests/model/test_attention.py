@@ -1,0 +1,17 @@
+"""Attention (mirrors scalejax/model/attention.py)."""
+
+import jax
+import numpy as np
+import pytest
+
+from scalejax.model.attention import causal_attention
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_einsum_attention_is_jaxs_own(kv_heads):
+    q, k, v = (
+        jax.random.normal(jax.random.key(i), (2, 7, heads, 8)) for i, heads in enumerate((4, kv_heads, kv_heads))
+    )  # fmt: skip
+    theirs = jax.nn.dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+    np.testing.assert_allclose(causal_attention(q, k, v, scale=0.3), theirs, rtol=1e-5, atol=1e-6)
+    assert np.abs(jax.nn.dot_product_attention(q, k, v, scale=0.3) - theirs).max() > 0.01, "the mask does nothing here"

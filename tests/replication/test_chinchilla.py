@@ -1,0 +1,86 @@
+"""Chinchilla on the points of Hoffmann et al. 2022, figure 4, as digitised by Besiroglu et al. 2024 (arXiv 2404.10102).
+
+Table: epoch_chinchilla/chinchilla_fig4.csv, from github.com/epoch-research/analyzing-chinchilla.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scalejax import laws
+from scalejax.study import fits
+
+pytestmark = pytest.mark.replication
+USED = "used_by_besiroglu == 1"
+
+
+@pytest.fixture(scope="module")
+def points():
+    folder = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
+    path = folder / "epoch_chinchilla" / "chinchilla_fig4.csv"
+    if not path.exists():
+        pytest.skip(f"published tables are not at {folder}; set SCALEJAX_REFERENCE")
+    return path
+
+
+@pytest.fixture(scope="module")
+def huber(points):
+    return fits.fit(points, laws.chinchilla(), where=USED, bootstrap=4000)
+
+
+def test_the_huber_optimum_is_not_above_any_published_fit(huber):
+    assert huber.objective == pytest.approx(0.00101827401780, rel=1e-9)
+    assert huber.objective < 0.00101827403462, "the best of the published 4,500 starts"
+    wanted = {"A": 477.825868, "B": 2143.41736, "E": 1.81721810}
+    assert all(huber.params[name] == pytest.approx(value, rel=1e-5) for name, value in wanted.items())
+    assert huber.params["alpha"] == pytest.approx(0.34731050, abs=1e-6)
+    assert huber.params["beta"] == pytest.approx(0.36717243, abs=1e-6)
+    assert huber.verdict == "ok" and huber.starts_at_optimum > 0.5
+
+
+def test_pairs_bootstrap_standard_errors_are_the_published_ones(huber, points):
+    full = _standard_errors(points)
+    published = {"A": 124.5, "B": 1293.0, "E": 0.02566, "alpha": 0.01540, "beta": 0.02060}
+    for name, value in published.items():
+        assert full[name] == pytest.approx(value, rel=0.06 if name in "AB" else 0.03), name
+    assert huber.intervals["alpha"] == pytest.approx((0.317, 0.373), abs=0.002)
+    assert huber.intervals["beta"] == pytest.approx((0.331, 0.415), abs=0.002)
+
+
+def _standard_errors(points):
+    """With the published draws: numpy's legacy seed 42, choice over the kept rows, 4,000 draws."""
+    from scalejax.laws.fit import natural, optimum, refits
+    from scalejax.laws.losses import loss
+    from scalejax.study import tables
+
+    frame = tables.read(points)
+    frame = frame[tables.rows(frame, USED)]
+    read = tables.columns(frame, ("params", "tokens"), "loss")
+    law = laws.chinchilla()
+    at = optimum(law, read.inputs, read.target, np.ones(240), loss("huber:1e-3"))
+    random = np.random.RandomState(42)
+    draws = np.stack([np.bincount(random.choice(240, 240), minlength=240) for _ in range(4000)])
+    state = refits(law, at, draws)
+    return {name: float(np.std(x)) for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()}
+
+
+def test_least_absolute_deviations_give_the_headline_numbers(points):
+    lad = fits.fit(points, laws.chinchilla(), where=USED, loss="lad")
+    published = {"A": 482.006, "B": 2085.436, "E": 1.81686, "alpha": 0.34781, "beta": 0.36585}
+    assert all(lad.params[name] == pytest.approx(value, rel=1e-4) for name, value in published.items())
+    assert lad.objective == pytest.approx(1.12949465, abs=2e-5)
+
+
+def test_the_five_dropped_points_move_beta(points):
+    everything = fits.fit(points, laws.chinchilla())
+    wanted = {"A": 495.7, "B": 12846, "E": 1.891, "alpha": 0.3493, "beta": 0.4530}
+    assert all(everything.params[name] == pytest.approx(value, rel=1e-3) for name, value in wanted.items())
+
+
+def test_the_compute_optimal_run_at_chinchillas_budget(huber):
+    best = fits.forecast(huber, flops=5.88e23)
+    assert best["params"] == pytest.approx(74.0e9, rel=0.005)
+    assert best["tokens"] / best["params"] == pytest.approx(17.9, rel=0.005)
+    assert best["tokens_per_param_interval"] == pytest.approx([7.6, 35.9], rel=0.05)

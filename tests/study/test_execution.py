@@ -1,0 +1,170 @@
+"""A study from plan to report with real workers; killed at random moments, it ends as if undisturbed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scalejax.files import read_json, read_lines
+
+SCALEJAX = Path(sys.executable).with_name("scalejax")
+EXPERIMENT = '''"""Does a tiny study hold together?"""
+from scalejax import Data, Measure, Model, Optimizer, Run, Study, cooldowns, grid, laws
+from scalejax.optim.schedules import constant
+
+sizes = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (8, 16, 24)]
+base = Run(model=sizes[0], data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+           optimizer=Optimizer(learning_rate=0.01), schedule=constant(warmup=640), tokens=40_000, batch_tokens=64)
+budgets = [10_000, 20_000, 40_000]
+ahead = cooldowns(base.replace(model=Model.sized(width=32, depth=1, head_size=8, vocabulary=32)), at=[40_000], fraction=0.2)
+study = Study("tiny@1", cooldowns(grid(base, model=sizes), at=budgets, fraction=0.2), forecast=ahead,
+              laws=[laws.chinchilla()], measure=Measure(every=10_000, tokens=1024, items=0), bootstrap=100)
+'''
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("project") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def scalejax(*arguments):
+    return [str(SCALEJAX), *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def calm(experiment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("calm")
+    done = subprocess.run(scalejax("run", experiment, "--out", out), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out / "tiny@1", done
+
+
+def losses(folder):
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/result.json"))]
+    return {row["run"]: {k: v for k, v in row.items() if isinstance(v, float) and "second" not in k} for row in rows}
+
+
+def test_everything_of_the_contract_is_there(calm):
+    folder, done = calm
+    for name in ("study.json", "results.parquet", "curves.parquet", "forecasts.jsonl", "report.html", "fits/chinchilla.json"):
+        assert (folder / name).exists(), name
+    assert len(losses(folder)) == 10 == len(list(folder.glob("runs/*/DONE")))
+    for said in ("verdict", "forecast of loss by chinchilla", "less than the", "report.html"):
+        assert said in done.stdout
+
+
+def test_the_forecast_is_on_record_before_its_run_starts(calm):
+    folder, _ = calm
+    made, scored = read_lines(folder / "forecasts.jsonl")
+    assert (made["kind"], scored["kind"]) == ("forecast", "score") and made["id"] == scored["id"]
+    result = json.loads((folder / "runs" / made["run"].split("/")[1] / "result.json").read_text())
+    assert made["created"] < result["started"] and scored["measured"] == result["loss"]
+
+
+def test_a_second_call_trains_nothing(calm, experiment):
+    folder, _ = calm
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
+    again = subprocess.run(scalejax("run", experiment, "--out", folder.parent), capture_output=True, text=True)
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")} == before
+    assert len(read_lines(folder / "forecasts.jsonl")) == 2
+
+
+def test_status_counts_the_runs(calm, experiment):
+    folder, _ = calm
+    done = subprocess.run(scalejax("status", experiment, "--out", folder.parent, "--json"), capture_output=True, text=True)
+    assert json.loads(done.stdout)["totals"] == {"done": 10}
+
+
+def test_a_study_whose_every_run_diverges_is_exit_3_and_says_so(experiment, tmp_path):
+    wild = tmp_path / "wild.py"
+    text = EXPERIMENT.replace("learning_rate=0.01", "learning_rate=1e30, clip=0").replace("tiny@1", "wild@1")
+    wild.write_text(text.replace("(8, 16, 24)", "(8,)").replace("forecast=ahead", "forecast=[]"))
+    done = subprocess.run(scalejax("run", wild, "--out", tmp_path), capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "3 diverged" in done.stdout and "law chinchilla was not fitted" in done.stdout
+    status = subprocess.run(scalejax("status", wild, "--out", tmp_path, "--json"), capture_output=True, text=True)
+    assert json.loads(status.stdout)["totals"] == {"diverged": 3}
+
+
+def test_a_trunk_that_cannot_be_read_fails_its_branches_and_no_other(calm, experiment, tmp_path):
+    """Exit 1; the runs of the other sizes stay done."""
+    shutil.copytree(calm[0], tmp_path / "tiny@1")
+    leaf = next(path for path in (tmp_path / "tiny@1" / "runs").iterdir() if read_json(path / "config.json")["segment"]["parent"])
+    shutil.rmtree(leaf)
+    parent = read_json(calm[0] / "runs" / leaf.name / "config.json")["segment"]["parent"]
+    for record in (tmp_path / "tiny@1" / parent / "checkpoints").glob("*.json"):
+        record.write_text("{}")
+    done = subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert f"failed: runs/{leaf.name}" in done.stdout and "9 runs done" in done.stdout
+
+
+def alive(folder):
+    """Processes that have the study's lock open."""
+    return [p.name for p in Path("/proc").glob("[0-9]*") if any(_target(f) == str(folder / "lock") for f in _files(p))]
+
+
+def _files(process):
+    try:
+        return list((process / "fd").iterdir())
+    except OSError:
+        return []
+
+
+def _target(link):
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(seed, calm, experiment, tmp_path):
+    moments = random.Random(seed)
+    for kill in (os.kill, os.killpg, os.kill, os.killpg):
+        process = subprocess.Popen(
+            scalejax("run", experiment, "--out", tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(moments.uniform(3, 14))
+        except subprocess.TimeoutExpired:
+            kill(process.pid, signal.SIGKILL)
+            process.wait()
+    deadline = time.monotonic() + 5
+    while alive(tmp_path / "tiny@1") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(tmp_path / "tiny@1"), "an orphan is at work"
+    done = subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path / "tiny@1") == losses(calm[0])
+    assert [line["kind"] for line in read_lines(tmp_path / "tiny@1" / "forecasts.jsonl")] == ["forecast", "score"]
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(calm, experiment, tmp_path):
+    process = subprocess.Popen(
+        scalejax("run", experiment, "--out", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("tiny@1/*/*/metrics.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "the same command goes on" in said
+    assert subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True).returncode == 0
+    assert losses(tmp_path / "tiny@1") == losses(calm[0])

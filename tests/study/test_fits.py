@@ -1,0 +1,149 @@
+"""From a table to a fit and a forecast (mirrors scalejax/study/fits.py and points.py)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scalejax import laws
+from scalejax.study import fits
+
+TRUTH = {"A": 40.0, "B": 300.0, "E": 1.5, "alpha": 0.3, "beta": 0.35}
+
+
+def true_loss(params, tokens, E=TRUTH["E"]):
+    return E + TRUTH["A"] * params ** -TRUTH["alpha"] + TRUTH["B"] * tokens ** -TRUTH["beta"]
+
+
+def ladder(seed=0, noise=0.004, E=TRUTH["E"]):
+    """Four sizes x five budgets, as a small study measures them."""
+    rng = np.random.default_rng(seed)
+    params, tokens = (x.ravel() for x in np.meshgrid([2e5, 6e5, 2e6, 6e6], [1e6, 2e6, 4e6, 8e6, 16e6]))
+    loss = true_loss(params, tokens, E) * np.exp(rng.normal(0, noise, len(params)))
+    return pd.DataFrame(
+        {"run": [f"r{i}" for i in range(len(params))], "params_with_head": params, "tokens": tokens, "loss": loss}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fits.fit(ladder(), laws.chinchilla(), bootstrap=200, seed=0)
+
+
+def test_a_fit_says_what_it_read_and_how_far_it_can_be_trusted(fitted):
+    assert fitted.verdict == "ok" and fitted.n_rows == 20 and fitted.columns["params"] == "params_with_head"
+    assert fitted.intervals["beta"][0] < TRUTH["beta"] < fitted.intervals["beta"][1]
+    assert fitted.cross_validation["n"] > 0 and 0 < fitted.cross_validation["mean_rel_error"] < 0.02
+
+
+def test_a_saved_fit_predicts_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "fit.json")
+    loaded = fits.load(tmp_path / "fit.json")
+    assert loaded.predict(params=2e7, tokens=6e7) == fitted.predict(params=2e7, tokens=6e7)
+    assert loaded.summary() == fitted.summary()
+    with pytest.raises(ValueError, match="needs the rows"):
+        fits.influence(loaded, {"params": 2e7, "tokens": 6e7})
+
+
+def test_the_prediction_interval_is_wider_than_the_laws_own_and_holds_the_truth(fitted):
+    estimate = fitted.predict(params=2e7, tokens=6e7)
+    drawn = [true_loss_of(fitted.spread["draws"], i, 2e7, 6e7) for i in range(200)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert estimate.low < low and estimate.high > high
+    assert estimate.low < true_loss(2e7, 6e7) < estimate.high
+    assert "200 bootstrap draws of rows x 20 residuals" in estimate.method
+
+
+def true_loss_of(draws, i, params, tokens):
+    A, B, E, alpha, beta = (draws[name][i] for name in ("A", "B", "E", "alpha", "beta"))
+    return E + A * params**-alpha + B * tokens**-beta
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(fitted):
+    again = fits.fit(ladder(), laws.chinchilla(), bootstrap=200, seed=0)
+    other = fits.fit(ladder(), laws.chinchilla(), bootstrap=200, seed=1)
+    assert again.params == fitted.params and again.intervals == fitted.intervals
+    assert other.params == fitted.params and other.intervals != fitted.intervals
+
+
+def test_influence_is_what_refitting_with_a_moved_loss_shows(fitted):
+    run = {"params": 2e7, "tokens": 6e7}
+    slopes = fits.influence(fitted, run)
+    row = int(np.argmax(np.abs(slopes)))
+    step = 1e-5
+    moved = [ladder(), ladder()]
+    for frame, sign in zip(moved, (1, -1), strict=True):
+        frame.loc[row, "loss"] += sign * step
+    ahead, behind = (fits.fit(frame, laws.chinchilla()).predict(**run).value for frame in moved)
+    assert (ahead - behind) / (2 * step) == pytest.approx(slopes[row], rel=1e-4)
+
+
+def test_an_open_irreducible_loss_is_named_and_the_forecast_stays_usable():
+    made = fits.fit(ladder(E=0.0, noise=0.01), laws.chinchilla(), bootstrap=200)
+    assert made.verdict == "unidentified" and made.intervals["E"][0] is None
+    estimate = made.predict(params=1e7, tokens=3e7)
+    assert estimate.low < true_loss(1e7, 3e7, E=0.0) < estimate.high < 2 * estimate.value
+
+
+def test_clusters_are_drawn_together():
+    frame = ladder().assign(seed_group=lambda f: f["params_with_head"].rank(method="dense"))
+    made = fits.fit(frame, laws.chinchilla(), bootstrap=50, cluster="seed_group")
+    assert made.clusters == "seed_group" and made.intervals != fits.fit(frame, laws.chinchilla(), bootstrap=50).intervals
+
+
+def test_holdout_rows_are_scored_and_not_fitted():
+    frame = ladder(noise=0.0)
+    frame.loc[frame.params_with_head > 5e6, "loss"] *= 1.1
+    made = fits.fit(frame, laws.chinchilla(), holdout="params_with_head > 5e6")
+    assert made.n_rows == 15 and made.holdout["n"] == 5
+    assert made.params["alpha"] == pytest.approx(TRUTH["alpha"], rel=1e-6)
+    assert made.holdout["max_rel_error"] == pytest.approx(1 - 1 / 1.1, rel=1e-6)
+
+
+def test_several_rows_of_one_run_are_refused():
+    frame = ladder()
+    frame.loc[1, "run"] = "r0"
+    with pytest.raises(ValueError, match="run 'r0' has several rows"):
+        fits.fit(frame, laws.chinchilla())
+
+
+def test_a_power_law_takes_the_one_input_that_the_table_has():
+    x = np.geomspace(1e15, 1e19, 8)
+    made = fits.fit(pd.DataFrame({"flops": x, "loss": 30 * x**-0.1 + 1.0}), laws.power())
+    assert made.law.inputs == ("flops",) and made.params["b"] == pytest.approx(-0.1, rel=1e-8)
+    both = pd.DataFrame({"flops": x, "tokens": x, "loss": 30 * x**-0.1})
+    with pytest.raises(ValueError, match="name one"):
+        fits.fit(both, laws.power())
+    assert fits.fit(both, laws.power("tokens")).law.inputs == ("tokens",)
+
+
+def test_the_compute_optimal_run_minimizes_the_fitted_loss(fitted):
+    best = fits.forecast(fitted, flops=1e16)
+    assert 6 * best["params"] * best["tokens"] == pytest.approx(1e16)
+    for factor in (0.9, 1.1):
+        assert fitted.predict(params=best["params"] * factor, tokens=best["tokens"] / factor).value > best["value"]
+
+
+def test_the_compute_optimal_run_comes_with_bands_that_hold_the_truths(fitted):
+    best = fits.forecast(fitted, flops=1e14)
+    truth = laws.compute_optimal(laws.chinchilla().form(**TRUTH), 1e14)
+    for name, true in truth._asdict().items():
+        low, high = best[f"{name}_interval"]
+        assert low < true < high < 100 * low, name
+    assert best["params_interval"][0] < best["params"] < best["params_interval"][1]
+    plain = fits.fit(ladder(), laws.chinchilla())
+    assert set(fits.forecast(plain, flops=1e14)) == {"value", "interval", "params", "tokens", "method"}
+
+
+def test_a_size_term_that_may_vanish_leaves_the_optimal_size_open_below():
+    frame = ladder()
+    frame["loss"] = (1.5 + 300.0 * frame.tokens**-0.35) * np.exp(np.random.default_rng(1).normal(0, 0.01, len(frame)))
+    made = fits.fit(frame, laws.chinchilla(), bootstrap=200)
+    assert made.intervals["A"][0] is None
+    best = fits.forecast(made, flops=1e14)
+    assert best["params_interval"][0] is None and best["tokens_interval"][1] is None
+
+
+@pytest.mark.parametrize("wrong", [{"params": 1e7}, {"params": 1e7, "tokens": -1.0}, {"params": 1e7, "tokens": float("nan")}])
+def test_a_prediction_needs_every_input_and_positive(fitted, wrong):
+    with pytest.raises(ValueError):
+        fitted.predict(**wrong)

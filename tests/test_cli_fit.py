@@ -1,0 +1,74 @@
+"""`scalejax fit` and `scalejax predict` from the shell."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scalejax import laws
+from scalejax.study import fits
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "runs.csv"
+    N, D = (x.ravel() for x in np.meshgrid([1e7, 3e7, 1e8, 3e8], [1e9, 3e9, 1e10]))
+    rows = [f"{n},{d},{1.8 + 400 / n**0.34 + 2000 / d**0.37}" for n, d in zip(N, D, strict=True)]
+    path.write_text("size,seen,val\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def scalejax(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "scalejax.cli", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
+    out = tmp_path / "fit.json"
+    columns = ("--columns", "params=size,tokens=seen,loss=val")
+    done = scalejax("fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["params"]["E"] == 1.8 and said["params"]["alpha"] == pytest.approx(0.34, rel=1e-9)
+    assert said["verdict"] == "ok" and said["intervals"] == {} and said["n_rows"] == 12
+    done = scalejax("predict", out, "--flops", 1e21, "--json")
+    assert done.returncode == 0, done.stderr
+    best = json.loads(done.stdout)
+    assert best["params"] * best["tokens"] * 6 == pytest.approx(1e21)
+    assert best["value"] == pytest.approx(1.8 + 400 / best["params"] ** 0.34 + 2000 / best["tokens"] ** 0.37, rel=1e-9)
+
+
+def test_a_model_of_some_width_and_depth_is_predicted_from_a_saved_fit(tmp_path):
+    columns = (x.ravel() for x in np.meshgrid([64.0, 128, 256, 512], [2.0, 4, 8], [1e8, 1e9, 1e10]))
+    frame = pd.DataFrame(dict(zip(("width", "depth", "tokens"), columns, strict=True)))
+    frame["loss"] = 1.7 + 9 * frame.width**-0.45 + 1.2 * frame.depth**-0.8 + 400 * frame.tokens**-0.3
+    made = fits.fit(frame, laws.width_depth())
+    made.save(tmp_path / "fit.json")
+    done = scalejax("predict", tmp_path / "fit.json", "--width", 1024, "--depth", 16, "--tokens", 1e11, "--json")
+    assert done.returncode == 0, done.stderr
+    truth = 1.7 + 9 * 1024**-0.45 + 1.2 * 16**-0.8 + 400 * 1e11**-0.3
+    assert json.loads(done.stdout)["value"] == pytest.approx(truth, rel=1e-8)
+    assert made.cross_validation["max_rel_error"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "none.csv", "--law", "chinchilla"),
+        ("predict", "none.json", "--flops", "1e20"),
+        ("fit", "TABLE", "--law", "chinchila"),
+        ("fitt",),
+    ],
+)
+def test_bad_input_is_exit_2_with_one_message_and_nothing_on_stdout(table, arguments):
+    done = scalejax(*[table if a == "TABLE" else a for a in arguments])
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in scalejax("fit", "none.csv", "--law", "chinchilla", "--debug").stderr

@@ -1,0 +1,54 @@
+"""Twenty-five real runs on a language of known entropy: the fitted law finds it, and finds nothing in shuffled losses."""
+
+import numpy as np
+import pytest
+
+from scalejax import laws
+from scalejax.config import Data, Measure, Model, Optimizer, Run
+from scalejax.data.shards import prepare
+from scalejax.grids import cooldowns, grid
+from scalejax.model.parametrization import mup
+from scalejax.optim.schedules import constant
+from scalejax.study.execution import run_study
+from scalejax.study.fits import fit
+from scalejax.study.plan import Study
+
+SIZES = [Model.sized(width=width, depth=2, head_size=8, vocabulary=64) for width in (16, 24, 32, 48, 64)]
+BUDGETS = [0.5e6, 0.72e6, 1.05e6, 1.6e6, 2.4e6]  # below 0.5 M tokens narrow models still sit on a plateau, which is no power law
+BASE = Run(
+    model=SIZES[0],
+    data=Data(source="synthetic:64", tokenizer="own", sequence_length=128),
+    parametrization=mup(base_width=32),
+    optimizer=Optimizer(learning_rate=0.008),
+    schedule=constant(warmup=20_000),
+    tokens=BUDGETS[-1],
+    batch_tokens=512,
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """The results table of five sizes x five budgets, by cooldown branches."""
+    runs = cooldowns(grid(BASE, model=SIZES), at=BUDGETS, fraction=0.2)
+    study = Study("synthetic-law@1", runs, measure=Measure(tokens=262_144, items=0))
+    table = run_study(study, tmp_path_factory.mktemp("study"), "Does the law find the entropy rate?", devices=None).table
+    assert table is not None and len(table) == 25
+    return table
+
+
+@pytest.mark.slow
+def test_the_interval_of_E_holds_the_true_entropy_rate_and_is_narrow(rows):
+    found = fit(rows, laws.chinchilla(), bootstrap=1000)
+    low, high = found.intervals["E"]
+    truth = prepare(BASE.data).entropy_rate
+    print(f"E {found.params['E']:.4f} [{low:.4f}, {high:.4f}], entropy rate {truth:.4f}, lowest loss {rows['loss'].min():.4f}")
+    assert found.verdict == "ok", found.reasons
+    assert low <= truth <= high
+    assert high - low <= 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_losses_are_no_law(rows, seed):
+    shuffled = rows.assign(loss=np.random.default_rng(seed).permutation(rows["loss"].to_numpy()))
+    assert fit(shuffled, laws.chinchilla(), bootstrap=300).verdict != "ok"
