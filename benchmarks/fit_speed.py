@@ -84,9 +84,9 @@ def main() -> None:
     chosen = parser.parse_args()
 
     from scalejax import laws
+    from scalejax.laws.bootstrap import multinomial
     from scalejax.laws.fit import optimum, refits
     from scalejax.laws.losses import loss as loss_named
-    from scalejax.laws.uncertainty import multinomial
     from scalejax.study import tables
 
     folder = Path(tempfile.mkdtemp())

@@ -8,7 +8,9 @@ _HOME = {
     ),
     **dict.fromkeys(("width_depth", "log_sum_exp"), "terms"),
     **dict.fromkeys(("solve", "Solution"), "solution"),
-    **dict.fromkeys(("compute_optimal", "compute_optimal_bands", "overtraining_penalty", "inference_optimal"), "optimal"),
+    **dict.fromkeys(
+        ("compute_optimal", "compute_optimal_bands", "params_exponent", "overtraining_penalty", "inference_optimal"), "optimal"
+    ),
     "profile": "uncertainty",
     **dict.fromkeys(("annealing", "multipower", "fit_curves", "profile_curves"), "curve_solver"),
     **dict.fromkeys(("Annealing", "MultiPower", "predict_curve", "best_schedule"), "curves"),

@@ -49,7 +49,8 @@ def optimum(law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np
         if starts is not None:
             theta = encode(law, problem, starts)
         theta = np.asarray(theta)
-        final = _solve(law, loss, problem, theta, np.broadcast_to(weights, (theta.shape[1], len(weights))))
+        lanes = (theta.shape[1], len(weights))
+        final = _solve(law, loss, problem, theta, np.broadcast_to(weights, lanes), np.broadcast_to(0.0, lanes))
         costs = np.where(np.isfinite(final.cost), final.cost, np.inf)
         best = int(np.argmin(costs))
         floor = 1e-24 * weights.sum()  # noise-free: every start ends at rounding errors of its own
@@ -59,19 +60,23 @@ def optimum(law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np
 
 
 def refits(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None) -> State:
-    """Solves again from the optimum under other row weights (draws, rows), in fixed chunks: bootstraps, splits, profiles.
+    """Solves again from the optimum under other row weights, or to other targets, in fixed chunks: bootstraps, splits.
 
-    Returns the states of all draws, lanes last.
+    weights, targets: (draws, rows); every draw has the targets of the table where none are given. Returns the states of all
+    draws, lanes last.
     """
-    padded = np.zeros((len(weights), len(at.weights)))
+    padded, moved = (np.zeros((len(weights), len(at.weights))) for _ in range(2))
     padded[:, : weights.shape[1]] = weights
-    problem = at.problem if targets is None else at.problem._replace(targets=targets)
+    if targets is not None:
+        scale = np.log if at.loss.residual == "log" else np.asarray
+        moved[:, : targets.shape[1]] = scale(targets) - scale(at.problem.targets[: targets.shape[1]])
     with jax.enable_x64(True):
-        return _solve(law, at.loss, problem, np.repeat(at.theta[:, None], len(weights), axis=1), padded)
+        return _solve(law, at.loss, at.problem, np.repeat(at.theta[:, None], len(weights), axis=1), padded, moved)
 
 
-def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: np.ndarray) -> State:
-    """Any number of fits, from theta (p, K) with weights (K, n), through the stages of the loss (one for all but lad).
+def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: np.ndarray, moved: np.ndarray) -> State:
+    """Any number of fits, from theta (p, K) with weights and moved targets (K, n), through the stages of the loss (one for all
+    but lad).
 
     In rounds of a few passes: lanes that are done leave, and the others are packed together again.
     """
@@ -86,7 +91,7 @@ def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: n
                 lanes = pending[at : at + width]
                 full = np.resize(lanes, width)
                 before = jax.tree.map(lambda a, full=full: a[..., full], state)
-                after = _newton(unheld(law), loss.residual, problem, huber, before, weights[full].T, ROUND)
+                after = _newton(unheld(law), loss.residual, problem, huber, before, weights[full].T, moved[full].T, ROUND)
                 for new, old in zip(after, state, strict=True):
                     old[..., lanes] = np.asarray(new)[..., : len(lanes)]
             pending = pending[~state.done[pending] & (state.iterations[pending] < ITERATIONS)]

@@ -64,9 +64,18 @@ def begin(problem: Problem, theta: jax.Array) -> State:
 
 
 def newton(
-    law: Law, residual: str, problem: Problem, huber: Huber, state: State, weights: jax.Array, passes: Any = ITERATIONS
+    law: Law,
+    residual: str,
+    problem: Problem,
+    huber: Huber,
+    state: State,
+    weights: jax.Array,
+    moved: jax.Array | float = 0.0,
+    passes: Any = ITERATIONS,
 ) -> State:
     """Minimizes sum_i w_i Huber(r_i) with weights (n, K), within the problem's bounds, in at most `passes` more passes.
+
+    moved: (n, K), how far each lane's targets lie above the problem's, in the units of the residual.
 
     Levenberg's damping uses the diagonal of the reweighted least-squares matrix: the Huber Hessian alone is nearly empty
     when few residuals lie inside delta (39 of 240 on the Chinchilla points).
@@ -80,33 +89,41 @@ def newton(
         still = held | outward
         step, definite = _newton_step(state, still)
         trial = jnp.clip(state.theta + step, low, high)
-        cost, gradient, hessian, reweighted = evaluate(law, residual, problem, huber, trial, weights)
+        cost, gradient, hessian, reweighted = evaluate(law, residual, problem, huber, trial, weights, moved)
         promised = -jnp.sum(state.gradient * step, axis=0)
         last = (
             begun & definite & (promised <= ROUNDING * state.cost) & (state.damping <= DAMPING)
         )  # too little to see in the cost
         better = ((definite & (cost < state.cost)) | (last & (cost <= (1 + ROUNDING) * state.cost))) & ~state.done
-        moved = jnp.max(jnp.abs(trial - state.theta) / (1 + jnp.abs(state.theta)), axis=0)
+        stride = jnp.max(jnp.abs(trial - state.theta) / (1 + jnp.abs(state.theta)), axis=0)
         damping = jnp.where(better, jnp.maximum(state.damping * 0.1, 1e-14), state.damping * 4)
         new = state._replace(theta=trial, cost=cost, gradient=gradient, hessian=hessian, reweighted=reweighted)
         kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, state)
-        done = state.done | last | (begun & definite & (moved < 1e-13)) | (damping > 1e12) | ~jnp.isfinite(kept.cost)
+        done = state.done | last | (begun & definite & (stride < 1e-13)) | (damping > 1e12) | ~jnp.isfinite(kept.cost)
         return kept._replace(damping=damping, done=done, iterations=state.iterations + ~state.done)
 
     most = jnp.max(state.iterations) + passes
     return jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (jnp.max(s.iterations) < most), improve, state)
 
 
-def evaluate(law: Law, residual: str, problem: Problem, huber: Huber, theta: jax.Array, weights: jax.Array) -> tuple:
+def evaluate(
+    law: Law,
+    residual: str,
+    problem: Problem,
+    huber: Huber,
+    theta: jax.Array,
+    weights: jax.Array,
+    moved: jax.Array | float = 0.0,
+) -> tuple:
     """Cost (K,), gradient (p, K), Hessian (p, p, K) and reweighted diagonal (p, K) with respect to theta."""
     coordinates = problem.offset[:, None] + problem.basis @ theta
     inputs = [x[:, None] for x in problem.inputs]
     targets = problem.targets[:, None]
     predicted, first, second = _derivatives(lambda c: law.predict(values(law, c), *inputs), list(coordinates))
     if residual == "log":
-        r, unit = jnp.log(predicted) - jnp.log(targets), 1 / predicted
+        r, unit = jnp.log(predicted) - jnp.log(targets) - moved, 1 / predicted
     else:
-        r, unit = predicted - targets, jnp.ones_like(predicted)
+        r, unit = predicted - targets - moved, jnp.ones_like(predicted)
     slope = weights * huber.slope(r)
     square = weights * huber.curvature(r) - (slope if residual == "log" else 0.0)  # d2 log y = d2 y / y - (d log y)^2
     first = [unit * d for d in first]

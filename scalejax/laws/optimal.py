@@ -39,6 +39,18 @@ def compute_optimal(law: Any, flops: Any) -> Allocation:
         return Allocation(params, flops / 6 / params, flops / 6 / params**2)
 
 
+def params_exponent(law: Any) -> np.ndarray:
+    """beta / (alpha + beta), the exponent of N* in C; that of D* is the rest to 1.
+
+    >>> print(f"{params_exponent(Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)):.3f}")
+    0.452
+
+    Raises ValueError for a law that is no Chinchilla's.
+    """
+    law = _chinchilla(law)
+    return law.beta / (law.alpha + law.beta)
+
+
 def compute_optimal_bands(draws: Any, flops: Any, level: float = 0.95) -> tuple[Allocation, Allocation]:
     """Low and high percentile ends of the compute-optimal run at each budget, from a law whose fields are (draws,).
 

@@ -1,4 +1,4 @@
-"""How far a fit can be trusted: bootstraps, open intervals, profiles, identifiability, verdicts."""
+"""How far a fit can be trusted: open intervals, profiles, identifiability, verdicts."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,17 +18,6 @@ CONDITION = 1e9  # of the scaled normal matrix; 2.5e3 on the Chinchilla points
 VAGUE = 2.0  # standard error of a log size at the centre of the data: a factor 50 either way at 95%
 ENDLESS = 1e4  # high end over low end of a size's interval; 5.6 for B on the Chinchilla points
 DUPLICATE = 0.02  # log difference between targets at equal inputs; replicate seeds differ by about 0.003
-
-
-def multinomial(rng: np.random.Generator, rows: int, count: int, clusters: np.ndarray | None = None) -> np.ndarray:
-    """Bootstrap weights (count, rows): how often each row is drawn; with clusters, rows are drawn together.
-
-    Pairs bootstrap without clusters (`clusters` is (rows,) of labels 0, 1, ..).
-    """
-    groups = rows if clusters is None else int(clusters.max()) + 1
-    picks = rng.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
-    return counts if clusters is None else counts[:, clusters]
 
 
 def cosine(state: State, problem: Problem) -> np.ndarray:
@@ -187,13 +176,26 @@ def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str
     return [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {count} pairs of rows"] if count else []
 
 
-def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], open_ends: dict[str, Any]) -> tuple[str, list[str]]:
-    """ok, at-boundary, unidentified (wins over at-boundary) or not-converged, with the reasons."""
+class Verdict(NamedTuple):
+    """What can be said of a fit."""
+
+    word: str
+    """ok, at-boundary, unidentified (wins over at-boundary) or not-converged."""
+    reasons: list[str]
+    condition: float
+    """Condition number of the scaled normal matrix; infinite where a parameter has no effect, nan where nothing converged."""
+    at_boundary: list[str]
+    """Parameters at a bound, or without effect because their term is nil."""
+
+
+def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], open_ends: dict[str, Any]) -> Verdict:
+    """Judges a fit by its convergence, the design of its table, its linearized errors and its intervals."""
+    below, above = at_bounds(law, at.problem, at.theta[:, None])
+    edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
     if not converged(at.state, at.problem, at.weights)[0]:
-        return "not-converged", ["the solver did not reach a stationary point from any start"]
+        return Verdict("not-converged", ["the solver did not reach a stationary point from any start"], float("nan"), edges)
     reasons = design_reasons(law, inputs)
-    local = slopes(law, at)
-    errors, condition = covariance(law, at, local)
+    errors, condition = covariance(law, at, slopes(law, at))
     if not reasons and condition > CONDITION:
         reasons.append(f"the parameters cannot be told apart on these rows (condition number {condition:.1e})")
     sizes = {name for name, k in zip(law.names, law.coordinates, strict=True) if k.log}
@@ -208,9 +210,7 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], open_ends: dict[str
             if k.log and np.sqrt(errors[i, i]) > VAGUE:
                 factor = np.exp(min(2 * np.sqrt(errors[i, i]), 50))
                 reasons.append(f"{name} is not identified: its size is known to a factor {factor:.0e} only")
-    below, above = at_bounds(law, at.problem, at.theta[:, None])
-    edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
     edge_reasons = [f"{', '.join(edges)} at the edge of what is allowed"] if edges else []
     if reasons:
-        return "unidentified", reasons + edge_reasons
-    return ("at-boundary" if edges else "ok"), edge_reasons
+        return Verdict("unidentified", reasons + edge_reasons, condition, edges)
+    return Verdict("at-boundary" if edges else "ok", edge_reasons, condition, edges)

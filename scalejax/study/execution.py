@@ -10,7 +10,7 @@ from scalejax.evaluation import measure
 from scalejax.files import read_json, write_json
 from scalejax.grids import run_id
 from scalejax.model.transformer import counts
-from scalejax.study import forecasts
+from scalejax.study import chain, forecasts
 from scalejax.study.fits import Fit, fit
 from scalejax.study.launch import Outcome, Pool, locked
 from scalejax.study.plan import Plan, Study, plan
@@ -109,16 +109,26 @@ def _fit_laws(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
 
 
 def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
-    """Puts the forecasts of every law of the loss on record, before any forecast run starts."""
-    study = conclusion.plan.study
-    for name, made in conclusion.fits.items():
-        if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss":
-            for run in study.forecast:
-                inputs = {"params": counts(run.model).params_with_head, "tokens": run.steps * run.batch_tokens}
-                estimate = made.predict(**{x: inputs[x] for x in made.law.inputs})
-                path = conclusion.folder / "fits" / f"{name}.json"
-                full = f"{study.name}/{run_id(run)}"
-                forecasts.register(conclusion.folder, run=full, law=name, metric="loss", estimate=estimate, fit=path, rows=rows)
+    """Puts on record, before any forecast run starts, what every law of the loss and every chain to an error law predicts."""
+    study, fits, folder = conclusion.plan.study, conclusion.fits, conclusion.folder
+    laws = [name for name, made in fits.items() if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"]
+    errors = [name for name, made in fits.items() if made.law.inputs == ("loss",) and made.law.target == "top1_error"]
+    for run in study.forecast:
+        counted = {"params": counts(run.model).params_with_head, "tokens": run.steps * run.batch_tokens}
+        for name in laws:
+            inputs = {x: counted[x] for x in fits[name].law.inputs}
+            made = {(name,): ("loss", fits[name].predict(**inputs))}
+            made |= {(name, error): ("top1_error", chain.predict(fits[name], fits[error], **inputs)) for error in errors}
+            for used, (metric, estimate) in made.items():
+                forecasts.register(
+                    folder,
+                    run=f"{study.name}/{run_id(run)}",
+                    law="+".join(used),
+                    metric=metric,
+                    estimate=estimate,
+                    fits=[folder / "fits" / f"{one}.json" for one in used],
+                    rows=rows,
+                )
 
 
 def fitted_rows(table: "pd.DataFrame", study: Study) -> "pd.DataFrame":

@@ -27,7 +27,7 @@ FITTERS = {
 """How to fit: a law's `method` -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
 
 FORMAT = 1
-UNKNOWN = ("objective", "gradient_norm")  # nan, null in JSON, where a table gave no law, as its parameters are
+UNKNOWN = ("objective", "gradient_norm", "condition")  # nan, null in JSON, where a table gave no law, as its parameters are
 STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
 
 
@@ -61,9 +61,18 @@ class Fit:
     loss: str
     columns: dict[str, str]
     """Which column of the table each input and the target was read from."""
+    condition: float = np.nan
+    """Condition number of the scaled normal matrix: from 1e9 on the rows cannot tell the parameters apart."""
+    at_boundary: list[str] = field(default_factory=list)
+    """Parameters at the edge of what the law allows."""
+    noise: dict[str, float | int] = field(default_factory=dict)
+    """{std, degrees_of_freedom}: standard deviation of the log target between runs of equal inputs and several seeds, pooled; no
+    law of these inputs predicts one run better. Empty without such runs."""
     seed: int = 0
     clusters: str | None = None
     """Column whose values were drawn together."""
+    resample: str = "pairs"
+    """What bootstraps drew: pairs, residuals, or noise with its size."""
     holdout: dict[str, Any] = field(default_factory=dict)
     cross_validation: dict[str, Any] = field(default_factory=dict)
     views: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -164,7 +173,9 @@ def fit(
 
     loss: huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR.  where, holdout: expressions over the table's own columns (rows
     used; rows among those kept out and scored).  weights, cluster: columns with row weights, and of what is drawn together.
-    bootstrap: number of draws.  columns: our name -> the table's.  choices: what only some laws read.
+    bootstrap: number of draws.  columns: our name -> the table's.  choices: what only some laws read; of those of points,
+    resample: "pairs" (rows drawn, the default and the safe choice), "residuals" (too narrow where the noise is uneven), "noise"
+    (as large as between replicate seeds) or "noise:0.005", "noise:0.002@3,0.05@7", "noise:COLUMN" (a known standard deviation).
 
     Raises ValueError for a table, column, value or expression that cannot be read, or too few rows; FileNotFoundError.
     """

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from scalejax.files import append_lines, read_lines
 from scalejax.training.result import code_version, now
@@ -16,17 +19,21 @@ if TYPE_CHECKING:
 LEDGER = "forecasts.jsonl"
 
 
-def register(folder: Path, *, run: str, law: str, metric: str, estimate: "Estimate", fit: Path, rows: "pd.DataFrame") -> str:
+def register(
+    folder: Path, *, run: str, law: str, metric: str, estimate: "Estimate", fits: Sequence[Path], rows: "pd.DataFrame"
+) -> str:
     """Adds the forecast of `metric` for `run` to the ledger and gives its id; one that is there already is not added again.
 
-    The id is the sha256 of (run, law, metric, fitted rows), so a study that goes on after a kill registers nothing twice.
+    fits: the files of the fits it was made with, several for a chain. The id is the sha256 of (run, law, metric, fitted rows),
+    so a study that goes on after a kill registers nothing twice.
     """
     rows_sha256 = hash_rows(rows)
     key = hashlib.sha256(json.dumps([run, law, metric, rows_sha256]).encode()).hexdigest()
     if all(line["id"] != key for line in read_lines(folder / LEDGER)):
         line = {"kind": "forecast", "id": key, "run": run, "law": law, "metric": metric}
         line |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "level": estimate.level}
-        line |= {"fit_sha256": hashlib.sha256(fit.read_bytes()).hexdigest(), "rows_sha256": rows_sha256}
+        content = b"".join(path.read_bytes() for path in fits)
+        line |= {"fit_sha256": hashlib.sha256(content).hexdigest(), "rows_sha256": rows_sha256}
         append_lines(folder / LEDGER, [line | {"code": code_version(), "created": now()}])
     return key
 
@@ -39,7 +46,7 @@ def score(folder: Path, measured: "pd.DataFrame") -> list[dict[str, Any]]:
     joined = []
     for line in (line for line in lines if line["kind"] == "forecast"):
         row = found.get(line["run"].rpartition("/")[2])
-        if line["id"] not in scores and row is not None and row["status"] == "done":
+        if line["id"] not in scores and row is not None and row["status"] == "done" and np.isfinite(row[line["metric"]]):
             scores[line["id"]] = _score(line, float(row[line["metric"]]))
             append_lines(folder / LEDGER, [scores[line["id"]]])
         joined.append({**line, **{k: v for k, v in scores.get(line["id"], {}).items() if k in ("measured", "error", "inside")}})

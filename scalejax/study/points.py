@@ -11,8 +11,9 @@ import numpy as np
 from scalejax.laws import losses, optimal, uncertainty
 from scalejax.laws.fit import Optimum, natural, optimum, refits, unheld
 from scalejax.laws.forms import Law
-from scalejax.study import tables
-from scalejax.study.fits import STORED, Estimate, Fit, scores
+from scalejax.laws.replicates import lack_of_fit, noise_floor
+from scalejax.study import draws, replicates, tables
+from scalejax.study.fits import Estimate, Fit, scores
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,9 +33,10 @@ def fit(
     bootstrap: int,
     seed: int,
     columns: dict[str, str],
+    resample: str = "pairs",
     **choices: Any,
 ) -> Fit:
-    """Fits a law of points; see `scalejax.study.fits.fit`."""
+    """Fits a law of points; see `scalejax.study.fits.fit`. resample: what a bootstrap draws (see `scalejax.study.draws.draw`)."""
     if choices:
         raise ValueError(f"the {law.name} law does not read {', '.join(sorted(choices))}")
     begin = time.perf_counter()
@@ -46,16 +48,21 @@ def fit(
     _check_rows(law, len(target))
     chosen = losses.loss(loss)
     rows = frame.loc[read.kept].loc[~kept_out]
-    at = optimum(law, inputs, target, _weights(rows, weights), chosen)
+    row_weights = _weights(rows, weights)
+    at = optimum(law, inputs, target, row_weights, chosen)
     solved = time.perf_counter()
 
-    draws, notes = _draws(law, at, rows, cluster, bootstrap, seed)
-    ends = uncertainty.intervals(law, at.problem, draws, LEVEL) if draws.shape[1] else {}
-    verdict, reasons = uncertainty.verdict(law, at, inputs, ends)
+    points = replicates.design_points(rows, inputs)
+    floor = noise_floor(np.log(target), points, row_weights)
+    theta, notes = draws.draw(law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor)
+    fine = theta[:, draws.settled(theta)]
+    ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else {}
+    verdict = uncertainty.verdict(law, at, inputs, ends)
+    notes += replicates.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
     dropped = int(np.sum(~read.kept))
-    reasons += [f"dropped {dropped} rows with missing or infinite values"] if dropped else []
-    reasons += uncertainty.duplicate_reasons(inputs, target) + notes
+    notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
     best = _floats(natural(law, at.problem, at.theta[:, None]))
+    losses_read = dict(zip((*law.inputs, law.target), (*inputs, target), strict=True)).get("loss", target)
     fitted = Fit(
         law=law,
         params=best,
@@ -64,16 +71,20 @@ def fit(
         gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.units,
         starts_at_optimum=at.share,
         n_rows=len(target),
-        verdict=verdict,
-        reasons=reasons,
+        verdict=verdict.word,
+        reasons=verdict.reasons + uncertainty.duplicate_reasons(inputs, target) + notes,
         loss=loss,
         columns=read.names,
+        condition=verdict.condition,
+        at_boundary=verdict.at_boundary,
+        noise=replicates.noise(floor),
         seed=seed,
         clusters=cluster,
+        resample=resample,
         holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]),
         cross_validation=_rolling_origin(law, at, inputs, target),
         views=_views(law, best),
-        spread=_spread(law, at, draws, inputs, cluster),
+        spread=draws.spread(law, at, theta, inputs, draws.identity(rows, losses_read)),
         rows_used={"inputs": inputs, "optimum": at},
     )
     done = time.perf_counter()
@@ -98,15 +109,20 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
             raise ValueError(f"{name} is a positive number; got {value}")
     at = [np.array([inputs[name]], np.float64) for name in law.inputs]
     value = float(evaluate(law, fit.params, at)[0])
-    if "draws" not in fit.spread:
+    drawn = draws.converged(fit)
+    if not drawn:
         return Estimate(value, None, None, LEVEL, "no interval: fitted without bootstraps")
-    draws = {name: np.asarray(fit.spread["draws"][name]) for name in law.names}
     residuals = np.asarray(fit.spread["residuals"])
-    drawn = evaluate(law, draws, at)[:, None]
-    measured = drawn * np.exp(-residuals) if losses.loss(fit.loss).residual == "log" else drawn - residuals
+    measured = measure(fit, evaluate(law, drawn, at)[:, None], residuals)
     low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    unit = "rows" if fit.clusters is None else fit.clusters
-    return Estimate(value, float(low), float(high), LEVEL, f"{len(drawn)} bootstrap draws of {unit} x {len(residuals)} residuals")
+    unit = fit.clusters or {"pairs": "rows"}.get(fit.resample, fit.resample)
+    method = f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals"
+    return Estimate(value, float(low), float(high), LEVEL, method)
+
+
+def measure(fit: Fit, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """What runs measure that fall from the law by residuals (predicted minus observed, on the scale of the loss)."""
+    return predicted * np.exp(-residuals) if losses.loss(fit.loss).residual == "log" else predicted - residuals
 
 
 @partial(jax.jit, static_argnums=0)
@@ -178,42 +194,6 @@ def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
     return weights
 
 
-def _draws(law: Law, at: Optimum, rows: "DataFrame", cluster: str | None, count: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    """theta (p, draws) of the bootstrap fits that converged, and what to say about the others."""
-    if count == 0:
-        return np.zeros((len(at.theta), 0)), []
-    groups = None
-    if cluster is not None:
-        groups = np.unique(rows[tables.source(rows, cluster)].astype(str), return_inverse=True)[1]
-    drawn = uncertainty.multinomial(np.random.default_rng(seed), len(rows), count, groups) * at.weights[: len(rows)]
-    state = refits(law, at, drawn)
-    fine = uncertainty.converged(state, at.problem, at.weights)
-    failed = int(np.sum(~fine))
-    return np.asarray(state.theta)[:, fine], [
-        f"{failed} of {count} bootstrap fits did not converge and are left out"
-    ] if failed else []
-
-
-def _spread(law: Law, at: Optimum, draws: np.ndarray, inputs: list[np.ndarray], cluster: str | None) -> dict[str, Any]:
-    """Draws in natural units, inflated residuals, and the fitted range."""
-    ranges = {name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)}
-    residuals = np.sort(uncertainty.slopes(law, at).residuals)
-    residuals = residuals * np.sqrt(len(residuals) / max(len(residuals) - law.free, 1))
-    if not draws.shape[1]:
-        return {"ranges": ranges}
-    some = natural(law, at.problem, draws[:, :STORED])._asdict()
-    few = residuals[_thin(len(residuals))]
-    return {
-        "ranges": ranges,
-        "draws": {name: np.broadcast_to(x, draws[:, :STORED].shape[1:]).tolist() for name, x in some.items()},
-        "residuals": few.tolist(),
-    }
-
-
-def _thin(count: int) -> np.ndarray:
-    return np.arange(count) if count <= STORED else np.linspace(0, count - 1, STORED).round().astype(int)
-
-
 def _holdout(law: Law, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray) -> dict[str, Any]:
     return scores(evaluate(law, params, inputs), target) if len(target) else {}
 
@@ -234,21 +214,21 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
         return {}
     state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
     fine = uncertainty.converged(state, at.problem, at.weights)
-    relative, used = [], 0
-    for i, split in enumerate(splits):
-        if fine[i]:
-            later = ~split
-            params = _floats(natural(law, at.problem, np.asarray(state.theta)[:, i : i + 1]))
-            predicted = evaluate(law, params, [x[later] for x in inputs])
-            relative.append(np.abs(predicted - target[later]) / target[later])
-            used += 1
-    if not relative:
+    by_split = []
+    for i in np.flatnonzero(fine):
+        later = ~splits[i]
+        params = _floats(natural(law, at.problem, np.asarray(state.theta)[:, i : i + 1]))
+        relative = np.abs(evaluate(law, params, [x[later] for x in inputs]) / target[later] - 1)
+        ends = {"mean_rel_error": float(relative.mean()), "max_rel_error": float(relative.max())}
+        by_split.append({"fitted": int(np.sum(splits[i])), "n": len(relative)} | ends)
+    if not by_split:
         return {"splits": 0}
     return {
-        "splits": used,
-        "n": int(sum(map(len, relative))),
-        "mean_rel_error": float(np.mean([r.mean() for r in relative])),
-        "max_rel_error": float(max(r.max() for r in relative)),
+        "splits": len(by_split),
+        "n": sum(split["n"] for split in by_split),
+        "mean_rel_error": float(np.mean([split["mean_rel_error"] for split in by_split])),
+        "max_rel_error": max(split["max_rel_error"] for split in by_split),
+        "by_split": by_split,
     }
 
 
@@ -280,10 +260,10 @@ def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
     Where the draws let a term vanish (its size or exponent is open below), nothing holds the optimum on that side: without the
     size term the best model is arbitrarily small, without the data term arbitrarily large.
     """
-    if "draws" not in fit.spread:
+    drawn = draws.converged(fit)
+    if not drawn:
         return {}
-    draws = fit.law.form(**{name: np.asarray(x) for name, x in fit.spread["draws"].items()})
-    low, high = optimal.compute_optimal_bands(draws, flops, LEVEL)
+    low, high = optimal.compute_optimal_bands(fit.law.form(**drawn), flops, LEVEL)
     gone = {
         axis
         for name, k in zip(fit.law.names, fit.law.coordinates, strict=True)

@@ -18,7 +18,7 @@ def fit_file(tmp_path):
 
 def register(folder, fit_file, rows=ROWS, run="s@1/c", low=2.7, high=2.9):
     estimate = Estimate(2.8, low, high, 0.95, "pairs")
-    return forecasts.register(folder, run=run, law="chinchilla", metric="loss", estimate=estimate, fit=fit_file, rows=rows)
+    return forecasts.register(folder, run=run, law="chinchilla", metric="loss", estimate=estimate, fits=[fit_file], rows=rows)
 
 
 def measured(loss, status="done"):

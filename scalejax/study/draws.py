@@ -1,0 +1,114 @@
+"""Bootstrap draws of a fit to a table: how they are made, what a file keeps of them, how they are read back."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scalejax.laws import bootstrap, uncertainty
+from scalejax.laws.fit import Optimum, natural
+from scalejax.laws.forms import Law
+from scalejax.laws.isoflop import Noise
+from scalejax.laws.replicates import NoiseFloor
+from scalejax.study import tables
+from scalejax.study.fits import STORED, Fit, stored
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def draw(
+    law: Law,
+    at: Optimum,
+    rows: "DataFrame",
+    *,
+    cluster: str | None,
+    resample: str,
+    count: int,
+    seed: int,
+    floor: NoiseFloor | None,
+) -> tuple[np.ndarray, list[str]]:
+    """theta (p, draws) of the bootstrap fits, nan where one did not converge, and what to say about those.
+
+    resample: pairs; residuals; noise, of the replicates in the table; noise:STD, noise:STD@LOSS,STD@LOSS or noise:COLUMN, of a
+    known standard deviation. Raises ValueError for another one, and for a cluster with anything but pairs.
+    """
+    kind, _, known = resample.partition(":")
+    if kind not in ("pairs", "residuals", "noise") or (known and kind != "noise"):
+        raise ValueError(f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) or noise:COLUMN")
+    if cluster is not None and kind != "pairs":
+        raise ValueError(f"rows are drawn together with resample='pairs' only; got cluster={cluster!r} and resample={resample!r}")
+    std = _std(at, rows, known, floor) if kind == "noise" else np.zeros(0)
+    if count == 0:
+        return np.zeros((len(at.theta), 0)), []
+    rng = np.random.default_rng(seed)
+    if kind == "pairs":
+        groups = None
+        if cluster is not None:
+            groups = np.unique(rows[tables.source(rows, cluster)].astype(str), return_inverse=True)[1]
+        theta = bootstrap.pairs(law, at, count, rng, groups)
+    else:
+        theta = bootstrap.residuals(law, at, count, rng) if kind == "residuals" else bootstrap.noise(law, at, std, count, rng)
+    failed = int(np.sum(~settled(theta)))
+    return theta, [f"{failed} of {count} bootstrap fits did not converge and are left out"] if failed else []
+
+
+def settled(theta: np.ndarray) -> np.ndarray:
+    """(draws,): which of the fits converged."""
+    return np.all(np.isfinite(theta), axis=0)
+
+
+def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -> np.ndarray:
+    """(rows,) in the units of the target."""
+    targets, weights = (np.asarray(x)[: len(rows)] for x in (at.problem.targets, at.weights))
+    if known in rows.columns:
+        std = tables.numbers(rows, known)
+        if not (np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError(f"{known} holds the standard deviation of each row, a positive number")
+        return std
+    if known:
+        try:
+            return Noise.parse(known).std(targets)
+        except ValueError as error:
+            raise ValueError(f"{error}, or a column of the table ({', '.join(map(str, rows.columns))})") from None
+    if floor is None:
+        raise ValueError(
+            "resample='noise' reads the noise off replicates, rows with equal inputs and several seeds, and the table has none: "
+            "give it, resample='noise:0.005' (nats) or 'noise:COLUMN'"
+        )
+    return floor.std * targets / np.sqrt(weights)
+
+
+def spread(law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str) -> dict[str, Any]:
+    """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
+
+    Draws are in natural units; residuals are scaled by sqrt(n / (n - k)) and stay in the order of the rows, on a fixed sample of
+    them where there are many. rows: see `identity`.
+    """
+    ranges = {name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)}
+    if not settled(theta).any():
+        return {"ranges": ranges}
+    residuals = uncertainty.slopes(law, at).residuals
+    count = len(residuals)
+    residuals = residuals * np.sqrt(count / max(count - law.free, 1))
+    if count > STORED:
+        residuals = residuals[np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))]
+    natural_units = np.stack(list(natural(law, at.problem, theta[:, :STORED])), axis=1)
+    draws = dict(zip(law.names, stored(natural_units), strict=True))
+    return {"ranges": ranges, "draws": draws, "residuals": residuals.tolist(), "rows": rows}
+
+
+def identity(rows: "DataFrame", losses: np.ndarray) -> str:
+    """sha256 of which rows of a table were fitted, and of their losses, (rows,)."""
+    return hashlib.sha256(np.asarray(rows.index, np.int64).tobytes() + losses.tobytes()).hexdigest()
+
+
+def read(fit: Fit) -> dict[str, np.ndarray]:
+    """The stored draws of each parameter, (draws,), nan where one did not converge; empty for a fit without bootstraps."""
+    return {name: np.asarray(x, np.float64) for name, x in fit.spread.get("draws", {}).items()}
+
+
+def converged(fit: Fit) -> dict[str, np.ndarray]:
+    """The stored draws without those that did not converge."""
+    draws = read(fit)
+    return {name: x[settled(np.stack(list(draws.values())))] for name, x in draws.items()}
