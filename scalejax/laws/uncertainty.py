@@ -14,7 +14,7 @@ from scalejax.laws.forms import Law
 from scalejax.laws.newton import Problem, State, values
 
 SMALL_COSINE = 1e-4  # |gradient| / (|slopes| |column|): how far from orthogonal the residuals may be at an optimum
-CONDITION = 1e9  # of the scaled normal matrix; 2.5e3 on the Chinchilla points
+CONDITION = 1e9  # of the scaled normal matrix; 1.1e3 on the Chinchilla points
 VAGUE = 2.0  # standard error of a log size at the centre of the data: a factor 50 either way at 95%
 ENDLESS = 1e4  # high end over low end of a size's interval; 5.6 for B on the Chinchilla points
 DUPLICATE = 0.02  # log difference between targets at equal inputs; replicate seeds differ by about 0.003

@@ -55,6 +55,4 @@ def _check(loss_fit: Fit, error_fit: Fit) -> None:
         )
     read, wrote = error_fit.columns["loss"], loss_fit.columns["loss"]
     if read != wrote:
-        raise ValueError(
-            f"the {names} laws are chained by one loss; the first was fitted to {wrote!r}, the second reads {read!r}"
-        )
+        raise ValueError(f"the {names} laws are chained by one loss: the first predicts {wrote!r}, the second reads {read!r}")

@@ -12,7 +12,7 @@ from scalejax.laws import losses, optimal, uncertainty
 from scalejax.laws.fit import Optimum, natural, optimum, refits, unheld
 from scalejax.laws.forms import Law
 from scalejax.laws.replicates import lack_of_fit, noise_floor
-from scalejax.study import draws, replicates, tables
+from scalejax.study import draws, seeds, tables
 from scalejax.study.fits import Estimate, Fit, scores
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def fit(
     at = optimum(law, inputs, target, row_weights, chosen)
     solved = time.perf_counter()
 
-    points = replicates.design_points(rows, inputs)
+    points = seeds.design_points(rows, inputs)
     floor = noise_floor(np.log(target), points, row_weights)
     theta, notes = draws.draw(law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor)
     fine = theta[:, draws.settled(theta)]
     ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else {}
     verdict = uncertainty.verdict(law, at, inputs, ends)
-    notes += replicates.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
+    notes += seeds.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
     dropped = int(np.sum(~read.kept))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
     best = _floats(natural(law, at.problem, at.theta[:, None]))
@@ -77,7 +77,7 @@ def fit(
         columns=read.names,
         condition=verdict.condition,
         at_boundary=verdict.at_boundary,
-        noise=replicates.noise(floor),
+        noise=seeds.noise(floor),
         seed=seed,
         clusters=cluster,
         resample=resample,

@@ -1,4 +1,4 @@
-"""Bootstraps, open intervals, verdicts (mirrors scalejax/laws/uncertainty.py)."""
+"""Open intervals, verdicts, profiles (mirrors scalejax/laws/uncertainty.py)."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,6 @@ from test_forms import TRUTHS, exact
 from scalejax import laws
 from scalejax.laws import bootstrap, uncertainty
 from scalejax.laws.fit import refits
-
-
-def test_pairs_draw_rows_and_clusters_draw_them_together():
-    pairs = bootstrap.multinomial(np.random.default_rng(0), 12, 5000)
-    assert pairs.shape == (5000, 12) and np.all(pairs.sum(1) == 12)
-    np.testing.assert_allclose(pairs.mean(0), 1, atol=0.06)
-    np.testing.assert_allclose(pairs.var(0), 11 / 12, atol=0.08)
-    groups = np.repeat([0, 1, 2], 4)
-    together = bootstrap.multinomial(np.random.default_rng(0), 12, 200, groups)
-    assert np.all(together[:, groups == 1] == together[:, [4]])
-    assert together.std() > 0
 
 
 def verdict_of(law, inputs, targets, draws=200):
@@ -96,3 +85,16 @@ def test_equal_inputs_with_far_targets_are_named():
     again = [np.append(x, x[0]) for x in inputs]
     assert uncertainty.duplicate_reasons(again, np.append(targets, 1.01 * targets[0])) == []
     assert "duplicate" in uncertainty.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
+
+
+def test_the_condition_number_grows_as_a_design_nears_a_ridge_and_edges_are_named():
+    law = laws.chinchilla()
+    (N, D), targets = noisy(law, "chinchilla", 0)
+    conditions = []
+    for share in (1.0, 0.3, 0.03):  # of the spread of D / N that is left
+        inputs = [N, 20 * N * (D / (20 * N)) ** share]
+        at, _ = fitted(law, inputs, targets)
+        conditions.append(uncertainty.verdict(law, at, inputs, {}).condition)
+    assert conditions[0] < 1e5 and conditions[0] < conditions[1] < conditions[2]
+    at, _ = fitted(law, [N, D], targets - 1.9)
+    assert uncertainty.verdict(law, at, [N, D], {}).at_boundary == ["E"]

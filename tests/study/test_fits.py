@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from scalejax import laws
 from scalejax.study import fits
@@ -33,6 +35,13 @@ def test_a_fit_says_what_it_read_and_how_far_it_can_be_trusted(fitted):
     assert fitted.verdict == "ok" and fitted.n_rows == 20 and fitted.columns["params"] == "params_with_head"
     assert fitted.intervals["beta"][0] < TRUTH["beta"] < fitted.intervals["beta"][1]
     assert fitted.cross_validation["n"] > 0 and 0 < fitted.cross_validation["mean_rel_error"] < 0.02
+
+
+def test_a_fit_says_how_well_its_parameters_can_be_told_apart_and_which_are_at_an_edge(fitted):
+    said = fitted.summary()
+    assert 10 < said["condition"] < 1e6 and said["at_boundary"] == [] and said["resample"] == "pairs"
+    below = ladder(E=0.0).assign(loss=lambda frame: frame.loss - 0.1)
+    assert fits.fit(below, laws.chinchilla()).summary()["at_boundary"] == ["E"]
 
 
 def test_a_saved_fit_predicts_the_same(fitted, tmp_path):
@@ -147,3 +156,37 @@ def test_a_size_term_that_may_vanish_leaves_the_optimal_size_open_below():
 def test_a_prediction_needs_every_input_and_positive(fitted, wrong):
     with pytest.raises(ValueError):
         fitted.predict(**wrong)
+
+
+@st.composite
+def any_table(draw):
+    """Few rows; columns constant, within rounding of each other, or over twenty orders of magnitude."""
+    rows, rng = draw(st.integers(3, 12)), np.random.default_rng(draw(st.integers(0, 10**6)))
+    column = lambda centre, width: 10.0 ** (centre + width * rng.uniform(-1, 1, rows))  # noqa: E731
+    widths = st.sampled_from([0.0, 1e-9, 1e-3, 0.3, 2.0, 10.0])
+    params, tokens = column(8, draw(widths)), column(10, draw(widths))
+    loss = column(draw(st.sampled_from([-3, 0.5, 6])), draw(st.sampled_from([0.0, 1e-9, 1e-3, 0.1, 3.0])))
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss})
+
+
+@given(table=any_table(), loss=st.sampled_from(["huber:1e-3", "log-mse", "mse"]), bootstrap=st.sampled_from([0, 8]))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+def test_any_table_gives_a_fit_or_one_clear_error_and_ok_only_at_an_optimum(table, loss, bootstrap):
+    try:
+        made = fits.fit(table, laws.chinchilla(), loss=loss, bootstrap=bootstrap)
+    except ValueError as error:
+        assert str(error)
+        return
+    assert made.verdict in ("ok", "at-boundary", "unidentified", "not-converged")
+    if made.verdict == "ok":
+        assert all(np.isfinite(x) for x in made.params.values())
+        best = objective(table, loss, made.params)
+        for name, value in made.params.items():
+            for factor in (1 - 1e-4, 1 + 1e-4):
+                assert objective(table, loss, made.params | {name: value * factor}) >= best * (1 - 1e-6)
+
+
+def objective(table, loss, p):
+    predicted = p["E"] + p["A"] * table.params ** -p["alpha"] + p["B"] * table.tokens ** -p["beta"]
+    r = np.abs(predicted - table.loss if loss == "mse" else np.log(predicted / table.loss))
+    return np.sum(np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)) if loss == "huber:1e-3" else r**2)
