@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.study import fits
+from scalejax.study import fits, selection
 
 pytestmark = pytest.mark.replication
 USED = "used_by_besiroglu == 1"
@@ -84,3 +84,30 @@ def test_the_compute_optimal_run_at_chinchillas_budget(huber):
     assert best["params"] == pytest.approx(74.0e9, rel=0.005)
     assert best["tokens"] / best["params"] == pytest.approx(17.9, rel=0.005)
     assert best["tokens_per_param_interval"] == pytest.approx([7.6, 35.9], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("where", "holdout", "rows", "errors"),
+    [
+        (None, "flops >= 1e21", (222, 23), (1.484, 1.502, 2.139, 2.379)),
+        (USED, "flops >= 1e20", (136, 104), (0.890, 1.045, 1.115, 1.156)),
+    ],
+)
+def test_robust_losses_of_the_logarithm_extrapolate_best(points, where, holdout, rows, errors):
+    """Mean relative errors of the dearer runs in percent; computed once with another solver on the same tables."""
+    for loss, wanted in zip(("huber:1e-3", "huber:1e-2", "log-mse", "mse"), errors, strict=True):
+        made = fits.fit(points, laws.chinchilla(), where=where, holdout=holdout, loss=loss)
+        assert (made.n_rows, made.holdout["n"]) == rows
+        assert 100 * made.holdout["mean_rel_error"] == pytest.approx(wanted, abs=0.006), loss
+
+
+def test_rolling_origin_cross_validation_chooses_the_same_loss(points):
+    found = selection.select(points, [laws.chinchilla()], ["mse", "log-mse", "huber:1e-2", "huber:1e-3"], where=USED)
+    assert [candidate.loss for candidate in found.ranking] == ["huber:1e-3", "huber:1e-2", "log-mse", "mse"]
+
+
+def test_residual_bootstraps_are_half_as_wide_as_pairs(points, huber):
+    narrow = fits.fit(points, laws.chinchilla(), where=USED, bootstrap=1000, resample="residuals")
+    wide = np.std(huber.spread["draws"]["alpha"])
+    assert np.std(narrow.spread["draws"]["alpha"]) == pytest.approx(0.0084, abs=0.0005)
+    assert wide == pytest.approx(0.0154, abs=0.001)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.study import fits
+from scalejax.study import chain, fits
 
 pytestmark = pytest.mark.replication
 LOSS = {"params": "N", "tokens": "D", "loss": "loss_c4_val"}
@@ -66,10 +66,10 @@ def test_all_coefficients_of_a_training_set(models, train):
 def test_the_headline_prediction_errors(models, train, size, M, loss, error17, error46):
     near = models[(models.train_set == train) & ((models.N / size - 1).abs() < 0.1) & ((models.M_nominal - M).abs() < 1)]
     run = near.iloc[0]
-    predicted = loss_law(models, train).predict(params=run.N, tokens=run.D).value
-    assert 100 * abs(predicted / run.loss_c4_val - 1) == pytest.approx(loss, abs=0.01)
+    fitted, reached = loss_law(models, train), {"params": run.N, "tokens": run.D}
+    assert 100 * abs(fitted.predict(**reached).value / run.loss_c4_val - 1) == pytest.approx(loss, abs=0.01)
     for tasks, wanted in ((17, error17), (46, error46)):
-        error = error_law(models, train, tasks).predict(loss=predicted).value
+        error = chain.predict(fitted, error_law(models, train, tasks), **reached).value
         assert 100 * abs(error / run[f"err_avg{tasks}"] - 1) == pytest.approx(wanted, abs=0.01)
 
 
