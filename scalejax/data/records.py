@@ -53,6 +53,12 @@ def documents(records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, d
             raise ValueError(f"{place}: the document is empty; remove this record")
         if len(text) > LONGEST_RECORD:
             raise ValueError(_too_long(place))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{place}: the text holds half a character, U+{ord(text[error.start]):04X}; repair the text or remove this record"
+            ) from error
         yield Document(text, str(_value(record, domain, place, "Data.domain")) if domain else default)
 
 
