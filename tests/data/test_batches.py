@@ -165,7 +165,7 @@ def test_a_run_reads_its_mixture_else_that_of_the_source_else_every_window_alike
     assert batches_file.batches(TwoDomains(shares), run("b=1,a=1")).quotas.tolist() == [512, 512]
     only = batches_file.batches(TwoDomains({}), run("b=1")).rows(0, 50)
     assert only.min() == 30 and only.max() == 60
-    with pytest.raises(ValueError, match="Data.mixture names the domain 'c'; the domains of here are a, b"):
+    with pytest.raises(ValueError, match=r"Data\.mixture names the domain 'c'; the domains of here are a, b"):
         batches_file.batches(TwoDomains({}), run("a=1,c=2"))
 
 

@@ -53,6 +53,8 @@ def test_no_items_and_short_runs(shards):
 def test_the_report_names_the_lines(shards, texts, tmp_path):
     train = shards.tokenizer().decode(shards.train[1:200])
     path = tmp_path / "items.jsonl"
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("too short", train[:150], "no " * 60)))
+    path.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in ("too short", " ".join(train.split()[:30]), "no " * 60))
+    )
     lines = contamination.report(shards, path, field="text").split("\n")
     assert lines[0].startswith("line 2: 100%") and lines[1].startswith("1 of 3 items share 13 tokens") and "1 are too" in lines[1]

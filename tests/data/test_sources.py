@@ -1,6 +1,7 @@
 """Text becomes documents: cleaned, deduplicated, or refused by name (mirrors scalejax/data/sources.py)."""
 
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -69,7 +70,7 @@ def test_a_corpus_of_fewer_than_two_documents_is_refused(tmp_path, text):
 
 
 def test_a_source_that_is_nowhere_is_refused_with_what_would_be_right(tmp_path):
-    with pytest.raises(ValueError, match="neither `english`, nor `mini`, `synthetic:V`, .*, nor a file or folder that exists"):
+    with pytest.raises(ValueError, match=r"neither `english`, nor `mini`, `synthetic:V`, .*, nor a file or folder that exists"):
         read("englsh", tmp_path)
     with pytest.raises(ValueError, match="holds no text file"):
         read(str(tmp_path), tmp_path)
@@ -78,7 +79,7 @@ def test_a_source_that_is_nowhere_is_refused_with_what_would_be_right(tmp_path):
 @given(text=st.text(alphabet="aé\n \u2028日", max_size=80), cuts=st.lists(st.integers(0, 80), max_size=4))
 def test_documents_do_not_depend_on_where_the_blocks_end(text, cuts):
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    blocks = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [text[a:b] for a, b in pairwise(edges)]
     assert " ".join(sources.split_documents(blocks)).split() == text.split()
 
 

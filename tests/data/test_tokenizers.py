@@ -109,7 +109,8 @@ def gpt2(tokenizers, tmp_path):
 @pytest.mark.data
 def test_gpt2s_files_are_a_tokenizer_that_loses_nothing(gpt2, tokenizers):
     ours = tokenizer(str(gpt2), [])
-    assert ours.vocabulary == 400 and ours.end == json.loads((gpt2 / "vocab.json").read_text())["<|endoftext|>"]
+    vocabulary = json.loads((gpt2 / "vocab.json").read_text())
+    assert ours.vocabulary == len(vocabulary) > 300 and ours.end == vocabulary["<|endoftext|>"]
     theirs = tokenizers.ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
     for text, ids in zip([*ODD, *documents()], ours.encode([*ODD, *documents()]), strict=True):
         assert ids.tolist() == theirs.encode(text).ids and ours.decode(ids.tolist()) == text
@@ -137,7 +138,7 @@ def test_files_that_are_no_tokenizer_are_refused_with_their_name(tokenizers, tmp
         tokenizer(str(tmp_path / "t.json"), [])
     (tmp_path / "vocab.json").write_text("{}")
     (tmp_path / "merges.txt").write_text("a b c d")
-    with pytest.raises(ValueError, match="are not a byte-level BPE|no end-of-text token"):
+    with pytest.raises(ValueError, match=r"are not a byte-level BPE|no end-of-text token"):
         tokenizer(str(tmp_path), [])
     no_end = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0}, merges=[])).to_str()
     (tmp_path / "t.json").write_text(no_end)
