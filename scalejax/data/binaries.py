@@ -12,6 +12,7 @@ from scalejax.data.tokenizers import Tokenizer, tokenizer
 from scalejax.data.writer import token_dtype
 
 BLOCK_TOKENS = 1_024  # held-out blocks that count as documents where no id ends a document
+CHECKED = 2**22  # ids checked at once
 NAMES = {"train": ("train.bin",), "validation": ("val.bin", "validation.bin")}
 
 
@@ -41,8 +42,8 @@ def open_binaries(data: Data) -> Binaries:
     tokens = None if data.tokenizer.startswith("ids:") else _named(data)
     vocabulary = tokens.vocabulary if tokens else _whole(data.tokenizer)
     train, validation, files = _splits(data.source, token_dtype(vocabulary))
-    for path, ids in files.items():
-        check(ids, path, vocabulary)
+    for path in files:
+        check(path, token_dtype(vocabulary), vocabulary)
     if tokens is None:
         starts = np.arange(0, len(validation), BLOCK_TOKENS)
     else:
@@ -68,26 +69,30 @@ def open_binaries(data: Data) -> Binaries:
     return Binaries(train, validation, starts, manifest, tokens.model if tokens else b"")
 
 
-def check(ids: np.ndarray, path: Path, vocabulary: int) -> None:
-    """Raises ValueError, with file and place, for an id outside the vocabulary."""
-    if ids.max() >= vocabulary:
-        at = int(np.argmax(ids >= vocabulary))
-        raise ValueError(f"{path} holds id {ids[at]} at token {at}; its vocabulary ends at {vocabulary - 1}")
+def check(path: Path, dtype: np.dtype, vocabulary: int) -> None:
+    """Raises ValueError, with file and place, for an id outside the vocabulary. In blocks: a whole map would stay in memory."""
+    start = 0
+    with path.open("rb") as file:
+        while len(ids := np.fromfile(file, dtype, CHECKED)):
+            if ids.max() >= vocabulary:
+                at = int(np.argmax(ids >= vocabulary))
+                raise ValueError(f"{path} holds id {ids[at]} at token {start + at}; its vocabulary ends at {vocabulary - 1}")
+            start += len(ids)
 
 
-def _splits(source: str, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, dict[Path, np.ndarray]]:
+def _splits(source: str, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, list[Path]]:
     path = Path(source).expanduser()
     if path.suffix == ".bin":
         ids = _mapped(path, dtype)
         cut = len(ids) - max(2, round(HELD_OUT * len(ids)))
-        return ids[:cut], ids[cut:], {path: ids}
+        return ids[:cut], ids[cut:], [path]
     found = {split: next((path / name for name in names if (path / name).is_file()), None) for split, names in NAMES.items()}
     if found["validation"] is None:
         raise ValueError(
             f"{source} holds train.bin and no val.bin: add held-out tokens, or name the file {path / 'train.bin'} itself"
         )
-    train, validation = (_mapped(path / file.name, dtype) for file in found.values() if file)
-    return train, validation, {file: ids for file, ids in zip(found.values(), (train, validation), strict=True) if file}
+    train, validation = (_mapped(file, dtype) for file in found.values() if file)
+    return train, validation, [file for file in found.values() if file]
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:

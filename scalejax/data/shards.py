@@ -161,9 +161,10 @@ def open_shards(folder: Path) -> Shards:
             )
     if manifest["hash"] != _content_hash(manifest):
         raise ValueError(f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and prepare it again")
-    train, validation = (np.memmap(folder / f"{split}.bin", manifest["dtype"], "r") for split in ("train", "validation"))
-    for split, tokens in (("train", train), ("validation", validation)):
-        binaries.check(tokens, folder / f"{split}.bin", manifest["vocabulary"])
+    paths = [folder / f"{split}.bin" for split in ("train", "validation")]
+    for path in paths:
+        binaries.check(path, np.dtype(manifest["dtype"]), manifest["vocabulary"])
+    train, validation = (np.memmap(path, manifest["dtype"], "r") for path in paths)
     index = np.fromfile(folder / f"{writer.INDEX}.bin", np.int64).reshape(-1, 2)
     model = folder / "tokenizer.model"
     return Shards(folder, train, validation, index[:, 0], index[:, 1], manifest, model.read_bytes() if model.is_file() else b"")
