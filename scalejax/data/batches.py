@@ -68,7 +68,7 @@ class Batches:
     def at(self, rows: np.ndarray) -> np.ndarray:
         """int32 [len(rows), sequence_length + 1]: the rows of these numbers, in any order."""
         epochs, windows = np.divmod(rows, self.windows)
-        for epoch in np.unique(epochs).tolist():
+        for epoch in set(epochs.tolist()):
             here = epochs == epoch
             windows[here] = permuted(windows[here], self.windows, _keys(self.seed, epoch))
         return self._windows[windows].astype(np.int32)
@@ -117,7 +117,7 @@ class Mixture:
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each row of the run: the number of its domain, and the row of that domain's own stream."""
         periods, places = np.divmod(rows, PERIOD)
-        for period in np.unique(periods).tolist():
+        for period in set(periods.tolist()):
             here = periods == period
             places[here] = permuted(places[here], PERIOD, _keys(self.seed, period, 1))
         ends = np.cumsum(self.quotas)
