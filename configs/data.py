@@ -11,7 +11,8 @@ frequencies and no law fits; with 512 it does."""
 
 MINI = Data(source="mini", tokenizer="bpe:2048", sequence_length=256)
 """English and Python code in three domains (wiki, shakespeare, code), 40 M tokens; nine tenths of them are code, so
-`mixture="wiki=1,shakespeare=1,code=2"` repeats prose and leaves code out, and `Result`'s `epochs` tells how often."""
+`mixture="wiki=1,shakespeare=1,code=2"` repeats prose and leaves code out; `epochs` of a result tells how often. 30% of the
+code's tokens are single blanks: `bpe:V` has no pieces for indentation."""
 
 PREPARED = Data(source="data/prepared", tokenizer="own", sequence_length=512)
 """Your own corpus: `scalejax data prepare --source TEXT --tokenizer FILE --out data/prepared`."""
