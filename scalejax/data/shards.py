@@ -113,7 +113,7 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
 
 
 def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str, field: str = "text", domain: str = "") -> Shards:
-    """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a grain data source, a list.
+    """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a generator, a list.
 
     The folder is then a source: Data(source=folder, tokenizer="own"). `field` holds the text of a record, `domain` (when given)
     its domain; `tokenizer` as in Data. Raises ValueError with the number of the record that cannot be used, and when the folder

@@ -27,7 +27,7 @@ class Part:
 
 
 class Spool:
-    """Cleaned texts end to end in one file; 30 bytes of memory for each, whatever its length.
+    """Cleaned texts end to end in one file; what stays in memory of each is its hash, its size and its domain.
 
     Equal documents (but for case and white space) are kept once, as they were first met. The order of their hashes mixes the
     sources, and does not depend on the order in which they came.
