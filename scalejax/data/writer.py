@@ -22,7 +22,8 @@ CHUNK = 2_000_000  # characters encoded at once: enough for every core, 200 MB o
 def write_text(data: Data, corpus: sources.Corpus, folder: Path) -> dict[str, Any]:
     """Text shards: read, cleaned and deduplicated into a spool on the disk, then tokenized in its order.
 
-    Memory is below 200 bytes a document and the chunk at hand; the disk holds the cleaned text once more until the shards are written.
+    Memory is below 200 bytes a document and the chunk at hand; the disk holds the cleaned text once more
+    until the shards are written.
     """
     say(f"preparing {data.source} ({data.tokenizer}): reading text")
     with Spool(folder / "spool") as spool:
