@@ -200,22 +200,44 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Prepare a corpus: clean, deduplicate, split, tokenize, and write token shards once."""
+    """Prepare a corpus (clean, deduplicate, split, tokenize, write token shards once), or look for test items in it."""
 
-    action: Positional[Literal["prepare"]]
-    """prepare"""
+    action: Positional[Literal["prepare", "contamination"]]
+    """prepare, or contamination: which of --items share 13 tokens in a row with the training tokens?"""
     source: str = "english"
-    """english, synthetic:V, or the path of a text file or a folder of text files."""
-    tokenizer: str = "bpe:512"
-    """byte, bpe:V, or the path of a SentencePiece model."""
+    """english, mini, synthetic:V, or a path: text, jsonl (plain, .gz, .zst), parquet, .bin, prepared shards, or a folder."""
+    seqio: str | None = None
+    """MODULE:TASK instead of --source: a registered seqio Task or Mixture, in its own vocabulary."""
+    tfds: str | None = None
+    """NAME/CONFIG:VERSION instead of --source: a tfds builder."""
+    tokenizer: str | None = None
+    """byte, bpe:V, own, or the path of a SentencePiece model, a tokenizer.json, or a folder with vocab.json and merges.txt.
+    bpe:512 when not given; own with --seqio and for prepared shards."""
+    field: str = "text"
+    """Field that holds the text of a record."""
+    domain: str = ""
+    """Field that holds the domain of a record; the first folder below the source when not given."""
     out: Path | None = None
     """New folder for the shards, then a source: Data(source=OUT, tokenizer="own"). The user's cache when not given."""
+    items: Path | None = None
+    """contamination: .jsonl of test items, their text in --field."""
 
     def run(self) -> int:
         from scalejax.config import Data as Corpus
-        from scalejax.data import shards
+        from scalejax.data import contamination, shards
 
-        corpus = Corpus(source=self.source, tokenizer=self.tokenizer)
+        named = [f"{kind}:{name}" for kind, name in (("seqio", self.seqio), ("tfds", self.tfds)) if name]
+        if len(named) > 1:
+            raise ValueError("--seqio and --tfds name two sources; give one")
+        source = named[0] if named else self.source
+        own = self.seqio or (Path(source).expanduser() / "manifest.json").is_file()
+        tokenizer = self.tokenizer or ("own" if own else "bpe:512")
+        corpus = Corpus(source=source, tokenizer=tokenizer, field=self.field, domain=self.domain)
+        if self.action == "contamination":
+            if self.items is None:
+                raise ValueError("contamination needs --items FILE.jsonl, one test item a line")
+            print(contamination.report(shards.prepare(corpus), self.items, field=self.field))
+            return 0
         print((shards.export(corpus, self.out) if self.out else shards.prepare(corpus)).folder)
         return 0
 

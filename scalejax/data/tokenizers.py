@@ -1,10 +1,13 @@
-"""Text to token ids and back: bytes, or SentencePiece BPE, trained here or loaded."""
+"""Text to token ids and back: bytes, SentencePiece BPE trained here or loaded, or a Hugging Face tokenizer from its files."""
 
 import hashlib
+import importlib
 import io
+import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +24,7 @@ class Tokenizer(Protocol):
     hash: str
     """Content hash: equal hashes encode equally."""
     model: bytes
-    """A SentencePiece model, empty for bytes."""
+    """All that `restore` needs: a SentencePiece model, a tokenizer.json, or nothing for bytes."""
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
@@ -72,31 +75,118 @@ class Pieces:
         self.hash = hashlib.sha256(model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of every text, without the end of a document."""
-        return [np.asarray(ids, np.int64) for ids in self._processor.encode(list(texts), out_type=int, num_threads=1)]
+        """Ids of every text, without the end of a document; on all cores, texts being independent of one another."""
+        ids = self._processor.encode(list(texts), out_type=int, num_threads=_cores())
+        return [np.asarray(one, np.int64) for one in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids; ends of documents are left out."""
         return self._processor.decode([int(i) for i in ids if i != self.end])
 
 
+class HuggingFace:
+    """A tokenizer.json (package `tokenizers`); its end-of-text token ends a document. Special tokens in text are read as text.
+
+    Raises ValueError when the bytes are no such file, or when it has none of the tokens that END_TOKENS lists.
+    """
+
+    END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+
+    def __init__(self, model: bytes):
+        tokenizers = _tokenizers()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(model.decode())
+        except Exception as error:  # the package raises plain Exception
+            raise ValueError(f"this is not a Hugging Face tokenizer.json: {error}") from error
+        ends = [self._tokenizer.token_to_id(token) for token in self.END_TOKENS]
+        ends = [i for i in ends if i is not None]
+        if not ends:
+            raise ValueError(f"this tokenizer.json has no end-of-text token: add one of {' '.join(self.END_TOKENS)} to it")
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # text that spells a special token is text: it never ends a document
+        self.model = model
+        self.vocabulary: int = max(self._tokenizer.get_vocab().values()) + 1
+        self.end: int = ends[0]
+        self.hash = hashlib.sha256(model).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of every text, without the end of a document; on all cores."""
+        return [np.asarray(one.ids, np.int64) for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids; ends of documents are left out."""
+        return self._tokenizer.decode([int(i) for i in ids if i != self.end], skip_special_tokens=False)
+
+
 def tokenizer(name: str, documents: Iterable[str]) -> Tokenizer:
     """The tokenizer that `Data.tokenizer` names; `bpe:V` is trained on `documents`.
 
-    Raises ValueError for an unknown name, a file that is no SentencePiece model, or too little text for V pieces.
+    Raises ValueError for an unknown name, a file that is no tokenizer (named), or too little text for V pieces.
     """
     if name == "byte":
         return Bytes()
     if name.startswith("bpe:"):
         return train_bpe(documents, pieces=_whole(name))
-    if name == "own":
+    if name == "own" or name.startswith("ids:"):
         raise ValueError(
-            "Data.tokenizer `own` is for `synthetic:V` and prepared folders; text needs `byte`, `bpe:V` or a model's path"
+            f"Data.tokenizer `{name}` is for tokens that exist already; text needs `byte`, `bpe:V` or the path of a tokenizer"
         )
-    path = Path(name).expanduser()
+    try:
+        return restore(saved(Path(name).expanduser()))
+    except ValueError as error:
+        raise ValueError(f"Data.tokenizer {name!r}: {error}") from error
+
+
+def saved(path: Path) -> bytes:
+    """The bytes of a tokenizer at a path, as `restore` takes them.
+
+    A folder with vocab.json and merges.txt is GPT-2's byte-level BPE, given back as a tokenizer.json. Raises ValueError when
+    nothing of the kind is there.
+    """
+    if path.is_dir() and (path / "tokenizer.json").is_file():
+        path = path / "tokenizer.json"
+    if path.is_dir() and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        return _gpt2(path)
     if not path.is_file():
-        raise ValueError(f"Data.tokenizer {name!r} is neither `byte`, nor `bpe:V`, nor the path of a SentencePiece model")
-    return Pieces(path.read_bytes())
+        raise ValueError(
+            "neither `byte`, nor `bpe:V`, nor the path of a SentencePiece model, of a tokenizer.json, or of a folder with "
+            "vocab.json and merges.txt"
+        )
+    return path.read_bytes()
+
+
+def restore(model: bytes) -> Tokenizer:
+    """The tokenizer whose `.model` these bytes are: bytes when empty, Hugging Face when JSON, else SentencePiece."""
+    if not model:
+        return Bytes()
+    return HuggingFace(model) if model.lstrip()[:1] == b"{" else Pieces(model)
+
+
+def _gpt2(folder: Path) -> bytes:
+    """GPT-2's tokenizer as a tokenizer.json: byte-level BPE, no blank put before a text."""
+    tokenizers = _tokenizers()
+    try:
+        bpe = tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the package raises plain Exception
+        raise ValueError(f"vocab.json and merges.txt in {folder} are not a byte-level BPE: {error}") from error
+    made = tokenizers.Tokenizer(bpe)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    if "<|endoftext|>" in json.loads((folder / "vocab.json").read_text(encoding="utf-8")):
+        made.add_special_tokens(["<|endoftext|>"])
+    return made.to_str().encode()
+
+
+def _tokenizers() -> Any:
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise ValueError("a Hugging Face tokenizer needs the package `tokenizers`: pip install tokenizers") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_bpe(documents: Iterable[str], *, pieces: int) -> Pieces:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.data.batches import Batches
+from scalejax.data.batches import Rows, batches
 from scalejax.data.shards import Shards, prepare
 from scalejax.evaluation.measure import check, downstream, held_out_loss
 from scalejax.files import read_json, write_json
@@ -97,9 +97,9 @@ def train_segment(
     status = open_folder(folder)
     mesh = make_mesh(job.placement)
     position, history = begin(folder, parent, init_state(run, mesh))
-    batches = Batches(shards.train, sequence_length=run.data.sequence_length, sequences=run.sequences, seed=run.seed)
+    rows = batches(shards, run)
     with Metrics(folder / "metrics.jsonl", history=history, step=position.step) as metrics:
-        training = Training(job, folder, position, shards, batches, mesh, metrics)
+        training = Training(job, folder, position, shards, rows, mesh, metrics)
         training.advance(report, stopping)
         if job.segment.final:
             Result(row=training.measured(status), measure=job.measure).save(folder)
@@ -115,7 +115,7 @@ class Training:
     folder: Path
     position: Position
     shards: Shards
-    batches: Batches
+    rows: Rows
     mesh: jax.sharding.Mesh
     metrics: Metrics
 
@@ -127,7 +127,7 @@ class Training:
         every = round(self.job.measure.every / run.batch_tokens)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            batch = self.batches.batch_at(position.step)
+            batch = self.rows.batch_at(position.step)
             position.state, seen = train_step(position.state, batch, rates[position.step])
             position.losses.append(seen["loss"])
             position.step += 1
@@ -179,7 +179,7 @@ class Training:
         if found:
             found |= downstream(losses_under(position, run, self.mesh), self.shards, run, self.job.measure)
         counted = {"step": position.step, "skipped": int(position.state.skipped), "seconds": position.seconds}
-        return result_row(self.job, self.shards, found, status, epochs=self.batches.epochs(position.step), **counted)
+        return result_row(self.job, self.shards, found, status, epochs=self.rows.epochs(position.step), **counted)
 
     def row(self) -> dict[str, Any]:
         """The head of a metrics row."""

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalejax.data.batches import Batches, permuted
+from scalejax.config import Data, Model, Optimizer, Run, Schedule
+from scalejax.data import batches as batches_file
+from scalejax.data.batches import PERIOD, Batches, Mixture, permuted, quotas
 
 
 def batches(windows: int, *, length: int = 3, sequences: int = 4, seed: int = 0) -> Batches:
@@ -71,3 +73,103 @@ def test_fewer_tokens_than_one_window_are_refused(tokens):
     with pytest.raises(ValueError, match=r"fewer than one window of sequence_length 3 \+ 1"):
         Batches(np.zeros(tokens, np.uint16), sequence_length=3, sequences=1, seed=0)
     assert batches(1).windows == 1
+
+
+def mixture(windows: dict[str, int], weights: dict[str, float], *, sequences: int = 4, seed: int = 0) -> Mixture:
+    """Domain d's tokens begin at 100,000 d and name their own place."""
+    domains = {name: np.arange(count * 3 + 1, dtype=np.uint32) + 100_000 * i for i, (name, count) in enumerate(windows.items())}
+    return Mixture(domains, weights, sequence_length=3, sequences=sequences, seed=seed)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    windows=st.lists(st.integers(1, 700), min_size=3, max_size=3),
+    share=st.floats(0.01, 0.9),
+    start=st.integers(0, 5_000),
+    hosts=st.integers(1, 4),
+    accumulate=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_the_rows_of_a_step_do_not_depend_on_hosts_accumulation_or_where_a_run_was_resumed(
+    windows, share, start, hosts, accumulate, seed
+):
+    sizes = dict(zip("abc", windows, strict=True))
+    weights = {"a": share, "b": (1 - share) / 3, "c": 2 * (1 - share) / 3}
+    sequences = 4 * hosts * accumulate
+    for source in (mixture(sizes, weights, sequences=sequences, seed=seed), batches(windows[0], sequences=sequences, seed=seed)):
+        whole = source.rows(0, start + 2 * sequences)[start:]  # an unbroken run, over several epochs and periods
+        cut = [source.rows(row, row + 4) for row in range(start, start + 2 * sequences, 4)]
+        assert np.array_equal(np.concatenate(cut), whole)
+        step = start // sequences
+        resumed = source.rows(step * sequences, (step + 2) * sequences)
+        assert np.array_equal(resumed, np.concatenate([source.batch_at(step), source.batch_at(step + 1)]))
+
+
+def test_a_mixture_reads_every_row_of_every_domain_once_and_in_the_shares_asked_for():
+    weights, windows = {"wiki": 0.7, "code": 0.2, "plays": 0.1}, {"wiki": 50, "code": 400, "plays": 7}
+    source = mixture(windows, weights)
+    domains, rows = source.places(np.arange(3 * PERIOD))
+    for number, (name, share) in enumerate(weights.items()):
+        mine = rows[domains == number]
+        assert abs(len(mine) - 3 * PERIOD * share) <= 3
+        assert np.array_equal(np.sort(mine), np.arange(len(mine))), f"{name}: a row is missing or read twice"
+        read = source.rows(0, 3 * PERIOD)[domains == number, 0] - 100_000 * number
+        epochs = len(mine) // windows[name]
+        counts = np.bincount(read // 3, minlength=windows[name])
+        assert epochs <= counts.min() <= counts.max() <= epochs + 1, "a window is read more often than another one"
+    assert source.epochs(3 * PERIOD // 4) == max(source.quotas * 3 / list(windows.values()))
+    assert abs(np.corrcoef(domains[1:], domains[:-1])[0, 1]) < 0.05, "domains come in blocks"
+
+
+def test_another_seed_or_period_mixes_in_another_order():
+    first, other = (
+        mixture({"a": 9, "b": 9}, {"a": 0.5, "b": 0.5}, seed=seed).places(np.arange(2 * PERIOD))[0] for seed in (0, 1)
+    )
+    for one, two in ((first, other), (first[:PERIOD], first[PERIOD:])):
+        assert abs(np.corrcoef(one, two)[0, 1]) < 0.1
+
+
+def test_quotas_fill_a_period_and_a_domain_that_is_never_read_is_refused():
+    assert quotas({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}).sum() == PERIOD
+    with pytest.raises(ValueError, match="gives 'b' a share below 1/1024"):
+        quotas({"a": 0.9999, "b": 0.0001})
+    with pytest.raises(ValueError, match="domain 'b': 1 training tokens are fewer than one window"):
+        mixture({"a": 9, "b": 0}, {"a": 0.5, "b": 0.5})
+
+
+class TwoDomains:
+    """The part of Shards that batches read."""
+
+    def __init__(self, shares):
+        self.shares, self.domains, self.train = shares, ["a", "b"], np.arange(61, dtype=np.uint16)
+
+    def domain(self, name):
+        return self.train[:31] if name == "a" else self.train[30:]
+
+
+def run(mixture: str) -> Run:
+    return Run(
+        model=Model.sized(width=8, depth=1, head_size=8, vocabulary=64),
+        data=Data(source="here", tokenizer="own", sequence_length=3, mixture=mixture),
+        optimizer=Optimizer(learning_rate=0.1),
+        schedule=Schedule(shape="constant", warmup=0),
+        tokens=60,
+        batch_tokens=12,
+    )
+
+
+def test_a_run_reads_its_mixture_else_that_of_the_source_else_every_window_alike():
+    assert isinstance(batches_file.batches(TwoDomains({}), run("")), Batches)
+    shares = {"a": 0.25, "b": 0.75}
+    assert batches_file.batches(TwoDomains(shares), run("")).quotas.tolist() == [256, 768]
+    assert batches_file.batches(TwoDomains(shares), run("b=1,a=1")).quotas.tolist() == [512, 512]
+    only = batches_file.batches(TwoDomains({}), run("b=1")).rows(0, 50)
+    assert only.min() == 30 and only.max() == 60
+    with pytest.raises(ValueError, match=r"Data\.mixture names the domain 'c'; the domains of here are a, b"):
+        batches_file.batches(TwoDomains({}), run("a=1,c=2"))
+
+
+@pytest.mark.parametrize("mixture", ["a", "a=", "=1", "a=0", "a=-1", "a=nan", "a=inf", "a=1,a=2", "a=x"])
+def test_a_mixture_that_cannot_be_read_is_refused(mixture):
+    with pytest.raises(ValueError, match=r"Data\.mixture is DOMAIN=WEIGHT"):
+        Data(mixture=mixture)

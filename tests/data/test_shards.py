@@ -3,14 +3,15 @@
 import json
 import multiprocessing
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from scalejax.config import Data
 from scalejax.data import shards as shards_file
-from scalejax.data import synthetic
-from scalejax.data.shards import export, open_shards, prepare, split
+from scalejax.data import synthetic, writer
+from scalejax.data.shards import export, open_shards, prepare, write
 from scalejax.data.sources import clean
 
 
@@ -69,18 +70,6 @@ def test_the_manifest_counts_what_the_files_hold(shards):
     assert shards.vocabulary == 320 and shards.train.max() < 320 and shards.train.dtype == np.uint16
     assert shards.entropy_rate is None
     assert {"source", "licence", "attribution", "hash", "files"} <= shards.manifest.keys()
-
-
-def test_a_split_does_not_depend_on_the_other_documents():
-    documents = [f"document {i}" for i in range(2_000)]
-    held_out = set(split(documents)["validation"])
-    assert 0.03 < len(held_out) / 2_000 < 0.05
-    assert set(split(documents[500:])["validation"]) == held_out & set(documents[500:])
-
-
-def test_two_documents_give_one_to_each_split():
-    for pair in (["a", "b"], ["c", "d"], ["e", "f"]):
-        assert [len(part) for part in split(pair).values()] == [1, 1]
 
 
 def test_equal_text_gives_equal_shards_wherever_it_lies(data, shards, folder, tmp_path):
@@ -162,7 +151,7 @@ def test_a_failure_on_the_way_leaves_nothing_behind(data, tmp_path, monkeypatch)
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(shards_file, "_write_split", full)
+    monkeypatch.setattr(writer.SplitFile, "add", full)
     with pytest.raises(OSError, match="no space"):
         prepare(data, tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
@@ -220,3 +209,64 @@ def test_preparation_tells_the_licence(data, tmp_path, capsys):
     prepare(data, tmp_path)
     told = capsys.readouterr()
     assert told.out == "" and "as of the files given" in told.err and "200 documents" in told.err
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory, cache):
+    """Two domains of 30 documents in 2 files; `b` is longer."""
+    place = tmp_path_factory.mktemp("domains")
+    for name, words in (("a", 5), ("b", 25)):
+        (place / name).mkdir()
+        lines = (json.dumps({"text": f"{name} {i} " + f"{name * 3} " * words}) for i in range(30))
+        (place / name / "part.jsonl").write_text("\n".join(lines) + "\n")
+    return prepare(Data(source=str(place), tokenizer="byte"), cache)
+
+
+def test_domains_lie_one_after_another_in_train_and_mixed_in_validation(domains):
+    assert domains.domains == ["a", "b"]
+    for name, other in (("a", "b"), ("b", "a")):
+        found = texts(domains.domain(name), domains)
+        assert len(found) > 20 and all(name * 3 in text and other * 3 not in text for text in found)
+    together = texts(domains.domain("a"), domains) + texts(domains.domain("b"), domains)
+    assert together == texts(domains.train, domains)
+    tags = domains.validation_domains
+    assert [domains.domains[tag] for tag in tags] == [text[0] for text in texts(domains.validation, domains)]
+    assert set(tags.tolist()) == {0, 1}
+
+
+def test_a_corpus_of_one_domain_needs_no_file_for_it(shards):
+    assert shards.domains == ["text"] and not shards.validation_domains.any()
+    assert np.array_equal(shards.domain("text"), shards.train)
+    assert not (shards.folder / "validation_domains.bin").exists()
+
+
+def test_a_manifest_whose_domains_were_changed_is_refused(domains, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(domains.folder, folder)
+    assert open_shards(folder).hash == domains.hash
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["domains"]["a"]["train"] += 1
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json was changed"):
+        open_shards(folder)
+
+
+def test_anything_that_gives_dicts_becomes_a_source(tmp_path):
+    records = [{"content": f"text {i} " * 9, "meta": {"set": "odd" if i % 2 else "even"}} for i in range(40)]
+    shards = write(iter(records), tmp_path / "out", tokenizer="byte", field="content", domain="meta.set")
+    assert shards.domains == ["even", "odd"]
+    assert sorted(texts(shards.train, shards) + texts(shards.validation, shards)) == sorted(r["content"].strip() for r in records)
+    assert prepare(Data(source=str(tmp_path / "out"), tokenizer="own")).hash == shards.hash
+    with pytest.raises(ValueError, match="exists: name a new folder"):
+        write(records, tmp_path / "out", tokenizer="byte")
+    with pytest.raises(ValueError, match=r"record 3: no field 'content'; the fields are text"):
+        write([*records[:3], {"text": "x"}], tmp_path / "other", tokenizer="byte", field="content")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "a failure left something behind"
+
+
+def test_another_field_is_other_data(tmp_path):
+    path = tmp_path / "two.jsonl"
+    path.write_text("".join(json.dumps({"text": f"one {i}", "note": f"two {i}"}) + "\n" for i in range(9)))
+    first, second = (prepare(Data(source=str(path), tokenizer="byte", field=field), tmp_path) for field in ("text", "note"))
+    assert all(text.startswith("two") for text in texts(second.train, second)) and first.hash != second.hash

@@ -1,10 +1,11 @@
 """Text to ids and back without loss (mirrors scalejax/data/tokenizers.py)."""
 
+import json
 import random
 
 import pytest
 
-from scalejax.data.tokenizers import Bytes, Pieces, tokenizer, train_bpe
+from scalejax.data.tokenizers import Bytes, HuggingFace, Pieces, restore, tokenizer, train_bpe
 
 ODD = ["", "plain", "  two blanks  ", "a\n\nb\n", "tab\tand\xa0space", "naïve café", "日本語 🙂", "</s> <unk> <0x41>"]
 
@@ -89,3 +90,57 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
 def test_too_little_text_for_so_many_pieces_is_refused():
     with pytest.raises(ValueError, match="could not train `bpe:4000`"):
         tokenizer("bpe:4000", ["a few words", "and a few more"])
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return pytest.importorskip("tokenizers", reason="Hugging Face tokenizers need the package `tokenizers`")
+
+
+@pytest.fixture
+def gpt2(tokenizers, tmp_path):
+    """vocab.json and merges.txt as GPT-2 has them, trained on the documents above."""
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator(documents(), vocab_size=400, special_tokens=["<|endoftext|>"])
+    made.save_model(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.data
+def test_gpt2s_files_are_a_tokenizer_that_loses_nothing(gpt2, tokenizers):
+    ours = tokenizer(str(gpt2), [])
+    vocabulary = json.loads((gpt2 / "vocab.json").read_text())
+    assert ours.vocabulary == len(vocabulary) > 300 and ours.end == vocabulary["<|endoftext|>"]
+    theirs = tokenizers.ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
+    for text, ids in zip([*ODD, *documents()], ours.encode([*ODD, *documents()]), strict=True):
+        assert ids.tolist() == theirs.encode(text).ids and ours.decode(ids.tolist()) == text
+    assert isinstance(restore(ours.model), HuggingFace) and restore(ours.model).hash == ours.hash
+
+
+@pytest.mark.data
+def test_text_that_spells_the_end_token_does_not_end_a_document(gpt2):
+    ours = tokenizer(str(gpt2), [])
+    (ids,) = ours.encode(["a <|endoftext|> b"])
+    assert ours.end not in ids and ours.decode(ids.tolist()) == "a <|endoftext|> b"
+
+
+@pytest.mark.data
+def test_a_tokenizer_json_is_read_from_the_file_or_its_folder(gpt2, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(tokenizer(str(gpt2), []).model)
+    assert tokenizer(str(path), []).hash == tokenizer(str(tmp_path), []).hash
+
+
+@pytest.mark.data
+def test_files_that_are_no_tokenizer_are_refused_with_their_name(tokenizers, tmp_path):
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"t\.json'?: this is not a Hugging Face tokenizer\.json"):
+        tokenizer(str(tmp_path / "t.json"), [])
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("a b c d")
+    with pytest.raises(ValueError, match=r"are not a byte-level BPE|no end-of-text token"):
+        tokenizer(str(tmp_path), [])
+    no_end = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0}, merges=[])).to_str()
+    (tmp_path / "t.json").write_text(no_end)
+    with pytest.raises(ValueError, match="has no end-of-text token"):
+        tokenizer(str(tmp_path / "t.json"), [])
