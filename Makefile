@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test bench clean
+.PHONY: venv quickstart test test-data bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -22,10 +22,17 @@ quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
 
 test: venv
-	.venv/bin/python -m pytest -n $(CORES) -m 'not slow'
+	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data'
+
+test-data: .venv-data/.ready
+	.venv-data/bin/python -m pytest -p no:xdist -m data tests/data
+
+.venv-data/.ready: setup.py
+	$(PYTHON) -m venv .venv-data && .venv-data/bin/python -m pip install -q --disable-pip-version-check -e '.[test,data]'
+	@touch $@
 
 bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-data build *.egg-info .pytest_cache .ruff_cache .hypothesis
