@@ -90,36 +90,26 @@ def _domain(path: Path, source: str) -> str:
 
 def decoded(path: Path) -> Iterator[str]:
     """The text of a file in blocks. Raises ValueError with file and byte for what is not UTF-8."""
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    offset = kept = 0  # bytes before the block; bytes of a character that the last block began
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0  # bytes before the block
     try:
         with path.open("rb") as file:
             while True:
                 block = file.read(BLOCK)
+                begun, _ = decoder.getstate()  # of a character that the last block left unfinished
                 try:
-                    yield decode(block, final=not block)
+                    text = decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:
-                    at = offset - kept + error.start
+                    at = offset - len(begun) + error.start
                     raise ValueError(
                         f"{path} is not UTF-8 text: byte {at} is 0x{error.object[error.start]:02x}; convert it first"
                     ) from error
+                yield text
                 if not block:
                     return
                 offset += len(block)
-                kept = _unfinished(block)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _unfinished(block: bytes) -> int:
-    """Bytes at the end of `block` that begin a UTF-8 character without ending it."""
-    for back in range(1, min(4, len(block) + 1)):
-        byte = block[-back]
-        if byte >= 0xC0:
-            return back if back < 2 + (byte >= 0xE0) + (byte >= 0xF0) else 0
-        if byte < 0x80:
-            return 0
-    return 0
 
 
 def split_documents(blocks: Iterable[str]) -> Iterator[str]:
