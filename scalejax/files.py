@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic JSON and text, and JSON lines that a kill cannot spoil."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -39,6 +40,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"{path} is not a scalejax file of format {FORMAT}")
     return value
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from scalejax.config import Data
 from scalejax.data.spool import HELD_OUT
 from scalejax.data.tokenizers import Tokenizer, tokenizer
 from scalejax.data.writer import token_dtype
+from scalejax.files import sha256
 
 BLOCK_TOKENS = 1_024  # held-out blocks that count as documents where no id ends a document
 CHECKED = 2**22  # ids checked at once
@@ -50,7 +51,7 @@ def open_binaries(data: Data) -> Binaries:
         starts = np.flatnonzero(validation[:-1] == tokens.end) + 1
         if not len(starts) or starts[0] != 1:  # a file may begin with an end of document, as the shards here do, or with text
             starts = np.insert(starts, 0, 0)
-    digest = hashlib.sha256(b"".join(_sha256(path) for path in files)).hexdigest()
+    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(path)) for path in files)).hexdigest()
     counts = {"train": len(train), "validation": len(validation)}
     manifest = {
         "source": data.source,
@@ -122,8 +123,3 @@ def _whole(name: str) -> int:
             f"Data.tokenizer `ids:V` needs a whole number V of at least 2 ids, for instance `ids:50257`; got {name!r}"
         )
     return int(digits)
-
-
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

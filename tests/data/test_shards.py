@@ -133,7 +133,7 @@ def test_an_id_outside_the_vocabulary_is_refused_with_its_place(data, tmp_path):
     tokens[17] = 320
     tokens.tofile(folder / "train.bin")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["train.bin"] = shards_file._sha256(folder / "train.bin")
+    manifest["files"]["train.bin"] = shards_file.sha256(folder / "train.bin")
     manifest["hash"] = shards_file._content_hash(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"):
