@@ -3,7 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ class Counts(NamedTuple):
 
 def count(specs: Params, model: Model) -> Counts:
     """Parameters of a model with these declarations."""
-    by_role: dict[Role, int] = {"embedding": 0, "hidden": 0, "output": 0, "norm": 0}
+    by_role: dict[Role, int] = dict.fromkeys(get_args(Role), 0)
     for spec in jax.tree.leaves(specs):
         by_role[spec.role] += math.prod(spec.shape)
     return Counts(

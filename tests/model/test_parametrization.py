@@ -1,18 +1,20 @@
 """The muP table (mirrors scalejax/model/parametrization.py), and a short coordinate check of what it promises."""
 
+from typing import get_args
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from scalejax.config import Data, Model, Optimizer, Placement, Run
-from scalejax.model.parametrization import mup, output_multiplier, scaling, standard
+from scalejax.model.parametrization import HIDDEN_GAIN, Role, mup, output_multiplier, scaling, standard
 from scalejax.model.transformer import abstract
 from scalejax.optim.schedules import constant
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
-ROLES = ("embedding", "hidden", "output", "norm")
+ROLES = get_args(Role)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -24,9 +26,9 @@ def test_at_the_base_width_mup_is_standard(role):
 
 def test_at_four_times_the_base_width_the_table_is_yangs():
     rows = {role: scaling(mup(base_width=64), role=role, fan_in=256, width=256) for role in ROLES}
-    assert {role: row.learning_rate for role, row in rows.items()} == {"embedding": 1, "hidden": 1 / 4, "output": 1, "norm": 1}
+    assert {role: row.learning_rate for role, row in rows.items()} == dict.fromkeys(ROLES, 1) | {"hidden": 1 / 4}
     assert {role: row.epsilon for role, row in rows.items()} == dict.fromkeys(ROLES, 1 / 4)
-    assert rows["hidden"].init_std == 1 / 16
+    assert rows["hidden"].init_std == HIDDEN_GAIN / 16
     assert rows["output"].init_std == scaling(standard(), role="output", fan_in=64, width=64).init_std
     assert output_multiplier(mup(base_width=64), 256) == 1 / 4
 
