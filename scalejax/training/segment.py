@@ -42,6 +42,10 @@ class Segment:
             return run_id(self.run)
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
+    def tokens(self, start: int, stop: int) -> int:
+        """Tokens that steps start..stop of the run read."""
+        return self.run.clock.tokens(stop) - self.run.clock.tokens(start)
+
     @property
     def folder(self) -> str:
         """Where it is trained, relative to the study's folder."""
