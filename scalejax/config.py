@@ -361,6 +361,25 @@ _NESTED = {"model": Model, "data": Data, "optimizer": Optimizer, "schedule": Sch
 
 
 @dataclass(frozen=True, kw_only=True)
+class Average:
+    """An average of the weights, evaluated beside the weights themselves; made by `ema` and `window`."""
+
+    kind: str
+    """`ema` or `window`."""
+    tokens: int
+    """Half-life of an exponential average, or length of a window."""
+
+    def __post_init__(self):
+        _one_of("Average", "kind", self.kind, ("ema", "window"))
+        _whole("Average", "tokens", self.tokens, 1)
+
+    @property
+    def name(self) -> str:
+        """The value of the column `weights`, such as `ema-20000`."""
+        return f"{self.kind}-{int(self.tokens)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measure:
     """What is measured, and when. Never part of a run's identity."""
 
@@ -370,8 +389,13 @@ class Measure:
     """Held-out tokens that each evaluation reads."""
     items: int = 256
     """Items of the downstream task, scored at the end of a run; 0 leaves the task out."""
+    averages: tuple[Average, ...] = ()
+    """Averages taken while training, whose held-out loss is measured whenever that of the weights is."""
 
     def __post_init__(self):
+        object.__setattr__(self, "averages", tuple(self.averages))
+        names = [average.name for average in self.averages]
+        _require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
         _whole("Measure", "every", self.every, 0)
         _whole("Measure", "tokens", self.tokens, 1)
         _whole("Measure", "items", self.items, 0)
