@@ -49,14 +49,14 @@ def window(*, tokens: int) -> Average:
 
 
 def start(average: Average, weights: Params) -> Exponential | Window:
-    """The average before the first step, in arrays of its own."""
+    """The average before the first step: zeros of the shapes of `weights`, which count for nothing."""
 
-    def copy() -> Params:
-        return jax.tree.map(jnp.copy, weights)
+    def zeros() -> Params:
+        return jax.tree.map(jnp.zeros_like, weights)
 
     if average.kind == "ema":
-        return Exponential(copy(), jnp.float32(0))
-    return Window(copy(), copy(), jnp.int32(0), jnp.int32(0))
+        return Exponential(zeros(), jnp.float32(0))
+    return Window(zeros(), zeros(), jnp.int32(0), jnp.int32(0))
 
 
 def add(

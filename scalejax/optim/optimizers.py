@@ -69,8 +69,8 @@ def optimizer(
     - `lion`: sign(beta1 m + (1 - beta1) g), m the average under beta2 (Chen et al. 2023, algorithm 2);
     - `muon`: for hidden matrices the Nesterov momentum, made orthogonal by five Newton-Schulz steps, x 0.2 sqrt(max(fan-in,
       fan-out)) (Jordan 2024; Liu et al. 2025); for the others adamw's;
-    - `schedule-free-adamw`: g / (sqrt(v_hat) + epsilon x scaling.epsilon) moves z. Gradients and decay are those at the parameters,
-      beta1 x + (1 - beta1) z, with x the average of z weighted by the largest rate so far squared (Defazio et al. 2024).
+    - `schedule-free-adamw`: g / (sqrt(v_hat) + epsilon x scaling.epsilon) moves z. Gradients and decay are taken at the
+      parameters beta1 x + (1 - beta1) z, x being the mean of z weighted by the largest rate so far squared (Defazio et al. 2024).
 
     The state is named, {"clip", "adam", ..}, so that a checkpoint does not depend on the order of the chain.
     """
