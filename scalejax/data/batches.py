@@ -19,7 +19,7 @@ class Rows(Protocol):
 
     def rows(self, start: int, stop: int) -> np.ndarray: ...
 
-    def epochs(self, step: int) -> float: ...
+    def epochs(self, step: float) -> float: ...
 
 
 def batches(shards: Shards, run: Run) -> "Rows":
@@ -73,7 +73,7 @@ class Batches:
             windows[here] = permuted(windows[here], self.windows, _keys(self.seed, epoch))
         return self._windows[windows].astype(np.int32)
 
-    def epochs(self, step: int) -> float:
+    def epochs(self, step: float) -> float:
         """Passes over the windows made before `step`."""
         return step * self.sequences / self.windows
 
@@ -124,7 +124,7 @@ class Mixture:
         domains = np.searchsorted(ends, places, side="right")
         return domains, periods * self.quotas[domains] + places - (ends - self.quotas)[domains]
 
-    def epochs(self, step: int) -> float:
+    def epochs(self, step: float) -> float:
         """Passes over the domain that is repeated most."""
         shares = self.quotas / PERIOD
         return max(step * self.sequences * share / part.windows for share, part in zip(shares, self.parts, strict=True))

@@ -47,10 +47,10 @@ class Study:
             if strays := [run for run in runs if not isinstance(run, Run)]:
                 raise ValueError(f"study {self.name}: {group} must be Run values; got {strays[0]!r}")
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
-        if odd := [run for run in [*self.runs, *self.forecast] if run.sequences % parts]:
+        if odd := [run for run in [*self.runs, *self.forecast] if run.fewest_sequences % parts]:
             raise ValueError(
                 f"study {self.name}: Placement wants batches in data x fsdp x accumulate = {parts} equal parts; "
-                f"run {run_id(odd[0])} has {odd[0].sequences} sequences in a batch"
+                f"run {run_id(odd[0])} has {odd[0].fewest_sequences} sequences in its smallest batch"
             )
         if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
             raise ValueError(f"study {self.name}: run {min(both)} is among both the fitted runs and the forecast ones")
@@ -87,7 +87,7 @@ class Plan:
     def flops_separate(self) -> int:
         """Training FLOPs if every run were trained from scratch."""
         finals = (segment.run for segment in self.segments if segment.final)
-        return sum(training_flops(run.model, run.data.sequence_length, run.steps * run.batch_tokens) for run in finals)
+        return sum(training_flops(run.model, run.data.sequence_length, run.clock.tokens(run.steps)) for run in finals)
 
     @property
     def saved(self) -> float:
@@ -139,7 +139,7 @@ def plan(study: Study) -> Plan:
 def segment_flops(segment: Segment) -> int:
     """Training FLOPs of a segment (exact matmul count with causal halving)."""
     run = segment.run
-    return training_flops(run.model, run.data.sequence_length, (segment.stop - segment.start) * run.batch_tokens)
+    return training_flops(run.model, run.data.sequence_length, segment.tokens(segment.start, segment.stop))
 
 
 def _branch(runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: str) -> list[Segment]:
