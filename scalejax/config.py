@@ -26,6 +26,11 @@ OPTIMIZER_READS: dict[str, set[str]] = {  # name -> fields that it reads besides
     "muon": {"beta1", "beta2", "epsilon", "momentum"},
     "schedule-free-adamw": {"beta1", "beta2", "epsilon"},
 }
+PARAMETRIZATION_READS: dict[str, set[str]] = {  # name -> fields that it reads
+    "standard": set(),
+    "mup": {"base_width", "base_mlp_width", "base_head_size"},
+    "completep": {"base_width", "base_mlp_width", "base_head_size", "base_depth"},
+}
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -179,14 +184,6 @@ class Data:
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-_BASE = frozenset({"base_width", "base_mlp_width", "base_head_size"})
-PARAMETRIZATION_READS: dict[str, frozenset[str]] = {  # name -> the fields that it reads
-    "standard": frozenset(),
-    "mup": _BASE,
-    "completep": _BASE | {"base_depth"},
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Parametrization:
     """How init, learning rate and multipliers follow the model's size; made by `standard()`, `mup(..)` and `completep(..)`."""
@@ -203,14 +200,11 @@ class Parametrization:
     """Head size of the base model; 0: that of each model, whose heads grow in number alone."""
 
     def __post_init__(self):
-        known = ", ".join(PARAMETRIZATION_READS)
-        _require(self.name in PARAMETRIZATION_READS, f"Parametrization.name is one of {known}; got {self.name!r}")
-        for name, least in {"base_width": 1, "base_depth": 1, "base_mlp_width": 0, "base_head_size": 0}.items():
-            value = getattr(self, name)
-            if name in PARAMETRIZATION_READS[self.name]:
-                _whole("Parametrization", name, value, least)
-            else:
-                _require(value == 0, f"Parametrization.{name} means nothing to {self.name}: leave it out; got {value!r}")
+        _one_of("Parametrization", "name", self.name, PARAMETRIZATION_READS)
+        _unread(self, self.name, PARAMETRIZATION_READS)
+        least = {"base_width": 1, "base_depth": 1}
+        for name in sorted(PARAMETRIZATION_READS[self.name]):
+            _whole("Parametrization", name, getattr(self, name), least.get(name, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
