@@ -117,8 +117,12 @@ def _checkpointer():
 
 
 def _restored(folder: Path, like: Any) -> Any:
+    """What `like` asks for. Its empty parts stay out of orbax's template, which may lack a key but not hold an empty one."""
     import orbax.checkpoint as ocp
 
-    placed = ocp.checkpoint_utils.construct_restore_args(like)
+    parts = like._asdict() if isinstance(like, tuple) else like
+    template = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+    placed = ocp.checkpoint_utils.construct_restore_args(template)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(like, placed, partial_restore=True))
+        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(template, placed, partial_restore=True))
+    return like._replace(**found) if isinstance(like, tuple) else {**like, **found}

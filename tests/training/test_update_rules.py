@@ -20,7 +20,7 @@ from scalejax.training.step import init_state, make_train_step, weights
 AVERAGES = (ema(half_life_tokens=640), window(tokens=1280))
 OPTIMIZERS = {
     "adamw": Optimizer(learning_rate=0.01, weight_decay=0.1),
-    "lion": Optimizer(name="lion", learning_rate=0.002, beta2=0.99, weight_decay=0.1),
+    "lion": Optimizer(name="lion", learning_rate=0.005, beta2=0.99, weight_decay=0.1),
     "muon": Optimizer(name="muon", learning_rate=0.01, weight_decay=0.1),
     "schedule-free-adamw": Optimizer(name="schedule-free-adamw", learning_rate=0.01, weight_decay=0.1),
 }
