@@ -21,4 +21,4 @@ WIDTHS = [Model.sized(width=width, depth=2, head_size=16, vocabulary=512) for wi
 """One depth, heads of one size, width doubling: for the transfer of learning rates at the scale of minutes."""
 
 WIDE = [Model.sized(width=width, depth=8, head_size=64, vocabulary=50_304) for width in (128, 256, 512, 1024, 2048, 4096)]
-"""The same at the widths of Yang et al. 2022, figure 1."""
+"""The same up to widths at which a learning rate is too dear to search."""

@@ -15,7 +15,7 @@ base = Run(
     parametrization=mup(base_width=32),
     optimizer=recipes.TINY_ADAMW,
     schedule=cosine(warmup=10_240),
-    tokens=102_400,
+    tokens=81_920,
     batch_tokens=512,
     seed=0,
 )
@@ -57,9 +57,9 @@ mini = ask(
     models.WIDTHS,
     rates=[2.0**-k for k in range(12, 4, -1)],
     seeds=[0, 1],
-    measure=Measure(tokens=65_536, items=0),
+    measure=Measure(tokens=32_768, items=0),
 )
-paper = ask(  # widths of Yang et al. 2022, figure 1; a corpus of your own
+paper = ask(  # on a corpus of your own
     "mup-paper@1",
     base.replace(
         model=models.WIDE[0],
