@@ -4,6 +4,7 @@ import dataclasses
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from scalejax.model.parametrization import (
     standard,
 )
 from scalejax.model.transformer import abstract
+from scalejax.optim.optimizers import Hyperparameters, adamw
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
@@ -105,8 +107,29 @@ def test_learning_rate_times_weight_decay_of_a_matrix_is_constant_in_width_and_d
     models = [Model.sized(width=w, depth=w // 16, vocabulary=64, head_size=16) for w in (32, 64, 256)]
     rows = [rows_by_tensor(parametrization, model) for model in models]
     products = {name: {row[name].learning_rate * row[name].weight_decay for row in rows} for name in rows[0]}
-    norms = ("final norm",)
-    assert all(np.allclose(list(found), 0 if name in (*norms, "embedding") else 1) for name, found in products.items())
+    expected = {name: {0.0} if name in ("embedding", "final norm") else {1.0} for name in products}
+    assert {name: set(np.round(list(found), 12)) for name, found in products.items()} == expected
+
+
+@pytest.mark.parametrize("decay", ["independent", "standard"])
+def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_size(decay):
+    parametrization = completep(base_width=64, base_depth=2)
+
+    def shares(model):
+        _, specs = abstract(model, parametrization)
+        numbers = Hyperparameters(*jnp.float32([0.01, 0.9, 0.95, 1e-8, 0.1, 0.0, 0.0]))
+        rule = adamw(numbers, jnp.float32(0.005), scalings=scalings(specs, parametrization, model), decay=decay)
+        params = jax.tree.map(lambda spec: jnp.ones(spec.shape), specs)
+        updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+        block = updates["blocks"][0]
+        tensors = {**block["mlp"], **block["attention"], "head": updates["head"], "embedding": updates["embedding"]}
+        return {name: float(np.unique(update).item()) for name, update in tensors.items()}
+
+    small, large = (shares(Model.sized(width=w, depth=w // 16, vocabulary=64, head_size=16)) for w in (32, 128))
+    # independent: rate / peak x weight_decay; standard: rate x weight_decay.
+    share = {"independent": -0.05, "standard": -0.0005}[decay]
+    assert small == pytest.approx(large, rel=1e-6)
+    assert small["down"] == small["query"] == pytest.approx(share, rel=1e-6) and small["embedding"] == 0
 
 
 @pytest.mark.parametrize(
