@@ -17,7 +17,7 @@ ALLOWED = {  # room -> rooms it may import
     "model": {"config"},
     "data": {"config", "files"},
     "optim": {"clock", "config", "model"},
-    "evaluation": {"config", "model", "data"},
+    "evaluation": {"config", "files", "model", "data"},
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation", "training", "laws"},
     "project": set(),
