@@ -120,9 +120,10 @@ def _restored(folder: Path, like: Any) -> Any:
     """What `like` asks for. Its empty parts stay out of orbax's template, which may lack a key but not hold an empty one."""
     import orbax.checkpoint as ocp
 
-    parts = like._asdict() if hasattr(like, "_asdict") else like
+    named = hasattr(like, "_asdict")
+    parts = like._asdict() if named else like
     template = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
     placed = ocp.checkpoint_utils.construct_restore_args(template)
     with ocp.PyTreeCheckpointer() as checkpointer:
         found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(template, placed, partial_restore=True))
-    return like._replace(**found) if hasattr(like, "_replace") else {**like, **found}
+    return like._replace(**found) if named else {**like, **found}
