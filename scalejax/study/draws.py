@@ -46,6 +46,10 @@ def draw(
         groups = None
         if cluster is not None:
             groups = np.unique(rows[tables.source(rows, cluster)].astype(str), return_inverse=True)[1]
+            if groups.max() == 0:
+                raise ValueError(
+                    f"{cluster!r} has one value in all {len(groups)} rows: nothing can be drawn; clusters are two or more"
+                )
         theta = bootstrap.pairs(law, at, count, rng, groups)
     else:
         theta = bootstrap.residuals(law, at, count, rng) if kind == "residuals" else bootstrap.noise(law, at, std, count, rng)

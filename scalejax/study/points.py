@@ -42,7 +42,7 @@ def fit(
     begin = time.perf_counter()
     law = _settle_inputs(law, frame, columns)
     read = tables.columns(frame, law.inputs, law.target, columns)
-    _check_one_row_per_run(frame.loc[read.kept])
+    _check_one_row_per_run(frame.loc[read.kept], columns.get("run", "run"))
     kept_out = held_out[read.kept]
     inputs, target = [x[~kept_out] for x in read.inputs], read.target[~kept_out]
     _check_rows(law, len(target))
@@ -52,7 +52,7 @@ def fit(
     at = optimum(law, inputs, target, row_weights, chosen)
     solved = time.perf_counter()
 
-    points = seeds.design_points(rows, inputs)
+    points = seeds.design_points(rows, inputs, columns.get("seed", "seed"))
     floor = noise_floor(np.log(target), points, row_weights)
     theta, notes = draws.draw(law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor)
     fine = theta[:, draws.settled(theta)]
@@ -171,8 +171,8 @@ def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
     return dataclasses.replace(law, inputs=(found[0],))
 
 
-def _check_one_row_per_run(rows: "DataFrame") -> None:
-    again = rows["run"][rows["run"].duplicated()].tolist() if "run" in rows.columns else []
+def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
+    again = rows[column][rows[column].duplicated()].tolist() if column in rows.columns else []
     if again:
         run = again[0]
         raise ValueError(f"run {run!r} has several rows, and a law of points reads one row per run: choose with --where")
@@ -214,11 +214,11 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
         return {}
     state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
     fine = uncertainty.converged(state, at.problem, at.weights)
+    params = {name: x[:, None] for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()}
+    errors = np.abs(evaluate(law, params, inputs) / target - 1)
     by_split = []
     for i in np.flatnonzero(fine):
-        later = ~splits[i]
-        params = _floats(natural(law, at.problem, np.asarray(state.theta)[:, i : i + 1]))
-        relative = np.abs(evaluate(law, params, [x[later] for x in inputs]) / target[later] - 1)
+        relative = errors[i, ~splits[i]]
         ends = {"mean_rel_error": float(relative.mean()), "max_rel_error": float(relative.max())}
         by_split.append({"fitted": int(np.sum(splits[i])), "n": len(relative)} | ends)
     if not by_split:
