@@ -54,7 +54,7 @@ class State(NamedTuple):
     iterations: jax.Array
 
 
-def begin(problem: Problem, theta: jax.Array) -> State:
+def begin(problem: Problem, theta: jax.Array | np.ndarray) -> State:
     """Lanes at theta (p, K), not evaluated yet (infinite cost): the first pass of `newton` does that, so that the law is
     compiled once, not twice. By numpy, whatever theta is: op by op, jax would compile twenty programs of its own."""
     count, lanes = theta.shape

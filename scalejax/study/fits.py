@@ -52,6 +52,7 @@ class Fit:
 
     law: Law
     params: dict[str, float]
+    """nan, and null in JSON, where the fit did not converge."""
     intervals: dict[str, tuple[float | None, float | None]]
     """95% percentile intervals; an open end is None; empty without bootstraps."""
     objective: float

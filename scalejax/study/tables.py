@@ -132,7 +132,7 @@ def columns(frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dic
     values = {name: numbers(frame, column) for name, column in read_from.items()}
     kept = np.all([np.isfinite(x) for x in values.values()], axis=0)
     for name, x in values.items():
-        wrong = np.flatnonzero(kept & (x <= 0))
+        wrong = np.flatnonzero(kept & (x < np.finfo(np.float64).tiny))  # below, float64 rounds to nothing
         if len(wrong):
             raise ValueError(f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]}; a law needs positive values")
     return Columns([values[name][kept] for name in inputs], values[target][kept], kept, read_from)
