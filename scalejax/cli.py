@@ -30,7 +30,7 @@ class Fit:
     columns: str = ""
     """OUR=THEIRS,..: names of this table's columns, e.g. params=N,tokens=D,loss=L."""
     where: str | None = None
-    """Rows used: COLUMN OP LITERAL joined by and, or, not; columns by the table's own names."""
+    """Rows used: COLUMN OP LITERAL joined by and, or, not; columns by the table's own names (`two words` in backticks)."""
     holdout: str | None = None
     """Rows, among those, kept out of the fit and scored."""
     loss: str = "huber:1e-3"
@@ -337,9 +337,13 @@ _ABOUT = (
 def _pairs(text: str, flag: str) -> dict[str, str]:
     """NAME=VALUE,NAME=VALUE -> dict."""
     items = [item.strip() for item in text.split(",") if item.strip()]
-    if wrong := [item for item in items if item.count("=") != 1]:
+    if wrong := [item for item in items if "=" not in item]:
         raise ValueError(f"{flag} takes NAME=VALUE,NAME=VALUE; got {wrong[0]!r}")
-    return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in items)}
+    pairs = [(name.strip(), value.strip()) for name, _, value in (item.partition("=") for item in items)]
+    if len(pairs) > len(named := dict(pairs)):
+        twice = next(name for name in named if [other for other, _ in pairs].count(name) > 1)
+        raise ValueError(f"{flag} names {twice} twice: {text}")
+    return named
 
 
 def _number(name: str, text: str) -> float:
@@ -356,7 +360,7 @@ def _cache_programs() -> None:
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalejax" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 
 
 if __name__ == "__main__":

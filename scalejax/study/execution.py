@@ -103,9 +103,12 @@ def _fit_laws(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
             made = fit(rows, law, bootstrap=study.bootstrap)
         except ValueError as error:  # too few rows after failures, say: the study still ends with its table and report
             conclusion.unfitted[law.name] = str(error)
-        else:
-            made.save(saved / f"{law.name}.json")
-            conclusion.fits[law.name] = made
+            continue
+        if made.verdict == "not-converged":
+            conclusion.unfitted[law.name] = "; ".join(made.reasons)
+            continue
+        made.save(saved / f"{law.name}.json")
+        conclusion.fits[law.name] = made
 
 
 def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
