@@ -1,5 +1,6 @@
 """Our tokenizers as files of Hugging Face, which give the same ids."""
 
+import importlib
 import json
 from typing import Any
 
@@ -49,9 +50,8 @@ def _bytes() -> dict[str, Any]:
 
 def _pieces(tokenizer: Pieces) -> dict[str, Any]:
     """SentencePiece merges the two neighbours whose union has the highest score: in order of score, that is a list of merges."""
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
-    proto, kinds = ModelProto.FromString(tokenizer.model), ModelProto.SentencePiece
+    message = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto  # protobuf makes its classes at import
+    proto, kinds = message.FromString(tokenizer.model), message.SentencePiece
     trained, normal = proto.trainer_spec, proto.normalizer_spec
     own = {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type == kinds.USER_DEFINED}
     as_it_is = normal.name == "identity" and not (normal.add_dummy_prefix or normal.remove_extra_whitespaces)

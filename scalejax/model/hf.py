@@ -4,6 +4,7 @@
 `standard`. A network that the other side has no words for is refused, with the reason.
 """
 
+import importlib
 import importlib.util
 import json
 import math
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from scalejax.config import Model, Parametrization
 from scalejax.model import llama
@@ -85,14 +87,13 @@ def export_hf(
     """
     if folder.exists():
         raise ValueError(f"{folder} exists: name a new folder")
-    safetensors = _safetensors()
     params = jax.device_get(params)
     tensors = _folded(model, parametrization, params)
     config = _config(model, tied="lm_head.weight" not in tensors, positions=positions, end=end)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
     try:
-        safetensors.save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (scratch / name).write_bytes(content)
@@ -239,10 +240,10 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else ["model.safetensors"]
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise ValueError(f"{folder} has no {missing[0]}: weights are read from safetensors files alone")
-    safetensors, tensors = _safetensors(), {}
+    tensors = {}
     for name in names:
         try:
-            tensors |= safetensors.load_file(folder / name)
+            tensors |= load_file(folder / name)
         except Exception as error:  # the package raises its own
             raise ValueError(f"{folder / name} is not a sound safetensors file: {error}") from error
     return {name: array for name, array in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
@@ -305,19 +306,9 @@ def _theirs(name: str) -> str:
     return (f"model.layers.{block[1]}." if block else "") + NAMES[_kind(name)]
 
 
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ValueError("Hugging Face checkpoints need the package `safetensors`: pip install safetensors") from error
-    return safetensors.numpy
-
-
 def _transformers_logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
     """float64 [b, t, v], computed in float32 by the model that transformers makes of the folder."""
-    import torch
-    import transformers
-
+    torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     network = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
     with torch.no_grad():
         return network(torch.tensor(tokens_bt, dtype=torch.long)).logits.double().numpy()
