@@ -185,6 +185,41 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measure the last checkpoint of a run: held-out loss, or a suite of downstream tasks."""
+
+    run_folder: Positional[Path]
+    """OUT/<study>/runs/<id>, or `out` of train()."""
+    suite: str | None = None
+    """continuation, foundry-17 or foundry-46 (:FOLDER of the task files), foundry-17-available, or local:PATH.
+    When not given: what the run itself measured."""
+    out: Path | None = None
+    """Folder for the scores, <suite>/<task>.parquet and <suite>.json; RUN/evaluations when not given."""
+    window: int | None = None
+    """Tokens of a prompt with its answer; the run's sequence length when not given."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import evaluations
+
+        if self.suite is None:
+            if self.out or self.window:
+                raise ValueError("--out and --window are for a suite: add --suite")
+            row = evaluations.measured(self.run_folder)
+            if self.json:
+                return _show(row)
+            print(evaluations.row_text(row))
+            return 0
+        summary = evaluations.suite(self.run_folder, self.suite, out=self.out, window=self.window)
+        if self.json:
+            return _show(summary)
+        print(evaluations.text(summary))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Write the report page of a study that was run."""
 
@@ -281,6 +316,7 @@ VERBS = {
     "status": Status,
     "fit": Fit,
     "predict": Predict,
+    "eval": Eval,
     "report": Report,
     "export": Export,
     "data": Data,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 COOLDOWN_SHAPES = ("linear", "1-sqrt")
 SCHEDULE_SHAPES = ("constant", "cosine", "wsd")
 COMPUTE_DTYPES = ("float32", "bfloat16")
+SUITES = ("continuation", "foundry-17", "foundry-46", "local")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -292,12 +293,20 @@ class Measure:
     tokens: int = 65_536
     """Held-out tokens that each evaluation reads."""
     items: int = 256
-    """Items of the downstream task, scored at the end of a run; 0 leaves the task out."""
+    """Items of the continuation task; 0 leaves it out."""
+    suites: tuple[str, ...] = ("continuation",)
+    """Downstream tasks scored at the end of a run: `continuation` (from held-out text), `foundry-17` or `foundry-46` (`:FOLDER`
+    with the task files), `local:PATH`. The average of the first one is `top1_error`."""
 
     def __post_init__(self):
+        _require(not isinstance(self.suites, str), f"Measure.suites is a tuple of names; got the text {self.suites!r}")
+        object.__setattr__(self, "suites", tuple(self.suites))  # JSON has lists
         _whole("Measure", "every", self.every, 0)
         _whole("Measure", "tokens", self.tokens, 1)
         _whole("Measure", "items", self.items, 0)
+        for name in self.suites:
+            kind = name.partition(":")[0].removesuffix("-available")
+            _require(kind in SUITES, f"Measure.suites names {', '.join(SUITES)}; got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

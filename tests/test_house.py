@@ -16,7 +16,7 @@ ALLOWED = {  # room -> rooms it may import
     "model": {"config"},
     "data": {"config", "files"},
     "optim": {"config", "model"},
-    "evaluation": {"config", "model", "data"},
+    "evaluation": {"config", "files", "model", "data"},
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation", "training", "laws"},
     "project": set(),

@@ -14,13 +14,15 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.shards import Shards, prepare
 from scalejax.evaluation.measure import check, downstream, held_out_loss
-from scalejax.files import read_json, write_json
+from scalejax.evaluation.tasks import Subject
+from scalejax.files import read_json, sha256, write_json
+from scalejax.grids import run_id
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
 from scalejax.training.result import Result, here, mark_done, now, result_row
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import TrainState, init_state, make_token_losses, make_train_step
+from scalejax.training.step import TrainState, init_state, make_span_scores, make_token_losses, make_train_step
 from scalejax.training.tracking import Metrics
 
 LOG_EVERY = 20
@@ -40,21 +42,6 @@ def train(run: Run, placement: Placement | None = None, out: str | Path = "run",
     job.write(Path(out))
     train_segment(job, Path(out), parent=None)
     return Result.load(Path(out))
-
-
-def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float]:
-    """Measures the weights of the last checkpoint in a run's folder: loss, loss_se, bits_per_byte, top1_error, top1_error_se.
-
-    Nothing is written. Raises ValueError when the folder has no sound checkpoint.
-    """
-    job = Job.read(Path(out))
-    run, measure = job.segment.run, measure or job.measure
-    mesh = make_mesh(job.placement)
-    position, _ = begin(Path(out), None, init_state(run, mesh))
-    if position.step == 0:
-        raise checkpoint.CheckpointError(f"{out} has no checkpoint yet: nothing to evaluate")
-    losses_of, shards = losses_under(position, run, mesh), prepare(run.data)
-    return held_out_loss(losses_of, shards, run, measure) | downstream(losses_of, shards, run, measure)
 
 
 class Preempted(Exception):
@@ -177,7 +164,8 @@ class Training:
         found = self.held_out()
         self.metrics.write(self.row() | found)
         if found:
-            found |= downstream(losses_under(position, run, self.mesh), self.shards, run, self.job.measure)
+            asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: position.state.params)
+            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
         counted = {"step": position.step, "skipped": int(position.state.skipped), "seconds": position.seconds}
         return result_row(self.job, self.shards, found, status, epochs=self.rows.epochs(position.step), **counted)
 
@@ -190,6 +178,30 @@ def losses_under(position: Position, run: Run, mesh: jax.sharding.Mesh) -> Calla
     """rows int32[b, L + 1] -> loss of every predicted token, float32[b, L], under the weights at `position`."""
     token_losses = make_token_losses(run, mesh)
     return lambda rows: np.asarray(token_losses(position.state.params, rows))
+
+
+def subject(
+    folder: Path,
+    step: int,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    shards: Shards,
+    params: Callable[[], Any],
+    window: int | None = None,
+) -> Subject:
+    """The weights of checkpoint `step` in a run's folder, as what tasks are asked; `params()` gives them when they are needed."""
+
+    def span_scores():
+        scores, weights = make_span_scores(run, mesh), params()
+        return lambda rows, starts, counts, width: scores(weights, rows, starts, counts, width)
+
+    return Subject(
+        span_scores=span_scores,
+        shards=shards,
+        window=window or run.data.sequence_length,
+        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+        source={"run": run_id(run), "step": step, "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16]},
+    )
 
 
 def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Position, Path]:

@@ -39,6 +39,8 @@ class TrainState(NamedTuple):
 
 
 TokenLosses = Callable[[Params, ArrayLike], jax.Array]
+SpanScores = Callable[[Params, ArrayLike, ArrayLike, ArrayLike, int], tuple[jax.Array, jax.Array]]
+Head = Callable[[Transformer, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Metrics = dict[str, jax.Array]
 """float32 scalars: loss (nats per token, without z-loss), grad_norm (before clipping), skipped, skipped_in_a_row."""
 Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, Metrics]]
@@ -76,26 +78,50 @@ def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
     return _token_losses(run.model, run.parametrization, run.compute_dtype, mesh)
 
 
+def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
+    """The compiled scorer: (params, rows int32 [b, t + 1], starts int32 [b], counts int32 [b], width) -> as `span_scores`."""
+    return _span_scores(run.model, run.parametrization, run.compute_dtype, mesh)
+
+
 def cross_entropy(model: Transformer, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(cross-entropy, log Z) of every token after the first, both float32 [b, t]; Z is the sum of exponentiated logits.
 
     Logits exist for LOGITS_AT_ONCE / v tokens at a time; the backward pass computes them again.
     """
-    x_btd, targets_bt = model.hidden(rows[:, :-1]), rows[:, 1:]
+    return _in_chunks(model, model.hidden(rows[:, :-1]), rows[:, 1:], _cross_entropy_of)
+
+
+def span_scores(
+    model: Transformer, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """(float32 [b], bool [b]): minus the cross-entropy of tokens start .. start + count - 1 of every row, summed, and whether
+    each of them is the likeliest. The head is taken at `width` positions of each row alone.
+    """
+    x_btd = model.hidden(rows[:, :-1])
+    ahead_bw = starts[:, None] - 1 + jnp.arange(width)
+    positions_bw = jnp.minimum(ahead_bw, x_btd.shape[1] - 1)
+    x_bwd = jnp.take_along_axis(x_btd, positions_bw[..., None], axis=1)
+    targets_bw = jnp.take_along_axis(rows, positions_bw + 1, axis=1)
+    losses_bw, greedy_bw = _in_chunks(model, x_bwd, targets_bw, _greedy_of)
+    inside_bw = jnp.arange(width) < counts[:, None]
+    return -jnp.sum(losses_bw, axis=1, where=inside_bw), jnp.all(greedy_bw, axis=1, where=inside_bw)
+
+
+def _in_chunks(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:
     b, t, d = x_btd.shape
     chunks = _chunks(t, logits_per_position=b * model.vocabulary)
     if chunks == 1:
-        return _cross_entropy_of(model, x_btd, targets_bt)
+        return head(model, x_btd, targets_bt)
     x_cbtd = x_btd.reshape(b, chunks, t // chunks, d).swapaxes(0, 1)
     targets_cbt = targets_bt.reshape(b, chunks, t // chunks).swapaxes(0, 1)
     graphdef, params = nnx.split(model)
 
     @jax.checkpoint
     def chunk(params, x_btd, targets_bt):
-        return _cross_entropy_of(nnx.merge(graphdef, params), x_btd, targets_bt)
+        return head(nnx.merge(graphdef, params), x_btd, targets_bt)
 
-    _, (losses, log_z) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
-    return losses.swapaxes(0, 1).reshape(b, t), log_z.swapaxes(0, 1).reshape(b, t)
+    _, (first, second) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
+    return first.swapaxes(0, 1).reshape(b, t), second.swapaxes(0, 1).reshape(b, t)
 
 
 def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -103,6 +129,13 @@ def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Arra
     log_z_bt = jax.nn.logsumexp(logits_btv, axis=-1)
     hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
     return log_z_bt - jnp.sum(logits_btv, axis=-1, where=hit_btv), log_z_bt
+
+
+def _greedy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits_btv = model.logits(x_btd)
+    hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
+    target_bt = jnp.sum(logits_btv, axis=-1, where=hit_btv)
+    return jax.nn.logsumexp(logits_btv, axis=-1) - target_bt, target_bt >= logits_btv.max(axis=-1)
 
 
 def _chunks(length: int, *, logits_per_position: int) -> int:
@@ -203,4 +236,20 @@ def _token_losses(model: Model, parametrization: Parametrization, compute_dtype:
         token_losses,
         in_shardings=(parameter_shardings(mesh, specs), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
+    )
+
+
+@functools.cache
+def _span_scores(model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh) -> SpanScores:
+    graphdef, specs = abstract(model, parametrization, compute_dtype)
+
+    def scores(params: Params, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int):
+        return span_scores(nnx.merge(graphdef, params), rows, starts, counts, width)
+
+    batch = batch_sharding(mesh)
+    return jax.jit(
+        scores,
+        static_argnums=4,
+        in_shardings=(parameter_shardings(mesh, specs), batch, batch, batch),
+        out_shardings=batch,
     )

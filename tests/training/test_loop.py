@@ -10,7 +10,8 @@ from scalejax.config import Measure, Placement
 from scalejax.files import read_lines
 from scalejax.grids import run_id
 from scalejax.training import checkpoint
-from scalejax.training.loop import Preempted, evaluate, train, train_segment
+from scalejax.training.loop import Preempted, train, train_segment
+from scalejax.training.offline import evaluate
 from scalejax.training.result import Result
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
