@@ -1,13 +1,18 @@
 """A run handed to the tools of others: as a folder of Hugging Face transformers, or as a model of lm-eval."""
 
+import importlib.util
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from scalejax.data.shards import Shards, prepare
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf
-from scalejax.training.weights import last_weights
+from scalejax.training.offline import last_weights
+from scalejax.training.step import make_span_scores
+
+if TYPE_CHECKING:
+    from scalejax.evaluation.lm_eval import LanguageModel
 
 
 class Exported(NamedTuple):
@@ -36,6 +41,25 @@ def export_hf(run_folder: Path, out: Path) -> Exported:
     length = run.data.sequence_length
     parity = hf.export_hf(run.model, run.parametrization, weights.params, out, positions=length, end=end, files=files)
     return Exported(run_id(run), weights.step, parity, reason)
+
+
+def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageModel":
+    """The last checkpoint of a run as a model of lm-eval; `window` tokens of prompt and answer, the run's length when not given.
+
+    Raises ValueError when the folder is no run's, when its data has no tokenizer, and when lm-eval is not installed.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ValueError("lm-eval is not installed: pip install 'scalejax[eval]'")
+    from scalejax.evaluation.lm_eval import LanguageModel  # 20 s to import
+
+    run, _, params, mesh = last_weights(run_folder)
+    span_scores = make_span_scores(run, mesh)
+    return LanguageModel(
+        lambda rows, starts, counts, width: span_scores(params, rows, starts, counts, width),
+        prepare(run.data).tokenizer(),
+        window=window or run.data.sequence_length,
+        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+    )
 
 
 def text(exported: Exported, out: Path) -> str:
