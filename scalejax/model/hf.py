@@ -151,7 +151,7 @@ def parity(folder: Path, model: Model, parametrization: Parametrization, params:
         if not difference < TOLERANCE:
             raise ValueError(
                 f"{folder} read by {reader} gives logits {difference:.3g} away from those of the model here; "
-                f"they must agree within {TOLERANCE:g}: this network is not a Llama-type model"
+                f"they must agree within {TOLERANCE:g} to be one model in float32"
             )
     return Parity(found["model/llama.py"], found.get("transformers"))
 

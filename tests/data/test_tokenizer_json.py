@@ -57,7 +57,7 @@ def test_merges_stand_in_the_order_of_their_scores(bpe):
 def test_a_unigram_model_or_one_that_changes_text_is_refused():
     for changes in ({"model_type": "unigram"}, {"add_dummy_prefix": True}, {"normalization_rule_name": "nmt_nfkc"}):
         settings = dict(
-            model_type="bpe", byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False, vocab_size=320
+            model_type="bpe", byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False, vocab_size=300
         )
         model = io.BytesIO()
         SentencePieceTrainer.train(

@@ -211,7 +211,7 @@ class TestTransformers:
         torch.manual_seed(0)
         sizes = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, vocab_size=60)
         config = getattr(transformers, f"{kind}Config")(
-            **sizes, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-5, tie_word_embeddings=tied, initializer_range=0.5
+            **sizes, num_key_value_heads=2, head_dim=8, rms_norm_eps=1e-5, tie_word_embeddings=tied, initializer_range=0.2
         )
         network = getattr(transformers, f"{kind}ForCausalLM")(config).to(getattr(torch, dtype))
         network.save_pretrained(tmp_path / "in")
@@ -220,5 +220,5 @@ class TestTransformers:
         tokens = np.random.default_rng(1).integers(0, 60, (2, 20))
         with torch.no_grad():
             theirs = network.float()(torch.tensor(tokens)).logits.numpy()
-        assert np.abs(theirs).max() > 1
+        assert np.abs(theirs).max() > 0.5
         assert np.abs(theirs - logits(model, Parametrization(), values, tokens)).max() < 1e-4
