@@ -28,6 +28,7 @@ setup(
         "pandas>=2.2",
         "pyarrow>=17",
         "sentencepiece>=0.2",
+        "safetensors>=0.5",
         "pip>=23",  # fetches the default corpus; environments made by uv have none
     ],
     extras_require={
@@ -35,7 +36,7 @@ setup(
         "track": ["tensorboardX>=2.6", "wandb>=0.18"],
         "launch": ["ray>=2.40", "submitit>=1.5"],
         "eval": ["lm-eval>=0.4.13"],
-        "hf": ["transformers>=4.50", "safetensors>=0.5"],
+        "hf": ["transformers>=4.50", "torch>=2.4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

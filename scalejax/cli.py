@@ -234,6 +234,25 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the last checkpoint of a run as a model of another library, checked to give the same logits."""
+
+    run_folder: Positional[Path]
+    """OUT/<study>/runs/<id>, or `out` of train()."""
+    out: Path
+    """A new folder."""
+    format: Literal["hf"] = "hf"
+    """hf: config.json, safetensors and tokenizer, as `transformers` loads them."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import exchange
+
+        print(exchange.text(exchange.export_hf(self.run_folder, self.out), self.out))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Prepare a corpus (clean, deduplicate, split, tokenize, write token shards once), or look for test items in it."""
 
@@ -299,6 +318,7 @@ VERBS = {
     "predict": Predict,
     "eval": Eval,
     "report": Report,
+    "export": Export,
     "data": Data,
     "new": New,
 }

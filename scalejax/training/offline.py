@@ -1,11 +1,11 @@
 """Measure a run after its training, from the last checkpoint in its folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from scalejax.config import Measure, Placement
+from scalejax.config import Measure, Placement, Run
 from scalejax.data.shards import prepare
 from scalejax.evaluation.measure import downstream, held_out_loss
 from scalejax.evaluation.tasks import score_suite
@@ -44,6 +44,26 @@ def evaluate_suite(
     run, mesh = job.segment.run, _mesh(job.placement)
     asked = subject(out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window)
     return score_suite(suite, asked, items=items, folder=folder or out / "evaluations")
+
+
+class Weights(NamedTuple):
+    """A run at its last checkpoint."""
+
+    run: Run
+    step: int
+    params: Params
+    mesh: jax.sharding.Mesh
+    """Where `params` lie."""
+
+
+def last_weights(out: Path) -> Weights:
+    """What a run's folder holds, on the mesh of its training, or on one device where there are fewer.
+
+    Raises ValueError when the folder is no run's, or has no sound checkpoint. Nothing is written.
+    """
+    job, step = _found(out)
+    mesh = _mesh(job.placement)
+    return Weights(job.segment.run, step, _restored(job, out, step, mesh).state.params, mesh)
 
 
 def _found(out: Path) -> tuple[Job, int]:
