@@ -213,7 +213,7 @@ class _Problem:
         linear = self.held[self.scales]
         free, weight = np.isnan(linear), np.sqrt(self.weights) / self.data.loss
         target = self.data.loss - columns[:, ~free] @ linear[~free]
-        r = np.linalg.qr(np.column_stack([columns[:, free], target]) * weight[:, None], mode="r")
+        r = np.asarray(np.linalg.qr(np.column_stack([columns[:, free], target]) * weight[:, None], mode="r"))
         linear[free], misfit = scipy.optimize.nnls(r[:, :-1], r[:, -1])
         x[self.scales] = linear
         return float(misfit), x

@@ -179,13 +179,13 @@ def predict_curve(fit, learning_rates, *, params: float | None = None) -> np.nda
         return np.asarray(_loss(curve_law(fit, params), jnp.asarray(rates)))
 
 
-def curve_law(fit, params: float | None = None) -> Annealing | MultiPower:
+def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
     """The law of learning rates alone that a law, or a fit of one, gives at a size; its parameters in float64 where enabled."""
     law = fit if isinstance(fit, (Annealing, AnnealingSize, MultiPower)) else fit.law
     if not isinstance(law, (Annealing, AnnealingSize, MultiPower)):
         if law.form not in (Annealing, AnnealingSize, MultiPower):
             raise ValueError(f"the {law.name} law does not read learning rates; fit annealing, annealing-size or multipower")
-        law = law.form(*(fit.params[name] for name in law.names))
+        law = law.form(*(fit.params[name] for name in law.names))  # type: ignore
     if isinstance(law, AnnealingSize):
         if params is None or not 0 < params < np.inf:
             raise ValueError(f"the annealing-size law reads the parameters of the model: give params, positive; got {params}")

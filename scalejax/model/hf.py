@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import load_file, save_file
 
 from scalejax.config import Model, Parametrization
 from scalejax.model import llama
@@ -93,7 +92,7 @@ def export_hf(
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
     try:
-        save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
+        _safetensors().save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (scratch / name).write_bytes(content)
@@ -156,6 +155,14 @@ def parity(folder: Path, model: Model, parametrization: Parametrization, params:
     return Parity(found["model/llama.py"], found.get("transformers"))
 
 
+def _safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ValueError("Hugging Face checkpoints are safetensors files: pip install 'scalejax[hf]'") from error
+    return safetensors.numpy
+
+
 def _folded(model: Model, parametrization: Parametrization, params: Params) -> dict[str, np.ndarray]:
     """The tensors of the checkpoint: transformers' names and shapes, and all multipliers in the weights.
 
@@ -163,7 +170,13 @@ def _folded(model: Model, parametrization: Parametrization, params: Params) -> d
     """
     network, specs = Transformer(model, parametrization), _flat(abstract(model, parametrization)[1])
     query = network.blocks[0].attention.scale * math.sqrt(model.head_size)
-    factors = {"attention.query_norm.gain" if model.qk_norm else "attention.query": query, "head": network.output_multiplier}
+    branch = network.blocks[0].branch_multiplier
+    factors = {
+        "attention.query_norm.gain" if model.qk_norm else "attention.query": query,
+        "attention.output": branch,
+        "mlp.down": branch,
+        "head": network.output_multiplier,
+    }
     tensors = {}
     for name, value in _flat(params).items():
         matrix = _as_matrix(np.asarray(value, np.float32), specs[name])
@@ -243,7 +256,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     tensors = {}
     for name in names:
         try:
-            tensors |= load_file(folder / name)
+            tensors |= _safetensors().load_file(folder / name)
         except Exception as error:  # the package raises its own
             raise ValueError(f"{folder / name} is not a sound safetensors file: {error}") from error
     return {name: array for name, array in tensors.items() if not name.endswith("rotary_emb.inv_freq")}

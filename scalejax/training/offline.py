@@ -63,7 +63,7 @@ def last_weights(out: Path) -> Weights:
     """
     job, step = _found(out)
     mesh = _mesh(job.placement)
-    return Weights(job.segment.run, step, _restored(job, out, step, mesh).state.params, mesh)
+    return Weights(job.segment.run, step, _restored(job, out, step, mesh), mesh)
 
 
 def _found(out: Path) -> tuple[Job, int]:
