@@ -119,7 +119,7 @@ class Plan:
         if len({run.schedule.warmup for run in runs}) > 1:
             found.append("runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose")
         if (most := self.epochs()) > 1.001:  # a budget rounded up to whole batches is no second epoch
-            found.append(f"tokens are read up to {most:.1f} times: use more text, unless repetition is the question")
+            found.append(f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question")
         return found
 
     def epochs(self) -> float:

@@ -119,7 +119,7 @@ def test_a_bad_study_is_refused(arguments, said):
 
 def test_reading_tokens_twice_is_a_warning_once_the_data_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "text.txt").write_text("\n\n".join(f"{i} " + "words and more words " * 100 for i in range(30)))
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{i} " + "words and more words " * 100 for i in range(40)))
     data = Data(source=str(tmp_path / "text.txt"), tokenizer="byte", sequence_length=16)
     study = Study("s@1", [BASE.replace(data=data)])
     assert not plan(study).warnings(), "nobody knows yet how much text there is"
