@@ -175,8 +175,8 @@ def averages(outcomes: dict[str, dict[str, Any]], categories: dict[str, str]) ->
     """Averages over the tasks of a suite: task -> its outcome, task -> its category.
 
     `mean_of_tasks` is that of the papers (Gadre et al. 2024: plain, neither centred nor weighted by items), with its standard
-    error and its baselines; `mean_of_categories` the mean of the categories' means; `centred` the score of LLM-foundry's Gauntlet,
-    (accuracy - chance) / (1 - chance), averaged in each category and then over categories (0 is guessing, 1 is perfect).
+    error and its baselines; `mean_of_categories` the mean of the categories' means; `centred` the score of LLM-foundry's
+    Gauntlet, (accuracy - chance) / (1 - chance), averaged in each category and then over categories (0: guessing, 1: perfect).
     """
     found = list(outcomes.values())
     whole = {name: float(np.mean([one[name] for one in found])) for name in ("error", "chance", "constant")}

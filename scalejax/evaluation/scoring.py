@@ -11,7 +11,7 @@ TOKENS_AT_ONCE = 8_192
 SHORTEST = 32
 """Tokens of the shortest bucket."""
 BUCKETS = 5
-"""Lengths of row, each half of the next: with long and short answers apart, at most nine programs are compiled."""
+"""Lengths of row, each half of the next: with long and short answers apart, at most ten programs are compiled."""
 
 SpanScores = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[Any, Any]]
 """(rows int32 [b, t + 1], starts int32 [b], counts int32 [b], width) -> (float32 [b], bool [b]): log-likelihood in nats of tokens

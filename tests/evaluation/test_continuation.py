@@ -1,4 +1,4 @@
-"""The continuation task: fair, balanced, without duplicates (mirrors scalejax/evaluation/tasks.py)."""
+"""The continuation task: fair, balanced, without duplicates (mirrors scalejax/evaluation/continuation.py)."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalejax.data.shards import Shards
-from scalejax.evaluation.tasks import continuation_items
+from scalejax.evaluation.continuation import continuation_items
 
 END = 99
 
