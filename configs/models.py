@@ -16,3 +16,9 @@ HAGELE = [
 
 HAGELE_NEXT = Model.sized(width=1024, depth=24, head_size=64, vocabulary=50_304, tied=True)
 """Width and depth of their 360M model."""
+
+WIDTHS = [Model.sized(width=width, depth=2, head_size=16, vocabulary=512) for width in (32, 64, 128, 256)]
+"""One depth, heads of one size, width doubling: for the transfer of learning rates at the scale of minutes."""
+
+WIDE = [Model.sized(width=width, depth=8, head_size=64, vocabulary=50_304) for width in (128, 256, 512, 1024, 2048, 4096)]
+"""The same up to widths at which a learning rate is too dear to search."""

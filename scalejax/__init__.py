@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scalejax.grids import cooldowns as cooldowns
     from scalejax.grids import grid as grid
     from scalejax.model.budgets import per_param as per_param
+    from scalejax.model.parametrization import completep as completep
     from scalejax.model.parametrization import mup as mup
     from scalejax.model.parametrization import standard as standard
     from scalejax.optim.schedules import cosine as cosine
@@ -37,7 +38,7 @@ _HOMES = {
     **dict.fromkeys(("Model", "Data", "Optimizer", "Schedule", "Run", "Measure", "Placement"), "scalejax.config"),
     **dict.fromkeys(("grid", "cooldowns"), "scalejax.grids"),
     "per_param": "scalejax.model.budgets",
-    **dict.fromkeys(("mup", "standard"), "scalejax.model.parametrization"),
+    **dict.fromkeys(("completep", "mup", "standard"), "scalejax.model.parametrization"),
     **dict.fromkeys(("cosine", "wsd"), "scalejax.optim.schedules"),
     "train": "scalejax.training.loop",
     "evaluate": "scalejax.training.offline",

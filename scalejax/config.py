@@ -146,19 +146,38 @@ class Data:
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
+_BASE = frozenset({"base_width", "base_mlp_width", "base_head_size"})
+PARAMETRIZATION_READS: dict[str, frozenset[str]] = {  # name -> the fields that it reads
+    "standard": frozenset(),
+    "mup": _BASE,
+    "completep": _BASE | {"base_depth"},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parametrization:
-    """How init, learning rate and multipliers follow width; made by `standard()` and `mup(base_width=..)`."""
+    """How init, learning rate and multipliers follow the model's size; made by `standard()`, `mup(..)` and `completep(..)`."""
 
     name: str = "standard"
-    """`standard` or `mup`."""
+    """`standard`, `mup` or `completep`."""
     base_width: int = 0
-    """Width at which mup equals standard; 0 under `standard`, which has no base."""
+    """Width at which mup and completep equal standard; 0 under `standard`, which has no base."""
+    base_depth: int = 0
+    """Depth at which completep equals standard; 0 under the others, which do not look at depth."""
+    base_mlp_width: int = 0
+    """MLP width of the base model; 0: in proportion to width, with the ratio of each model."""
+    base_head_size: int = 0
+    """Head size of the base model; 0: that of each model, whose heads grow in number alone."""
 
     def __post_init__(self):
-        _require(self.name in ("standard", "mup"), f"Parametrization.name is `standard` or `mup`; got {self.name!r}")
-        if self.name == "mup":
-            _whole("Parametrization", "base_width", self.base_width, 1)
+        known = ", ".join(PARAMETRIZATION_READS)
+        _require(self.name in PARAMETRIZATION_READS, f"Parametrization.name is one of {known}; got {self.name!r}")
+        for name, least in {"base_width": 1, "base_depth": 1, "base_mlp_width": 0, "base_head_size": 0}.items():
+            value = getattr(self, name)
+            if name in PARAMETRIZATION_READS[self.name]:
+                _whole("Parametrization", name, value, least)
+            else:
+                _require(value == 0, f"Parametrization.{name} means nothing to {self.name}: leave it out; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +254,7 @@ class Run:
     schedule: Schedule
     """The rate of every step, as a share of the peak."""
     parametrization: Parametrization = field(default_factory=Parametrization)
-    """`standard()` or `mup(base_width=..)`."""
+    """`standard()`, `mup(base_width=..)` or `completep(base_width=.., base_depth=..)`."""
     compute_dtype: str = "float32"
     """Dtype of activations; parameters, logits and losses are float32."""
     seed: int = 0

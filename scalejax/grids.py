@@ -101,7 +101,7 @@ def flatten(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in as_dict(run).items():
         if name == "parametrization":
-            row |= {"parametrization": value["name"], "base_width": value["base_width"]}
+            row |= {"parametrization": value.pop("name"), **value}
         else:
             row |= value if isinstance(value, dict) else {name: value}
     return row

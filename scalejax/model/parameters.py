@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from scalejax.config import Model, Parametrization
-from scalejax.model.parametrization import Role, scaling
+from scalejax.model.parametrization import Role, Scaling, scaling
 
 Params = dict[str, Any]
 """Nested dicts of arrays under the names that the modules give them; what a checkpoint holds."""
@@ -29,6 +29,16 @@ class Spec:
     """Row of the parametrization's table."""
     fan_in: int
     """Number of inputs summed into one output."""
+
+    @property
+    def reads(self) -> str:
+        """The axis that its inputs lie along: kernels are (in.., out..)."""
+        return self.axes[0]
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether it multiplies feature by feature: starts at 1, is no matrix."""
+        return self.role in ("norm", "block_norm")
 
     def __post_init__(self):
         if len(self.shape) != len(self.axes):
@@ -55,27 +65,30 @@ def _is_parameter(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def scalings(specs: Params, parametrization: Parametrization, width: int) -> Params:
+def scalings(specs: Params, parametrization: Parametrization, model: Model) -> Params:
     """The parametrization's row for every tensor."""
-    return jax.tree.map(lambda spec: scaling(parametrization, role=spec.role, fan_in=spec.fan_in, width=width), specs)
+
+    def row(spec: Spec) -> Scaling:
+        return scaling(parametrization, model, role=spec.role, fan_in=spec.fan_in, reads=spec.reads)
+
+    return jax.tree.map(row, specs)
 
 
-def initial_values(specs: Params, parametrization: Parametrization, width: int, key: jax.Array) -> Params:
-    """Normal values of the parametrization's std, norm gains 1.
+def initial_values(specs: Params, rows: Params, key: jax.Array) -> Params:
+    """Normal values of the std that `rows` (see `scalings`) give, norm gains 1.
 
     Every tensor draws from `key` folded with a hash of its path, so that adding one tensor leaves the others' values alone.
     """
     paths_and_specs, structure = jax.tree_util.tree_flatten_with_path(specs)
+    stds = [row.init_std for row in structure.flatten_up_to(rows)]
     specs_by_name = {jax.tree_util.keystr(path, simple=True, separator="/"): spec for path, spec in paths_and_specs}
-    draws = _draws({name: math.prod(spec.shape) for name, spec in specs_by_name.items() if spec.role != "norm"}, key)
+    draws = _draws({name: math.prod(spec.shape) for name, spec in specs_by_name.items() if not spec.is_gain}, key)
 
-    def value(name: str, spec: Spec) -> jax.Array:
-        if spec.role == "norm":
-            return jnp.ones(spec.shape, jnp.float32)
-        std = scaling(parametrization, role=spec.role, fan_in=spec.fan_in, width=width).init_std
-        return std * draws[name].reshape(spec.shape)
+    def value(name: str, spec: Spec, std: float) -> jax.Array:
+        return jnp.ones(spec.shape, jnp.float32) if spec.is_gain else std * draws[name].reshape(spec.shape)
 
-    return jax.tree.unflatten(structure, [value(name, spec) for name, spec in specs_by_name.items()])
+    values = [value(name, spec, std) for (name, spec), std in zip(specs_by_name.items(), stds, strict=True)]
+    return jax.tree.unflatten(structure, values)
 
 
 def _draws(sizes: dict[str, int], key: jax.Array) -> dict[str, jax.Array]:
@@ -111,11 +124,10 @@ class Counts(NamedTuple):
 
 def count(specs: Params, model: Model) -> Counts:
     """Parameters of a model with these declarations."""
-    by_role: dict[Role, int] = {"embedding": 0, "hidden": 0, "output": 0, "norm": 0}
-    for spec in jax.tree.leaves(specs):
-        by_role[spec.role] += math.prod(spec.shape)
+    leaves: list[Spec] = jax.tree.leaves(specs)
+    hidden = sum(math.prod(spec.shape) for spec in leaves if spec.role == "hidden")
     return Counts(
-        params=sum(by_role.values()),
-        params_non_embedding=by_role["hidden"],
-        params_with_head=by_role["hidden"] + model.width * model.vocabulary,
+        params=sum(math.prod(spec.shape) for spec in leaves),
+        params_non_embedding=hidden,
+        params_with_head=hidden + model.width * model.vocabulary,
     )

@@ -1,32 +1,41 @@
-"""How a tensor's role and the model's width set its init, learning rate, epsilon, weight decay and forward multiplier.
+"""How a tensor's role and the model's size set its init, learning rate, epsilon, weight decay and the forward multipliers.
 
-m = width / base_width under `mup`, 1 under `standard`:
+m = width / base_width and m_f = mlp_width / base_mlp_width under `mup` and `completep`, m_L = depth / base_depth under
+`completep`; each is 1 where it is not named:
 
-| role      | init std        | learning rate | epsilon | weight decay (mode `standard`) | forward       |
-|-----------|-----------------|---------------|---------|--------------------------------|---------------|
-| embedding | 0.02            | 1             | 1/m     | 0                              | 1             |
-| hidden    | 1/sqrt(fan_in)  | 1/m           | 1/m     | m                              | 1             |
-| output    | 0.02            | 1             | 1/m     | 1                              | 1/m (logits)  |
-| norm      | 1 (the gain)    | 1             | 1/m     | 0                              | 1             |
+| role                     | init std        | learning rate | epsilon    | weight decay (mode `standard`) |
+|--------------------------|-----------------|---------------|------------|--------------------------------|
+| embedding                | 0.02            | 1             | 1/m        | 0                              |
+| hidden, reading width    | 1/sqrt(fan_in)  | 1/m           | 1/(m m_L)  | m                              |
+| hidden, reading mlp_width| 1/sqrt(fan_in)  | 1/m_f         | 1/(m m_L)  | m_f                            |
+| block_norm               | 1 (the gain)    | 1             | 1/(m m_L)  | 0                              |
+| norm (the last one)      | 1 (the gain)    | 1             | 1/m        | 0                              |
+| output                   | 0.02            | 1             | 1/m        | 1                              |
+
+Forward: logits x 1/m, every residual branch x 1/m_L, query-key products x sqrt(base_head_size)/head_size.
 
 Yang et al. 2022 (arXiv 2203.03466), table 8, in the one readout convention that also works tied: constant std, learning rate 1,
 multiplier 1/m. With it every gradient shrinks as 1/m, the readout's by its multiplier and all others by what flows back through
-it, so one epsilon for all widths needs 1/m throughout. Weight decay multiplies the learning rate in mode `standard`, so m keeps
-their product constant in width. Attention logits carry 1/sqrt(head_size) at every width: ladders grow by heads of one size.
+it, so one epsilon for all widths needs 1/m throughout (the published table scales the blocks alone). Weight decay multiplies the
+learning rate in mode `standard`, so m keeps their product constant in width. CompleteP (Dey et al. 2025, arXiv 2505.01618) is
+depth exponent 1: branches and their gradients shrink as 1/m_L, and the learning rate does not move with depth.
+
+Heads grow in number at one size, heads x head_size and kv_heads in proportion to width: with a fixed number of kv heads under
+more and more query heads nothing here keeps their gradients in place.
 """
 
 from typing import Literal, NamedTuple
 
 from scalejax.config import Model, Parametrization
 
-Role = Literal["embedding", "hidden", "output", "norm"]
+Role = Literal["embedding", "hidden", "block_norm", "norm", "output"]
 
 TABLE_STD = 0.02
 """Std of the embedding and the head at every width."""
 
 
 class Scaling(NamedTuple):
-    """What one tensor's role means at one width."""
+    """What one tensor's role means at one size of the model."""
 
     init_std: float
     """Std of the normal initial values; 0 for norm gains, which start at 1."""
@@ -39,47 +48,85 @@ class Scaling(NamedTuple):
 
 
 def standard() -> Parametrization:
-    """The same learning rate and epsilon for every tensor at every width; hidden matrices start at std 1/sqrt(fan_in)."""
+    """The same learning rate and epsilon for every tensor at every size; hidden matrices start at std 1/sqrt(fan_in)."""
     return Parametrization(name="standard")
 
 
-def mup(*, base_width: int) -> Parametrization:
-    """Maximal update parametrization: equal to `standard` at `base_width`; the best learning rate stays put in width."""
-    return Parametrization(name="mup", base_width=base_width)
+def mup(*, base_width: int, base_mlp_width: int = 0, base_head_size: int = 0) -> Parametrization:
+    """Maximal update parametrization: equal to `standard` at the base; the best learning rate stays put in width.
 
-
-def width_ratio(parametrization: Parametrization, width: int) -> float:
-    """m: how many times wider than the base; 1 under `standard`.
-
-    Hidden matrices that read another axis than the residual stream (heads x head_size, mlp_width) take the same m: these axes
-    grow in proportion to width, as they do under `Model.sized`.
+    Name `base_mlp_width` when mlp_width does not grow exactly with width (rounding, another ratio), and `base_head_size` when
+    heads grow in size and not in number; left out, each model's own ratio and head size are taken for the base's.
     """
-    return width / parametrization.base_width if parametrization.name == "mup" else 1.0
+    return Parametrization(name="mup", base_width=base_width, base_mlp_width=base_mlp_width, base_head_size=base_head_size)
 
 
-def scaling(parametrization: Parametrization, *, role: Role, fan_in: int, width: int) -> Scaling:
-    """The row of the table above for one tensor.
+def completep(*, base_width: int, base_depth: int, base_mlp_width: int = 0, base_head_size: int = 0) -> Parametrization:
+    """CompleteP: `mup` in width, and in depth residual branches x base_depth / depth; the best rate stays put in both.
 
-    >>> scaling(mup(base_width=64), role="hidden", fan_in=256, width=256)
-    Scaling(init_std=0.0625, learning_rate=0.25, epsilon=0.25, weight_decay=4.0)
+    The optional bases are those of `mup`.
     """
-    m = width_ratio(parametrization, width)
+    return Parametrization(
+        name="completep",
+        base_width=base_width,
+        base_depth=base_depth,
+        base_mlp_width=base_mlp_width,
+        base_head_size=base_head_size,
+    )
+
+
+def width_ratio(parametrization: Parametrization, model: Model, axis: str = "width") -> float:
+    """How many times longer than at the base an axis is that matrices sum over: m, or m_f for `mlp_width`."""
+    if axis == "mlp_width" and parametrization.base_mlp_width:
+        return model.mlp_width / parametrization.base_mlp_width
+    return model.width / parametrization.base_width if parametrization.base_width else 1.0
+
+
+def depth_ratio(parametrization: Parametrization, model: Model) -> float:
+    """m_L: how many times deeper than the base; 1 unless under `completep`."""
+    return model.depth / parametrization.base_depth if parametrization.base_depth else 1.0
+
+
+def scaling(parametrization: Parametrization, model: Model, *, role: Role, fan_in: int, reads: str = "width") -> Scaling:
+    """The row of the table above for one tensor, whose inputs lie along the axis `reads`.
+
+    >>> wide = Model.sized(width=256, depth=8, vocabulary=512, head_size=32)
+    >>> scaling(completep(base_width=64, base_depth=2), wide, role="hidden", fan_in=256)
+    Scaling(init_std=0.0625, learning_rate=0.25, epsilon=0.0625, weight_decay=4.0)
+    """
+    m, m_in, m_depth = (
+        width_ratio(parametrization, model),
+        width_ratio(parametrization, model, reads),
+        depth_ratio(parametrization, model),
+    )
     match role:
         case "embedding":
             return Scaling(init_std=TABLE_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
         case "hidden":
-            return Scaling(init_std=fan_in**-0.5, learning_rate=1 / m, epsilon=1 / m, weight_decay=m)
-        case "output":
-            return Scaling(init_std=TABLE_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=1.0)
+            return Scaling(init_std=fan_in**-0.5, learning_rate=1 / m_in, epsilon=1 / (m * m_depth), weight_decay=m_in)
+        case "block_norm":
+            return Scaling(init_std=0.0, learning_rate=1.0, epsilon=1 / (m * m_depth), weight_decay=0.0)
         case "norm":
             return Scaling(init_std=0.0, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
+        case "output":
+            return Scaling(init_std=TABLE_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=1.0)
 
 
-def output_multiplier(parametrization: Parametrization, width: int) -> float:
+def output_multiplier(parametrization: Parametrization, model: Model) -> float:
     """Multiplier of the logits: 1/m, tied or untied."""
-    return 1 / width_ratio(parametrization, width)
+    return 1 / width_ratio(parametrization, model)
 
 
-def attention_multiplier(model: Model) -> float:
-    """Multiplier of query-key products: 1/sqrt(head_size)."""
-    return model.head_size**-0.5
+def branch_multiplier(parametrization: Parametrization, model: Model) -> float:
+    """Multiplier of what attention and MLP add to the residual stream: 1/m_L."""
+    return 1 / depth_ratio(parametrization, model)
+
+
+def attention_multiplier(parametrization: Parametrization, model: Model) -> float:
+    """Multiplier of query-key products: sqrt(base_head_size)/head_size, which is 1/sqrt(head_size) at one size of head.
+
+    >>> attention_multiplier(standard(), Model.sized(width=64, depth=1, vocabulary=2, head_size=16))
+    0.25
+    """
+    base_head_size = parametrization.base_head_size or model.head_size
+    return model.head_size**-0.5 if base_head_size == model.head_size else base_head_size**0.5 / model.head_size

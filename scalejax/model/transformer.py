@@ -13,8 +13,8 @@ from flax import nnx
 
 from scalejax.config import Model, Parametrization, Run
 from scalejax.model.attention import causal_attention
-from scalejax.model.parameters import Counts, Params, count, declare, initial_values, named_key, specs_of
-from scalejax.model.parametrization import attention_multiplier, output_multiplier
+from scalejax.model.parameters import Counts, Params, count, declare, initial_values, named_key, scalings, specs_of
+from scalejax.model.parametrization import Role, attention_multiplier, branch_multiplier, output_multiplier
 
 ROPE_THETA = 10_000.0
 NORM_EPSILON = 1e-6
@@ -27,10 +27,10 @@ class Transformer(nnx.Module):
         self.vocabulary = model.vocabulary
         self.tied = model.tied
         self.compute_dtype = compute_dtype
-        self.output_multiplier = output_multiplier(parametrization, model.width)
+        self.output_multiplier = output_multiplier(parametrization, model)
         self.embedding = declare("embedding", fan_in=1, vocabulary=model.vocabulary, width=model.width)
-        self.blocks = nnx.List([Block(model) for _ in range(model.depth)])
-        self.norm = RMSNorm(width=model.width)
+        self.blocks = nnx.List([Block(model, parametrization) for _ in range(model.depth)])
+        self.norm = RMSNorm("norm", width=model.width)
         if not model.tied:
             self.head = declare("output", fan_in=model.width, width=model.width, vocabulary=model.vocabulary)
 
@@ -40,10 +40,14 @@ class Transformer(nnx.Module):
 
     def hidden(self, tokens_bt: jax.Array) -> jax.Array:
         """The residual stream after the final norm, [b, t, d]: what the head reads."""
-        x_btd = self.embedding[...].astype(self.compute_dtype)[tokens_bt]
+        x_btd = self.embed(tokens_bt)
         for block in self.blocks:
             x_btd = block(x_btd)
         return self.norm(x_btd)
+
+    def embed(self, tokens_bt: jax.Array) -> jax.Array:
+        """The residual stream before the first block, [b, t, d]."""
+        return self.embedding[...].astype(self.compute_dtype)[tokens_bt]
 
     def logits(self, x_btd: jax.Array) -> jax.Array:
         """The head alone, so that a loss can take it in chunks."""
@@ -52,42 +56,46 @@ class Transformer(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + r attention(norm(x)), then x + r mlp(norm(x)); r is the parametrization's branch multiplier."""
 
-    def __init__(self, model: Model):
-        self.attention_norm = RMSNorm(width=model.width)
-        self.attention = Attention(model)
-        self.mlp_norm = RMSNorm(width=model.width)
+    def __init__(self, model: Model, parametrization: Parametrization):
+        self.branch_multiplier = branch_multiplier(parametrization, model)
+        self.attention_norm = RMSNorm("block_norm", width=model.width)
+        self.attention = Attention(model, attention_multiplier(parametrization, model))
+        self.mlp_norm = RMSNorm("block_norm", width=model.width)
         self.mlp = MLP(model)
 
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        x_btd = x_btd + self.attention(self.attention_norm(x_btd))
-        return x_btd + self.mlp(self.mlp_norm(x_btd))
+        x_btd = x_btd + self.branch_multiplier * self.attention(self.attention_norm(x_btd))
+        return x_btd + self.branch_multiplier * self.mlp(self.mlp_norm(x_btd))
 
 
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, scale: float):
         d, n, g, h = model.width, model.heads, model.kv_heads, model.head_size
-        self.scale = attention_multiplier(model)
+        self.scale = scale
         self.qk_norm = model.qk_norm
         self.query = declare("hidden", fan_in=d, width=d, heads=n, head_size=h)
         self.key = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
         self.value = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
         self.output = declare("hidden", fan_in=n * h, heads=n, head_size=h, width=d)
         if model.qk_norm:
-            self.query_norm = RMSNorm(head_size=h)
-            self.key_norm = RMSNorm(head_size=h)
+            self.query_norm = RMSNorm("block_norm", head_size=h)
+            self.key_norm = RMSNorm("block_norm", head_size=h)
 
     def __call__(self, x_btd: jax.Array) -> jax.Array:
-        q_btnh = project(x_btd, self.query[...])
-        k_btgh = project(x_btd, self.key[...])
-        v_btgh = project(x_btd, self.value[...])
+        q_btnh, k_btgh = self.queries_and_keys(x_btd)
+        y_btnh = causal_attention(q_btnh, k_btgh, project(x_btd, self.value[...]), scale=self.scale)
+        return project(y_btnh, self.output[...], over=2)
+
+    def queries_and_keys(self, x_btd: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([b, t, n, h], [b, t, g, h]), normed where the model says so, and turned."""
+        q_btnh, k_btgh = project(x_btd, self.query[...]), project(x_btd, self.key[...])
         if self.qk_norm:
             q_btnh, k_btgh = self.query_norm(q_btnh), self.key_norm(k_btgh)
-        y_btnh = causal_attention(rotate(q_btnh), rotate(k_btgh), v_btgh, scale=self.scale)
-        return project(y_btnh, self.output[...], over=2)
+        return rotate(q_btnh), rotate(k_btgh)
 
 
 class MLP(nnx.Module):
@@ -107,8 +115,8 @@ class MLP(nnx.Module):
 class RMSNorm(nnx.Module):
     """x / rms(x) * gain over the last axis, the mean square in float32."""
 
-    def __init__(self, **axis: int):
-        self.gain = declare("norm", fan_in=1, **axis)
+    def __init__(self, role: Role, **axis: int):
+        self.gain = declare(role, fan_in=1, **axis)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)
@@ -147,7 +155,7 @@ def abstract(model: Model, parametrization: Parametrization, compute_dtype: str 
 def initialize(model: Model, parametrization: Parametrization, key: jax.Array) -> Params:
     """Initial parameters, as nested dicts; `key` is the run's key, of which init takes the part named `init`."""
     _, specs = abstract(model, parametrization)
-    return initial_values(specs, parametrization, model.width, named_key(key, "init"))
+    return initial_values(specs, scalings(specs, parametrization, model), named_key(key, "init"))
 
 
 def build(run: Run) -> Transformer:

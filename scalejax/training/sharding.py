@@ -48,7 +48,7 @@ def parameter_shardings(mesh: Mesh, specs: Params) -> Params:
 
 
 def _parameter_sharding(mesh: Mesh, spec: Spec) -> NamedSharding:
-    if spec.role == "norm":
+    if spec.is_gain:
         return replicated(mesh)
     names = [RULES[axis] for axis in spec.axes]
     for axis, size, name in zip(spec.axes, spec.shape, names, strict=True):

@@ -160,7 +160,7 @@ def _optimizer(
     model: Model, parametrization: Parametrization, decay: str, numbers: Hyperparameters, learning_rate: jax.Array
 ) -> optax.GradientTransformation:
     _, specs = abstract(model, parametrization)
-    return adamw(numbers, learning_rate, scalings=scalings(specs, parametrization, model.width), decay=decay)
+    return adamw(numbers, learning_rate, scalings=scalings(specs, parametrization, model), decay=decay)
 
 
 @functools.cache

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from scalejax.config import Model
-from scalejax.model.parameters import initial_values, specs_of
+from scalejax.model.parameters import initial_values, scalings, specs_of
 from scalejax.model.parametrization import mup, standard
-from scalejax.model.transformer import Transformer, abstract, build, counts, initialize, rotate
+from scalejax.model.transformer import Transformer, abstract, counts, initialize, rotate
 
 MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, qk_norm=True)
 
@@ -90,14 +90,6 @@ def test_no_two_tensors_share_initial_values_and_another_tensor_changes_none_of_
     np.testing.assert_array_equal(deeper["embedding"], values["embedding"])
 
 
-def test_mup_at_its_base_width_is_standard_to_the_last_bit(tiny_run):
-    run = tiny_run.replace(model=MODEL)
-    at_base = run.replace(parametrization=mup(base_width=MODEL.width))
-    tokens = jnp.arange(8)[None]
-    np.testing.assert_array_equal(build(run)(tokens), build(at_base)(tokens))
-    assert np.any(build(run.replace(parametrization=mup(base_width=16)))(tokens) != build(run)(tokens))
-
-
 def test_wrong_number_of_axis_names_is_refused():
     _, specs = abstract(MODEL, standard())
     with pytest.raises(ValueError, match="needs 2 axis names"):
@@ -106,7 +98,7 @@ def test_wrong_number_of_axis_names_is_refused():
 
 def test_declarations_hold_every_value_of_the_model():
     _, specs = abstract(MODEL, standard())
-    values = initial_values(specs, standard(), MODEL.width, jax.random.key(0))
+    values = initial_values(specs, scalings(specs, standard(), MODEL), jax.random.key(0))
     assert jax.tree.map(lambda spec: spec.shape, specs) == jax.tree.map(lambda value: value.shape, values)
     assert sum(value.size for value in jax.tree.leaves(values)) == counts(MODEL).params
     assert specs_of(network(MODEL)) == specs
