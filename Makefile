@@ -34,8 +34,12 @@ test-data: .venv-data/.ready
 test-hf: .venv-hf/.ready
 	.venv-hf/bin/python -m pytest -p no:xdist -m hf tests/model tests/data tests/study tests/evaluation
 
+# PyTorch without CUDA, 0.2 GB, where its index can be reached; else that of PyPI.
 .venv-hf/.ready: setup.py
-	$(PYTHON) -m venv .venv-hf && .venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
+	$(PYTHON) -m venv .venv-hf
+	-.venv-hf/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch \
+		--index-url https://download.pytorch.org/whl/cpu
+	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
 	@touch $@
 
 bench: venv

@@ -135,7 +135,7 @@ class Data:
     """Which tokens a run reads; the content hash of the prepared shards is recorded beside every result."""
 
     source: str = "english"
-    """`english` (the default corpus), `mini` (the same and code), `synthetic:V` (V symbols, exact entropy rate),
+    """`english` (the default corpus), `mini` (with code and documentation), `synthetic:V` (V symbols, exact entropy rate),
     `seqio:MODULE:TASK`, `tfds:NAME/CONFIG:VERSION`, or a path: a file or a folder of .txt, .md, .jsonl (plain, .gz, .zst),
     .parquet or .array_record files, token ids in a .bin file or in a folder of train.bin and val.bin, or a folder written by
     `scalejax data prepare`."""

@@ -112,6 +112,21 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
     return open_shards(folder)
 
 
+def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None:
+    """How often `tokens` training tokens read the domain that they read most often; None when `data` was not prepared yet.
+
+    From the manifest alone: nothing is prepared or checked.
+    """
+    path = Path(data.source).expanduser()
+    folder = path if (path / "manifest.json").is_file() else Path(cache or default_cache()) / _key(data)
+    if binaries.is_binary(data.source) or not (folder / "manifest.json").is_file():
+        return None
+    manifest = read_json(folder / "manifest.json")
+    there = {name: domain["train"] for name, domain in manifest["domains"].items()}
+    shares = data.weights or manifest["shares"] or {name: size / sum(there.values()) for name, size in there.items()}
+    return max(tokens * share / max(there.get(name, 0), 1) for name, share in shares.items())
+
+
 def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str, field: str = "text", domain: str = "") -> Shards:
     """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a generator, a list.
 

@@ -1,5 +1,6 @@
 """A study, and its plan: which segments to train, what they share, what they cost; before a FLOP is spent."""
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.config import Measure, Placement, Run
+from scalejax.config import Data, Measure, Placement, Run
+from scalejax.data import shards
 from scalejax.grids import as_dict, canonical, run_id
 from scalejax.model.flops import training_flops
 from scalejax.model.transformer import counts
@@ -116,7 +118,20 @@ class Plan:
                 found.append(f"{len({run.tokens for run in runs})} token budgets: the exponent of tokens needs at least 3")
         if len({run.schedule.warmup for run in runs}) > 1:
             found.append("runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose")
+        if (most := self.epochs()) > 1.001:  # a budget rounded up to whole batches is no second epoch
+            found.append(f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question")
         return found
+
+    def epochs(self) -> float:
+        """Largest number of passes of a run over its data, forecast runs among them; 0 while nothing of it is prepared."""
+        longest: dict[Data, float] = {}
+        for run in [*self.study.runs, *self.study.forecast]:
+            longest[run.data] = max(run.steps * run.batch_tokens, longest.get(run.data, 0))
+        passes = []
+        for data, tokens in longest.items():
+            with contextlib.suppress(ValueError):  # a source that is not here: training says so, on the machine that trains
+                passes.append(shards.epochs(data, tokens) or 0)
+        return max(passes, default=0)
 
 
 def plan(study: Study) -> Plan:
