@@ -263,6 +263,8 @@ def text(fit: Fit) -> str:
         ends = ["open" if end is None else f"{end:.6g}" for end in (low, high)]
         lines.append(f"  {name:24s} {value:.6g}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
     lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+    if "chinchilla" in fit.views:
+        lines.append("  beside it, chinchilla: " + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items()))
     crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"
     for name, record in (("holdout", fit.holdout), (crossed, fit.cross_validation)):
         if record.get("n"):

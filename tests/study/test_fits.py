@@ -237,3 +237,23 @@ def objective(table, loss, p):
     predicted = p["E"] + p["A"] * table.params ** -p["alpha"] + p["B"] * table.tokens ** -p["beta"]
     r = np.abs(predicted - table.loss if loss == "mse" else np.log(predicted / table.loss))
     return np.sum(np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)) if loss == "huber:1e-3" else r**2)
+
+
+CELLS = st.sampled_from(
+    ["3.1", "2.9", "1e9", "1e10", "7e8", "", "nan", "inf", "-inf", "0", "-1", "many", "True", "1e400", "3e-320", "1,2"]
+)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+def test_any_cells_give_a_typed_verdict_or_one_clear_error(tmp_path_factory, rows):
+    good = [f"{n},{d},{true_loss(n, d)}" for n in (2e5, 6e5, 2e6) for d in (1e6, 4e6)]
+    path = tmp_path_factory.mktemp("cells") / "runs.csv"
+    path.write_text("\n".join(["params,tokens,loss", *good, *map(",".join, rows)]) + "\n")
+    try:
+        made = fits.fit(path, laws.chinchilla())
+    except ValueError as error:
+        assert str(error)
+        return
+    assert made.verdict in ("ok", "at-boundary", "unidentified", "not-converged") and made.n_rows >= len(good)
+    assert made.n_rows == len(good) + len(rows) or "dropped" in str(made.reasons)
