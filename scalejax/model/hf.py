@@ -300,7 +300,7 @@ def _from_matrix(array: np.ndarray, spec: Spec, name: str) -> np.ndarray:
 
 
 def _stays(spec: Spec) -> bool:
-    return spec.role == "embedding" or len(spec.shape) == 1
+    return spec.role in ("embedding", "tied") or len(spec.shape) == 1
 
 
 def _flat(tree: Params) -> dict[str, Any]:
