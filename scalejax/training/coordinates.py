@@ -104,7 +104,7 @@ def activations(network: Transformer, tokens_bt: jax.Array) -> dict[str, jax.Arr
         x_btd = x_btd + block.branch_multiplier * mixed_btd
         seen |= {"attention logits": logits_bnts, "attention output": attended_btd, "MLP output": mixed_btd}
     seen |= {"last hidden": x_btd, "logits": network.logits(network.norm(x_btd))}
-    return {name: jnp.mean(jnp.abs(x), where=jnp.isfinite(x)) for name, x in seen.items()}
+    return {name: jnp.mean(jnp.abs(x), where=x != -jnp.inf) for name, x in seen.items()}  # -inf: keys out of view
 
 
 @dataclass(frozen=True, kw_only=True)

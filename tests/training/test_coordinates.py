@@ -16,7 +16,7 @@ from scalejax.training import coordinates
 from scalejax.training.coordinates import Coordinates, activations, coordinate_check
 
 MATRICES = ("query", "key", "value", "attention/output", "gate", "up", "down")
-LOGITS = ("embedding", "attention logits", "attention output", "MLP output", "last hidden", "logits")
+ACTIVATIONS = ("embedding", "attention logits", "attention output", "MLP output", "last hidden", "logits")
 
 
 def sized(width: int, depth: int = 2) -> Model:
@@ -144,7 +144,9 @@ def synthetic(slope: float, over: str = "width") -> Coordinates:
     sizes = (32, 64, 128, 256, 512)
     values = np.ones((5, 2, 4)) * np.asarray([1.0, 2.0])[None, :, None]
     moving = values * (np.asarray(sizes, float) ** slope)[:, None, None] ** (np.arange(4) / 3)
-    return Coordinates(over=over, sizes=sizes, values={name: moving if name == "logits" else values for name in LOGITS})
+    return Coordinates(
+        over=over, sizes=sizes, values={name: (moving if name == "logits" else values).copy() for name in ACTIVATIONS}
+    )
 
 
 def test_the_verdict_is_the_worst_slope_after_two_steps():
@@ -168,7 +170,7 @@ def test_what_is_measured_is_the_network_that_is_called():
     network = nnx.merge(graphdef, initialize(model, parametrization, jax.random.key(0)))
     tokens = jnp.arange(8)[None] * 5 % 64
     seen = activations(network, tokens)
-    assert tuple(seen) == LOGITS
+    assert tuple(seen) == ACTIVATIONS
     np.testing.assert_allclose(seen["logits"], np.abs(network(tokens)).mean(), rtol=1e-5)
     assert np.isfinite(list(seen.values())).all()
 
