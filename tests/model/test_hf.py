@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from scalejax.config import Model, Parametrization
 from scalejax.model import llama
 from scalejax.model.hf import export_hf, import_hf, parity
-from scalejax.model.parametrization import mup, standard
+from scalejax.model.parametrization import completep, mup, standard
 from scalejax.model.transformer import abstract, initialize
 
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
@@ -35,7 +35,11 @@ MODELS = {
     "tied": dataclasses.replace(PLAIN, tied=True),
     "qk_norm": dataclasses.replace(PLAIN, qk_norm=True, kv_heads=4),
 }
-PARAMETRIZATIONS = {"standard": standard(), "mup": mup(base_width=6)}
+PARAMETRIZATIONS = {
+    "standard": standard(),
+    "mup": mup(base_width=6),
+    "completep": completep(base_width=6, base_depth=1, base_head_size=2),  # every multiplier is another number than 1
+}
 both = pytest.mark.parametrize(
     ("model", "parametrization"),
     [(model, parametrization) for model in MODELS.values() for parametrization in PARAMETRIZATIONS.values()],
