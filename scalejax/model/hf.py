@@ -169,12 +169,11 @@ def _folded(model: Model, parametrization: Parametrization, params: Params) -> d
     There, queries and keys are multiplied and divided by sqrt(head_size), and nothing else has a multiplier.
     """
     network, specs = Transformer(model, parametrization), _flat(abstract(model, parametrization)[1])
-    query = network.blocks[0].attention.scale * math.sqrt(model.head_size)
-    branch = network.blocks[0].branch_multiplier
+    block = network.blocks[0]
     factors = {
-        "attention.query_norm.gain" if model.qk_norm else "attention.query": query,
-        "attention.output": branch,
-        "mlp.down": branch,
+        "attention.query_norm.gain" if model.qk_norm else "attention.query": block.attention.scale * math.sqrt(model.head_size),
+        "attention.output": block.branch_multiplier,
+        "mlp.down": block.branch_multiplier,
         "head": network.output_multiplier,
     }
     tensors = {}

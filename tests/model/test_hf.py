@@ -38,7 +38,7 @@ MODELS = {
 PARAMETRIZATIONS = {
     "standard": standard(),
     "mup": mup(base_width=6),
-    "completep": completep(base_width=6, base_depth=1, base_head_size=4),
+    "completep": completep(base_width=6, base_depth=1, base_head_size=2),  # every multiplier is another number than 1
 }
 both = pytest.mark.parametrize(
     ("model", "parametrization"),

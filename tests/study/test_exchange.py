@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +90,27 @@ def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tm
     assert loss == pytest.approx(measured, abs=1e-5) and measured < 5
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert tokenizer("laws")["input_ids"] == list(b"laws") and tokenizer.eos_token_id == network.config.eos_token_id == 256
+
+
+@pytest.mark.hf
+@pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf,eval]'")
+@pytest.mark.filterwarnings("default")
+def test_the_page_of_documentation_runs_from_top_to_bottom(call, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
+    blocks = {kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "bash", "yaml", "json")}
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "animals.yaml").write_text(blocks["yaml"][0])
+    (tmp_path / "tasks" / "animals.jsonl").write_text(blocks["json"][0])
+    training, *rest = blocks["python"]
+    names = {}
+    exec(training, names)
+    command = blocks["bash"][1].split()
+    assert command[0] == "scalejax" and call(*command[1:])[0] == 0
+    for block in rest:
+        exec(block, names)
+    assert "'acc,none'" in capsys.readouterr().out
+    assert names["model"].vocabulary == 512
