@@ -87,19 +87,25 @@ def _power(log_x: np.ndarray) -> Callable:
 def annealing_credit(rows: Rows) -> Callable:
     """(log(1 - lambda),) -> S2 of every row and its Jacobian.
 
-    m_i = lambda m_{i-1} + d_i and its derivative are first-order filters of the falls, S2 their running sum.
+    m_i = lambda m_{i-1} + d_i and its derivative are first-order filters of the falls, and S2 = (d_0 + .. + d_t - lambda m_t) /
+    (1 - lambda).
     """
     falls = [curves.decrements(rates, np) for rates in rows.rates]
     places = [np.flatnonzero(rows.curve == c) for c in range(len(falls))]
+    fallen = np.empty(len(rows.loss))
+    for fall, place in zip(falls, places, strict=True):
+        fallen[place] = np.cumsum(fall)[rows.step[place]]
 
     def basis(shape):
-        momentum, value, slope = -np.expm1(shape[0]), np.zeros(len(rows.loss)), np.zeros(len(rows.loss))
+        rest = np.exp(shape[0])  # 1 - lambda
+        momentum, m, slope = 1 - rest, np.zeros(len(fallen)), np.zeros(len(fallen))
         for fall, place in zip(falls, places, strict=True):
             if fall.any():
-                m = lfilter([1.0], [1.0, -momentum], fall)
-                value[place] = np.cumsum(m)[rows.step[place]]
-                slope[place] = np.cumsum(lfilter([0.0, 1.0], [1.0, -momentum], m))[rows.step[place]]
-        return value, (slope * (momentum - 1))[:, None]  # d lambda / d log(1 - lambda) = lambda - 1
+                every = lfilter([1.0], [1.0, -momentum], fall)
+                m[place] = every[rows.step[place]]
+                slope[place] = lfilter([0.0, 1.0], [1.0, -momentum], every)[rows.step[place]]
+        value = (fallen - momentum * m) / rest
+        return value, (m + momentum * slope - value)[:, None]  # d lambda / d log(1 - lambda) = -(1 - lambda)
 
     return basis
 

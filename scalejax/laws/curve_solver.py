@@ -17,6 +17,7 @@ from scalejax.laws.curve_rows import Rows
 
 REFINEMENTS = 10
 STARTS = 4
+ROUGH, FINE = 1e-9, 1e-13  # relative change of the cost at which a start, and the fit, stop
 TINY = 1e-300
 
 
@@ -63,9 +64,9 @@ def fit_curves(
     with jax.enable_x64(True):
         problem = _Problem(form, data._replace(params=data.params / unit), losses.loss(loss), held, weights, prior)
         begin = problem.starts() if start is None else [_coordinates(form, start.law, unit)]
-        found = sorted((problem.solve(x) for x in begin), key=lambda result: result[0])
+        found = sorted((problem.solve(x, ROUGH if start is None else FINE) for x in begin), key=lambda result: result[0])
         reached = np.mean([cost <= found[0][0] * (1 + 1e-5) + 1e-18 for cost, *_ in found])
-        _, x, converged = found[0] if start is not None else problem.refine(*found[0])
+        _, x, converged = found[0] if start is not None else problem.refine(*problem.solve(found[0][1]))
         gradient, reasons, verdict = problem.diagnose(x, converged)
         objective = problem.cost(x) / problem.loss.units
     solved = _in_units(form.law(*(c.back(v) for c, v in zip(form.coordinates.values(), x, strict=True))), 1 / unit)
@@ -218,7 +219,7 @@ class _Problem:
         x[self.scales] = linear
         return float(misfit), x
 
-    def solve(self, x: np.ndarray) -> tuple[float, np.ndarray, bool]:
+    def solve(self, x: np.ndarray, tolerance: float = FINE) -> tuple[float, np.ndarray, bool]:
         """(minimized sum, coordinates, converged) from one start, through the stages of the loss and of the prior's weight."""
         converged = False
         for delta in self.loss.deltas:
@@ -227,7 +228,7 @@ class _Problem:
                 before, self.tau = self.tau, self.cost(x) / max(self.curves, 1) if self.prior else 0.0
                 if converged and abs(self.tau - before) <= 1e-4 * self.tau:
                     break
-                x, converged = self._least_squares(x)
+                x, converged = self._least_squares(x, tolerance)
         r, _ = self.residuals(x)
         return self.cost(x) + float(r[len(self.data.loss) :] @ r[len(self.data.loss) :]) / 2, x, converged
 
@@ -243,7 +244,7 @@ class _Problem:
                 cost, x, converged = self.solve(x)
         return cost, x, converged
 
-    def _least_squares(self, x: np.ndarray) -> tuple[np.ndarray, bool]:
+    def _least_squares(self, x: np.ndarray, tolerance: float) -> tuple[np.ndarray, bool]:
         if not self.free.any():
             return x, True
         seen: dict[str, np.ndarray] = {"x": np.full_like(x, np.nan)}
@@ -266,7 +267,7 @@ class _Problem:
         margin = 1e-9 * np.where(np.isfinite(high - low), high - low, 1.0)
         found = scipy.optimize.least_squares(
             lambda x: at(x)["r"], np.clip(x[self.free], low + margin, high - margin), jac=lambda x: at(x)["J"],  # pyright: ignore
-            bounds=(low, high), loss=rho, x_scale="jac", ftol=1e-13, xtol=1e-13, gtol=1e-15, max_nfev=500,  # pyright: ignore
+            bounds=(low, high), loss=rho, x_scale="jac", ftol=tolerance, xtol=tolerance, gtol=tolerance / 100, max_nfev=500,  # pyright: ignore
         )  # fmt: skip
         return at(found.x)["x"], found.status > 0
 
