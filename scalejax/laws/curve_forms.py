@@ -133,6 +133,6 @@ def _law(name: str, **fixed: float) -> CurveLaw:
         form=form.law,
         predict=form.law.loss,
         inputs=form.inputs,
-        coordinates=tuple(forms.Coordinate(c.low, c.high) for c in form.coordinates.values()),
+        coordinates=tuple(forms.Coordinate(*sorted(map(c.back, (c.low, c.high)))) for c in form.coordinates.values()),
         method="curves",
     ).hold(**fixed)  # type: ignore[return-value]

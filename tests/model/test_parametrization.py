@@ -22,7 +22,7 @@ from scalejax.model.parametrization import (
     standard,
 )
 from scalejax.model.transformer import abstract
-from scalejax.optim.optimizers import Hyperparameters, adamw
+from scalejax.optim.optimizers import hyperparameters, optimizer
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
@@ -112,13 +112,15 @@ def test_learning_rate_times_weight_decay_of_a_matrix_is_constant_in_width_and_d
 
 
 @pytest.mark.parametrize("decay", ["independent", "standard"])
-def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_size(decay):
+def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_size(decay, tiny_run):
+    decaying = dataclasses.replace(tiny_run.optimizer, learning_rate=0.01, weight_decay=0.1, decay=decay)
+    numbers = hyperparameters(tiny_run.replace(optimizer=decaying))
     parametrization = completep(base_width=64, base_depth=2)
 
     def shares(model):
         _, specs = abstract(model, parametrization)
-        numbers = Hyperparameters(*jnp.float32([0.01, 0.9, 0.95, 1e-8, 0.1, 0.0, 0.0]))
-        rule = adamw(numbers, jnp.float32(0.005), scalings=scalings(specs, parametrization, model), decay=decay)
+        rows = scalings(specs, parametrization, model)
+        rule = optimizer("adamw", numbers, jnp.float32(0.005), specs=specs, scalings=rows, decay=decay)
         params = jax.tree.map(lambda spec: jnp.ones(spec.shape), specs)
         updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
         block = updates["blocks"][0]
