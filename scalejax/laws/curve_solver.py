@@ -90,11 +90,12 @@ def bootstrap_curves(
 
     units: (rows,) whole numbers, what is drawn together instead of curves. options: as for `fit_curves`.
     """
+    weights = np.ones(len(data.loss)) if (given := options.pop("weights", None)) is None else given
     units = data.curve if units is None else units
     count = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     tables, which = np.unique(drawn, axis=0, return_inverse=True)
-    fits = [fit_curves(law, data, weights=table[units].astype(float), start=fit, **options).params for table in tables]
+    fits = [fit_curves(law, data, weights=table[units] * weights, start=fit, **options).params for table in tables]
     return {name: np.array([f[name] for f in fits])[which.ravel()] for name in fit.params}
 
 
@@ -214,7 +215,7 @@ class _Problem:
         linear = self.held[self.scales]
         free, weight = np.isnan(linear), np.sqrt(self.weights) / self.data.loss
         target = self.data.loss - columns[:, ~free] @ linear[~free]
-        r = np.linalg.qr(np.column_stack([columns[:, free], target]) * weight[:, None], mode="r")
+        r = np.asarray(np.linalg.qr(np.column_stack([columns[:, free], target]) * weight[:, None], mode="r"))
         linear[free], misfit = scipy.optimize.nnls(r[:, :-1], r[:, -1])
         x[self.scales] = linear
         return float(misfit), x
