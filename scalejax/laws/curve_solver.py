@@ -90,11 +90,12 @@ def bootstrap_curves(
 
     units: (rows,) whole numbers, what is drawn together instead of curves. options: as for `fit_curves`.
     """
+    weights = np.ones(len(data.loss)) if (given := options.pop("weights", None)) is None else given
     units = data.curve if units is None else units
     count = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     tables, which = np.unique(drawn, axis=0, return_inverse=True)
-    fits = [fit_curves(law, data, weights=table[units].astype(float), start=fit, **options).params for table in tables]
+    fits = [fit_curves(law, data, weights=table[units] * weights, start=fit, **options).params for table in tables]
     return {name: np.array([f[name] for f in fits])[which.ravel()] for name in fit.params}
 
 

@@ -1,11 +1,15 @@
 """Laws of a whole loss curve as a function of the learning rate of every step.
 
 eta_t learning rate of step t (0-based), L nats per token, S1(t) = sum of eta_0..eta_t, the true rates of the warm-up included.
-Both laws give credit for what the rate falls by, d_k = eta_{k-1} - eta_k, from the first step at the peak on: the rise of the
-warm-up is no annealing. Both are scans in O(T): a curve of 72,000 steps takes about 40 ms on one core.
+The laws give credit for what the rate falls by, d_k = eta_{k-1} - eta_k, from the first step at the peak on: the rise of the
+warm-up is no annealing. They are scans in O(T): a curve of 72,000 steps takes about 40 ms on one core.
 """
 
+import json
+import os
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +96,11 @@ class MultiPower(NamedTuple):
         return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - gain
 
 
+LAWS = {"annealing": Annealing, "annealing-size": AnnealingSize, "multipower": MultiPower}
+PAPER = {"momentum": "lambda"}
+"""Fields whose name in the papers, in tables and in files Python keeps for itself."""
+
+
 def decrements(learning_rates, xp: Any = jnp):
     """d_k = eta_{k-1} - eta_k after the first step at the peak, 0 up to it; xp is jax.numpy or numpy."""
     fall = -xp.diff(learning_rates, prepend=learning_rates[:1])
@@ -165,12 +174,12 @@ def _loss(law, learning_rates):
     return law.loss(learning_rates)
 
 
-def predict_curve(fit, learning_rates, *, params: float | None = None) -> np.ndarray:
+def predict_curve(fit: Any, learning_rates, *, params: float | None = None) -> np.ndarray:
     """Loss after every step, nats per token, in float64.
 
-    fit: a law of this module, or a fit of one: from arrays, from a table, or read from the file that `scalejax fit --out`
-    wrote. learning_rates: the rate of EVERY step from step 0, warm-up included, (steps,). params: the model's parameters, for
-    the law that reads them.
+    fit: a law of this module, or a fit of one: from arrays or from a table, the file that `scalejax fit --out` wrote, or the
+    record that `scalejax fit --json` printed. learning_rates: the rate of EVERY step from step 0, warm-up included, (steps,).
+    params: the model's parameters, for the law that reads them.
 
     Raises ValueError on a negative or missing rate, when no rate is above zero, or when params is missing or not read.
     """
@@ -181,11 +190,7 @@ def predict_curve(fit, learning_rates, *, params: float | None = None) -> np.nda
 
 def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
     """The law of learning rates alone that a law, or a fit of one, gives at a size; its parameters in float64 where enabled."""
-    law = fit if isinstance(fit, (Annealing, AnnealingSize, MultiPower)) else fit.law
-    if not isinstance(law, (Annealing, AnnealingSize, MultiPower)):
-        if law.form not in (Annealing, AnnealingSize, MultiPower):
-            raise ValueError(f"the {law.name} law does not read learning rates; fit annealing, annealing-size or multipower")
-        law = law.form(*(fit.params[name] for name in law.names))  # type: ignore
+    law = fit if isinstance(fit, tuple(LAWS.values())) else _fitted(fit)
     if isinstance(law, AnnealingSize):
         if params is None or not 0 < params < np.inf:
             raise ValueError(f"the annealing-size law reads the parameters of the model: give params, positive; got {params}")
@@ -193,6 +198,22 @@ def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
     elif params is not None:
         raise ValueError("this law was fitted to one model size and does not read params; fit annealing-size to several sizes")
     return type(law)(*(jnp.asarray(x, float) for x in law))
+
+
+def _fitted(fit: Any) -> Annealing | AnnealingSize | MultiPower:
+    """The law of a file, of what it holds, or of a fit."""
+    if isinstance(fit, str | os.PathLike):
+        fit = json.loads(Path(fit).read_text(encoding="utf-8"))
+    if isinstance(fit, Mapping):
+        name, values = fit.get("law"), fit.get("params", {})
+    elif isinstance(fit.law, tuple(LAWS.values())):
+        return fit.law
+    else:
+        name, values = fit.law.name, fit.params
+    if name not in LAWS:
+        raise ValueError(f"the law {name!r} does not read learning rates; fit {', '.join(LAWS)}")
+    named = {field: PAPER.get(field, field) for field in LAWS[name]._fields}
+    return LAWS[name](**{field: values[paper] for field, paper in named.items()})
 
 
 def checked_rates(learning_rates, name: str = "learning_rates") -> np.ndarray:
