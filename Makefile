@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test test-data bench clean
+.PHONY: venv quickstart test test-data test-hf bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -22,7 +22,7 @@ quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
 
 test: venv
-	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data'
+	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data and not hf'
 
 test-data: .venv-data/.ready
 	.venv-data/bin/python -m pytest -p no:xdist -m data tests/data
@@ -31,8 +31,19 @@ test-data: .venv-data/.ready
 	$(PYTHON) -m venv .venv-data && .venv-data/bin/python -m pip install -q --disable-pip-version-check -e '.[test,data]'
 	@touch $@
 
+test-hf: .venv-hf/.ready
+	.venv-hf/bin/python -m pytest -p no:xdist -m hf tests/model tests/data tests/study tests/evaluation
+
+# PyTorch without CUDA, 0.2 GB, where its index can be reached; else that of PyPI.
+.venv-hf/.ready: setup.py
+	$(PYTHON) -m venv .venv-hf
+	-.venv-hf/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch \
+		--index-url https://download.pytorch.org/whl/cpu
+	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
+	@touch $@
+
 bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv .venv-data build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-data .venv-hf build *.egg-info .pytest_cache .ruff_cache .hypothesis

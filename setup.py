@@ -35,11 +35,12 @@ setup(
         "track": ["tensorboardX>=2.6", "wandb>=0.18"],
         "launch": ["ray>=2.40", "submitit>=1.5"],
         "eval": ["lm-eval>=0.4.13"],
-        "hf": ["transformers>=4.50", "safetensors>=0.5"],
+        "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
+            "safetensors>=0.5",
             "ruff==0.17.6",
             "pyright==1.1.414",
             "nbmake>=1.5",

@@ -1,10 +1,11 @@
 """How often a 95% interval holds the truth, simulated: pairs bootstraps at the design of the Chinchilla points.
 
-    python benchmarks/coverage.py [--table TABLE.csv] [--where EXPR] [--sets 1000] [--draws 200]
+    python benchmarks/coverage.py [--table TABLE.csv] [--where EXPR] [--sets 1000] [--draws 1000]
 
 Losses are drawn around a known law with noise of the logarithm of sd .005: Gaussian, and Student's t of 3 degrees of freedom.
-Every data set is fitted by Huber 1e-3 and bootstrapped; printed is the share of sets whose percentile interval holds the truth
-(Monte Carlo error .007 for 1,000 sets at .95). Without --table the design is synthetic, as in fit_speed.py.
+Every data set is fitted by Huber 1e-3 and bootstrapped; printed is the share of sets whose percentile interval holds the truth,
+for each parameter and for the compute-optimal size N* at 5.88e23 FLOPs (Monte Carlo error .007 for 1,000 sets at .95).
+Without --table the design is synthetic, as in fit_speed.py.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from fit_speed import synthetic
 
 TRUTH = {"A": 477.826, "B": 2143.417, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}
 SD = 0.005
+FLOPS = 5.88e23  # Chinchilla's budget, at which N* is judged
 NOISES = {
     "Gaussian": lambda rng, rows: rng.normal(0, SD, rows),
     "t, 3 degrees": lambda rng, rows: SD / np.sqrt(3) * rng.standard_t(3, rows),  # variance of t3 is 3
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--table")
     parser.add_argument("--where")
     parser.add_argument("--sets", type=int, default=1000)
-    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=1000)
     chosen = parser.parse_args()
 
     from scalejax.study import tables
@@ -47,9 +49,9 @@ def main() -> None:
 
 
 def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
-    """Share of data sets whose interval holds the truth, for each parameter and the exponent of N*(C)."""
+    """Share of data sets whose interval, as `scalejax.fit` makes it, holds the truth."""
     from scalejax import laws
-    from scalejax.laws import bootstrap
+    from scalejax.laws import bootstrap, uncertainty
     from scalejax.laws.fit import natural, optimum, refits
     from scalejax.laws.losses import loss
     from scalejax.study.points import evaluate
@@ -59,15 +61,15 @@ def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
     at = optimum(law, inputs, clean, np.ones(rows), loss("huber:1e-3"))
     targets = clean * np.exp([noise(rng, rows) for _ in range(sets)])
     points = np.asarray(refits(law, at, np.ones((sets, rows)), targets).theta)
-    truth = TRUTH | {"N* exponent": float(laws.params_exponent(law.form(**TRUTH)))}
-    inside = {name: 0 for name in truth}
+    best = laws.compute_optimal(law.form(**TRUTH), FLOPS)
+    inside = {name: 0 for name in (*TRUTH, "N*")}
     for target, theta in zip(targets, points.T, strict=True):
         weights = bootstrap.multinomial(rng, rows, draws)
         again = np.asarray(refits(law, at._replace(theta=theta), weights, np.broadcast_to(target, weights.shape)).theta)
-        form = natural(law, at.problem, again)
-        for name, drawn in (form._asdict() | {"N* exponent": laws.params_exponent(form)}).items():
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            inside[name] += bool(low <= truth[name] <= high)
+        for name, (low, high) in uncertainty.intervals(law, at.problem, again).items():
+            inside[name] += (low or -np.inf) <= TRUTH[name] <= (high or np.inf)
+        low, high = laws.compute_optimal_bands(natural(law, at.problem, again), FLOPS)
+        inside["N*"] += bool(low.params <= best.params <= high.params)
     return {name: count / sets for name, count in inside.items()}
 
 

@@ -2,10 +2,10 @@
 
 from scalejax import Model
 
-TINY = [Model.sized(width=width, depth=2, head_size=16, vocabulary=512) for width in (32, 48, 64, 80)]
+TINY = [Model.sized(width=width, depth=2, head_size=16, vocabulary=512, qk_norm=True) for width in (32, 48, 64, 80)]
 """Minutes on a laptop; below width 32 losses are not yet additive in size and tokens, and no law holds."""
 
-TINY_NEXT = Model.sized(width=112, depth=2, head_size=16, vocabulary=512)
+TINY_NEXT = Model.sized(width=112, depth=2, head_size=16, vocabulary=512, qk_norm=True)
 """About twice the largest of TINY in non-embedding parameters."""
 
 HAGELE = [

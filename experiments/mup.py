@@ -55,7 +55,7 @@ mini = ask(
     "mup@1",
     base,
     models.WIDTHS,
-    rates=[2.0**-k for k in range(12, 4, -1)],
+    rates=[2.0**-k for k in range(11, 3, -1)],
     seeds=[0, 1],
     measure=Measure(tokens=32_768, items=0),
 )

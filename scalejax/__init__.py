@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from scalejax.study.plan import Study as Study
     from scalejax.study.plan import plan as plan
     from scalejax.study.results import results as results
-    from scalejax.training.loop import evaluate as evaluate
     from scalejax.training.loop import train as train
+    from scalejax.training.offline import evaluate as evaluate
 
 _HOMES = {
     "laws": "scalejax.laws",
@@ -40,7 +40,8 @@ _HOMES = {
     "per_param": "scalejax.model.budgets",
     **dict.fromkeys(("completep", "mup", "standard"), "scalejax.model.parametrization"),
     **dict.fromkeys(("cosine", "wsd"), "scalejax.optim.schedules"),
-    **dict.fromkeys(("train", "evaluate"), "scalejax.training.loop"),
+    "train": "scalejax.training.loop",
+    "evaluate": "scalejax.training.offline",
     **dict.fromkeys(("Study", "plan"), "scalejax.study.plan"),
     "results": "scalejax.study.results",
     **dict.fromkeys(("fit", "influence", "predict"), "scalejax.study.fits"),

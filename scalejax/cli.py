@@ -30,7 +30,7 @@ class Fit:
     columns: str = ""
     """OUR=THEIRS,..: names of this table's columns, e.g. params=N,tokens=D,loss=L."""
     where: str | None = None
-    """Rows used: COLUMN OP LITERAL joined by and, or, not; columns by the table's own names."""
+    """Rows used: COLUMN OP LITERAL joined by and, or, not; columns by the table's own names (`two words` in backticks)."""
     holdout: str | None = None
     """Rows, among those, kept out of the fit and scored."""
     loss: str = "huber:1e-3"
@@ -185,6 +185,41 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measure the last checkpoint of a run: held-out loss, or a suite of downstream tasks."""
+
+    run_folder: Positional[Path]
+    """OUT/<study>/runs/<id>, or `out` of train()."""
+    suite: str | None = None
+    """continuation, foundry-17 or foundry-46 (:FOLDER of the task files), foundry-17-available, or local:PATH.
+    When not given: what the run itself measured."""
+    out: Path | None = None
+    """Folder for the scores, <suite>/<task>.parquet and <suite>.json; RUN/evaluations when not given."""
+    window: int | None = None
+    """Tokens of a prompt with its answer; the run's sequence length when not given."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import evaluations
+
+        if self.suite is None:
+            if self.out or self.window:
+                raise ValueError("--out and --window are for a suite: add --suite")
+            row = evaluations.measured(self.run_folder)
+            if self.json:
+                return _show(row)
+            print(evaluations.row_text(row))
+            return 0
+        summary = evaluations.suite(self.run_folder, self.suite, out=self.out, window=self.window)
+        if self.json:
+            return _show(summary)
+        print(evaluations.text(summary))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Write the report page of a study that was run."""
 
@@ -195,6 +230,25 @@ class Report:
         from scalejax.study import report
 
         print(report.write_report(self.folder))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the last checkpoint of a run as a model of another library, checked to give the same logits."""
+
+    run_folder: Positional[Path]
+    """OUT/<study>/runs/<id>, or `out` of train()."""
+    out: Path
+    """A new folder."""
+    format: Literal["hf"] = "hf"
+    """hf: config.json, safetensors and tokenizer, as `transformers` loads them."""
+
+    def run(self) -> int:
+        _cache_programs()
+        from scalejax.study import exchange
+
+        print(exchange.text(exchange.export_hf(self.run_folder, self.out), self.out))
         return 0
 
 
@@ -262,7 +316,9 @@ VERBS = {
     "status": Status,
     "fit": Fit,
     "predict": Predict,
+    "eval": Eval,
     "report": Report,
+    "export": Export,
     "data": Data,
     "new": New,
 }
@@ -301,9 +357,13 @@ _ABOUT = (
 def _pairs(text: str, flag: str) -> dict[str, str]:
     """NAME=VALUE,NAME=VALUE -> dict."""
     items = [item.strip() for item in text.split(",") if item.strip()]
-    if wrong := [item for item in items if item.count("=") != 1]:
+    if wrong := [item for item in items if "=" not in item]:
         raise ValueError(f"{flag} takes NAME=VALUE,NAME=VALUE; got {wrong[0]!r}")
-    return {name.strip(): value.strip() for name, _, value in (item.partition("=") for item in items)}
+    pairs = [(name.strip(), value.strip()) for name, _, value in (item.partition("=") for item in items)]
+    if len(pairs) > len(named := dict(pairs)):
+        twice = next(name for name in named if [other for other, _ in pairs].count(name) > 1)
+        raise ValueError(f"{flag} names {twice} twice: {text}")
+    return named
 
 
 def _number(name: str, text: str) -> float:
@@ -320,7 +380,7 @@ def _cache_programs() -> None:
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalejax" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 
 
 if __name__ == "__main__":

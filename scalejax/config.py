@@ -2,11 +2,37 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
-COOLDOWN_SHAPES = ("linear", "1-sqrt")
-SCHEDULE_SHAPES = ("constant", "cosine", "wsd")
+from scalejax.clock import Clock
+
+COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
+SCHEDULE_READS: dict[str, set[str]] = {  # shape -> fields that it reads besides the warm-up
+    "constant": set(),
+    "linear": {"final"},
+    "cosine": {"final"},
+    "inverse_sqrt": set(),
+    "multistep": {"milestones", "factor"},
+    "cyclic": {"period", "final"},
+    "wsd": {"cooldown", "cooldown_shape", "final"},
+}
+OPTIMIZER_READS: dict[str, set[str]] = {  # name -> fields that it reads besides rate, weight decay, clip and z-loss
+    "adamw": {"beta1", "beta2", "epsilon"},
+    "lion": {"beta1", "beta2"},
+    "muon": {"beta1", "beta2", "epsilon", "momentum"},
+    "schedule-free-adamw": {"beta1", "beta2", "epsilon"},
+}
+PARAMETRIZATION_READS: dict[str, set[str]] = {  # name -> fields that it reads
+    "standard": set(),
+    "mup": {"base_width", "base_mlp_width", "base_head_size"},
+    "completep": {"base_width", "base_mlp_width", "base_head_size", "base_depth"},
+}
 COMPUTE_DTYPES = ("float32", "bfloat16")
+SUITES = ("continuation", "foundry-17", "foundry-46", "local")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -25,6 +51,20 @@ def _between(owner: str, name: str, value: float, low: float, high: float, ends:
     _require(
         math.isfinite(value) and above and below, f"{owner}.{name} must be in {ends[0]}{low:g}, {high:g}{ends[1]}; got {value!r}"
     )
+
+
+def _one_of(owner: str, name: str, value: Any, choices: Iterable[str]) -> None:
+    _require(value in choices, f"{owner}.{name} is one of {', '.join(choices)}; got {value!r}")
+
+
+def _unread(config: Any, choice: str, readers: dict[str, set[str]]) -> None:
+    """Fields that `choice` does not read keep their defaults, so that equal runs are equal values."""
+    owner, unread = type(config).__name__, set.union(*readers.values()) - readers[choice]
+    for default in dataclasses.fields(config):
+        _require(
+            default.name not in unread or getattr(config, default.name) == default.default,
+            f"{owner}.{default.name} means nothing to {choice}: leave it out; got {getattr(config, default.name)!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +135,7 @@ class Data:
     """Which tokens a run reads; the content hash of the prepared shards is recorded beside every result."""
 
     source: str = "english"
-    """`english` (the default corpus), `mini` (the same and code), `synthetic:V` (V symbols, exact entropy rate),
+    """`english` (the default corpus), `mini` (with code and documentation), `synthetic:V` (V symbols, exact entropy rate),
     `seqio:MODULE:TASK`, `tfds:NAME/CONFIG:VERSION`, or a path: a file or a folder of .txt, .md, .jsonl (plain, .gz, .zst),
     .parquet or .array_record files, token ids in a .bin file or in a folder of train.bin and val.bin, or a folder written by
     `scalejax data prepare`."""
@@ -145,14 +185,6 @@ class Data:
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-_BASE = frozenset({"base_width", "base_mlp_width", "base_head_size"})
-PARAMETRIZATION_READS: dict[str, frozenset[str]] = {  # name -> the fields that it reads
-    "standard": frozenset(),
-    "mup": _BASE,
-    "completep": _BASE | {"base_depth"},
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Parametrization:
     """How init, learning rate and multipliers follow the model's size; made by `standard()`, `mup(..)` and `completep(..)`."""
@@ -169,28 +201,29 @@ class Parametrization:
     """Head size of the base model; 0: that of each model, whose heads grow in number alone."""
 
     def __post_init__(self):
-        known = ", ".join(PARAMETRIZATION_READS)
-        _require(self.name in PARAMETRIZATION_READS, f"Parametrization.name is one of {known}; got {self.name!r}")
-        for name, least in {"base_width": 1, "base_depth": 1, "base_mlp_width": 0, "base_head_size": 0}.items():
-            value = getattr(self, name)
-            if name in PARAMETRIZATION_READS[self.name]:
-                _whole("Parametrization", name, value, least)
-            else:
-                _require(value == 0, f"Parametrization.{name} means nothing to {self.name}: leave it out; got {value!r}")
+        _one_of("Parametrization", "name", self.name, PARAMETRIZATION_READS)
+        _unread(self, self.name, PARAMETRIZATION_READS)
+        least = {"base_width": 1, "base_depth": 1}
+        for name in sorted(PARAMETRIZATION_READS[self.name]):
+            _whole("Parametrization", name, getattr(self, name), least.get(name, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW; every number is traced, so one compiled step serves a whole sweep."""
+    """An optimizer by name; its numbers are traced, so one compiled step serves a whole sweep."""
 
+    name: str = "adamw"
+    """`adamw`, `lion`, `muon` (hidden matrices; the others by AdamW), or `schedule-free-adamw`."""
     learning_rate: float
     """The peak."""
     beta1: float = 0.9
-    """Decay of the first moment."""
+    """Decay of the first moment; under `schedule-free-adamw` the share of the average in the weights that gradients see."""
     beta2: float = 0.98
-    """Decay of the second moment."""
+    """Decay of the second moment; under `lion` of the momentum (0.99 is usual)."""
     epsilon: float = 1e-8
     """Added to the root of the second moment."""
+    momentum: float = 0.95
+    """Decay of Muon's momentum."""
     weight_decay: float = 0.0
     """Decay of matrices (embedding and norms excepted), in the units that `decay` names."""
     decay: str = "independent"
@@ -201,8 +234,11 @@ class Optimizer:
     """Weight of log(Z)^2 in the training loss (1e-4 is usual)."""
 
     def __post_init__(self):
+        _one_of("Optimizer", "name", self.name, OPTIMIZER_READS)
+        _unread(self, self.name, OPTIMIZER_READS)
         _between("Optimizer", "learning_rate", self.learning_rate, 0, math.inf, "()")
-        _between("Optimizer", "beta1", self.beta1, 0, 1, "[)")
+        _between("Optimizer", "beta1", self.beta1, 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
+        _between("Optimizer", "momentum", self.momentum, 0, 1, "[)")
         _between("Optimizer", "beta2", self.beta2, 0, 1, "[)")
         _between("Optimizer", "epsilon", self.epsilon, 0, 1, "()")
         for name in ("weight_decay", "clip", "z_loss"):
@@ -212,28 +248,46 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate as a share of the peak; made by `cosine`, `wsd` and `constant`."""
+    """The learning rate as a share of the peak; made by the functions of `optim.schedules`."""
 
     shape: str
-    """`constant`, `cosine`, or `wsd` (constant, then a cooldown)."""
+    """`constant`, `linear`, `cosine`, `inverse_sqrt`, `multistep`, `cyclic`, or `wsd` (constant, then a cooldown)."""
     warmup: int
-    """Tokens of linear warm-up from 0."""
+    """Tokens of warm-up from 0."""
+    warmup_shape: str = "linear"
+    """`linear` or `cosine`."""
     cooldown: float = 0.0
     """Fraction of the run's tokens spent cooling down (wsd)."""
     cooldown_shape: str = "1-sqrt"
-    """`linear` or `1-sqrt` (wsd)."""
+    """`linear`, `1-sqrt`, `cosine`, `mirror-cosine`, `square` or `exponential` (wsd)."""
     final: float = 0.0
-    """Share of the peak at the end (cosine and wsd)."""
+    """Share of the peak at the end (linear, cosine, wsd), or at the bottom of every cycle (cyclic)."""
+    milestones: tuple[float, ...] = ()
+    """Fractions of the run's tokens at which the rate falls (multistep)."""
+    factor: float = 10**-0.5
+    """What the rate is multiplied by at each of them (multistep)."""
+    period: int = 0
+    """Tokens from one peak to the next (cyclic)."""
 
     def __post_init__(self):
-        _require(self.shape in SCHEDULE_SHAPES, f"Schedule.shape is one of {', '.join(SCHEDULE_SHAPES)}; got {self.shape!r}")
-        _whole("Schedule", "warmup", self.warmup, 0)
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        _one_of("Schedule", "shape", self.shape, SCHEDULE_READS)
+        _unread(self, self.shape, SCHEDULE_READS)
+        _whole("Schedule", "warmup", self.warmup, 1 if self.shape == "inverse_sqrt" else 0)
+        _one_of("Schedule", "warmup_shape", self.warmup_shape, ("linear", "cosine"))
         _between("Schedule", "cooldown", self.cooldown, 0, 1, "[)")
-        _require(
-            self.cooldown_shape in COOLDOWN_SHAPES,
-            f"Schedule.cooldown_shape is one of {', '.join(COOLDOWN_SHAPES)}; got {self.cooldown_shape!r}",
-        )
+        _one_of("Schedule", "cooldown_shape", self.cooldown_shape, COOLDOWN_SHAPES)
         _between("Schedule", "final", self.final, 0, 1)
+        _between("Schedule", "factor", self.factor, 0, 1, "(]")
+        _whole("Schedule", "period", self.period, 1 if self.shape == "cyclic" else 0)
+        _require(
+            self.final > 0 or self.shape != "wsd" or self.cooldown_shape != "exponential",
+            "Schedule.final must be above 0 for an exponential cooldown, which never reaches 0; got 0",
+        )
+        _require(
+            self.shape != "multistep" or all(low < high for low, high in pairwise([0.0, *self.milestones, 1.0])),
+            f"Schedule.milestones are rising fractions of the run between 0 and 1; got {self.milestones}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +302,10 @@ class Run:
     """Training tokens; rounded up to whole batches."""
     batch_tokens: int
     """Tokens per optimizer step; a multiple of the sequence length."""
+    batch_doublings: tuple[int, ...] = ()
+    """Batch-size warm-up: token counts at which the batch doubles, up to `batch_tokens`."""
     optimizer: Optimizer
-    """AdamW and its peak learning rate."""
+    """The update rule and its peak learning rate."""
     schedule: Schedule
     """The rate of every step, as a share of the peak."""
     parametrization: Parametrization = field(default_factory=Parametrization)
@@ -263,12 +319,12 @@ class Run:
         for name, kind in _NESTED.items():
             value = getattr(self, name)
             _require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
-        length = self.data.sequence_length
+        object.__setattr__(self, "batch_doublings", tuple(self.batch_doublings))
         _whole("Run", "batch_tokens", self.batch_tokens, 1)
-        _require(
-            self.batch_tokens % length == 0,
-            f"Run.batch_tokens must be a multiple of Data.sequence_length {length}; got {self.batch_tokens}",
-        )
+        try:
+            _ = self.clock
+        except ValueError as error:
+            raise ValueError(f"Run.{error}") from None
         _require(math.isfinite(self.tokens), f"Run.tokens must be finite; got {self.tokens!r}")
         _require(
             self.tokens >= self.batch_tokens,
@@ -283,16 +339,32 @@ class Run:
             f"Run.compute_dtype is one of {', '.join(COMPUTE_DTYPES)}; got {self.compute_dtype!r}",
         )
         _whole("Run", "seed", self.seed, 0)
+        _require(
+            self.optimizer.name != "muon" or self.parametrization.name == "standard",
+            f"Optimizer muon under {self.parametrization.name}: its multipliers are for updates like Adam's, and Muon scales the "
+            "update of every matrix by its shape itself; use standard(), or adamw, lion or schedule-free-adamw",
+        )
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Steps in tokens and tokens in steps."""
+        length = self.data.sequence_length
+        return Clock(batch_tokens=self.batch_tokens, doublings=self.batch_doublings, sequence=length)
 
     @property
     def steps(self) -> int:
         """Optimizer steps: the tokens in whole batches, the last one filled up."""
-        return math.ceil(self.tokens / self.batch_tokens)
+        return self.clock.steps(self.tokens)
 
     @property
     def sequences(self) -> int:
-        """Sequences in a batch."""
+        """Sequences in a batch of `batch_tokens`."""
         return self.batch_tokens // self.data.sequence_length
+
+    @property
+    def fewest_sequences(self) -> int:
+        """Sequences in the first batch, the smallest; every other is a multiple of it."""
+        return self.sequences // 2 ** len(self.batch_doublings)
 
     def replace(self, **changes) -> "Run":
         """A copy with other fields; an unknown field is a TypeError."""
@@ -300,6 +372,25 @@ class Run:
 
 
 _NESTED = {"model": Model, "data": Data, "optimizer": Optimizer, "schedule": Schedule, "parametrization": Parametrization}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """An average of the weights, evaluated beside the weights themselves; made by `ema` and `window`."""
+
+    kind: str
+    """`ema` or `window`."""
+    tokens: int
+    """Half-life of an exponential average, or length of a window."""
+
+    def __post_init__(self):
+        _one_of("Average", "kind", self.kind, ("ema", "window"))
+        _whole("Average", "tokens", self.tokens, 1)
+
+    @property
+    def name(self) -> str:
+        """The value of the column `weights`, such as `ema-20000`."""
+        return f"{self.kind}-{int(self.tokens)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,12 +402,25 @@ class Measure:
     tokens: int = 65_536
     """Held-out tokens that each evaluation reads."""
     items: int = 256
-    """Items of the downstream task, scored at the end of a run; 0 leaves the task out."""
+    """Items of the continuation task; 0 leaves it out."""
+    suites: tuple[str, ...] = ("continuation",)
+    """Downstream tasks scored at the end of a run: `continuation` (from held-out text), `foundry-17` or `foundry-46` (`:FOLDER`
+    with the task files), `local:PATH`. The average of the first one is `top1_error`."""
+    averages: tuple[Average, ...] = ()
+    """Averages taken while training, whose held-out loss is measured whenever that of the weights is."""
 
     def __post_init__(self):
+        _require(not isinstance(self.suites, str), f"Measure.suites is a tuple of names; got the text {self.suites!r}")
+        object.__setattr__(self, "suites", tuple(self.suites))
+        object.__setattr__(self, "averages", tuple(self.averages))
+        names = [average.name for average in self.averages]
+        _require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
         _whole("Measure", "every", self.every, 0)
         _whole("Measure", "tokens", self.tokens, 1)
         _whole("Measure", "items", self.items, 0)
+        for name in self.suites:
+            kind = name.partition(":")[0].removesuffix("-available")
+            _require(kind in SUITES, f"Measure.suites names {', '.join(SUITES)}; got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

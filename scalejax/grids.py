@@ -39,8 +39,10 @@ def grid(base: Run, **axes: Any) -> list[Run]:
     return runs
 
 
-def cooldowns(trunks: Run | Sequence[Run], *, at: Sequence[float], fraction: float, shape: str = "1-sqrt") -> list[Run]:
-    """One WSD run for every trunk and every total of tokens in `at`.
+def cooldowns(
+    trunks: Run | Sequence[Run], *, at: Sequence[float], fraction: float, shape: str = "1-sqrt", final: float = 0.0
+) -> list[Run]:
+    """One WSD run for every trunk and every total of tokens in `at`, cooled down to `final` x peak.
 
     `at` counts the tokens at the END of the cooldown, which begins at (1 - fraction) x at. The results are ordinary runs:
     their identity knows nothing of the trunk, and the planner trains what they share once (Hägele et al. 2024, section 4).
@@ -60,7 +62,7 @@ def cooldowns(trunks: Run | Sequence[Run], *, at: Sequence[float], fraction: flo
                 raise ValueError(
                     f"the cooldown to {tokens:g} tokens begins at {start:g}, after its trunk ends at {trunk.tokens:g}"
                 )
-            schedule = dataclasses.replace(trunk.schedule, shape="wsd", cooldown=fraction, cooldown_shape=shape)
+            schedule = dataclasses.replace(trunk.schedule, shape="wsd", cooldown=fraction, cooldown_shape=shape, final=final)
             runs.append(trunk.replace(tokens=tokens, schedule=schedule))
     return runs
 
@@ -90,24 +92,34 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
     required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     if missing := sorted(required - set(values)):
         raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
-    return kind(**{name: from_dict(hints[name], value) if isinstance(value, dict) else value for name, value in values.items()})
+    return kind(**{name: _parsed(value, hints[name]) for name, value in values.items()})
 
 
 def flatten(run: Run) -> dict[str, Any]:
     """The run's fields as one flat row; a part's fields stand under their own names (`width`, `learning_rate`, `warmup`).
 
-    Two names would meet others: the parametrization's name becomes `parametrization`, the data's source `source`.
+    A part's `name` stands under the part's own (`parametrization`, `optimizer`); several values are text, `0.8,0.9`.
     """
     row: dict[str, Any] = {}
-    for name, value in as_dict(run).items():
-        if name == "parametrization":
-            row |= {"parametrization": value.pop("name"), **value}
-        else:
-            row |= value if isinstance(value, dict) else {name: value}
+    for part, value in as_dict(run).items():
+        fields = value if isinstance(value, dict) else {part: value}
+        row |= {part if name == "name" else name: _cell(inner) for name, inner in fields.items()}
     return row
 
 
+def _cell(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_parsed(inner, typing.get_args(kind)[0]) for inner in value)
+    return from_dict(kind, value) if isinstance(value, dict) else value
+
+
 def _plain(value: Any, kind: Any, name: str) -> Any:
+    if typing.get_origin(kind) is tuple:
+        return [_plain(inner, typing.get_args(kind)[0], name) for inner in value]
     if dataclasses.is_dataclass(kind):
         return as_dict(value)
     if kind is float:
@@ -141,7 +153,9 @@ def _with(run: Run, changes: dict[str, Any]) -> Run:
 def _part_of(run: Run, name: str) -> str:
     parts = {part: _names(getattr(run, part)) for part in _names(Run) if dataclasses.is_dataclass(getattr(run, part))}
     owners = [part for part, names in parts.items() if name in names]
-    if len(owners) != 1:
+    if len(owners) > 1:
+        raise ValueError(f"{name!r} is a field of {' and of '.join(owners)}: give the whole part as an axis, {owners[-1]}=[..]")
+    if not owners:
         raise ValueError(_unknown_field(name, set(_names(Run)).union(*parts.values()), "Run"))
     return owners[0]
 

@@ -61,6 +61,7 @@ def test_a_model_of_some_width_and_depth_is_predicted_from_a_saved_fit(tmp_path)
         ("fit", "none.csv", "--law", "chinchilla"),
         ("predict", "none.json", "--flops", "1e20"),
         ("fit", "TABLE", "--law", "chinchila"),
+        ("fit", "TABLE", "--law", "chinchilla", "--fix", "A=400,A=500"),
         ("fitt",),
     ],
 )

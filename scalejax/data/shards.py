@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,21 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
     return open_shards(folder)
 
 
+def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None:
+    """How often `tokens` training tokens read the domain that they read most often; None when `data` was not prepared yet.
+
+    From the manifest alone: nothing is prepared or checked.
+    """
+    path = Path(data.source).expanduser()
+    folder = path if (path / "manifest.json").is_file() else Path(cache or default_cache()) / _key(data)
+    if binaries.is_binary(data.source) or not (folder / "manifest.json").is_file():
+        return None
+    manifest = read_json(folder / "manifest.json")
+    there = {name: domain["train"] for name, domain in manifest["domains"].items()}
+    shares = data.weights or manifest["shares"] or {name: size / sum(there.values()) for name, size in there.items()}
+    return max(tokens * share / max(there.get(name, 0), 1) for name, share in shares.items())
+
+
 def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str, field: str = "text", domain: str = "") -> Shards:
     """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a generator, a list.
 
@@ -187,20 +202,16 @@ def _fill(data: Data, scratch: Path, wheels: Path) -> dict[str, Any]:
 
 def _write(folder: Path, source: str, fill: Callable[[Path], dict[str, Any]]) -> None:
     """Has `fill` write the files into a scratch folder and takes its manifest; the folder appears when all is on the disk."""
-    for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):  # by a process that was killed: the lock says that none is alive
-        shutil.rmtree(abandoned)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
-    try:
+    with _scratch(folder) as scratch:
         manifest: dict[str, Any] = {"source": source} | fill(scratch)
         manifest["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         for name in manifest["files"]:
             _sync(scratch / name)
         write_json(scratch / "manifest.json", manifest | {"hash": _content_hash(manifest)})
         scratch.chmod(0o755)  # mkdtemp's folders are private; shards may be shared
+        if folder.exists():
+            raise ValueError(f"{folder} appeared while it was being written: another process wrote it; name a new folder")
         scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     tokens = manifest["tokens"]
     say(f"prepared {source}: {tokens['train']:,} tokens to train on, {tokens['validation']:,} held out, in {folder}")
 
@@ -228,6 +239,38 @@ def _content_hash(manifest: dict) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, locked by this process, and removed if it is still there at the end.
+
+    What killed processes left there is removed first: a folder whose lock can be had has no living owner.
+    """
+    around = _lock(folder.parent)  # so that nobody sees the new folder before it is locked
+    for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):
+        with suppress(BlockingIOError, FileNotFoundError):  # one that is at work, or has just finished
+            os.close(_lock(abandoned, fcntl.LOCK_NB))
+            shutil.rmtree(abandoned)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    own = _lock(scratch)
+    os.close(around)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(own)
+
+
+def _lock(folder: Path, how: int = 0) -> int:
+    """A descriptor that holds the folder's lock until it is closed, by its process's end at the latest."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    return handle
 
 
 @contextmanager

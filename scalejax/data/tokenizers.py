@@ -21,6 +21,8 @@ class Tokenizer(Protocol):
     """Number of ids."""
     end: int
     """Id of the end-of-document token; text never encodes to it."""
+    end_token: str
+    """Its name."""
     hash: str
     """Content hash: equal hashes encode equally."""
     model: bytes
@@ -40,6 +42,7 @@ class Bytes:
 
     vocabulary = 257
     end = 256
+    end_token = "<|endoftext|>"
     hash = hashlib.sha256(b"bytes, end 256").hexdigest()
     model = b""
 
@@ -72,6 +75,7 @@ class Pieces:
         self.model = model
         self.vocabulary: int = self._processor.vocab_size()
         self.end: int = self._processor.eos_id()
+        self.end_token: str = self._processor.id_to_piece(self.end)
         self.hash = hashlib.sha256(model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -98,8 +102,7 @@ class HuggingFace:
             self._tokenizer = tokenizers.Tokenizer.from_str(model.decode())
         except Exception as error:  # the package raises plain Exception
             raise ValueError(f"this is not a Hugging Face tokenizer.json: {error}") from error
-        ends = [self._tokenizer.token_to_id(token) for token in self.END_TOKENS]
-        ends = [i for i in ends if i is not None]
+        ends = [token for token in self.END_TOKENS if self._tokenizer.token_to_id(token) is not None]
         if not ends:
             raise ValueError(f"this tokenizer.json has no end-of-text token: add one of {' '.join(self.END_TOKENS)} to it")
         self._tokenizer.no_truncation()
@@ -107,7 +110,8 @@ class HuggingFace:
         self._tokenizer.encode_special_tokens = True  # text that spells a special token is text: it never ends a document
         self.model = model
         self.vocabulary: int = max(self._tokenizer.get_vocab().values()) + 1
-        self.end: int = ends[0]
+        self.end_token: str = ends[0]
+        self.end: int = self._tokenizer.token_to_id(self.end_token)
         self.hash = hashlib.sha256(model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -13,8 +13,8 @@ TokenLosses = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class LossResult:
-    """Held-out loss of one model."""
+class Loss:
+    """Held-out loss of one model on one domain, or on all."""
 
     loss: float
     """Mean cross-entropy, nats per token."""
@@ -22,14 +22,25 @@ class LossResult:
     """Standard error of `loss` over documents; None when a single document was read."""
     bits_per_byte: float | None
     """Bits per UTF-8 byte of the text; None for a synthetic source, which has no bytes."""
+    bits_per_byte_se: float | None
+    """Standard error of `bits_per_byte` over documents."""
     tokens: int
     """Tokens predicted."""
+
+
+@dataclass(frozen=True)
+class LossResult(Loss):
+    """The loss on all held-out tokens that were read, and on each domain."""
+
+    domains: dict[str, Loss]
+    """Of the domains that were met, where there are several; else empty."""
 
 
 def evaluate_loss(token_losses: TokenLosses, shards: Shards, *, sequence_length: int, tokens: int, sequences: int) -> LossResult:
     """Loss on the first `tokens` held-out tokens (all, when there are fewer), read in windows without overlap.
 
-    Every call of `token_losses` has `sequences` rows; rows and tokens beyond the end are padding and do not count.
+    Every call of `token_losses` has `sequences` rows; rows and tokens beyond the end are padding and do not count. Held-out
+    documents lie in the order of their hashes, so that the first tokens are a sample of all domains.
     """
     targets = min(tokens, len(shards.validation) - 1)
     losses = _losses(token_losses, shards.validation[: targets + 1], sequence_length, sequences)
@@ -37,8 +48,18 @@ def evaluate_loss(token_losses: TokenLosses, shards: Shards, *, sequence_length:
     documents = int(document[-1]) + 1
     nats = np.bincount(document, losses, minlength=documents)
     counts = np.bincount(document, minlength=documents)
-    loss = float(nats.sum() / targets)
-    return LossResult(loss, clustered_error(nats, counts), _bits_per_byte(nats.sum(), counts, shards), targets)
+    read = _bytes_read(counts, shards)
+    domain = shards.validation_domains[:documents]
+    parts = {name: domain == number for number, name in enumerate(shards.domains)} if len(shards.domains) > 1 else {}
+    domains = {name: _loss(nats[part], counts[part], read[part]) for name, part in parts.items() if counts[part].any()}
+    return LossResult(**vars(_loss(nats, counts, read)), domains=domains)
+
+
+def _loss(nats: np.ndarray, counts: np.ndarray, read: np.ndarray) -> Loss:
+    """Out of the nats, tokens and bytes of each document."""
+    bits = nats / math.log(2)
+    per_byte = (float(bits.sum() / read.sum()), clustered_error(bits, read)) if read.any() else (None, None)
+    return Loss(float(nats.sum() / counts.sum()), clustered_error(nats, counts), *per_byte, int(counts.sum()))
 
 
 def clustered_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
@@ -69,9 +90,7 @@ def _losses(token_losses: TokenLosses, tokens: np.ndarray, length: int, sequence
     return np.concatenate(batches).astype(np.float64).ravel()[:targets]
 
 
-def _bits_per_byte(nats: float, counts: np.ndarray, shards: Shards) -> float | None:
-    """Nats over the bytes of the documents read; of a document read in part, the bytes count in proportion to its tokens."""
+def _bytes_read(counts: np.ndarray, shards: Shards) -> np.ndarray:
+    """float64 [documents]: bytes of every document read; of one read in part, in proportion to its tokens."""
     starts = np.append(shards.validation_starts, len(shards.validation))
-    shares = counts / np.diff(starts)[: len(counts)]
-    read = float((shares * shards.validation_bytes[: len(counts)]).sum())
-    return float(nats / math.log(2) / read) if read else None
+    return counts / np.diff(starts)[: len(counts)] * shards.validation_bytes[: len(counts)]

@@ -1,46 +1,53 @@
 """Everything that is measured of a model: held-out loss, bits per byte, and top-1 error downstream."""
 
-import functools
-from collections.abc import Callable
-
-import numpy as np
+from pathlib import Path
 
 from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
-from scalejax.evaluation.loss import evaluate_loss
-from scalejax.evaluation.scoring import score
-from scalejax.evaluation.tasks import Items, continuation_items
-
-CHOICE_TOKENS = 16
-"""Length of a candidate: long enough that the true continuation can be told apart, short enough for small models to err."""
+from scalejax.evaluation import tasks
+from scalejax.evaluation.loss import TokenLosses, evaluate_loss
 
 
-def held_out_loss(
-    token_losses: Callable[[np.ndarray], np.ndarray], shards: Shards, run: Run, measure: Measure
-) -> dict[str, float]:
-    """`loss` and `loss_se` (nats per token) and `bits_per_byte` (absent where the source has no bytes)."""
+def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure) -> dict[str, float]:
+    """`loss` and `loss_se` (nats per token), `bits_per_byte` and its `bits_per_byte_se` (absent where the source has no bytes).
+
+    Of a corpus of several domains also `loss_<domain>`, `loss_<domain>_se` and so on, for the domains that were met.
+    """
     length, sequences = run.data.sequence_length, run.sequences
     found = evaluate_loss(token_losses, shards, sequence_length=length, tokens=measure.tokens, sequences=sequences)
-    row = {"loss": found.loss, "loss_se": found.loss_se}
-    return row if found.bits_per_byte is None else row | {"bits_per_byte": found.bits_per_byte}
+    row = {}
+    for suffix, part in [*((f"_{name}", part) for name, part in found.domains.items()), ("", found)]:
+        row |= {f"loss{suffix}": part.loss, f"loss{suffix}_se": part.loss_se}
+        if part.bits_per_byte is not None:
+            row |= {f"bits_per_byte{suffix}": part.bits_per_byte, f"bits_per_byte{suffix}_se": part.bits_per_byte_se}
+    return row
 
 
 def check(shards: Shards, run: Run, measure: Measure) -> None:
-    """Raises ValueError when there is too little held-out text to measure; before training, not after it."""
-    if measure.items:
-        _items(shards, measure.items, run.data.sequence_length)
+    """Raises ValueError when a suite cannot be measured: too little held-out text, files that are missing or malformed, answers
+    longer than a sequence; before training, not after it.
+    """
+    for name in _asked(measure):
+        tasks.questions(name, shards, items=measure.items, window=run.data.sequence_length)
 
 
-def downstream(token_losses: Callable[[np.ndarray], np.ndarray], shards: Shards, run: Run, measure: Measure) -> dict[str, float]:
-    """`top1_error`, its standard error and its chance line on the continuation task; {} when no item is asked for."""
-    if not measure.items:
-        return {}
-    length = run.data.sequence_length
-    scores = score(token_losses, _items(shards, measure.items, length), sequence_length=length, sequences=run.sequences)
-    error = {"top1_error": scores.top1_error, "top1_error_se": scores.top1_error_se, "top1_chance": scores.chance}
-    return error | {"error_continuation": scores.top1_error}
+def downstream(subject: tasks.Subject, measure: Measure, folder: Path | None) -> dict[str, float]:
+    """The columns of the results table: `top1_error`, its standard error and its chance line, of the first suite, and
+    `error_<task>` for every task; for a further suite of several tasks, `error_<suite>`. {} without a suite.
+
+    Scores are kept below `folder`, unless it is None.
+    """
+    row: dict[str, float] = {}
+    for name in _asked(measure):
+        found = tasks.score_suite(name, subject, items=measure.items, folder=folder)
+        whole = found["averages"]["mean_of_tasks"]
+        if not row:
+            row |= {"top1_error": whole["error"], "top1_error_se": whole["error_se"], "top1_chance": whole["chance"]}
+        elif len(found["tasks"]) > 1:
+            row[f"error_{found['suite']}"] = whole["error"]
+        row |= {f"error_{task}": one["error"] for task, one in found["tasks"].items()}
+    return row
 
 
-@functools.lru_cache(maxsize=4)
-def _items(shards: Shards, items: int, length: int) -> Items:
-    return continuation_items(shards, items=items, context=length - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0)
+def _asked(measure: Measure) -> list[str]:
+    return [name for name in measure.suites if name != "continuation" or measure.items]

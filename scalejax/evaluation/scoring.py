@@ -1,65 +1,127 @@
-"""Scores of multiple-choice items: log-likelihoods of the candidates, top-1 error with its standard error."""
+"""Log-likelihoods of continuations: rows in buckets of length, each distinct row scored once, float32."""
 
-import math
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalejax.evaluation.loss import TokenLosses
-from scalejax.evaluation.tasks import Items
+TOKENS_AT_ONCE = 8_192
+"""Tokens of a call, about: enough for matrix products at full speed, little to waste on the last rows of a task."""
+SHORTEST = 32
+"""Tokens of the shortest bucket."""
+BUCKETS = 5
+"""Lengths of row, each half of the next: with long and short answers apart, at most ten programs are compiled."""
+
+SpanScores = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[Any, Any]]
+"""(rows int32 [b, t + 1], starts int32 [b], counts int32 [b], width) -> (float32 [b], bool [b]): log-likelihood in nats of tokens
+start .. start + count - 1 of every row given those before them, summed, and whether each of them is the likeliest.
+Counts are at most `width`, and starts at least 1."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a model made of a task."""
+class Likelihoods(NamedTuple):
+    """What a model made of some requests, one entry for each."""
 
-    top1_error: float
-    """Share of items whose likeliest candidate is not the true one; k candidates tied at the top count 1/k each."""
-    top1_error_se: float
-    """Standard error of `top1_error` over items."""
-    chance: float
-    """Error of guessing."""
-    ties: int
-    """Items with more than one candidate at the top."""
-    log_likelihoods: np.ndarray
-    """float32 [items, choices]: mean log-likelihood of a token of each candidate, nats."""
-    credit: np.ndarray
-    """float64 [items]: 1 for a right answer, 0 for a wrong one, 1/k for a tie that holds the true one."""
+    log_likelihood: np.ndarray
+    """float32: of the continuation given its context, nats, summed over its tokens."""
+    tokens: np.ndarray
+    """int32: of the continuation."""
+    greedy: np.ndarray
+    """bool: whether every token of the continuation is the likeliest given all before it."""
+    cut: np.ndarray
+    """int32: tokens that the context lost on its left."""
 
 
-def score(token_losses: TokenLosses, items: Items, *, sequence_length: int, sequences: int) -> Scores:
-    """Top-1 error by mean log-likelihood per token of each candidate after its context.
+def score(
+    span_scores: SpanScores, requests: Iterable[tuple[np.ndarray, np.ndarray]], *, window: int, multiple: int = 1
+) -> Likelihoods:
+    """Scores (context ids, continuation ids) pairs; a pair longer than `window` tokens loses the beginning of its context.
 
-    Rows have the shape of training rows, int32 [sequences, sequence_length + 1]: context, candidate, then padding, which a causal
-    model cannot see. Raises ValueError when context and candidate do not fit a row, and for a likelihood that is not finite, with
-    item and candidate named.
+    Rows are padded to one of a few lengths, and every call has as many rows as its length allows, a multiple of `multiple` (the
+    devices along the batch). Padding stands after the tokens that count, where a causal model cannot see it. Equal requests are
+    scored once, so that equal choices tie exactly.
+
+    Raises ValueError for an empty context or continuation, and for a continuation that leaves no room for a token of context.
     """
-    n, choices, length = items.candidates.shape
-    context = items.contexts.shape[1]
-    if not 1 <= context <= sequence_length + 1 - length:
+    batches = _Batches(span_scores, window, multiple)
+    place: list[int] = []
+    known: dict[bytes, int] = {}
+    tokens, cuts = [], []
+    for number, (context, continuation) in enumerate(requests):
+        cut = max(0, len(context) + len(continuation) - window)
+        _check(number, len(context), len(continuation), window)
+        row = np.concatenate([context[cut:], continuation]).astype(np.int32)
+        start = len(context) - cut
+        key = hashlib.blake2b(row.tobytes() + start.to_bytes(4), digest_size=16).digest()
+        if key not in known:
+            known[key] = len(known)
+            batches.add(known[key], row, start)
+        place.append(known[key])
+        tokens.append(len(continuation))
+        cuts.append(cut)
+    sums, greedy = batches.finish(len(known))
+    return Likelihoods(sums[place], np.array(tokens, np.int32), greedy[place], np.array(cuts, np.int32))
+
+
+def lengths(window: int) -> list[int]:
+    """The lengths of row, in input tokens, ascending.
+
+    >>> lengths(2048), lengths(100)
+    ([128, 256, 512, 1024, 2048], [50, 100])
+    """
+    halves = [-(-window // 2**k) for k in range(BUCKETS)]
+    return sorted({length for length in halves if length >= min(SHORTEST, window)})
+
+
+class _Batches:
+    """Rows that wait for their batch, and the calls that have been made: none is awaited before the end."""
+
+    def __init__(self, span_scores: SpanScores, window: int, multiple: int):
+        self._span_scores = span_scores
+        self._lengths = lengths(window)
+        self._multiple = multiple
+        self._waiting: dict[tuple[int, int], list[tuple[int, np.ndarray, int]]] = {}
+        self._called: list[tuple[list[int], Any, Any]] = []
+
+    def add(self, number: int, row: np.ndarray, start: int) -> None:
+        """A row of tokens whose continuation begins at `start`; calls the model when a batch is full."""
+        length = next(length for length in self._lengths if len(row) - 1 <= length)
+        width = SHORTEST if len(row) - start <= SHORTEST <= length else length
+        waiting = self._waiting.setdefault((length, width), [])
+        waiting.append((number, row, start))
+        if len(waiting) == self._rows(length):
+            self._call(length, width)
+
+    def finish(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sums float32 [count], greedy bool [count]) of the rows numbered 0 .. count - 1."""
+        for length, width in [key for key, waiting in self._waiting.items() if waiting]:
+            self._call(length, width)
+        sums, greedy = np.zeros(count, np.float32), np.zeros(count, bool)
+        for numbers, some_sums, some_greedy in self._called:
+            sums[numbers] = np.asarray(some_sums)[: len(numbers)]
+            greedy[numbers] = np.asarray(some_greedy)[: len(numbers)]
+        return sums, greedy
+
+    def _rows(self, length: int) -> int:
+        return max(1, TOKENS_AT_ONCE // length // self._multiple) * self._multiple
+
+    def _call(self, length: int, width: int) -> None:
+        batch = self._waiting.pop((length, width))
+        rows = np.zeros((self._rows(length), length + 1), np.int32)
+        starts, counts = np.ones(len(rows), np.int32), np.zeros(len(rows), np.int32)
+        for i, (_, row, start) in enumerate(batch):
+            rows[i, : len(row)] = row
+            starts[i], counts[i] = start, len(row) - start
+        self._called.append(([number for number, _, _ in batch], *self._span_scores(rows, starts, counts, width)))
+
+
+def _check(number: int, context: int, continuation: int, window: int) -> None:
+    if not continuation:
+        raise ValueError(f"request {number} has an empty continuation: nothing to score")
+    if not context:
+        raise ValueError(f"request {number} has an empty context; give the end-of-document token, which precedes every document")
+    if continuation >= window:
         raise ValueError(
-            f"a context of {context} and a continuation of {length} tokens do not fit a row of {sequence_length} + 1 tokens"
+            f"request {number} has a continuation of {continuation} tokens: with one of context it does not fit "
+            f"a window of {window}; shorten it or take a longer window"
         )
-    rows = np.zeros((math.ceil(n * choices / sequences) * sequences, sequence_length + 1), np.int32)
-    rows[: n * choices, :context] = np.repeat(items.contexts, choices, axis=0)
-    rows[: n * choices, context : context + length] = items.candidates.reshape(n * choices, length)
-    losses = np.concatenate([token_losses(rows[i : i + sequences]) for i in range(0, len(rows), sequences)])
-    likelihoods = -losses[: n * choices, context - 1 : context - 1 + length].mean(axis=1).reshape(n, choices)
-    if not np.isfinite(likelihoods).all():
-        item, candidate = np.argwhere(~np.isfinite(likelihoods))[0]
-        raise ValueError(f"the log-likelihood of item {item}, candidate {candidate} is {likelihoods[item, candidate]}")
-    return _scores(likelihoods, items.gold)
-
-
-def _scores(likelihoods: np.ndarray, gold: np.ndarray) -> Scores:
-    n, choices = likelihoods.shape
-    at_top = likelihoods == likelihoods.max(axis=1, keepdims=True)
-    credit = at_top[np.arange(n), gold] / at_top.sum(axis=1)
-    return Scores(
-        top1_error=float(1 - credit.mean()),
-        top1_error_se=float(credit.std() / math.sqrt(n)),
-        chance=1 - 1 / choices,
-        ties=int((at_top.sum(axis=1) > 1).sum()),
-        log_likelihoods=likelihoods,
-        credit=credit,
-    )

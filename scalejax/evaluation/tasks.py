@@ -1,83 +1,106 @@
-"""Downstream tasks made of held-out text; `continuation`: which of four passages goes on from here?"""
+"""Downstream tasks from files or from held-out text to scores: checked, asked, scored once, kept."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import numpy as np
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from scalejax.data.shards import Shards
-
-CHOICES = 4
-
-
-@dataclass(frozen=True)
-class Items:
-    """Multiple-choice items in tokens; every candidate of a task has the same length, so that no length can give it away."""
-
-    contexts: np.ndarray
-    """int32 [items, context]"""
-    candidates: np.ndarray
-    """int32 [items, choices, continuation]"""
-    gold: np.ndarray
-    """int64 [items]: index of the true candidate."""
-    documents: np.ndarray
-    """int64 [items, choices]: held-out document of every candidate."""
-
-    def __len__(self) -> int:
-        return len(self.gold)
+from scalejax.evaluation import continuation, outcomes, prompts
+from scalejax.evaluation.outcomes import Scores
+from scalejax.evaluation.prompts import Answer
+from scalejax.evaluation.scoring import SpanScores, score
+from scalejax.evaluation.suites import Suite, Task, suite
+from scalejax.files import sha256, write_json
 
 
-def continuation_items(shards: Shards, *, items: int, context: int, continuation: int, seed: int) -> Items:
-    """The true continuation of a held-out passage among three passages of equal length from other held-out documents.
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model whose answers are scored."""
 
-    Passages do not overlap, no two items hold the same one, and the four candidates of an item differ and are of four documents.
-    Gold stands equally often at each of the four places, in an order drawn from `seed`. A held-out split with fewer than `items`
-    passages gives as many items as it has: `len(...)` tells.
+    span_scores: Callable[[], SpanScores]
+    """The model; asked for only when something is not scored yet."""
+    shards: Shards
+    """The run's data: its tokenizer, and held-out text for the continuation task."""
+    window: int
+    """Tokens of context and answer together, at most."""
+    multiple: int = 1
+    """Rows of a call are a multiple of this: devices along the batch."""
+    source: dict[str, Any]
+    """What stands for the weights in stored scores: run, step, checkpoint. Scores of other weights are not taken for these."""
 
-    Raises ValueError when fewer than four held-out documents are as long as context + continuation tokens.
+
+class Questions(NamedTuple):
+    """A task, checked and ready to be scored."""
+
+    about: dict[str, Any]
+    """task, format, chance (accuracy), category, duplicates, and all that the prompts depend on."""
+    answers: Callable[[], Iterator[Answer]]
+    """Every choice of every item."""
+
+
+def score_suite(name: str, subject: Subject, *, items: int, folder: Path | None = None) -> dict[str, Any]:
+    """Scores the tasks of a suite: {suite, run, step, .., missing, averages, tasks: {name: outcome}}.
+
+    In `folder`, when given, stand <suite>/<task>.parquet, each written when its task is done, and <suite>.json at the end. A task
+    that is there already (same weights, same file, same prompts) is read, not scored again. `items` is the size of the
+    continuation task. Raises ValueError, before anything is scored, for a suite or a file that cannot be used.
     """
-    starts, documents = _passages(shards, context + continuation)
-    if len(np.unique(documents)) < CHOICES:
-        raise ValueError(
-            f"the continuation task needs {CHOICES} held-out documents of at least {context + continuation} tokens; "
-            f"{len(np.unique(documents))} of {len(shards.validation_starts)} are that long: use more text, a shorter context, "
-            "or leave the task out (Measure.items = 0)"
-        )
-    passages = np.lib.stride_tricks.sliding_window_view(shards.validation, context + continuation)[starts].astype(np.int32)
-    first = np.sort(np.unique(passages, axis=0, return_index=True)[1])  # equal passages: the first one stays
-    passages, documents = passages[first], documents[first]
-    rng = np.random.default_rng([seed, context, continuation])
-    chosen = rng.permutation(len(passages))[:items]
-    gold = rng.permutation(np.arange(len(chosen)) % CHOICES)
-    order = np.stack([_candidates(rng, int(passage), passages[:, context:], documents) for passage in chosen])
-    places = np.arange(CHOICES) - gold[:, None]  # candidate 0 of `order` is the true one: turn it to the place of gold
-    order = np.take_along_axis(order, places % CHOICES, axis=1)
-    return Items(passages[chosen, :context], passages[order][:, :, context:], gold, documents[order])
+    asked, all_questions = questions(name, subject.shards, items=items, window=subject.window)
+    found, categories = {}, {}
+    for task in all_questions:
+        title = task.about["task"]
+        path = folder / asked.folder / f"{title}.parquet" if folder else None
+        found[title] = outcomes.outcome(_scores(task, subject, path))
+        categories[title] = task.about["category"]
+    summary = {"suite": asked.name, **subject.source, "window": subject.window, "missing": list(asked.missing)}
+    summary |= {"averages": outcomes.averages(found, categories), "tasks": found}
+    if folder:
+        write_json(folder / asked.folder / f"{asked.name}.json", summary)
+    return summary
 
 
-def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token offsets and documents of all passages of `length` tokens inside documents, laid end to end."""
-    ends = np.append(shards.validation_starts[1:], len(shards.validation))
-    if shards.manifest["tokenizer"]["end"] is not None:
-        ends = ends - 1  # the end-of-document token closes a document and is no text
-    counts = np.maximum(ends - shards.validation_starts, 0) // length
-    documents = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return shards.validation_starts[documents] + within * length, documents
+def questions(name: str, shards: Shards, *, items: int, window: int) -> tuple[Suite, list[Questions]]:
+    """The suite of that name and its tasks, read and checked. Raises ValueError for what cannot be scored in `window` tokens."""
+    if name == "continuation":
+        return Suite(name=name, tasks=()), [_continuation(shards, items, window)]
+    asked = suite(name)
+    return asked, [_from_file(task, shards, window) for task in asked.tasks]
 
 
-def _candidates(rng: np.random.Generator, true: int, continuations: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """The true passage, then passages of other documents; documents and texts all differ.
+def _continuation(shards: Shards, items: int, window: int) -> Questions:
+    chosen = continuation.for_window(shards, items, window)
+    about = {"task": "continuation", "format": "multiple_choice", "chance": 1 / continuation.CHOICES, "category": ""}
+    about |= {"duplicates": 0, "items": items, "data": shards.hash}
+    return Questions(about, lambda: continuation.answers(chosen))
 
-    Raises ValueError when the held-out text repeats itself so much that there are no four.
-    """
-    chosen = [true]
-    for passage in rng.permutation(len(documents)):
-        new_document = documents[passage] not in documents[chosen]
-        if new_document and not (continuations[passage] == continuations[chosen]).all(axis=1).any():
-            chosen.append(int(passage))
-            if len(chosen) == CHOICES:
-                return np.array(chosen)
-    raise ValueError(
-        f"held-out documents repeat one another: there are no {CHOICES} different continuations from {CHOICES} documents; "
-        "use more text, or leave the task out (Measure.items = 0)"
-    )
+
+def _from_file(task: Task, shards: Shards, window: int) -> Questions:
+    items, tokenizer = task.read(), shards.tokenizer()
+    prompts.check(items, tokenizer, window)
+    chance = task.chance
+    if chance is None:
+        chance = sum(1 / len(item.pairs) if len(item.pairs) > 1 else 0.0 for item in items) / len(items)
+    about = {"task": task.name, "format": items[0].format, "chance": chance, "category": task.category}
+    about |= {"duplicates": sum(item.has_duplicates for item in items), "sha256": sha256(task.path)}
+    about |= {"shots": task.shots, "delimiter": task.delimiter, "tokenizer": tokenizer.hash}
+    return Questions(about, lambda: prompts.answers(items, tokenizer, shots=task.shots, delimiter=task.delimiter))
+
+
+def _scores(task: Questions, subject: Subject, path: Path | None) -> Scores:
+    """The scores of a task: those that are stored, or the model's."""
+    about = {**task.about, **subject.source, "window": subject.window}
+    if path and path.is_file() and (stored := Scores.load(path)).about == about:
+        return stored
+    asked: list[Answer] = []
+
+    def requests():
+        for answer in task.answers():
+            asked.append(answer._replace(context=(), continuation=()))  # the tokens are not needed again, and they are many
+            yield answer.context, answer.continuation
+
+    found = score(subject.span_scores(), requests(), window=subject.window, multiple=subject.multiple)
+    scores = Scores.of(about, asked, found)
+    if path:
+        scores.save(path)
+    return scores

@@ -12,8 +12,9 @@ _HOME = {
         ("compute_optimal", "compute_optimal_bands", "params_exponent", "overtraining_penalty", "inference_optimal"), "optimal"
     ),
     "profile": "uncertainty",
-    **dict.fromkeys(("annealing", "multipower", "fit_curves", "profile_curves"), "curve_solver"),
-    **dict.fromkeys(("Annealing", "MultiPower", "predict_curve", "best_schedule"), "curves"),
+    **dict.fromkeys(("annealing", "annealing_size", "multipower"), "curve_forms"),
+    **dict.fromkeys(("fit_curves", "profile_curves"), "curve_solver"),
+    **dict.fromkeys(("Annealing", "AnnealingSize", "MultiPower", "predict_curve", "best_schedule"), "curves"),
     **dict.fromkeys(("isoflop_law", "fit_isoflop", "envelope", "Noise"), "isoflop"),
     **dict.fromkeys(("hyperparameter_law", "fit_hyperparameters", "Hyperparameters", "Sweep"), "hyperparameters"),
 }
@@ -27,6 +28,7 @@ _LAWS = {
     "sigmoid": "sigmoid",
     "width-depth": "width_depth",
     "annealing": "annealing",
+    "annealing-size": "annealing_size",
     "multipower": "multipower",
     "isoflop": "isoflop_law",
     "hyperparameters": "hyperparameter_law",

@@ -53,6 +53,21 @@ def multinomial(rng: np.random.Generator, rows: int, count: int, clusters: np.nd
     return counts if clusters is None else counts[:, clusters]
 
 
+def undetermined(rows: int, points: int, free: int) -> float:
+    """Chance that a draw of `rows` rows over `points` distinct inputs hits fewer points than a law has free parameters.
+
+    Such a draw has no single best fit, and would stay where it starts: at the fit to all rows, as if nothing were in doubt.
+
+    >>> [round(undetermined(rows, rows, 5), 3) for rows in (6, 8, 10, 20)]
+    [0.753, 0.19, 0.018, 0.0]
+    """
+    hit = np.eye(1, points + 1)[0]  # chance of each number of distinct points, draw by draw
+    share = np.arange(points + 1) / points
+    for _ in range(rows):
+        hit = hit * share + np.append(0.0, (hit * (1 - share))[:-1])
+    return float(hit[:free].sum())
+
+
 def _refit_to(law: Law, at: Optimum, errors: np.ndarray) -> np.ndarray:
     """Fits to the law's own predictions moved by errors (draws, rows), predicted minus observed."""
     rows = errors.shape[1]

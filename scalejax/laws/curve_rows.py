@@ -1,4 +1,4 @@
-"""Measured losses along curves, and what the whole-curve laws credit each of them with for the rate's fall up to it."""
+"""Measured losses along curves, and the terms of the whole-curve laws at each of them, with their derivatives."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.signal import lfilter
 
 from scalejax.laws import curves
 
@@ -25,14 +26,20 @@ class Rows(NamedTuple):
     """(rows,) 0-based."""
     loss: np.ndarray
     """(rows,) nats per token."""
+    params: np.ndarray
+    """(rows,) the model's parameters; ones where no law reads them."""
 
 
-def measured(rates: Sequence, curve, step, loss) -> Rows:
-    """Checks and gathers: rates[c] holds the rate of every step of curve c; curve, step, loss are one entry per measurement.
+def measured(rates: Sequence, curve, step, loss, params=None) -> Rows:
+    """Checks and gathers: rates[c] holds the rate of every step of curve c; the others are one entry per measurement.
 
-    Raises ValueError on a step beyond its schedule, a rate that is negative or not finite, or a loss that is not positive.
+    params: the model's parameters, for the law that reads them; one size per curve.
+
+    Raises ValueError on a step beyond its schedule, a rate that is negative or not finite, a loss or a size that is not
+    positive, or two sizes of one curve.
     """
     curve, step, loss = np.asarray(curve, int), np.asarray(step), np.asarray(loss, float)
+    params = np.ones(len(loss)) if params is None else np.asarray(params, float)
     if not len(loss):
         raise ValueError("no measured loss: a whole-curve law needs rows of (curve, step, loss)")
     used, curve = np.unique(curve, return_inverse=True)
@@ -45,30 +52,78 @@ def measured(rates: Sequence, curve, step, loss) -> Rows:
         raise ValueError(f"step {step[i]} is beyond the {len(checked[curve[i]])} steps of schedule {curve[i]}")
     if not np.all(np.isfinite(loss) & (loss > 0)):
         raise ValueError(f"losses are positive and finite; got {loss[~(np.isfinite(loss) & (loss > 0))][0]}")
+    if not np.all(np.isfinite(params) & (params > 0)):
+        raise ValueError(f"params are positive and finite; got {params[~(np.isfinite(params) & (params > 0))][0]}")
+    for c in range(len(checked)):
+        if len(sizes := np.unique(params[curve == c])) > 1:
+            raise ValueError(f"curve {c} has params {sizes[0]:g} and {sizes[1]:g}: one curve is one model")
     step = step.astype(int)
     early = step < np.array([np.argmax(r > 0) for r in checked])[curve]
     if early.any():
         i = np.flatnonzero(early)[0]
         raise ValueError(f"schedule {curve[i]} sums to zero up to step {step[i]}: the laws need a rate above zero before a loss")
-    return Rows(checked, curve, step, loss)
+    return Rows(checked, curve, step, loss, params)
+
+
+def power_of_rates(rows: Rows) -> Callable:
+    """(alpha,) -> S1^-alpha of every row and its Jacobian."""
+    sums = [np.cumsum(rates) for rates in rows.rates]
+    return _power(np.log([sums[c][s] for c, s in zip(rows.curve, rows.step, strict=True)]))
+
+
+def power_of_size(rows: Rows) -> Callable:
+    """(beta,) -> N^-beta of every row and its Jacobian."""
+    return _power(np.log(rows.params))
+
+
+def _power(log_x: np.ndarray) -> Callable:
+    def basis(shape):
+        value = np.exp(-shape[0] * log_x)
+        return value, -(value * log_x)[:, None]
+
+    return basis
 
 
 def annealing_credit(rows: Rows) -> Callable:
-    """(log(1 - lambda),) -> S2 of every row and its Jacobian."""
-    longest = max(map(len, rows.rates))
-    rates = jnp.asarray(np.stack([np.pad(r, (0, longest - len(r)), mode="edge") for r in rows.rates]))
-    return lambda shape: _areas(rates, rows.curve, rows.step, shape)
+    """(log(1 - lambda),) -> S2 of every row and its Jacobian.
+
+    m_i = lambda m_{i-1} + d_i and its derivative are first-order filters of the falls, and S2 = (d_0 + .. + d_t - lambda m_t) /
+    (1 - lambda).
+    """
+    falls = [curves.decrements(rates, np) for rates in rows.rates]
+    places = [np.flatnonzero(rows.curve == c) for c in range(len(falls))]
+    fallen = np.empty(len(rows.loss))
+    for fall, place in zip(falls, places, strict=True):
+        fallen[place] = np.cumsum(fall)[rows.step[place]]
+
+    def basis(shape):
+        rest = np.exp(shape[0])  # 1 - lambda
+        momentum, m, slope = 1 - rest, np.zeros(len(fallen)), np.zeros(len(fallen))
+        for fall, place in zip(falls, places, strict=True):
+            if fall.any():
+                every = lfilter([1.0], [1.0, -momentum], fall)
+                m[place] = every[rows.step[place]]
+                slope[place] = lfilter([0.0, 1.0], [1.0, -momentum], every)[rows.step[place]]
+        value = (fallen - momentum * m) / rest
+        return value, (m + momentum * slope - value)[:, None]  # d lambda / d log(1 - lambda) = -(1 - lambda)
+
+    return basis
 
 
-@jax.jit
-def _areas(rates, curve, step, shape):
-    """S2 of every row and its Jacobian over (log(1 - lambda),)."""
+def sized(credit: Callable[[Rows], Callable]) -> Callable[[Rows], Callable]:
+    """The credit times N^gamma: gamma joins its shape."""
 
-    def area(u):
-        return jax.vmap(curves.annealed, (0, None))(rates, -jnp.expm1(u))[curve, step]
+    def build(rows: Rows) -> Callable:
+        plain, log_N = credit(rows), np.log(rows.params)
 
-    value, slope = jax.jvp(area, (shape[0],), (jnp.ones_like(shape[0]),))
-    return value, slope[:, None]
+        def basis(shape):
+            value, slope = plain(shape[:-1])
+            factor = np.exp(shape[-1] * log_N)
+            return factor * value, np.column_stack([factor[:, None] * slope, factor * value * log_N])
+
+        return basis
+
+    return build
 
 
 def power_credit(rows: Rows) -> Callable:
@@ -77,7 +132,8 @@ def power_credit(rows: Rows) -> Callable:
     blocks = _end_to_end([blocks for blocks, _ in parts])
     first = np.cumsum([0, *(len(ends) for _, ends in parts)])
     at = [first[c] + np.searchsorted(parts[c][1], s) for c, s in zip(rows.curve, rows.step, strict=True)]
-    return lambda shape: _gains_and_slopes(blocks, np.array(at), shape)
+    at = np.array(at)
+    return lambda shape: tuple(map(np.asarray, _gains_and_slopes(blocks, at, jnp.asarray(shape))))
 
 
 def exact_power_credit(rows: Rows) -> Callable:
@@ -85,7 +141,7 @@ def exact_power_credit(rows: Rows) -> Callable:
     steps = [curves.every_step(jnp.asarray(rates)) for rates in rows.rates]
     steps = _end_to_end([s._replace(carry=jnp.ones_like(s.drop).at[0].set(0.0)) for s in steps])
     first = np.cumsum([0, *map(len, rows.rates)])
-    return lambda shape: _gains(steps, first[rows.curve] + rows.step, shape)
+    return lambda shape: np.asarray(_gains(steps, first[rows.curve] + rows.step, jnp.asarray(shape)))
 
 
 def _end_to_end(parts: list[curves.Steps]) -> curves.Steps:
@@ -109,7 +165,7 @@ def _blocks(rates: np.ndarray, steps: np.ndarray) -> tuple[curves.Steps, np.ndar
     Where the rate falls a block has at most BLOCK steps; its fall is put where its weighted mean lies.
     """
     rates = rates[: steps[-1] + 1]
-    fall = np.asarray(curves.decrements(jnp.asarray(rates)))
+    fall = curves.decrements(rates, np)
     falls = np.r_[0, np.cumsum(fall != 0)]
     ends = [
         np.linspace(a, b, 1 - (a - b) // BLOCK)[1:] if falls[b + 1] > falls[a + 1] + 1 else np.array([b])

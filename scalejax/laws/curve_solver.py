@@ -1,55 +1,30 @@
 """Fits of the whole-curve laws: starts from linear solves, then bounded robust least squares with an exact Jacobian.
 
-Both laws are L = L0 + A S1^-alpha - gain x credit(shape): linear in (L0, A, gain) once alpha and the shape of the credit are
-held; gain and shape are (C; lambda) for the annealing law and (B; C, beta, gamma) for the multi-power law.
+Every law is L0 plus terms scale x basis(shape): linear in L0 and the scales once the shapes are held.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from scalejax.laws import curves, forms, losses
-from scalejax.laws.curve_rows import Rows, annealing_credit, exact_power_credit, power_credit
-from scalejax.laws.forms import Law
+from scalejax.laws import curves, losses
+from scalejax.laws.curve_forms import FORMS, Form
+from scalejax.laws.curve_rows import Rows
 
 REFINEMENTS = 10
 STARTS = 4
+ROUGH, FINE = 1e-9, 1e-13  # relative change of the cost at which a start, and the fit, stop
 TINY = 1e-300
-
-
-class Coordinate(NamedTuple):
-    """How the solver sees one parameter: bounds, starting values, and the way to and from the parameter."""
-
-    low: float
-    high: float
-    starts: tuple[float, ...] = ()
-    to: Callable = float
-    back: Callable = float
-
-
-class Form(NamedTuple):
-    """One law for the solver: parameters in the order L0, A, alpha, gain, shape.."""
-
-    law: type
-    coordinates: dict[str, Coordinate]
-    credit: Callable[[Rows], Callable]
-    """rows -> (shape coordinates -> credit of every row and its Jacobian)."""
-    exact: Callable[[Rows], Callable] | None = None
-    """rows -> (shape coordinates -> credit of every row), where `credit` is an approximation."""
-    prior: tuple[tuple[str, float, float], ...] = ()
-    """(parameter, centre, standard deviation), both in its coordinate."""
 
 
 class CurveFit(NamedTuple):
     """A fitted whole-curve law; `params` has the papers' names (lambda, not momentum)."""
 
-    law: curves.Annealing | curves.MultiPower
+    law: curves.Annealing | curves.AnnealingSize | curves.MultiPower
     params: dict[str, float]
     objective: float
     """Of the data alone, in the loss's units (losses.Loss)."""
@@ -58,58 +33,6 @@ class CurveFit(NamedTuple):
     starts_at_optimum: float
     verdict: str
     reasons: tuple[str, ...]
-
-
-_POSITIVE, _EXPONENT = Coordinate(0.0, np.inf), Coordinate(1e-3, 3.0, (0.15, 0.25, 0.35, 0.5, 0.7, 1.0))
-_LOG_C = Coordinate(np.log(1e-6), np.log(1e6), tuple(np.log([0.01, 0.3, 3.0, 30.0])), np.log, np.exp)
-_LOG_BETA = Coordinate(np.log(1e-2), np.log(1e2), tuple(np.log([0.2, 0.6, 2.0])), np.log, np.exp)
-_MOMENTUM = Coordinate(
-    np.log(1e-6), 0.0, tuple(np.log([0.3, 0.05, 0.01, 3e-3, 1e-3, 3e-4])), lambda x: np.log1p(-x), lambda u: -np.expm1(u)
-)
-_SHARED = {"L0": _POSITIVE, "A": _POSITIVE, "alpha": _EXPONENT}
-FORMS = {
-    "annealing": Form(curves.Annealing, {**_SHARED, "C": _POSITIVE, "lambda": _MOMENTUM}, annealing_credit),
-    # gamma sets the clock of annealing: 0 counts summed rates, 1 counts steps; the prior's 95% are those two. beta is a power
-    # of the same loss curve as alpha, which is near 1/2, give or take a factor 2.
-    "multipower": Form(
-        curves.MultiPower,
-        {**_SHARED, "B": _POSITIVE, "C": _LOG_C, "beta": _LOG_BETA, "gamma": Coordinate(0.0, 3.0, (0.2, 0.5, 1.0))},
-        power_credit,
-        exact_power_credit,
-        (("beta", float(np.log(0.5)), float(np.log(2.0))), ("gamma", 0.5, 0.25)),
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurveLaw(Law):
-    """A whole-curve law as the tables know it; its parameters have the papers' names (lambda, not momentum)."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(FORMS[self.name].coordinates)
-
-
-def annealing(**fixed: float) -> CurveLaw:
-    """The annealing law of the rate of every step; keywords (a dict for lambda) hold a parameter at a value."""
-    return _law("annealing", **fixed)
-
-
-def multipower(**fixed: float) -> CurveLaw:
-    """The multi-power law of the rate of every step; keywords hold a parameter at a value."""
-    return _law("multipower", **fixed)
-
-
-def _law(name: str, **fixed: float) -> CurveLaw:
-    form = FORMS[name]
-    return CurveLaw(
-        name=name,
-        form=form.law,
-        predict=form.law.loss,
-        inputs=("learning_rate",),
-        coordinates=tuple(forms.Coordinate(c.low, c.high) for c in form.coordinates.values()),
-        method="curves",
-    ).hold(**fixed)  # type: ignore[return-value]
 
 
 def fit_curves(
@@ -122,7 +45,7 @@ def fit_curves(
     prior: bool = True,
     start: CurveFit | None = None,
 ) -> CurveFit:
-    """The annealing or the multi-power law through the rows of all curves; loss as in `losses.loss`, weights per row.
+    """A whole-curve law through the rows of all curves; loss as in `losses.loss`, weights per row.
 
     The three shape parameters of the multi-power law run along a ridge on which a converged fit overfits (25M and 100M curves
     of Luo et al.: gamma .90 and 1.35). `prior` holds them: gamma ~ N(1/2, 1/4), log beta ~ N(log 1/2, log 2), against data in
@@ -137,15 +60,17 @@ def fit_curves(
     held = _held(law, form, fixed)
     if len(data.loss) < np.isnan(held).sum():
         raise ValueError(f"{len(data.loss)} rows cannot give the {np.isnan(held).sum()} free parameters of the {law} law")
+    unit = _middle(data) if "params" in form.inputs and not {"B", "C"} & set(fixed) else 1.0
     with jax.enable_x64(True):
-        problem = _Problem(form, data, losses.loss(loss), held, weights, prior)
-        begin = problem.starts() if start is None else [_coordinates(form, start.params)]
-        found = sorted((problem.solve(x) for x in begin), key=lambda result: result[0])
+        problem = _Problem(form, data._replace(params=data.params / unit), losses.loss(loss), held, weights, prior)
+        begin = problem.starts() if start is None else [_coordinates(form, start.law, unit)]
+        found = sorted((problem.solve(x, ROUGH if start is None else FINE) for x in begin), key=lambda result: result[0])
         reached = np.mean([cost <= found[0][0] * (1 + 1e-5) + 1e-18 for cost, *_ in found])
-        _, x, converged = found[0] if start is not None else problem.refine(*found[0])
+        _, x, converged = found[0] if start is not None else problem.refine(*problem.solve(found[0][1]))
         gradient, reasons, verdict = problem.diagnose(x, converged)
         objective = problem.cost(x) / problem.loss.units
-    params = {name: float(c.back(v)) for (name, c), v in zip(form.coordinates.items(), x, strict=True)} | fixed
+    solved = _in_units(form.law(*(c.back(v) for c, v in zip(form.coordinates.values(), x, strict=True))), 1 / unit)
+    params = {name: float(value) for name, value in zip(form.coordinates, solved, strict=True)} | fixed
     return CurveFit(form.law(*params.values()), params, objective, gradient, float(reached), verdict, tuple(reasons))
 
 
@@ -165,11 +90,12 @@ def bootstrap_curves(
 
     units: (rows,) whole numbers, what is drawn together instead of curves. options: as for `fit_curves`.
     """
+    weights = np.ones(len(data.loss)) if (given := options.pop("weights", None)) is None else given
     units = data.curve if units is None else units
     count = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     tables, which = np.unique(drawn, axis=0, return_inverse=True)
-    fits = [fit_curves(law, data, weights=table[units].astype(float), start=fit, **options).params for table in tables]
+    fits = [fit_curves(law, data, weights=table[units] * weights, start=fit, **options).params for table in tables]
     return {name: np.array([f[name] for f in fits])[which.ravel()] for name in fit.params}
 
 
@@ -183,8 +109,17 @@ def intervals(law: str, draws: Mapping[str, np.ndarray], level: float = 0.95) ->
     return ends
 
 
-def _coordinates(form: Form, params: Mapping[str, float]) -> np.ndarray:
-    return np.array([c.to(params[name]) for name, c in form.coordinates.items()])
+def _middle(data: Rows) -> float:
+    """Geometric mean of the sizes: in its units a term's scale and exponent are hardly correlated."""
+    return float(np.exp(np.mean(np.log(np.unique(data.params)))))
+
+
+def _in_units(law, unit: float):
+    return law.in_units(unit) if isinstance(law, curves.AnnealingSize) else law
+
+
+def _coordinates(form: Form, law, unit: float) -> np.ndarray:
+    return np.array([c.to(value) for c, value in zip(form.coordinates.values(), _in_units(law, unit), strict=True)])
 
 
 def _held(law: str, form: Form, fixed: Mapping[str, float]) -> np.ndarray:
@@ -211,23 +146,24 @@ class _Problem:
         self.free = np.isnan(held)
         self.low, self.high = np.array([(c.low, c.high) for c in form.coordinates.values()]).T
         self.weights = np.ones(len(data.loss)) if weights is None else np.asarray(weights, float)
-        self.curves = len(np.unique(data.curve[self.weights > 0]))
-        sums = [np.cumsum(rates) for rates in data.rates]
-        self.log_S1 = np.log([sums[c][s] for c, s in zip(data.curve, data.step, strict=True)])
-        self.credit = form.credit(data)
-        index = list(form.coordinates)
-        self.prior = [(index.index(n), m, s) for n, m, s in form.prior if prior and self.free[index.index(n)]]
-        self.exact = None if form.exact is None else form.exact(data)
-        self.offset = np.zeros(len(data.loss))  # exact credit - credit, at the last refinement
+        used = self.weights > 0
+        self.curves, self.sizes = len(np.unique(data.curve[used])), len(np.unique(data.params[used]))
+        self.names = list(form.coordinates)
+        self.terms = [(t, self.names.index(t.scale), [self.names.index(n) for n in t.shape], t.basis(data)) for t in form.terms]
+        self.scales = [0, *(scale for _, scale, _, _ in self.terms)]
+        self.prior = [(self.names.index(n), m, s) for n, m, s in form.prior if prior and self.free[self.names.index(n)]]
+        self.offset = np.zeros(len(data.loss))  # exact prediction - prediction per unit of scale, at the last refinement
         self.delta, self.tau = np.inf, 0.0  # width of the Huber and weight of the prior, set by `solve`
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Loss of every row, (rows,), and its Jacobian over all coordinates."""
-        value, slope = (np.asarray(a) for a in self.credit(jnp.asarray(x[4:])))
-        value = value + self.offset
-        power = np.exp(-x[2] * self.log_S1)
-        columns = [np.ones_like(power), power, -x[1] * power * self.log_S1, -value, -x[3] * slope]
-        return x[0] + x[1] * power - x[3] * value, np.column_stack(columns)
+        predicted, jacobian = np.full(len(self.data.loss), x[0]), np.ones((len(self.data.loss), len(x)))
+        for term, scale, shape, basis in self.terms:
+            value, slope = basis(x[shape])
+            value = value + self.offset if term.exact else value
+            predicted += term.sign * x[scale] * value
+            jacobian[:, scale], jacobian[:, shape] = term.sign * value, term.sign * x[scale] * slope
+        return predicted, jacobian
 
     def residuals(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of the data, then of the prior; raw or log, with Jacobian."""
@@ -256,25 +192,35 @@ class _Problem:
         return float(side @ (size * (np.abs(r) - size / 2)))
 
     def starts(self) -> list[np.ndarray]:
-        """The best linear solutions (L0, A, gain given the rest) over the grid of shapes, best alpha each."""
+        """The best linear solutions (L0 and the scales, given the shapes) over the grid of shapes; the best alpha of each."""
         coordinates = list(self.form.coordinates.values())
-        found = []
         options = [c.starts if free else (h,) for c, free, h in zip(coordinates, self.free, self.held, strict=True)]
-        for shape in itertools.product(*options[4:]):
-            value = np.asarray(self.credit(jnp.asarray(shape))[0])
-            found.append(min((self._linear(alpha, shape, value) for alpha in options[2]), key=lambda pair: pair[0]))
+        grids = [list(itertools.product(*(options[i] for i in shape))) for _, _, shape, _ in self.terms]
+        values = [
+            [(at, term.sign * basis(np.array(at))[0]) for at in grid]
+            for (term, *_, basis), grid in zip(self.terms, grids, strict=True)
+        ]
+        found = [
+            min((self._linear([first, *rest]) for first in values[0]), key=lambda pair: pair[0])
+            for rest in itertools.product(*values[1:])
+        ]
         found.sort(key=lambda pair: pair[0])
         return [x for _, x in found[:STARTS]]
 
-    def _linear(self, alpha: float, shape: tuple, value: np.ndarray) -> tuple[float, np.ndarray]:
-        columns = np.column_stack([np.ones_like(value), np.exp(-alpha * self.log_S1), -value])
-        linear = self.held[[0, 1, 3]]
-        free, scale = np.isnan(linear), np.sqrt(self.weights) / self.data.loss
+    def _linear(self, bases: list[tuple[tuple[float, ...], np.ndarray]]) -> tuple[float, np.ndarray]:
+        x = self.held.copy()
+        for (_, _, shape, _), (at, _) in zip(self.terms, bases, strict=True):
+            x[shape] = at
+        columns = np.column_stack([np.ones(len(self.data.loss)), *(value for _, value in bases)])
+        linear = self.held[self.scales]
+        free, weight = np.isnan(linear), np.sqrt(self.weights) / self.data.loss
         target = self.data.loss - columns[:, ~free] @ linear[~free]
-        linear[free], misfit = scipy.optimize.nnls(columns[:, free] * scale[:, None], target * scale)
-        return float(misfit), np.array([linear[0], linear[1], alpha, linear[2], *shape])
+        r = np.asarray(np.linalg.qr(np.column_stack([columns[:, free], target]) * weight[:, None], mode="r"))
+        linear[free], misfit = scipy.optimize.nnls(r[:, :-1], r[:, -1])
+        x[self.scales] = linear
+        return float(misfit), x
 
-    def solve(self, x: np.ndarray) -> tuple[float, np.ndarray, bool]:
+    def solve(self, x: np.ndarray, tolerance: float = FINE) -> tuple[float, np.ndarray, bool]:
         """(minimized sum, coordinates, converged) from one start, through the stages of the loss and of the prior's weight."""
         converged = False
         for delta in self.loss.deltas:
@@ -283,24 +229,23 @@ class _Problem:
                 before, self.tau = self.tau, self.cost(x) / max(self.curves, 1) if self.prior else 0.0
                 if converged and abs(self.tau - before) <= 1e-4 * self.tau:
                     break
-                x, converged = self._least_squares(x)
+                x, converged = self._least_squares(x, tolerance)
         r, _ = self.residuals(x)
         return self.cost(x) + float(r[len(self.data.loss) :] @ r[len(self.data.loss) :]) / 2, x, converged
 
     def refine(self, cost: float, x: np.ndarray, converged: bool) -> tuple[float, np.ndarray, bool]:
         """The solution under the exact credit, by deferred correction: solved again with the last solution's error."""
-        if self.exact is None:
-            return cost, x, converged
-        for _ in range(REFINEMENTS):
-            shape = jnp.asarray(x[4:])
-            offset = np.asarray(self.exact(shape)) - np.asarray(self.credit(shape)[0])
-            moved, self.offset = np.max(np.abs(offset - self.offset)), offset
-            if moved * abs(x[3]) < 1e-12:
-                break
-            cost, x, converged = self.solve(x)
+        for term, scale, shape, basis in self.terms:
+            exact = term.exact(self.data) if term.exact else None
+            for _ in range(REFINEMENTS if exact else 0):
+                offset = exact(x[shape]) - basis(x[shape])[0]  # pyright: ignore[reportOptionalCall]
+                moved, self.offset = np.max(np.abs(offset - self.offset)), offset
+                if moved * abs(x[scale]) < 1e-12:
+                    break
+                cost, x, converged = self.solve(x)
         return cost, x, converged
 
-    def _least_squares(self, x: np.ndarray) -> tuple[np.ndarray, bool]:
+    def _least_squares(self, x: np.ndarray, tolerance: float) -> tuple[np.ndarray, bool]:
         if not self.free.any():
             return x, True
         seen: dict[str, np.ndarray] = {"x": np.full_like(x, np.nan)}
@@ -323,15 +268,15 @@ class _Problem:
         margin = 1e-9 * np.where(np.isfinite(high - low), high - low, 1.0)
         found = scipy.optimize.least_squares(
             lambda x: at(x)["r"], np.clip(x[self.free], low + margin, high - margin), jac=lambda x: at(x)["J"],  # pyright: ignore
-            bounds=(low, high), loss=rho, x_scale="jac", ftol=1e-13, xtol=1e-13, gtol=1e-15, max_nfev=500,  # pyright: ignore
+            bounds=(low, high), loss=rho, x_scale="jac", ftol=tolerance, xtol=tolerance, gtol=tolerance / 100, max_nfev=500,  # pyright: ignore
         )  # fmt: skip
         return at(found.x)["x"], found.status > 0
 
     def diagnose(self, x: np.ndarray, converged: bool) -> tuple[float, list[str], str]:
         """Gradient norm, reasons and verdict at the solution."""
-        names, reasons = np.array(list(self.form.coordinates)), []
+        names, reasons = np.array(self.names), []
         r, jacobian = self.residuals(x)
-        unit = np.where([n in ("A", names[3]) for n in names], np.abs(x), 1.0)
+        unit = np.where(np.isin(np.arange(len(x)), self.scales[1:]), np.abs(x), 1.0)
         gradient = (jacobian * unit).T @ (self.pull(r) * r)
         width = np.where(np.isfinite(self.high - self.low), self.high - self.low, np.maximum(np.abs(x), 1e-3))
         at_edge = self.free & ((x - self.low < 1e-6 * width) | (self.high - x < 1e-6 * width))
@@ -345,10 +290,9 @@ class _Problem:
         if unidentified:
             loose = names[inside][np.abs(vectors[-1]) > 0.3]
             reasons.append(f"the rows do not tell {', '.join(loose)} apart")
-        if self.curves == 1 and np.any(self.free[4:]):
-            unidentified = True
-            shape = ", ".join(names[4:][self.free[4:]])
-            reasons.append(f"one curve cannot identify {shape}: add curves that anneal differently")
+        open_by_design = self.form.unidentified(set(names[self.free]), self.curves, self.sizes)
+        if open_by_design:
+            unidentified, reasons = True, [*open_by_design, *(r for r in reasons if "do not tell" not in r)]
         if not converged:
             return norm, ["the solver stopped before it converged", *reasons], "not-converged"
         return norm, reasons, "unidentified" if unidentified else "at-boundary" if at_edge.any() else "ok"

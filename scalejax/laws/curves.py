@@ -1,12 +1,16 @@
 """Laws of a whole loss curve as a function of the learning rate of every step.
 
 eta_t learning rate of step t (0-based), L nats per token, S1(t) = sum of eta_0..eta_t, the true rates of the warm-up included.
-Both laws give credit for what the rate falls by, d_k = eta_{k-1} - eta_k, from the first step at the peak on: the rise of the
-warm-up is no annealing. Both are scans in O(T): a curve of 72,000 steps takes about 40 ms on one core.
+The laws give credit for what the rate falls by, d_k = eta_{k-1} - eta_k, from the first step at the peak on: the rise of the
+warm-up is no annealing. They are scans in O(T): a curve of 72,000 steps takes about 40 ms on one core.
 """
 
+import json
+import os
 import warnings
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +41,40 @@ class Annealing(NamedTuple):
         return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - self.C * annealed(learning_rates, self.momentum)
 
 
+class AnnealingSize(NamedTuple):
+    """L(t, N) = L0 + A S1^-alpha + B N^-beta - C N^gamma S2 (Tissue et al. 2024, section 5); N parameters, S2 as in Annealing.
+
+    L0: nats per token, >= 0.  A, B: > 0.  alpha, beta: > 0.  C: >= 0, nats per unit of rate at N = 1.  momentum: the paper's
+    lambda, in [0, 1).  gamma: either sign; positive where larger models gain more from annealing.
+    """
+
+    L0: jax.Array | float
+    A: jax.Array | float
+    alpha: jax.Array | float
+    B: jax.Array | float
+    beta: jax.Array | float
+    C: jax.Array | float
+    momentum: jax.Array | float
+    gamma: jax.Array | float
+
+    def at(self, N: jax.Array | float) -> Annealing:
+        """The annealing law of a model of N parameters: L0 + B N^-beta for L0, C N^gamma for C.
+
+        >>> law = AnnealingSize(2.0, 0.5, 0.5, 400.0, 0.3, 1e-3, 0.999, 0.3)
+        >>> print(f"{law.at(1e8).L0:.3f} {law.at(1e8).C:.3f}")
+        3.592 0.251
+        """
+        return Annealing(self.L0 + self.B * N**-self.beta, self.A, self.alpha, self.C * N**self.gamma, self.momentum)
+
+    def loss(self, learning_rates: jax.Array, N: jax.Array | float) -> jax.Array:
+        """Predicted loss after every step, nats per token, (steps,), from the rate of every step and the parameters N."""
+        return self.at(N).loss(learning_rates)
+
+    def in_units(self, unit: float) -> "AnnealingSize":
+        """The same law of N / unit."""
+        return self._replace(B=self.B * unit**-self.beta, C=self.C * unit**self.gamma)
+
+
 class MultiPower(NamedTuple):
     """L(t) = L0 + A S1^-alpha - B sum_{k<=t} d_k G(eta_k^-gamma S_k(t)), G(x) = 1 - (1 + C x)^-beta, S_k(t) = eta_k + .. + eta_t.
 
@@ -58,10 +96,15 @@ class MultiPower(NamedTuple):
         return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - gain
 
 
-def decrements(learning_rates: jax.Array) -> jax.Array:
-    """d_k = eta_{k-1} - eta_k after the first step at the peak, 0 up to it."""
-    fall = -jnp.diff(learning_rates, prepend=learning_rates[:1])
-    return jnp.where(jnp.arange(fall.size) > jnp.argmax(learning_rates), fall, 0)
+LAWS = {"annealing": Annealing, "annealing-size": AnnealingSize, "multipower": MultiPower}
+PAPER = {"momentum": "lambda"}
+"""Fields whose name in the papers, in tables and in files Python keeps for itself."""
+
+
+def decrements(learning_rates, xp: Any = jnp):
+    """d_k = eta_{k-1} - eta_k after the first step at the peak, 0 up to it; xp is jax.numpy or numpy."""
+    fall = -xp.diff(learning_rates, prepend=learning_rates[:1])
+    return xp.where(xp.arange(fall.size) > xp.argmax(learning_rates), fall, 0)
 
 
 def annealed(learning_rates: jax.Array, momentum: jax.Array | float) -> jax.Array:
@@ -131,27 +174,46 @@ def _loss(law, learning_rates):
     return law.loss(learning_rates)
 
 
-def predict_curve(fit, learning_rates) -> np.ndarray:
+def predict_curve(fit: Any, learning_rates, *, params: float | None = None) -> np.ndarray:
     """Loss after every step, nats per token, in float64.
 
-    fit: an Annealing or MultiPower law, or a fit of one. learning_rates: the rate of EVERY step from step 0, warm-up
-    included, (steps,). Raises ValueError on a negative or missing rate, or when no rate is above zero.
+    fit: a law of this module, or a fit of one: from arrays or from a table, the file that `scalejax fit --out` wrote, or the
+    record that `scalejax fit --json` printed. learning_rates: the rate of EVERY step from step 0, warm-up included, (steps,).
+    params: the model's parameters, for the law that reads them.
+
+    Raises ValueError on a negative or missing rate, when no rate is above zero, or when params is missing or not read.
     """
     rates = checked_rates(learning_rates)
-    law = _law(fit)
     with jax.enable_x64(True):
-        return np.asarray(_loss(type(law)(*(jnp.float64(x) for x in law)), jnp.asarray(rates)))
+        return np.asarray(_loss(curve_law(fit, params), jnp.asarray(rates)))
 
 
-def _law(fit) -> Annealing | MultiPower:
-    """The law itself, of a fit of arrays or of a table."""
-    if isinstance(fit, (Annealing, MultiPower)):
-        return fit
-    if isinstance(fit.law, (Annealing, MultiPower)):
+def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
+    """The law of learning rates alone that a law, or a fit of one, gives at a size; its parameters in float64 where enabled."""
+    law = fit if isinstance(fit, tuple(LAWS.values())) else _fitted(fit)
+    if isinstance(law, AnnealingSize):
+        if params is None or not 0 < params < np.inf:
+            raise ValueError(f"the annealing-size law reads the parameters of the model: give params, positive; got {params}")
+        law = law.at(params)
+    elif params is not None:
+        raise ValueError("this law was fitted to one model size and does not read params; fit annealing-size to several sizes")
+    return type(law)(*(jnp.asarray(x, float) for x in law))
+
+
+def _fitted(fit: Any) -> Annealing | AnnealingSize | MultiPower:
+    """The law of a file, of what it holds, or of a fit."""
+    if isinstance(fit, str | os.PathLike):
+        fit = json.loads(Path(fit).read_text(encoding="utf-8"))
+    if isinstance(fit, Mapping):
+        name, values = fit.get("law"), fit.get("params", {})
+    elif isinstance(fit.law, tuple(LAWS.values())):
         return fit.law
-    if fit.law.form not in (Annealing, MultiPower):
-        raise ValueError(f"the {fit.law.name} law does not read learning rates; fit annealing or multipower")
-    return fit.law.form(*(fit.params[name] for name in fit.law.names))
+    else:
+        name, values = fit.law.name, fit.params
+    if name not in LAWS:
+        raise ValueError(f"the law {name!r} does not read learning rates; fit {', '.join(LAWS)}")
+    named = {field: PAPER.get(field, field) for field in LAWS[name]._fields}
+    return LAWS[name](**{field: values[paper] for field, paper in named.items()})
 
 
 def checked_rates(learning_rates, name: str = "learning_rates") -> np.ndarray:
@@ -175,11 +237,14 @@ class BestSchedule(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def best_schedule(fit, *, steps: int, peak: float, floor: float, warmup: int = 0, knots: int = 64, seen=()) -> BestSchedule:
+def best_schedule(
+    fit, *, steps: int, peak: float, floor: float, warmup: int = 0, knots: int = 64, seen=(), params: float | None = None
+) -> BestSchedule:
     """The rates that minimize the predicted final loss: linear warm-up, then never rising, never below the floor.
 
     peak, floor: learning rates, 0 < floor < peak.  steps, warmup: counts of steps.  seen: the rates of the curves the law was
     fitted on (each an array); beyond their range of rates, steps or summed rates a warning says that the law extrapolates.
+    params: as in `predict_curve`.
     Gradients through the law (L-BFGS over the falls between `knots`). The annealing law is linear in S2 and asks for ever
     longer annealing, hence the floor has no default.
     """
@@ -187,7 +252,6 @@ def best_schedule(fit, *, steps: int, peak: float, floor: float, warmup: int = 0
         raise ValueError(f"best_schedule needs 0 < floor < peak, got floor={floor}, peak={peak}")
     if not 0 <= warmup < steps - knots:
         raise ValueError(f"best_schedule needs warmup + knots < steps, got warmup={warmup}, knots={knots}, steps={steps}")
-    law = _law(fit)
     position = np.linspace(0, knots, steps - warmup)
     rise = peak * np.arange(1, warmup + 1) / (warmup + 1)
 
@@ -196,7 +260,7 @@ def best_schedule(fit, *, steps: int, peak: float, floor: float, warmup: int = 0
         return jnp.concatenate([jnp.asarray(rise), peak - (peak - floor) * jnp.interp(position, np.arange(knots + 1), spent)])
 
     with jax.enable_x64(True):
-        law = type(law)(*(jnp.float64(x) for x in law))
+        law = curve_law(fit, params)
         final = jax.jit(jax.value_and_grad(lambda z: law.loss(rates(z))[-1]))
         start = np.r_[np.zeros(knots), 0.0]
         found = scipy.optimize.minimize(

@@ -81,10 +81,10 @@ def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: n
     In rounds of a few passes: lanes that are done leave, and the others are packed together again.
     """
     width = LANES if weights.shape[1] <= THINNED else 1
-    problem = jax.tree.map(jnp.asarray, problem)
+    host, problem = jax.tree.map(np.asarray, problem), jax.device_put(problem)
     state = None
     for huber in loss.numbers:
-        state = jax.tree.map(np.array, begin(problem, jnp.asarray(theta)))
+        state = jax.tree.map(np.array, begin(host, theta))
         pending = np.arange(theta.shape[1])
         while len(pending):
             for at in range(0, len(pending), width):

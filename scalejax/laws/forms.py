@@ -90,8 +90,11 @@ class Law:
         if unknown:
             raise ValueError(f"the {self.name} law has no parameter {', '.join(unknown)}; it has {', '.join(self.names)}")
         for name, value in values.items():
-            if self.coordinates[self.names.index(name)].log and not value > 0:
-                raise ValueError(f"{name} of the {self.name} law is positive; it cannot be held at {value}")
+            k = self.coordinates[self.names.index(name)]
+            low, high = (0.0, np.inf) if k.log else (k.low, k.high)
+            if not (low <= value <= high and np.isfinite(value) and (value > 0 or not k.log)):
+                allowed = "positive" if k.log else f"between {low:g} and {high:g}" if np.isfinite(high) else f"{low:g} or more"
+                raise ValueError(f"{name} of the {self.name} law is {allowed}; it cannot be held at {value}")
         return dataclasses.replace(self, fixed=tuple(sorted((dict(self.fixed) | values).items())))
 
     @property

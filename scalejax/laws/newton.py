@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scalejax.laws.forms import Law
 from scalejax.laws.losses import Huber
@@ -53,14 +54,14 @@ class State(NamedTuple):
     iterations: jax.Array
 
 
-def begin(problem: Problem, theta: jax.Array) -> State:
+def begin(problem: Problem, theta: jax.Array | np.ndarray) -> State:
     """Lanes at theta (p, K), not evaluated yet (infinite cost): the first pass of `newton` does that, so that the law is
-    compiled once, not twice."""
-    lanes = jnp.zeros(theta.shape[1], theta.dtype)
-    flat = jnp.zeros_like(theta)
-    bowl = jnp.broadcast_to(jnp.eye(len(theta))[..., None], (len(theta), *theta.shape))
-    start = jnp.clip(theta, problem.low[:, None], problem.high[:, None])
-    return State(start, lanes + jnp.inf, flat, bowl, flat, lanes + 10 * DAMPING, lanes > 0, lanes.astype(jnp.int32))
+    compiled once, not twice. By numpy, whatever theta is: op by op, jax would compile twenty programs of its own."""
+    count, lanes = theta.shape
+    start = theta.clip(problem.low[:, None], problem.high[:, None])
+    flat, bowl = np.zeros((count, lanes)), np.repeat(np.eye(count)[..., None], lanes, axis=2)
+    damping, iterations = np.full(lanes, 10 * DAMPING), np.zeros(lanes, np.int32)
+    return State(start, np.full(lanes, np.inf), flat, bowl, flat, damping, np.zeros(lanes, bool), iterations)  # type: ignore[arg-type]
 
 
 def newton(

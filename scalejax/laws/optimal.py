@@ -39,8 +39,11 @@ def compute_optimal(law: Any, flops: Any) -> Allocation:
         return Allocation(params, flops / 6 / params, flops / 6 / params**2)
 
 
-def params_exponent(law: Any) -> np.ndarray:
-    """beta / (alpha + beta), the exponent of N* in C; that of D* is the rest to 1.
+def params_exponent(law: Any, growth: float = 1.0) -> np.ndarray:
+    """beta / (alpha + g beta), the exponent of N* in C where the FLOPs of a token grow as N^g; that of D* is 1 - g times it.
+
+    growth: g, 1 for C = 6 N D. It is below 1 where N leaves out what the FLOPs hold (attention, the head), since that is a larger
+    share of small models: alpha A N^-alpha = g beta B D^-beta at the optimum, with D = C / (c N^g).
 
     >>> print(f"{params_exponent(Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)):.3f}")
     0.452
@@ -48,7 +51,7 @@ def params_exponent(law: Any) -> np.ndarray:
     Raises ValueError for a law that is no Chinchilla's.
     """
     law = _chinchilla(law)
-    return law.beta / (law.alpha + law.beta)
+    return law.beta / (law.alpha + growth * law.beta)
 
 
 def compute_optimal_bands(draws: Any, flops: Any, level: float = 0.95) -> tuple[Allocation, Allocation]:

@@ -132,7 +132,9 @@ def covariance(law: Law, at: Optimum, local: Slopes) -> tuple[np.ndarray, float]
     jacobian = local.jacobian[:, free] * np.sqrt(weights)[:, None]
     size = np.linalg.norm(jacobian, axis=0)
     full = np.zeros((len(at.theta), len(at.theta)))
-    if not np.all(size > 0) or not free.any():
+    if not free.any():
+        return full, 1.0
+    if not np.all(size > 0):
         return full, float("inf")
     _, spread, right = np.linalg.svd(jacobian / size, full_matrices=False)
     condition = float((spread[0] / spread[-1]) ** 2) if spread[-1] > 0 else float("inf")

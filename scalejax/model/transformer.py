@@ -28,7 +28,7 @@ class Transformer(nnx.Module):
         self.tied = model.tied
         self.compute_dtype = compute_dtype
         self.output_multiplier = output_multiplier(parametrization, model)
-        self.embedding = declare("embedding", fan_in=1, vocabulary=model.vocabulary, width=model.width)
+        self.embedding = declare("tied" if model.tied else "embedding", fan_in=1, vocabulary=model.vocabulary, width=model.width)
         self.blocks = nnx.List([Block(model, parametrization) for _ in range(model.depth)])
         self.norm = RMSNorm("norm", width=model.width)
         if not model.tied:

@@ -1,81 +1,169 @@
 """Learning-rate schedules: the rate of every step, in float64 on the host, an argument of the training step."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optax
 
+from scalejax.clock import Clock
 from scalejax.config import Run, Schedule
 
-COOLDOWNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # share of the cooldown done, 0..1 -> share of the peak
+Fall = Callable[[np.ndarray], np.ndarray]
+"""Share of the fall done, 0..1 -> share of the way from the end to the peak, 1..0."""
+
+
+def _cosine(x: np.ndarray) -> np.ndarray:
+    return (1 + np.cos(np.pi * x)) / 2
+
+
+COOLDOWNS: dict[str, Fall] = {  # Hägele et al. 2024 and its code; `exponential` is final^x, see `learning_rate`
     "linear": lambda x: 1 - x,
-    "1-sqrt": lambda x: 1 - np.sqrt(x),  # beats linear at every length tried: Hägele et al. 2024, section 4
+    "1-sqrt": lambda x: 1 - np.sqrt(x),  # beats linear at every length tried: section 4
+    "cosine": _cosine,
+    "mirror-cosine": lambda x: 2 * (1 - x) - _cosine(x),
+    "square": lambda x: 1 - x**2,
 }
 
 
-def constant(*, warmup: int) -> Schedule:
-    """Linear warm-up over `warmup` tokens, then the peak: the trunk that cooldowns branch off."""
-    return Schedule(shape="constant", warmup=warmup)
+def constant(*, warmup: int, warmup_shape: str = "linear") -> Schedule:
+    """Warm-up over `warmup` tokens, then the peak: the trunk that cooldowns branch off."""
+    return Schedule(shape="constant", warmup=warmup, warmup_shape=warmup_shape)
 
 
-def cosine(*, warmup: int, final: float = 0.0) -> Schedule:
+def linear(*, warmup: int, final: float = 0.0, warmup_shape: str = "linear") -> Schedule:
+    """Warm-up, then a straight fall to `final` x peak."""
+    return Schedule(shape="linear", warmup=warmup, final=final, warmup_shape=warmup_shape)
+
+
+def cosine(*, warmup: int, final: float = 0.0, warmup_shape: str = "linear") -> Schedule:
     """Warm-up over `warmup` tokens, then half a cosine down to `final` x peak (Loshchilov & Hutter 2017; 0.1 is usual)."""
-    return Schedule(shape="cosine", warmup=warmup, final=final)
+    return Schedule(shape="cosine", warmup=warmup, final=final, warmup_shape=warmup_shape)
 
 
-def wsd(*, warmup: int, cooldown: float = 0.2, shape: str = "1-sqrt", final: float = 0.0) -> Schedule:
+def inverse_sqrt(*, warmup: int, warmup_shape: str = "linear") -> Schedule:
+    """Warm-up over `warmup` tokens, then a fall as one over the root of the tokens (Vaswani et al. 2017)."""
+    return Schedule(shape="inverse_sqrt", warmup=warmup, warmup_shape=warmup_shape)
+
+
+def multistep(
+    *, warmup: int, milestones: Sequence[float] = (0.8, 0.9), factor: float = 10**-0.5, warmup_shape: str = "linear"
+) -> Schedule:
+    """Warm-up, the peak, and a fall by `factor` at each of `milestones`, fractions of the run (defaults: DeepSeek LLM 2024)."""
+    return Schedule(shape="multistep", warmup=warmup, milestones=tuple(milestones), factor=factor, warmup_shape=warmup_shape)
+
+
+def cyclic(*, warmup: int, period: int, final: float = 0.0, warmup_shape: str = "linear") -> Schedule:
+    """Warm-up, then triangles between the peak and `final` x peak, `period` tokens from peak to peak (Smith 2017)."""
+    return Schedule(shape="cyclic", warmup=warmup, period=period, final=final, warmup_shape=warmup_shape)
+
+
+def wsd(
+    *, warmup: int, cooldown: float = 0.2, shape: str = "1-sqrt", final: float = 0.0, warmup_shape: str = "linear"
+) -> Schedule:
     """Warm-up, stable, cooldown: the last `cooldown` of the run's tokens fall to `final` x peak (Hägele et al. 2024)."""
-    return Schedule(shape="wsd", warmup=warmup, cooldown=cooldown, cooldown_shape=shape, final=final)
+    return Schedule(shape="wsd", warmup=warmup, cooldown=cooldown, cooldown_shape=shape, final=final, warmup_shape=warmup_shape)
 
 
-def learning_rate(schedule: Schedule, *, peak: float, steps: int, batch_tokens: int) -> optax.Schedule:
+def learning_rate(
+    schedule: Schedule, *, peak: float, steps: int, batch_tokens: int, batch_doublings: Sequence[int] = ()
+) -> optax.Schedule:
     """The rate as a function of the step (0-based; a number or an array), in float64.
 
-    With W = ceil(warmup / batch_tokens) steps of warm-up and S = round((1 - cooldown) x steps) the first step of the cooldown:
+    Let u be the tokens read before step i, in batches of `batch_tokens`; u = i unless the batch doubles on the way. With
+    u' that of the step after, W that after the warm-up (its tokens in whole steps), T that after the last step:
 
-    - warm-up, i < W: peak (i + 1) / W, so that step W - 1 is the first at the peak;
+    - warm-up, u < W: peak u' / W, or peak (1 - cos(pi u' / W)) / 2; its last step is the first at the peak;
     - constant: peak;
-    - cosine, x = (i - W) / (steps - W): peak (final + (1 - final) (1 + cos(pi x)) / 2);
-    - wsd, i >= S, x = (i - S) / (steps - S): peak (final + (1 - final) cooldown_shape(x)).
+    - linear, x = (u - W) / (T - W): peak (final + (1 - final) (1 - x));
+    - cosine: the same with (1 + cos(pi x)) / 2 for 1 - x;
+    - inverse_sqrt: peak sqrt(W / u');
+    - multistep: peak factor^k from the k-th milestone M on, which is the step nearest to u = M T;
+    - cyclic, p the period: peak (final + (1 - final) |1 - 2 ((u - W) / p mod 1)|);
+    - wsd from the step nearest to S = (1 - cooldown) T on, x = (u - S) / (T - S): peak (final + (1 - final) cooldown_shape(x)),
+      `exponential`: peak final^x.
 
     x = 1 falls on the step after the last one, so no step of the run is spent at a rate of 0. Before S a wsd schedule does not
     depend on `steps`: runs of different lengths agree there to the last bit, and with `constant`.
 
-    Raises ValueError when the cooldown would begin before warm-up ends.
+    Raises ValueError when the cooldown or a milestone would come before warm-up ends.
 
     >>> rate = learning_rate(wsd(warmup=40, cooldown=0.5, shape="linear"), peak=1.0, steps=10, batch_tokens=10)
     >>> [round(float(rate(step)), 2) for step in range(10)]
     [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
     """
-    warm = math.ceil(schedule.warmup / batch_tokens)
-    start = {"constant": steps, "cosine": warm, "wsd": cooldown_start(schedule, steps)}[schedule.shape]
-    if start < warm:
-        raise ValueError(
-            f"Schedule.warmup of {schedule.warmup} tokens ({warm} steps) runs into the cooldown, which begins at step {start} "
-            f"of {steps}: shorten the warm-up or the cooldown, or train for more tokens"
-        )
-    fall = (lambda x: (1 + np.cos(np.pi * x)) / 2) if schedule.shape == "cosine" else COOLDOWNS[schedule.cooldown_shape]
+    clock = Clock(batch_tokens=batch_tokens, doublings=batch_doublings)
+    warm, end = (float(clock.batches(np.asarray(step))) for step in (clock.steps(schedule.warmup), steps))
+    share = _after_warmup(schedule, clock, warm, end)
 
     def rate(step):
         step = np.asarray(step, np.float64)
-        rising = np.minimum((step + 1) / max(warm, 1), 1.0)
-        done = np.clip((step - start) / max(steps - start, 1), 0.0, 1.0)
-        falling = np.where(step < start, 1.0, schedule.final + (1 - schedule.final) * fall(done))
-        return peak * np.where(step < warm, rising, falling)
+        before, after = clock.batches(step), clock.batches(step + 1)
+        rising = np.minimum(after / (warm or 1.0), 1.0)
+        if schedule.warmup_shape == "cosine":
+            rising = (1 - np.cos(np.pi * rising)) / 2
+        return peak * np.where(before < warm, rising, share(before, after))
 
     return rate
 
 
-def cooldown_start(schedule: Schedule, steps: int) -> int:
-    """First step of the cooldown of a wsd schedule: round((1 - cooldown) x steps), halves up.
+def _after_warmup(schedule: Schedule, clock: Clock, warm: float, end: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Share of the peak from (batches before the step, batches after it)."""
+    final = schedule.final
 
-    Until there, exclusive, a run may share its trunk with others.
-    """
-    return math.floor((1 - schedule.cooldown) * steps + 0.5)
+    def falling(fall: Fall, start: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        def share(before, after):
+            done = np.clip((before - start) / ((end - start) or 1.0), 0.0, 1.0)
+            return np.where(before < start, 1.0, final + (1 - final) * fall(done))
+
+        return share
+
+    match schedule.shape:
+        case "constant":
+            return lambda before, after: np.ones_like(before)
+        case "linear":
+            return falling(COOLDOWNS["linear"], warm)
+        case "cosine":
+            return falling(_cosine, warm)
+        case "inverse_sqrt":
+            return lambda before, after: np.sqrt(warm / np.maximum(after, warm))
+        case "multistep":
+            falls = [_nearest_step(clock, milestone * end) for milestone in schedule.milestones]
+            _check_after_warmup(schedule, clock, "first milestone", min([*falls, end]), warm)
+            return lambda before, after: schedule.factor ** np.searchsorted(falls, before, side="right")
+        case "cyclic":
+            period = schedule.period / clock.batch_tokens
+            return lambda before, after: final + (1 - final) * np.abs(1 - 2 * (np.maximum(before - warm, 0.0) / period % 1))
+        case _:
+            start = _nearest_step(clock, (1 - schedule.cooldown) * end)
+            _check_after_warmup(schedule, clock, "cooldown", start, warm)
+            if schedule.cooldown_shape == "exponential":  # falls from 1 to `final` by itself
+                return falling(lambda x: (final**x - final) / ((1 - final) or 1.0), start)
+            return falling(COOLDOWNS[schedule.cooldown_shape], start)
+
+
+def _nearest_step(clock: Clock, batches: float) -> float:
+    """The beginning of a step nearest to `batches`, halves up, in batches. Until there runs may share a trunk."""
+    step = clock.steps(batches * clock.batch_tokens)
+    below, above = (float(clock.batches(np.asarray(max(0, at)))) for at in (step - 1, step))
+    return above if batches >= (below + above) / 2 else below
+
+
+def _check_after_warmup(schedule: Schedule, clock: Clock, what: str, start: float, warm: float) -> None:
+    if start < warm:
+        begin = start * clock.batch_tokens
+        raise ValueError(
+            f"Schedule.warmup of {schedule.warmup} tokens runs into the {what}, which begins after {begin:.0f} tokens: shorten "
+            "the warm-up or what follows it, or train for more tokens"
+        )
 
 
 def learning_rates(run: Run) -> np.ndarray:
     """float32[steps]: the rate with which each step is trained. Raises ValueError as `learning_rate` does."""
-    rate = learning_rate(run.schedule, peak=run.optimizer.learning_rate, steps=run.steps, batch_tokens=run.batch_tokens)
+    rate = learning_rate(
+        run.schedule,
+        peak=run.optimizer.learning_rate,
+        steps=run.steps,
+        batch_tokens=run.batch_tokens,
+        batch_doublings=run.batch_doublings,
+    )
     return np.asarray(rate(np.arange(run.steps)), np.float32)

@@ -32,32 +32,42 @@ def fit(
     schedules: "str | DataFrame | None" = None,
     **choices: Any,
 ) -> Fit:
-    """Fits a whole-curve law; see `scalejax.study.fits.fit`. schedules: table of (curve, step, learning_rate), every step."""
+    """Fits a whole-curve law; see `scalejax.study.fits.fit`. schedules: table of (curve, step, learning_rate), every step.
+
+    weights: a column of positive numbers, or the column of the curve: then each curve counts once, as in the scores, however
+    many losses it has. A law that reads params splits the rows of a curve by them: one schedule, several models.
+    """
     if choices:
         raise ValueError(f"the {law.name} law does not read {', '.join(sorted(choices))}")
     begin = time.perf_counter()
-    named = {name: tables.source(frame, name, columns) for name in ("curve", "step", "loss")}
-    step, measured = tables.numbers(frame, named["step"]), tables.numbers(frame, named["loss"])
-    kept = np.isfinite(step) & np.isfinite(measured) & frame[named["curve"]].notna().to_numpy()
+    sized = "params" in law.inputs
+    numeric = ("step", "loss", *(["params"] if sized else []))
+    named = {name: tables.source(frame, name, columns) for name in ("curve", *numeric)}
+    values = {name: tables.numbers(frame, named[name]) for name in numeric}
+    kept = np.all([np.isfinite(x) for x in values.values()], axis=0) & frame[named["curve"]].notna().to_numpy()
     reasons = [f"dropped {np.sum(~kept)} rows with missing or infinite values"] if not kept.all() else []
     every_row, frame = frame, frame.loc[kept]  # a step without a loss still has its rate
-    held_out, step, measured = held_out[kept], step[kept], measured[kept]
+    held_out, step, measured = held_out[kept], values["step"][kept], values["loss"][kept]
     if held_out.all():
         raise ValueError("no rows are left to fit: every row is held out or has a missing value")
-    labels, curve = np.unique(frame[named["curve"]].astype(str).to_numpy(), return_inverse=True)
-    rates = _rates(labels, every_row, named, columns, schedules)
-    for c, (label, schedule) in enumerate(zip(labels, rates, strict=True)):
-        if (last := step[curve == c].max()) >= len(schedule):
-            raise ValueError(f"curve {label!r} has a loss at step {last:g}, and its schedule only {len(schedule)} steps")
+    params = values["params"][kept] if sized else np.ones(len(step))
+    schedule = frame[named["curve"]].astype(str).to_numpy()
+    (owner, size), curve = _curves(schedule, params)
+    labels = [f"{name} at {n:g}" for name, n in zip(owner, size, strict=True)] if sized else list(owner)
+    by_schedule = dict(zip(np.unique(owner), _rates(np.unique(owner), every_row, named, columns, schedules), strict=True))
+    rates = [by_schedule[name] for name in owner]
+    for c, label in enumerate(labels):
+        if (last := step[curve == c].max()) >= len(rates[c]):
+            raise ValueError(f"curve {label!r} has a loss at step {last:g}, and its schedule only {len(rates[c])} steps")
     if "learning_rate" in columns or "learning_rate" in frame.columns:
         named["learning_rate"] = tables.source(frame, "learning_rate", columns)
         reasons += _disagreement(tables.numbers(frame, named["learning_rate"]), rates, curve, step)
-    curve_rows.measured(rates, curve, step, measured)  # held-out rows are checked like the others
-    data = curve_rows.measured(rates, curve[~held_out], step[~held_out], measured[~held_out])
+    curve_rows.measured(rates, curve, step, measured, params)  # held-out rows are checked like the others
+    data = curve_rows.measured(rates, *(x[~held_out] for x in (curve, step, measured, params)))
     reasons += _duplicates(labels, curve[~held_out], step[~held_out], measured[~held_out])
     options: dict[str, Any] = {"loss": loss, "fixed": dict(law.fixed)}
     if weights is not None:
-        raise ValueError("whole-curve laws weigh every row alike; leave the weights out")
+        options["weights"] = _weights(frame.loc[~held_out], weights, named["curve"], data.curve)
     best = curve_solver.fit_curves(law.name, data, **options)
     solved = time.perf_counter()
     ends, notes = _intervals(law, data, best, frame.loc[~held_out], cluster, bootstrap, seed, options)
@@ -75,7 +85,7 @@ def fit(
         columns=named,
         seed=seed,
         clusters=cluster or "curve",
-        holdout=_scores(best, labels, rates, curve[held_out], step[held_out], measured[held_out]),
+        holdout=_scores(best, labels, rates, *(x[held_out] for x in (curve, step, measured, params))),
         cross_validation=_leave_one_curve_out(law, data, best, options),
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=time.perf_counter() - solved)
@@ -83,19 +93,38 @@ def fit(
 
 
 def predict(fit: Fit, **inputs: Any) -> Estimate:
-    """The loss after the last step of `learning_rates`, the rate of every step."""
-    if set(inputs) != {"learning_rates"}:
+    """The loss after the last step of `learning_rates`, the rate of every step; with `params` for a law that reads them."""
+    if set(inputs) != {"learning_rates", *fit.law.inputs} - {"learning_rate"}:
         raise ValueError(
-            f"the {fit.law.name} law predicts from the rate of every step: laws.predict_curve(fit, learning_rates) in Python; "
-            f"got {', '.join(inputs) or 'nothing'}"
+            f"the {fit.law.name} law predicts from the rate of every step: laws.predict_curve(fit, learning_rates"
+            f"{', params=..' if 'params' in fit.law.inputs else ''}) in Python; got {', '.join(inputs) or 'nothing'}"
         )
-    value = float(curves.predict_curve(fit, inputs["learning_rates"])[-1])
+    value = float(curves.predict_curve(fit, **inputs)[-1])
     return Estimate(value, None, None, 0.95, "no interval: whole-curve laws forecast a point")
 
 
 def forecast(fit: Fit, **inputs: Any) -> tuple[dict[str, Any], Estimate]:
     """The inputs and the estimate."""
     return {}, predict(fit, **inputs)
+
+
+def _curves(schedule: np.ndarray, params: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The distinct (schedule, params), and which of them each row belongs to."""
+    owners, owner = np.unique(schedule, return_inverse=True)
+    sizes, size = np.unique(params, return_inverse=True)
+    pairs, curve = np.unique(np.stack([owner, size]), axis=1, return_inverse=True)
+    return (owners[pairs[0]], sizes[pairs[1]]), curve.ravel()
+
+
+def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.ndarray:
+    """Of every row: its column's, or, for the column of the curve, what makes the curves count alike and sums to the rows."""
+    if column == curve_column:
+        count = np.bincount(curve)
+        return len(curve) / len(count) / count[curve]
+    weights = tables.numbers(frame, tables.source(frame, column))
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"weights in {column!r} are positive numbers, or the column of the curve: each curve counts once")
+    return weights
 
 
 def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
@@ -162,14 +191,16 @@ def _intervals(
     return curve_solver.intervals(law.name, drawn), few
 
 
-def _scores(best, labels, rates, curve, step, measured) -> dict[str, Any]:
+def _scores(best, labels, rates, curve, step, measured, params) -> dict[str, Any]:
     """Means over curves, each curve counting once, with each curve's own scores."""
     if not len(measured):
         return {}
     by_curve = {}
+    sized = isinstance(best.law, curves.AnnealingSize)
     for c in np.unique(curve):
         rows = curve == c
-        predicted = curves.predict_curve(best, rates[c])[step[rows].astype(int)]
+        size = float(params[rows][0]) if sized else None
+        predicted = curves.predict_curve(best, rates[c], params=size)[step[rows].astype(int)]
         by_curve[str(labels[c])] = scores(predicted, measured[rows])
     means: dict[str, Any] = {"n": len(measured)}
     for name in ("mae", "mean_rel_error", "max_rel_error", "r2"):
@@ -180,16 +211,17 @@ def _scores(best, labels, rates, curve, step, measured) -> dict[str, Any]:
 
 def _leave_one_curve_out(law, data, best, options) -> dict[str, Any]:
     """Each curve predicted by the fit to the others."""
-    labels, found = [str(c) for c in range(len(data.rates))], []
+    labels, found, options = [str(c) for c in range(len(data.rates))], [], dict(options)
+    weights = options.pop("weights", np.ones(len(data.loss)))
     if len(data.rates) < 3:
         return {}
     for c in range(len(data.rates)):
         others = data.curve != c
         if others.sum() < law.free:
             continue
-        refit = curve_solver.fit_curves(law.name, data, weights=others.astype(float), start=best, **options)
+        refit = curve_solver.fit_curves(law.name, data, weights=others * weights, start=best, **options)
         rows = ~others
-        found.append(_scores(refit, labels, data.rates, data.curve[rows], data.step[rows], data.loss[rows]))
+        found.append(_scores(refit, labels, data.rates, *(x[rows] for x in data[1:])))
     if not found:
         return {}
     return {

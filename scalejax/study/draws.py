@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+TAIL = 0.025  # draws without a single best fit are beyond both ends, and more than this share of them opens a 95% interval
+
+
 def draw(
     law: Law,
     at: Optimum,
@@ -44,8 +47,16 @@ def draw(
     rng = np.random.default_rng(seed)
     if kind == "pairs":
         groups = None
+        points = len(np.unique(np.stack(at.problem.inputs, axis=1), axis=0))
+        if cluster is None and (share := bootstrap.undetermined(len(rows), points, law.free)) > TAIL:
+            few = f"{len(rows)} rows for {law.free} parameters: {share:.0%} of their draws have fewer distinct rows than that"
+            return np.full((len(at.theta), count), np.nan), [f"{few}, and no interval follows"]
         if cluster is not None:
             groups = np.unique(rows[tables.source(rows, cluster)].astype(str), return_inverse=True)[1]
+            if groups.max() == 0:
+                raise ValueError(
+                    f"{cluster!r} has one value in all {len(groups)} rows: nothing can be drawn; clusters are two or more"
+                )
         theta = bootstrap.pairs(law, at, count, rng, groups)
     else:
         theta = bootstrap.residuals(law, at, count, rng) if kind == "residuals" else bootstrap.noise(law, at, std, count, rng)

@@ -103,9 +103,12 @@ def _fit_laws(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
             made = fit(rows, law, bootstrap=study.bootstrap)
         except ValueError as error:  # too few rows after failures, say: the study still ends with its table and report
             conclusion.unfitted[law.name] = str(error)
-        else:
-            made.save(saved / f"{law.name}.json")
-            conclusion.fits[law.name] = made
+            continue
+        if made.verdict == "not-converged":
+            conclusion.unfitted[law.name] = "; ".join(made.reasons)
+            continue
+        made.save(saved / f"{law.name}.json")
+        conclusion.fits[law.name] = made
 
 
 def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
@@ -114,7 +117,7 @@ def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
     laws = [name for name, made in fits.items() if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"]
     errors = [name for name, made in fits.items() if made.law.inputs == ("loss",) and made.law.target == "top1_error"]
     for run in study.forecast:
-        counted = {"params": counts(run.model).params_with_head, "tokens": run.steps * run.batch_tokens}
+        counted = {"params": counts(run.model).params_with_head, "tokens": run.clock.tokens(run.steps)}
         for name in laws:
             inputs = {x: counted[x] for x in fits[name].law.inputs}
             made = {(name,): ("loss", fits[name].predict(**inputs))}

@@ -22,8 +22,9 @@ CURVE_POINTS = 100
 
 
 def loss_curves(curves: "pd.DataFrame", results: "pd.DataFrame", sizes: dict[float, str]) -> Chart:
-    """Training loss of every run against tokens (averaged in log-even windows), and each measured held-out loss."""
+    """Training loss of every run against tokens (averaged in log-even windows), and each held-out loss of the raw weights."""
     series = []
+    curves = curves.loc[curves["weights"] == "raw", :]
     ordered = results.assign(diverged=results["status"] == "diverged").sort_values(["diverged", SIZE, "tokens"])
     for row in ordered.to_dict("records"):
         rows, diverged = curves.loc[curves["run"] == row["run"], :], row["diverged"]

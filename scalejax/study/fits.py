@@ -26,6 +26,11 @@ FITTERS = {
 }
 """How to fit: a law's `method` -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
 
+READ = (
+    *("params", "tokens", "unique_tokens", "flops", "loss", "top1_error", "width", "depth"),
+    *("curve", "step", "learning_rate", "batch_tokens", "beta2", "run", "seed"),
+)
+"""What is read from tables, by our names."""
 FORMAT = 1
 UNKNOWN = ("objective", "gradient_norm", "condition")  # nan, null in JSON, where a table gave no law, as its parameters are
 STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
@@ -47,6 +52,7 @@ class Fit:
 
     law: Law
     params: dict[str, float]
+    """nan, and null in JSON, where the fit did not converge."""
     intervals: dict[str, tuple[float | None, float | None]]
     """95% percentile intervals; an open end is None; empty without bootstraps."""
     objective: float
@@ -106,6 +112,8 @@ class Fit:
         """Writes fit.json, whole or not at all."""
         law = {"inputs": list(self.law.inputs), "fixed": dict(self.law.fixed), "tied": list(self.law.tied)}
         target = Path(path)
+        if target.is_dir():
+            raise ValueError(f"{target} is a folder; a fit is one file, such as {target / 'fit.json'}")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, json.dumps(self.summary() | {"form": law, "spread": self.spread}, allow_nan=False, indent=1))
 
@@ -187,8 +195,11 @@ def fit(
     out = tables.rows(frame, holdout) if holdout is not None else np.zeros(len(frame), bool)
     if out.all():
         raise ValueError(f"--holdout {holdout!r} takes all {len(frame)} rows: none are left to fit")
-    if bootstrap < 0:
-        raise ValueError(f"bootstrap is a number of draws, 0 or more; got {bootstrap}")
+    for name, number in (("bootstrap", bootstrap), ("seed", seed)):
+        if number < 0:
+            raise ValueError(f"{name} is a whole number, 0 or more; got {number}")
+    if unknown := sorted({*(columns or {})} - {*READ, *law.inputs, law.target}):
+        raise ValueError(f"no law reads {', '.join(unknown)}, named in columns; the names are {', '.join(READ)}")
     return fitter(law).fit(
         frame,
         law,
@@ -252,6 +263,8 @@ def text(fit: Fit) -> str:
         ends = ["open" if end is None else f"{end:.6g}" for end in (low, high)]
         lines.append(f"  {name:24s} {value:.6g}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
     lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+    if "chinchilla" in fit.views:
+        lines.append("  beside it, chinchilla: " + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items()))
     crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"
     for name, record in (("holdout", fit.holdout), (crossed, fit.cross_validation)):
         if record.get("n"):

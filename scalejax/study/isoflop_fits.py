@@ -127,9 +127,10 @@ def _views(found: isoflop.IsoFLOP) -> dict[str, dict[str, float]]:
 
 def _parametric(frame: "DataFrame", columns: dict[str, str], seed: int) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Approach 3 on the same rows: approach 2 is biased where the loss is not symmetric about its optimum."""
-    if "tokens" not in columns and "tokens" not in frame.columns:
-        return {}, []
     keys = {name: theirs for name, theirs in columns.items() if name in ("params", "tokens", "loss")}
+    if "tokens" not in columns and "tokens" not in frame.columns:
+        size, flops = (tables.numbers(frame, tables.source(frame, name, columns)) for name in ("params", "flops"))
+        frame = frame.assign(tokens=flops / (6 * size))
     law, nothing = forms.chinchilla(), np.zeros(len(frame), bool)
     try:
         fitted = points.fit(

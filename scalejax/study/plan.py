@@ -1,5 +1,6 @@
 """A study, and its plan: which segments to train, what they share, what they cost; before a FLOP is spent."""
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.config import Measure, Placement, Run
+from scalejax.config import Data, Measure, Placement, Run
+from scalejax.data import shards
 from scalejax.grids import as_dict, canonical, run_id
 from scalejax.model.flops import training_flops
 from scalejax.model.transformer import counts
@@ -47,10 +49,10 @@ class Study:
             if strays := [run for run in runs if not isinstance(run, Run)]:
                 raise ValueError(f"study {self.name}: {group} must be Run values; got {strays[0]!r}")
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
-        if odd := [run for run in [*self.runs, *self.forecast] if run.sequences % parts]:
+        if odd := [run for run in [*self.runs, *self.forecast] if run.fewest_sequences % parts]:
             raise ValueError(
                 f"study {self.name}: Placement wants batches in data x fsdp x accumulate = {parts} equal parts; "
-                f"run {run_id(odd[0])} has {odd[0].sequences} sequences in a batch"
+                f"run {run_id(odd[0])} has {odd[0].fewest_sequences} sequences in its smallest batch"
             )
         if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
             raise ValueError(f"study {self.name}: run {min(both)} is among both the fitted runs and the forecast ones")
@@ -87,7 +89,7 @@ class Plan:
     def flops_separate(self) -> int:
         """Training FLOPs if every run were trained from scratch."""
         finals = (segment.run for segment in self.segments if segment.final)
-        return sum(training_flops(run.model, run.data.sequence_length, run.steps * run.batch_tokens) for run in finals)
+        return sum(training_flops(run.model, run.data.sequence_length, run.clock.tokens(run.steps)) for run in finals)
 
     @property
     def saved(self) -> float:
@@ -116,7 +118,20 @@ class Plan:
                 found.append(f"{len({run.tokens for run in runs})} token budgets: the exponent of tokens needs at least 3")
         if len({run.schedule.warmup for run in runs}) > 1:
             found.append("runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose")
+        if (most := self.epochs()) > 1.001:  # a budget rounded up to whole batches is no second epoch
+            found.append(f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question")
         return found
+
+    def epochs(self) -> float:
+        """Largest number of passes of a run over its data, forecast runs among them; 0 while nothing of it is prepared."""
+        longest: dict[Data, float] = {}
+        for run in [*self.study.runs, *self.study.forecast]:
+            longest[run.data] = max(run.steps * run.batch_tokens, longest.get(run.data, 0))
+        passes = []
+        for data, tokens in longest.items():
+            with contextlib.suppress(ValueError):  # a source that is not here: training says so, on the machine that trains
+                passes.append(shards.epochs(data, tokens) or 0)
+        return max(passes, default=0)
 
 
 def plan(study: Study) -> Plan:
@@ -139,7 +154,7 @@ def plan(study: Study) -> Plan:
 def segment_flops(segment: Segment) -> int:
     """Training FLOPs of a segment (exact matmul count with causal halving)."""
     run = segment.run
-    return training_flops(run.model, run.data.sequence_length, (segment.stop - segment.start) * run.batch_tokens)
+    return training_flops(run.model, run.data.sequence_length, segment.tokens(segment.start, segment.stop))
 
 
 def _branch(runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: str) -> list[Segment]:

@@ -42,31 +42,32 @@ def fit(
     begin = time.perf_counter()
     law = _settle_inputs(law, frame, columns)
     read = tables.columns(frame, law.inputs, law.target, columns)
-    _check_one_row_per_run(frame.loc[read.kept])
+    _check_one_row_per_run(frame.loc[read.kept], columns.get("run", "run"))
     kept_out = held_out[read.kept]
     inputs, target = [x[~kept_out] for x in read.inputs], read.target[~kept_out]
-    _check_rows(law, len(target))
+    _check_rows(law, len(target), len(frame))
     chosen = losses.loss(loss)
     rows = frame.loc[read.kept].loc[~kept_out]
     row_weights = _weights(rows, weights)
     at = optimum(law, inputs, target, row_weights, chosen)
     solved = time.perf_counter()
 
-    points = seeds.design_points(rows, inputs)
+    points = seeds.design_points(rows, inputs, columns.get("seed", "seed"))
     floor = noise_floor(np.log(target), points, row_weights)
     theta, notes = draws.draw(law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor)
     fine = theta[:, draws.settled(theta)]
-    ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else {}
+    ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else _nothing(law, bootstrap)
     verdict = uncertainty.verdict(law, at, inputs, ends)
     notes += seeds.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
     dropped = int(np.sum(~read.kept))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
     best = _floats(natural(law, at.problem, at.theta[:, None]))
+    reached = verdict.word != "not-converged"  # if not, where the solver stopped says nothing, and nothing is said of it
     losses_read = dict(zip((*law.inputs, law.target), (*inputs, target), strict=True)).get("loss", target)
     fitted = Fit(
         law=law,
-        params=best,
-        intervals=ends,
+        params=best if reached else dict.fromkeys(best, np.nan),
+        intervals=ends if reached else {},
         objective=float(at.state.cost[0]) / chosen.units,
         gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.units,
         starts_at_optimum=at.share,
@@ -81,10 +82,10 @@ def fit(
         seed=seed,
         clusters=cluster,
         resample=resample,
-        holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]),
-        cross_validation=_rolling_origin(law, at, inputs, target),
-        views=_views(law, best),
-        spread=draws.spread(law, at, theta, inputs, draws.identity(rows, losses_read)),
+        holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]) if reached else {},
+        cross_validation=_rolling_origin(law, at, inputs, target) if reached else {},
+        views=_views(law, best) if reached else {},
+        spread=draws.spread(law, at, theta if reached else theta[:, :0], inputs, draws.identity(rows, losses_read)),
         rows_used={"inputs": inputs, "optimum": at},
     )
     done = time.perf_counter()
@@ -100,6 +101,7 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     fitted ones may fall from the law as fitted, not whether the law holds that far out.
     """
     law = fit.law
+    _check_reached(fit)
     if set(inputs) != set(law.inputs):
         raise ValueError(
             f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; got {', '.join(inputs) or 'nothing'}"
@@ -111,7 +113,7 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     value = float(evaluate(law, fit.params, at)[0])
     drawn = draws.converged(fit)
     if not drawn:
-        return Estimate(value, None, None, LEVEL, "no interval: fitted without bootstraps")
+        return Estimate(value, None, None, LEVEL, "no interval: the fit has no bootstrap draws")
     residuals = np.asarray(fit.spread["residuals"])
     measured = measure(fit, evaluate(law, drawn, at)[:, None], residuals)
     low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
@@ -138,6 +140,7 @@ def evaluate(law: Law, params: dict[str, Any], inputs: list[np.ndarray]) -> np.n
 
 def influence(fit: Fit, **inputs: float) -> np.ndarray:
     """d predict / d target of each row: -(d predict / d theta) H^-1 (d gradient / d target), over the free coordinates."""
+    _check_reached(fit)
     law, at = unheld(fit.law), fit.rows_used["optimum"]
     problem, local = at.problem, uncertainty.slopes(fit.law, at)
     huber, kept = at.loss.numbers[-1], at.weights > 0
@@ -159,6 +162,17 @@ def evaluate_at(law: Law, problem: Any, theta: Any, inputs: tuple) -> Any:
     return law.predict(form, *inputs)
 
 
+def _nothing(law: Law, bootstrap: int) -> dict[str, tuple[float | None, float | None]]:
+    """The intervals of bootstraps none of which gave a fit: open, all of them."""
+    held = dict(law.fixed)
+    return {name: (None, None) for name in law.names if bootstrap and name not in held}
+
+
+def _check_reached(fit: Fit) -> None:
+    if fit.verdict == "not-converged":
+        raise ValueError(f"this {fit.law.name} fit did not converge and predicts nothing: {'; '.join(fit.reasons)}")
+
+
 def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
     """The column that a law of "x" reads: the one of params, tokens and flops that is named, or that the table has."""
     if law.inputs != ("x",):
@@ -171,17 +185,18 @@ def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
     return dataclasses.replace(law, inputs=(found[0],))
 
 
-def _check_one_row_per_run(rows: "DataFrame") -> None:
-    again = rows["run"][rows["run"].duplicated()].tolist() if "run" in rows.columns else []
+def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
+    again = rows[column][rows[column].duplicated()].tolist() if column in rows.columns else []
     if again:
         run = again[0]
         raise ValueError(f"run {run!r} has several rows, and a law of points reads one row per run: choose with --where")
 
 
-def _check_rows(law: Law, rows: int) -> None:
+def _check_rows(law: Law, rows: int, table: int) -> None:
     if rows < law.free:
         raise ValueError(
-            f"the {law.name} law has {law.free} free parameters and the table {rows} usable rows: it needs at least as many rows"
+            f"the {law.name} law has {law.free} free parameters and {rows} of the {table} rows chosen can be fitted (none "
+            "missing, infinite or held out): it needs at least as many"
         )
 
 
@@ -214,11 +229,11 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
         return {}
     state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
     fine = uncertainty.converged(state, at.problem, at.weights)
+    params = {name: x[:, None] for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()}
+    errors = np.abs(evaluate(law, params, inputs) / target - 1)
     by_split = []
     for i in np.flatnonzero(fine):
-        later = ~splits[i]
-        params = _floats(natural(law, at.problem, np.asarray(state.theta)[:, i : i + 1]))
-        relative = np.abs(evaluate(law, params, [x[later] for x in inputs]) / target[later] - 1)
+        relative = errors[i, ~splits[i]]
         ends = {"mean_rel_error": float(relative.mean()), "max_rel_error": float(relative.max())}
         by_split.append({"fitted": int(np.sum(splits[i])), "n": len(relative)} | ends)
     if not by_split:
@@ -246,6 +261,7 @@ def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
     """The run that the inputs mean and its estimate; flops alone mean the compute-optimal run at C = 6 N D, with its bands."""
     if set(inputs) != {"flops"} or fit.law.inputs != ("params", "tokens"):
         return inputs, predict(fit, **inputs)
+    _check_reached(fit)
     flops = inputs["flops"]
     best = optimal.compute_optimal(fit.law.form(**fit.params), flops)
     if not 0 < best.params < np.inf:

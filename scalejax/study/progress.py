@@ -97,13 +97,11 @@ class Progress:
         for folder, step in self.steps.items():
             segment = self.plan.by_folder[folder]
             begin = self.first[folder] if of_this_call else segment.start
-            done += segment_flops(segment) * (step - begin) / (segment.stop - segment.start)
+            done += segment_flops(segment) * segment.tokens(begin, step) / segment.tokens(segment.start, segment.stop)
         return done
 
     def _tokens(self) -> int:
-        return sum(
-            (step - self.first[folder]) * self.plan.by_folder[folder].run.batch_tokens for folder, step in self.steps.items()
-        )
+        return sum(self.plan.by_folder[folder].tokens(self.first[folder], step) for folder, step in self.steps.items())
 
     def _runs_done(self) -> int:
         return sum(self.plan.by_folder[folder].final for folder in self.ended)

@@ -26,16 +26,18 @@ def results(folder: str | Path) -> "pd.DataFrame":
 def curves(folder: str | Path) -> "pd.DataFrame":
     """Every metrics row of every finished run: (run, step, tokens, learning_rate, train_loss, loss, weights).
 
-    `loss` is NaN where only the training loss was logged. Rows of one step are one row.
+    `weights` is `raw`, or the name of an average such as `ema-20000`. `loss` is NaN where only the training loss was logged.
+    Rows of one step and the same weights are one row.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for run in finished_runs(Path(folder)):
-        by_step: dict[int, dict[str, Any]] = {}
+        merged: dict[tuple[int, str], dict[str, Any]] = {}
         for row in read_lines(run / "metrics.jsonl"):
-            by_step.setdefault(row["step"], {"run": run.name, "weights": "raw"}).update(row)
-        rows += by_step.values()
+            key = (row["step"], row.get("weights", "raw"))
+            merged.setdefault(key, {"run": run.name, "weights": "raw"}).update(row)
+        rows += merged.values()
     return pd.DataFrame(rows).reindex(columns=list(CURVE_COLUMNS))
 
 

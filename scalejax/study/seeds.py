@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 MISFIT = 0.01  # p below which the replicates contradict the law; 1 of 100 right laws is named too
 
 
-def design_points(rows: "DataFrame", inputs: list[np.ndarray]) -> np.ndarray:
-    """Labels of rows with equal inputs, by the table's `seed` column where it has one; see `laws.replicates.design_points`."""
-    return replicates.design_points(inputs, rows["seed"].to_numpy() if "seed" in rows.columns else None)
+def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed") -> np.ndarray:
+    """Labels of rows with equal inputs, by the table's column of seeds where it has one; see `laws.replicates.design_points`."""
+    return replicates.design_points(inputs, rows[seed].to_numpy() if seed in rows.columns else None)
 
 
 def noise(floor: NoiseFloor | None) -> dict[str, float | int]:
@@ -62,7 +62,7 @@ def average(
     frame = frame.loc[tables.rows(frame, where)]
     read = tables.columns(frame, inputs, target, columns)
     frame = frame.loc[read.kept].reset_index(drop=True)
-    points = design_points(frame, read.inputs)
+    points = design_points(frame, read.inputs, (columns or {}).get("seed", "seed"))
     floor = replicates.noise_floor(np.log(read.target), points)
     if floor is None:
         raise ValueError(

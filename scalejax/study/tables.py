@@ -2,6 +2,7 @@
 
 import ast
 import operator
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COUNT = "params_with_head"  # what `params` means in a results table unless another count is named
+QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`([^`]+)`""")  # text literals are left alone; a name in backticks is captured
 COMPARISONS = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -31,7 +33,8 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}; expected a CSV or Parquet file")
     try:
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        parquet = path.suffix in (".parquet", ".pq")
+        frame = pd.read_parquet(path) if parquet else pd.read_csv(path, skipinitialspace=True)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable {path.suffix.lstrip('.') or 'CSV'} table: {error}") from error
     if frame.empty:
@@ -42,7 +45,8 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
 def rows(frame: "DataFrame", expression: str | None) -> np.ndarray:
     """Mask of the rows for which the expression holds: COLUMN OP LITERAL joined by and, or, not and brackets.
 
-    OP is == != < <= > >= in or not in. The expression is parsed, never evaluated as code.
+    OP is == != < <= > >= in or not in. A column whose name is not one word stands in backticks. The expression is parsed, never
+    evaluated as code.
 
     >>> import pandas
     >>> rows(pandas.DataFrame({"size": [1, 2, 3], "set": ["c4", "c4", "rw"]}), "size >= 2 and set == 'c4'").tolist()
@@ -50,22 +54,31 @@ def rows(frame: "DataFrame", expression: str | None) -> np.ndarray:
     """
     if expression is None:
         return np.ones(len(frame), bool)
+    quoted: dict[str, str] = {}
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        word = f"__{len(quoted)}__"
+        quoted[word] = match[1]
+        return word
+
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(QUOTED.sub(stand_in, expression.strip()), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f'cannot read the expression {expression!r}: expected COLUMN OP LITERAL, such as "size >= 2"') from error
-    return _mask(tree, frame, expression)
+    return _mask(tree, frame, expression, quoted)
 
 
-def _mask(node: ast.expr, frame: "DataFrame", expression: str) -> np.ndarray:
+def _mask(node: ast.expr, frame: "DataFrame", expression: str, quoted: dict[str, str]) -> np.ndarray:
     match node:
         case ast.BoolOp(op=op, values=parts):
             join = np.logical_and if isinstance(op, ast.And) else np.logical_or
-            return join.reduce([_mask(part, frame, expression) for part in parts])
+            return join.reduce([_mask(part, frame, expression, quoted) for part in parts])
         case ast.UnaryOp(op=ast.Not(), operand=part):
-            return ~_mask(part, frame, expression)
+            return ~_mask(part, frame, expression, quoted)
         case ast.Compare(left=ast.Name(id=column), ops=[op], comparators=[right]):
-            return _compare(frame, column, op, _literal(right, expression), expression)
+            return _compare(frame, quoted.get(column, column), op, _literal(right, expression), expression)
     raise ValueError(f"{ast.unparse(node)!r} in {expression!r} is not COLUMN OP LITERAL (== != < <= > >= in, not in)")
 
 
@@ -119,7 +132,7 @@ def columns(frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dic
     values = {name: numbers(frame, column) for name, column in read_from.items()}
     kept = np.all([np.isfinite(x) for x in values.values()], axis=0)
     for name, x in values.items():
-        wrong = np.flatnonzero(kept & (x <= 0))
+        wrong = np.flatnonzero(kept & (x < np.finfo(np.float64).tiny))  # below, float64 rounds to nothing
         if len(wrong):
             raise ValueError(f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]}; a law needs positive values")
     return Columns([values[name][kept] for name in inputs], values[target][kept], kept, read_from)
@@ -141,6 +154,8 @@ def numbers(frame: "DataFrame", column: str) -> np.ndarray:
     import pandas as pd
 
     series = frame[column]
+    if series.dtype.kind not in "iuf":  # numpy's kinds of numbers; text, dates and truth values are read one by one
+        series = series.astype(str).where(series.notna())
     read = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
     text = np.flatnonzero(np.isnan(read) & np.asarray(series.notna()))
     if len(text):

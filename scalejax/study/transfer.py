@@ -23,17 +23,17 @@ def transfer_check(table: "pd.DataFrame", *, over: str = "width") -> "Transfer":
     """
     if missing := sorted({over, "learning_rate", "loss"} - set(table.columns)):
         raise ValueError(f"transfer_check reads the columns {over}, learning_rate and loss; {', '.join(missing)} is not there")
-    names = sorted(set(table["parametrization"])) if "parametrization" in table else []
-    if len(names) > 1:
-        raise ValueError(f"transfer_check is of one parametrization; got {', '.join(names)}: give the rows of one of them")
+    if "parametrization" in table and len(table["parametrization"].unique()) > 1:
+        names = ", ".join(sorted(table["parametrization"].unique()))
+        raise ValueError(f"transfer_check compares sizes under one parametrization; got {names}: give the rows of one of them")
     grid = table.assign(loss=table["loss"].fillna(np.inf)).pivot_table(
         index=over, columns="learning_rate", values="loss", aggfunc=["mean", "size"], dropna=False
     )
     losses, runs = grid["mean"], grid["size"].fillna(0)
     if len(losses) < 2 or losses.shape[1] < 3 or runs.to_numpy().min() != runs.to_numpy().max():
         raise ValueError(
-            f"transfer_check needs 2 or more sizes and 3 or more learning rates, each pair with as many seeds; "
-            f"runs of each pair:\n{runs.astype(int)}"
+            f"transfer_check needs 2 or more sizes and 3 or more learning rates, each pair with as many seeds; runs by {over} "
+            f"(down) and rate:\n{runs.astype(int).to_string()}"
         )
     rates = tuple(float(rate) for rate in losses.columns)
     return Transfer(over=over, sizes=tuple(int(size) for size in losses.index), rates=rates, losses=losses.to_numpy(float))

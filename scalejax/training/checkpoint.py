@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalejax.files import write_json
+from scalejax.files import read_json, write_json
 
 KEEP = 2
 """Newest checkpoints kept: an older one stays until a newer one is committed and hashed."""
@@ -55,8 +55,9 @@ def restore(folder: Path, like: Any, *, step: int | None = None) -> tuple[int, A
 
     None when there is no checkpoint at all.
 
-    A checkpoint whose bytes, shapes or dtypes are not what was saved is passed over with a warning, and the one before is
-    tried. Raises CheckpointError when there are checkpoints and none of them is sound: never a silent start from zero.
+    Averages that `like` does not ask for are left where they are. A checkpoint whose bytes, shapes or dtypes are not what was
+    saved is passed over with a warning, and the one before is tried. Raises CheckpointError when there are checkpoints and none
+    of them is sound: never a silent start from zero.
     """
     candidates = [s for s in reversed(steps(folder)) if step in (None, s)]
     reasons = []
@@ -69,6 +70,11 @@ def restore(folder: Path, like: Any, *, step: int | None = None) -> tuple[int, A
     if reasons:
         raise CheckpointError("no sound checkpoint is left; " + "; ".join(reasons) + "; delete the run's folder to train it anew")
     return None
+
+
+def kept(folder: Path) -> list[str]:
+    """Names of the arrays in the newest checkpoint, such as `.params['head']`; none without one."""
+    return list(read_json(folder / f"{newest[-1]}.json")["arrays"]) if (newest := steps(folder)) else []
 
 
 def clean(folder: Path) -> None:
@@ -84,11 +90,11 @@ def clean(folder: Path) -> None:
 def _read(folder: Path, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
     record = json.loads((folder / f"{step}.json").read_text())
     saved, wanted = record["arrays"], _record(like, hashed=False)
-    for name in [*wanted, *(saved.keys() - wanted.keys())]:
+    strays = [name for name in saved.keys() - wanted.keys() if not name.startswith(".averages")]
+    for name in [*wanted, *strays]:
         if saved.get(name, [])[:2] != wanted.get(name, []):
             raise CheckpointError(f"{name} is {saved.get(name, ['absent'])[:2]}, this run's is {wanted.get(name, ['absent'])}")
-    with _checkpointer() as checkpointer:
-        state = checkpointer.restore(folder.absolute() / str(step), like)
+    state = _restored(folder.absolute() / str(step), like)
     for name, found in _record(jax.device_get(state), hashed=True).items():
         if found != saved[name]:
             raise CheckpointError(f"{name} is not what was saved (its sha256 differs)")
@@ -108,3 +114,16 @@ def _checkpointer():
     import orbax.checkpoint as ocp  # 1.5 s to import
 
     return ocp.StandardCheckpointer()
+
+
+def _restored(folder: Path, like: Any) -> Any:
+    """What `like` asks for. Its empty parts stay out of orbax's template, which may lack a key but not hold an empty one."""
+    import orbax.checkpoint as ocp
+
+    named = hasattr(like, "_asdict")
+    parts = like._asdict() if named else like
+    template = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
+    placed = ocp.checkpoint_utils.construct_restore_args(template)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(template, placed, partial_restore=True))
+    return like._replace(**found) if named else {**like, **found}

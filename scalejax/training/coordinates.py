@@ -19,7 +19,7 @@ from scalejax.config import Model, Parametrization, Run
 from scalejax.model.attention import attention_logits
 from scalejax.model.parameters import Params, initial_values, named_key, scalings
 from scalejax.model.transformer import Transformer, abstract
-from scalejax.optim.optimizers import Hyperparameters, adamw, hyperparameters
+from scalejax.optim.optimizers import Hyperparameters, hyperparameters, optimizer
 from scalejax.training.step import cross_entropy
 
 TOLERANCE = 0.15
@@ -61,13 +61,13 @@ def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str,
     _, specs = abstract(run.model, run.parametrization)
     rows_of_table = jax.tree.map(jnp.float32, table(specs, run.parametrization, run.model))
     batch = np.random.default_rng(run.seed).integers(0, run.model.vocabulary, (run.sequences, run.data.sequence_length + 1))
-    train = _train(run.model, run.parametrization, run.compute_dtype, run.optimizer.decay, steps)
+    train = _train(run.model, run.parametrization, run.compute_dtype, run.optimizer.name, run.optimizer.decay, steps)
     found = train(rows_of_table, jax.random.key(run.seed), hyperparameters(run), batch.astype(np.int32))
     return {name: np.asarray(values) for name, values in found.items()}
 
 
 @functools.cache
-def _train(model: Model, parametrization: Parametrization, compute_dtype: str, decay: str, steps: int) -> Callable:
+def _train(model: Model, parametrization: Parametrization, compute_dtype: str, name: str, decay: str, steps: int) -> Callable:
     """(table, key, hyperparameters, rows [b, t + 1]) -> activations [i]; the table is data, so that one program serves any."""
     graphdef, specs = abstract(model, parametrization, compute_dtype)
 
@@ -76,7 +76,7 @@ def _train(model: Model, parametrization: Parametrization, compute_dtype: str, d
 
     @jax.jit
     def train(table: Params, key: jax.Array, numbers: Hyperparameters, rows: jax.Array) -> dict[str, jax.Array]:
-        rule = adamw(numbers, numbers.peak, scalings=table, decay=decay)
+        rule = optimizer(name, numbers, numbers.peak, specs=specs, scalings=table, decay=decay)
 
         def step(carry, _):
             params, moments = carry

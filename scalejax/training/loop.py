@@ -14,13 +14,23 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.shards import Shards, prepare
 from scalejax.evaluation.measure import check, downstream, held_out_loss
-from scalejax.files import read_json, write_json
+from scalejax.evaluation.tasks import Subject
+from scalejax.files import read_json, sha256, write_json
+from scalejax.grids import run_id
+from scalejax.model.parameters import Params
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
 from scalejax.training.result import Result, here, mark_done, now, result_row
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import TrainState, init_state, make_token_losses, make_train_step
+from scalejax.training.step import (
+    TrainState,
+    init_state,
+    make_span_scores,
+    make_token_losses,
+    make_train_step,
+    weights,
+)
 from scalejax.training.tracking import Metrics
 
 LOG_EVERY = 20
@@ -40,21 +50,6 @@ def train(run: Run, placement: Placement | None = None, out: str | Path = "run",
     job.write(Path(out))
     train_segment(job, Path(out), parent=None)
     return Result.load(Path(out))
-
-
-def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float]:
-    """Measures the weights of the last checkpoint in a run's folder: loss, loss_se, bits_per_byte, top1_error, top1_error_se.
-
-    Nothing is written. Raises ValueError when the folder has no sound checkpoint.
-    """
-    job = Job.read(Path(out))
-    run, measure = job.segment.run, measure or job.measure
-    mesh = make_mesh(job.placement)
-    position, _ = begin(Path(out), None, init_state(run, mesh))
-    if position.step == 0:
-        raise checkpoint.CheckpointError(f"{out} has no checkpoint yet: nothing to evaluate")
-    losses_of, shards = losses_under(position, run, mesh), prepare(run.data)
-    return held_out_loss(losses_of, shards, run, measure) | downstream(losses_of, shards, run, measure)
 
 
 class Preempted(Exception):
@@ -94,9 +89,9 @@ def train_segment(
     shards = prepare(run.data)
     check_vocabulary(run, shards)
     check(shards, run, job.measure)
-    status = open_folder(folder)
     mesh = make_mesh(job.placement)
-    position, history = begin(folder, parent, init_state(run, mesh))
+    position, history = begin(folder, parent, init_state(run, mesh, job.measure.averages))
+    status = open_folder(folder)
     rows = batches(shards, run)
     with Metrics(folder / "metrics.jsonl", history=history, step=position.step) as metrics:
         training = Training(job, folder, position, shards, rows, mesh, metrics)
@@ -121,32 +116,34 @@ class Training:
 
     def advance(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
         """Trains to the segment's end: metrics rows every LOG_EVERY steps, evaluations by tokens, checkpoints by the clock."""
-        run, stop, position = self.job.segment.run, self.job.segment.stop, self.position
-        train_step = make_train_step(run, self.mesh, self.job.placement.accumulate)
+        run, stop, position, placement = self.job.segment.run, self.job.segment.stop, self.position, self.job.placement
+        train_step = make_train_step(run, self.mesh, placement.accumulate, self.job.measure.averages)
         rates = learning_rates(run)
-        every = round(self.job.measure.every / run.batch_tokens)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            batch = self.rows.batch_at(position.step)
-            position.state, seen = train_step(position.state, batch, rates[position.step])
+            before, after = (run.clock.tokens(step) for step in (position.step, position.step + 1))
+            rows = self.rows.rows(before // run.data.sequence_length, after // run.data.sequence_length)
+            position.state, seen = train_step(position.state, rows, rates[position.step])
             position.losses.append(seen["loss"])
             position.step += 1
             if position.step % LOG_EVERY == 0:
                 position.seconds, clock = position.seconds + time.monotonic() - clock, time.monotonic()
                 report(position.step, self.log(float(rates[position.step - 1])))
-            if every and position.step % every == 0 and position.step < run.steps:
-                self.metrics.write(self.row() | self.held_out())
+            if self.is_due(before, after) and position.step < run.steps:
+                self.measure()
             halt = stopping() and position.step < stop
-            if halt or position.step == stop or time.monotonic() - saved > self.job.placement.checkpoint_seconds:
+            if halt or position.step == stop or time.monotonic() - saved > placement.checkpoint_seconds:
                 self.save()
                 saved = time.monotonic()
             if halt:
                 raise Preempted(f"stopped at step {position.step} of {stop}; the state is saved in {self.folder}")
 
     def log(self, learning_rate: float) -> float:
-        """Writes the metrics row of the last LOG_EVERY steps and gives their mean loss."""
+        """Writes the metrics row of the last LOG_EVERY steps and gives their mean loss; skipped steps do not count in it."""
         position = self.position
-        loss = float(np.mean([math.nan if x is None else float(x) for x in jax.device_get(position.losses)]))
+        losses = np.array([math.nan if x is None else float(x) for x in jax.device_get(position.losses)])
+        kept = losses[np.isfinite(losses)]
+        loss = float(np.mean(kept)) if kept.size else math.nan
         position.losses = []
         position.diverged = int(position.state.skipped_in_a_row) >= DIVERGED_AFTER
         row = {"learning_rate": learning_rate, "train_loss": loss if math.isfinite(loss) else None}
@@ -163,48 +160,96 @@ class Training:
         except checkpoint.NotFinite:
             self.position.diverged = True
 
-    def held_out(self) -> dict[str, float]:
-        """Held-out loss under the weights as they are; empty once the run has diverged, there is nothing to measure then."""
-        if self.position.diverged:
-            return {}
-        run = self.job.segment.run
-        found = held_out_loss(losses_under(self.position, run, self.mesh), self.shards, run, self.job.measure)
-        return found if math.isfinite(found["loss"]) else {}
+    def is_due(self, before: int, after: int) -> bool:
+        """Whether a step from `before` to `after` tokens completes a stretch of `Measure.every`, in whole batches."""
+        batch = self.job.segment.run.batch_tokens
+        every = max(1, round(self.job.measure.every / batch)) * batch
+        return self.job.measure.every > 0 and after // every > before // every
+
+    def measure(self) -> dict[str, float]:
+        """Writes a row with the held-out loss of the weights, and one of each average, and gives that of the weights.
+
+        Nothing is measured once the run has diverged: the row and what is given are empty then.
+        """
+        run, measure = self.job.segment.run, self.job.measure
+        found: dict[str, dict[str, float]] = {"raw": {}}
+        if not self.position.diverged:
+            for name, params in weights(run, self.position.state, measure.averages).items():
+                found[name] = held_out_loss(losses_under(params, run, self.mesh), self.shards, run, measure)
+        if not math.isfinite(found["raw"].get("loss", math.inf)):
+            found = {"raw": {}}
+        for name, losses in found.items():
+            self.metrics.write(self.row() | {"weights": name} | losses)
+        return found["raw"]
 
     def measured(self, status: dict[str, Any]) -> dict[str, Any]:
         """The run's row of the results table, at its last step."""
         run, position = self.job.segment.run, self.position
-        found = self.held_out()
-        self.metrics.write(self.row() | found)
+        found = self.measure()
         if found:
-            found |= downstream(losses_under(position, run, self.mesh), self.shards, run, self.job.measure)
+            params = weights(run, position.state)["raw"]
+            asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
+            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
+        epochs = self.rows.epochs(run.clock.tokens(position.step) / run.batch_tokens)
         counted = {"step": position.step, "skipped": int(position.state.skipped), "seconds": position.seconds}
-        return result_row(self.job, self.shards, found, status, epochs=self.rows.epochs(position.step), **counted)
+        return result_row(self.job, self.shards, found, status, epochs=epochs, **counted)
 
     def row(self) -> dict[str, Any]:
         """The head of a metrics row."""
-        return {"step": self.position.step, "tokens": self.position.step * self.job.segment.run.batch_tokens}
+        return {"step": self.position.step, "tokens": self.job.segment.run.clock.tokens(self.position.step)}
 
 
-def losses_under(position: Position, run: Run, mesh: jax.sharding.Mesh) -> Callable[[np.ndarray], np.ndarray]:
-    """rows int32[b, L + 1] -> loss of every predicted token, float32[b, L], under the weights at `position`."""
+def losses_under(params: Params, run: Run, mesh: jax.sharding.Mesh) -> Callable[[np.ndarray], np.ndarray]:
+    """rows int32[b, L + 1] -> loss of every predicted token, float32[b, L], under these weights."""
     token_losses = make_token_losses(run, mesh)
-    return lambda rows: np.asarray(token_losses(position.state.params, rows))
+    return lambda rows: np.asarray(token_losses(params, rows))
+
+
+def subject(
+    folder: Path,
+    step: int,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    shards: Shards,
+    params: Callable[[], Params],
+    window: int | None = None,
+) -> Subject:
+    """The weights of checkpoint `step` in a run's folder, as what tasks are asked; `params()` gives them when they are needed."""
+
+    def span_scores():
+        scores, found = make_span_scores(run, mesh), params()
+        return lambda rows, starts, counts, width: scores(found, rows, starts, counts, width)
+
+    return Subject(
+        span_scores=span_scores,
+        shards=shards,
+        window=window or run.data.sequence_length,
+        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+        source={"run": run_id(run), "step": step, "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16]},
+    )
 
 
 def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Position, Path]:
     """The position to go on from, and the metrics file with its history: this folder's checkpoint, the trunk's end, or step 0.
 
-    What stands on a trunk that diverged has diverged with it.
+    What stands on a trunk that diverged has diverged with it. Raises ValueError when a checkpoint was trained without an average
+    that is asked for: only training takes them.
     """
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial)
     checkpoint.clean(folder / "checkpoints")
     if parent is not None and (end := read_json(parent / "status.json"))["status"] == "diverged":
         return Position(state=initial, step=end["step"], diverged=True), parent / "metrics.jsonl"
     for source in [folder] if parent is None else [folder, parent]:
+        kept = checkpoint.kept(source / "checkpoints")
+        lacking = [name for name in initial.averages if not any(array.startswith(f".averages['{name}']") for array in kept)]
+        if kept and lacking:
+            raise ValueError(
+                f"Measure.averages asks for {', '.join(lacking)}, which {source} was trained without, and only training takes "
+                "averages: train in another folder (a study: under another version), or leave them out"
+            )
         if found := checkpoint.restore(source / "checkpoints", like):
-            step, state, kept = found
-            return Position(state=state, step=step, **kept), source / "metrics.jsonl"
+            step, state, notes = found
+            return Position(state=state, step=step, **notes), source / "metrics.jsonl"
     if parent is not None:
         raise checkpoint.CheckpointError(f"the trunk in {parent} has no checkpoint; delete that folder and run again")
     return Position(state=initial), folder / "metrics.jsonl"

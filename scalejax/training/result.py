@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from scalejax.config import Measure
 from scalejax.data.shards import Shards
 from scalejax.files import read_json, write_json, write_text
-from scalejax.grids import flatten, run_id
+from scalejax.grids import as_dict, flatten, from_dict, run_id
 from scalejax.model.flops import flops_6nd, training_flops
 from scalejax.model.transformer import counts
 from scalejax.training.segment import Job
@@ -35,13 +35,13 @@ class Result:
     def save(self, folder: Path) -> None:
         """Writes folder/result.json; numbers that are not finite are left out, JSON has none."""
         row = {name: value for name, value in self.row.items() if not (isinstance(value, float) and not math.isfinite(value))}
-        write_json(folder / "result.json", {**row, "measure": asdict(self.measure)})
+        write_json(folder / "result.json", {**row, "measure": as_dict(self.measure)})
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
         """Reads folder/result.json; the loss of a diverged run is infinite."""
         row = read_json(folder / "result.json")
-        measure = Measure(**row.pop("measure"))
+        measure = from_dict(Measure, row.pop("measure"))
         row.pop("format")
         if row["status"] == "diverged":
             row["loss"] = math.inf
@@ -51,12 +51,12 @@ class Result:
 def result_row(job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any) -> dict[str, Any]:
     """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged."""
     run = job.segment.run
-    tokens = counted["step"] * run.batch_tokens
+    tokens = run.clock.tokens(counted["step"])
     size = counts(run.model)
     flops = training_flops(run.model, run.data.sequence_length, tokens)
     row = {"run": run_id(run), "study": job.study, "status": "done" if found else "diverged", **flatten(run)}
     row |= {"params": size.params, "params_non_embedding": size.params_non_embedding, "params_with_head": size.params_with_head}
-    row |= {"tokens": tokens, "tokens_skipped": counted["skipped"] * run.batch_tokens}
+    row |= {"tokens": tokens, "tokens_skipped": counted["skipped"] * run.data.sequence_length}
     row |= {"epochs": counted["epochs"], "step": counted["step"], "flops": flops, "flops_6nd": flops_6nd(run.model, tokens)}
     row |= found or {"loss": math.inf}
     row |= {"wall_seconds": counted["seconds"], "tokens_per_second": tokens / max(counted["seconds"], 1e-9)}

@@ -42,6 +42,10 @@ class Segment:
             return run_id(self.run)
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
+    def tokens(self, start: int, stop: int) -> int:
+        """Tokens that steps start..stop of the run read."""
+        return self.run.clock.tokens(stop) - self.run.clock.tokens(start)
+
     @property
     def folder(self) -> str:
         """Where it is trained, relative to the study's folder."""
@@ -66,7 +70,7 @@ class Job:
             differing = sorted(k for k in there | self.segment.identity if there.get(k) != self.segment.identity.get(k))
             raise ValueError(f"{folder} holds another run: {', '.join(differing)} differ; train this one in another folder")
         segment = {**asdict(self.segment), "run": as_dict(self.segment.run)}
-        parts = {"measure": asdict(self.measure), "placement": asdict(self.placement)}
+        parts = {"measure": as_dict(self.measure), "placement": as_dict(self.placement)}
         identity = self.segment.identity
         write_json(path, {"id": self.segment.id, "study": self.study, "identity": identity, "segment": segment, **parts})
 
@@ -75,5 +79,5 @@ class Job:
         """The job that `write` left. Raises ValueError naming the file when it is not sound."""
         value = read_json(folder / "config.json")
         segment = Segment(**{**value["segment"], "run": from_dict(Run, value["segment"]["run"])})
-        measure, placement = Measure(**value["measure"]), Placement(**value["placement"])
+        measure, placement = from_dict(Measure, value["measure"]), from_dict(Placement, value["placement"])
         return cls(segment=segment, study=value["study"], measure=measure, placement=placement)

@@ -68,10 +68,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def like_parameters(mesh: Mesh, tree: Any, shardings: Params) -> Any:
-    """Shardings for a tree of scalars and of copies of the parameters' tree (the moments), which lie as the parameters do."""
-    structure = jax.tree.structure(shardings)
+    """Shardings for a tree that holds copies of the parameters, or of some of them: moments and averages lie as these do.
 
-    def is_copy(node: Any) -> bool:
-        return jax.tree.structure(node) == structure
+    An array is a copy when its path ends with that of a parameter; whatever else there is, scalars mostly, is on every device.
+    """
+    by_path = dict(jax.tree.leaves_with_path(shardings))
 
-    return jax.tree.map(lambda node: shardings if is_copy(node) else replicated(mesh), tree, is_leaf=is_copy)
+    def sharding(path: tuple[Any, ...], _: Any) -> NamedSharding:
+        ends = (path[start:] for start in range(len(path)))
+        return next((by_path[end] for end in ends if end in by_path), replicated(mesh))
+
+    return jax.tree.map_with_path(sharding, tree)

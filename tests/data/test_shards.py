@@ -167,6 +167,20 @@ def test_what_a_killed_process_left_is_cleared_away(data, tmp_path):
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [finished]
 
 
+def test_two_writers_of_one_folder_leave_each_other_alone_and_the_first_to_finish_has_it(tmp_path):
+    texts = [f"document number {i} of some" for i in range(40)]
+
+    def records():
+        yield from ({"text": text} for text in texts)
+        write(({"text": text.upper()} for text in texts), tmp_path / "out", tokenizer="byte")  # while the first is at work
+        yield from ({"text": f"{text} more"} for text in texts)
+
+    with pytest.raises(ValueError, match="another process wrote it"):
+        write(records(), tmp_path / "out", tokenizer="byte")
+    assert open_shards(tmp_path / "out").tokenizer().decode(open_shards(tmp_path / "out").train[:60]).isupper()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def _prepared(data: Data, cache, queue) -> None:
     queue.put(prepare(data, cache).folder.stat().st_ino)
 

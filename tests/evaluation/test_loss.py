@@ -15,7 +15,7 @@ TOKENS = np.array([9, 1, 2, 3, 9, 4, 9, 5, 6, 7, 8, 9, 1, 2, 9], np.uint16)  # 9
 
 def shards(tokens: np.ndarray = TOKENS, end: int = 9, document_bytes: tuple[int, ...] = (30, 10, 40, 20)) -> Shards:
     starts = np.flatnonzero(tokens == end)[:-1] + 1
-    manifest = {"vocabulary": 10, "tokenizer": {"end": end}, "entropy_rate": None}
+    manifest = {"vocabulary": 10, "tokenizer": {"end": end}, "entropy_rate": None, "domains": {"text": {}}}
     return Shards(Path(), tokens, tokens, starts, np.array(document_bytes), manifest)
 
 
@@ -93,3 +93,22 @@ def test_bytes_of_a_document_read_in_part_count_in_part():
 def test_symbols_have_no_bits_per_byte():
     no_text = dataclasses.replace(shards(), validation_bytes=np.zeros(4, np.int64))
     assert evaluate_loss(Losses(), no_text, sequence_length=4, tokens=100, sequences=2).bits_per_byte is None
+
+
+def test_domains_have_losses_of_their_own(tmp_path):
+    np.array([1, 0, 1, 0]).tofile(tmp_path / "validation_domains.bin")
+    manifest = {**shards().manifest, "domains": {"wiki": {}, "code": {}, "unmet": {}}}
+    two = dataclasses.replace(shards(), folder=tmp_path, manifest=manifest)
+    found = evaluate_loss(Losses(), two, sequence_length=4, tokens=1_000, sequences=2)
+    nats, cuts = surprises(TOKENS), [4, 6, 11]
+    sums, counts = (np.array([part.sum() for part in np.split(a, cuts)]) for a in (nats, np.ones(14)))
+    assert list(found.domains) == ["wiki", "code"]
+    for name, members, size in (("wiki", [1, 3], 30), ("code", [0, 2], 70)):
+        part = found.domains[name]
+        assert part.loss == pytest.approx(sums[members].sum() / counts[members].sum(), rel=1e-12)
+        assert part.loss_se == pytest.approx(clustered_error(sums[members], counts[members]), rel=1e-12)
+        assert part.bits_per_byte == pytest.approx(sums[members].sum() / math.log(2) / size, rel=1e-12)
+    assert sum(part.tokens for part in found.domains.values()) == found.tokens
+    assert sum(part.loss * part.tokens for part in found.domains.values()) == pytest.approx(found.loss * found.tokens)
+    whole = clustered_error(sums / math.log(2), np.array([30, 10, 40, 20]))
+    assert found.bits_per_byte_se == pytest.approx(whole, rel=1e-12)

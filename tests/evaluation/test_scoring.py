@@ -3,91 +3,103 @@
 import numpy as np
 import pytest
 
-from scalejax.evaluation.scoring import score
-from scalejax.evaluation.tasks import Items
-
-LIKES = 1 / np.arange(1, 11)  # nats that the model below pays for each token, whatever comes before it
+from scalejax.evaluation.scoring import lengths, score
 
 
-def items(candidates: list, gold: list[int], context: int = 3) -> Items:
-    n = len(gold)
-    contexts = np.full((n, context), 9, np.int32)
-    return Items(contexts, np.array(candidates, np.int32), np.array(gold), np.zeros((n, len(candidates[0])), np.int64))
+class Unigram:
+    """A model that pays 1 / (token + 1) nats for each token plus a hundredth of the token before it, and guesses odd tokens."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, rows, starts, counts, width):
+        self.calls.append((rows.shape, width))
+        assert rows.dtype == starts.dtype == counts.dtype == np.int32
+        assert (starts >= 1).all() and (counts <= width).all() and (starts + counts <= rows.shape[1]).all()
+        sums, greedy = np.zeros(len(rows), np.float32), np.ones(len(rows), bool)
+        for i, (row, start, count) in enumerate(zip(rows, starts, counts, strict=True)):
+            span = np.arange(start, start + count)
+            sums[i] = -(1 / (row[span] + 1) + row[span - 1] / 100).sum()
+            greedy[i] = (row[span] % 2 == 1).all()
+        return sums, greedy
 
 
-def unigram(rows: np.ndarray) -> np.ndarray:
-    return LIKES[rows[:, 1:]].astype(np.float32)
+def likelihood(context, continuation):
+    tokens = [*context, *continuation]
+    return -sum(1 / (tokens[i] + 1) + tokens[i - 1] / 100 for i in range(len(context), len(tokens)))
 
 
-PAIRS = items([[[0, 1], [2, 3], [4, 5], [6, 7]], [[8, 8], [2, 3], [1, 1], [0, 2]], [[0, 0], [1, 1], [2, 2], [3, 3]]], [3, 0, 1])
+def requests(count: int, longest: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, [longest, min(longest, 40)], (count, 2))
+    return [(rng.integers(0, 50, a), rng.integers(0, 50, b)) for a, b in sizes]
 
 
-@pytest.mark.parametrize(("length", "sequences"), [(4, 1), (4, 5), (10, 4), (10, 100)])
-def test_log_likelihoods_are_means_over_the_candidates_own_tokens(length, sequences):
-    found = score(unigram, PAIRS, sequence_length=length, sequences=sequences)
-    assert np.allclose(found.log_likelihoods, -LIKES[PAIRS.candidates].mean(axis=2), rtol=1e-6)
-    assert found.log_likelihoods.dtype == np.float32
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_every_request_gets_its_own_score(multiple):
+    asked = requests(500, 60)
+    found = score(Unigram(), asked, window=128, multiple=multiple)
+    assert np.allclose(found.log_likelihood, [likelihood(*one) for one in asked], rtol=1e-5)
+    assert found.tokens.tolist() == [len(one[1]) for one in asked]
+    assert found.greedy.tolist() == [bool((one[1] % 2 == 1).all()) for one in asked]
+    assert 0 < found.greedy.sum() < 500 and not found.cut.any()
+    assert found.log_likelihood.dtype == np.float32
 
 
-def test_top1_error_is_the_share_of_items_whose_likeliest_candidate_is_wrong():
-    found = score(unigram, PAIRS, sequence_length=6, sequences=4)
-    assert found.credit.tolist() == [1, 1, 0]
-    assert found.top1_error == pytest.approx(1 / 3)
-    assert found.top1_error_se == pytest.approx(np.sqrt(2 / 9 / 3))
-    assert found.chance == 0.75 and found.ties == 0
+def test_a_long_context_loses_its_beginning():
+    rng = np.random.default_rng(1)
+    context, continuation = rng.integers(0, 50, 300), rng.integers(0, 50, 20)
+    found = score(Unigram(), [(context, continuation)], window=64)
+    assert found.cut.tolist() == [256]
+    seen = []
+
+    def remember(rows, starts, counts, width):
+        seen.append(rows[0, : starts[0] + counts[0]])
+        return Unigram()(rows, starts, counts, width)
+
+    score(remember, [(context, continuation)], window=64)
+    assert seen[0].tolist() == [*context[-44:], *continuation]
 
 
-def test_the_context_decides():
-    def echo(rows: np.ndarray) -> np.ndarray:  # a token is likely when it repeats the first token of the row
-        return (rows[:, 1:] != rows[:, :1]).astype(np.float32)
-
-    found = score(echo, items([[[1, 1], [9, 9], [9, 1], [1, 2]]], [1]), sequence_length=6, sequences=2)
-    assert found.log_likelihoods.tolist() == [[-1, 0, -0.5, -1]]
-
-
-def test_ties_count_in_parts():
-    tied = items([[[1, 2], [2, 1], [0, 0], [0, 0]], [[1, 1]] * 4, [[0, 0], [5, 5], [5, 5], [1, 1]]], [1, 2, 0])
-    found = score(unigram, tied, sequence_length=6, sequences=4)
-    assert found.credit.tolist() == [1 / 2, 1 / 4, 0]
-    assert found.ties == 3 and found.top1_error == pytest.approx(1 - 0.25)
+def test_a_continuation_may_fill_the_window_but_for_one_token():
+    context, continuation = np.arange(10), np.arange(31)
+    found = score(Unigram(), [(context, continuation)], window=32)
+    assert found.cut.tolist() == [9]
+    assert found.log_likelihood[0] == pytest.approx(likelihood([9], continuation), rel=1e-5)
+    with pytest.raises(ValueError, match=r"request 0 has a continuation of 32 tokens: .* a window of 32; shorten"):
+        score(Unigram(), [(context, np.arange(32))], window=32)
 
 
-def test_all_calls_have_the_shape_of_training_rows():
-    shapes = []
-
-    def remember(rows: np.ndarray) -> np.ndarray:
-        shapes.append((rows.shape, rows.dtype))
-        return unigram(rows)
-
-    score(remember, PAIRS, sequence_length=7, sequences=5)
-    assert shapes == [((5, 8), np.int32)] * 3
+@pytest.mark.parametrize(("context", "continuation", "said"), [([], [1], "empty context"), ([1], [], "empty continuation")])
+def test_nothing_is_refused(context, continuation, said):
+    with pytest.raises(ValueError, match=f"request 1 has an {said}"):
+        score(Unigram(), [(np.ones(1), np.ones(1)), (np.array(context), np.array(continuation))], window=32)
 
 
-def test_a_model_that_guesses_errs_at_chance():
-    rng = np.random.default_rng(0)
-    many = items(rng.integers(0, 9, (2_000, 4, 3)).tolist(), rng.integers(0, 4, 2_000).tolist())
-    found = score(unigram, many, sequence_length=6, sequences=512)
-    assert abs(found.top1_error - found.chance) < 4 * found.top1_error_se < 0.05
+def test_a_handful_of_shapes_serves_all_lengths():
+    model = Unigram()
+    score(model, requests(3_000, 1_000), window=1024)
+    shapes = set(model.calls)
+    assert len(shapes) <= 10 and {shape[1] - 1 for shape, _ in shapes} <= set(lengths(1024))
+    assert len({shape for shape, _ in shapes}) == 5, "one number of rows for every length"
+    assert all(shape[0] % 8 == 0 for shape, _ in _shapes_of(multiple=8))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_score_that_is_not_finite_is_refused_by_name(bad):
-    def broken(rows: np.ndarray) -> np.ndarray:
-        return np.where(rows[:, 1:] == 6, bad, unigram(rows)).astype(np.float32)
-
-    with pytest.raises(ValueError, match="item 0, candidate 3"):
-        score(broken, PAIRS, sequence_length=6, sequences=4)
+def _shapes_of(multiple):
+    model = Unigram()
+    score(model, requests(50, 1_000), window=1024, multiple=multiple)
+    return model.calls
 
 
-def test_padding_is_never_read():
-    def broken_after_five(rows: np.ndarray) -> np.ndarray:
-        losses = unigram(rows)
-        losses[:, 4:] = np.nan
-        return losses
+def test_equal_requests_are_scored_once_and_tie_exactly():
+    model = Unigram()
+    one, other = requests(2, 60)
+    found = score(model, [one, other, one, one], window=128)
+    assert len(set(found.log_likelihood[[0, 2, 3]].tolist())) == 1 and found.log_likelihood[0] != found.log_likelihood[1]
+    again = score(Unigram(), [(one[0][:3], one[0][3:5]), (one[0][:4], one[0][4:5])], window=128)
+    assert again.log_likelihood[0] != again.log_likelihood[1], "the same row with another start is another request"
 
-    assert np.isfinite(score(broken_after_five, PAIRS, sequence_length=9, sequences=4).log_likelihoods).all()
 
-
-def test_items_longer_than_a_row_are_refused():
-    with pytest.raises(ValueError, match="do not fit a row of 3"):
-        score(unigram, PAIRS, sequence_length=3, sequences=4)
+def test_requests_may_be_a_stream():
+    asked = requests(20, 60)
+    assert np.array_equal(score(Unigram(), iter(asked), window=128)[0], score(Unigram(), asked, window=128)[0])

@@ -1,101 +1,250 @@
-"""The continuation task: fair, balanced, without duplicates (mirrors scalejax/evaluation/tasks.py)."""
+"""Tasks end to end, against a scorer of its own: one item at a time, NumPy in float64 (mirrors scalejax/evaluation/tasks.py)."""
 
+import itertools
+import json
+import os
+import random
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from scalejax.data.shards import Shards
-from scalejax.evaluation.tasks import continuation_items
+from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
+from scalejax.data.shards import prepare, write
+from scalejax.evaluation import prompts, tasks
+from scalejax.evaluation.outcomes import Scores
+from scalejax.evaluation.scoring import score
+from scalejax.evaluation.suites import suite
+from scalejax.files import read_json
+from scalejax.model.transformer import initialize
+from scalejax.optim.schedules import cosine
+from scalejax.training.loop import train
+from scalejax.training.offline import evaluate, evaluate_suite
+from scalejax.training.sharding import make_mesh
+from scalejax.training.step import make_span_scores, make_token_losses
 
-END = 99
-
-
-def shards(documents: list[list[int]]) -> Shards:
-    """Held-out documents, each ended by END, as shards of text lay them out."""
-    tokens = np.array([END, *(token for document in documents for token in [*document, END])], np.uint16)
-    starts = np.cumsum([1, *(len(document) + 1 for document in documents[:-1])])
-    manifest = {"vocabulary": 100, "tokenizer": {"end": END}, "entropy_rate": None}
-    return Shards(Path(), tokens, tokens, starts, np.ones(len(documents), np.int64), manifest)
-
-
-def random_documents(count: int, seed: int = 0) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 90, rng.integers(5, 60)).tolist() for _ in range(count)]
+WINDOW = 192
 
 
-HELD_OUT = random_documents(40)
+@pytest.fixture(scope="module")
+def files():
+    reference = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
+    if not (reference / "eval_tasks").is_dir():
+        pytest.skip(f"the task files are not at {reference}/eval_tasks; set SCALEJAX_REFERENCE")
+    return reference / "eval_tasks"
 
 
-@pytest.fixture
-def items():
-    return continuation_items(shards(HELD_OUT), items=64, context=6, continuation=3, seed=0)
+@pytest.fixture(scope="module")
+def quickstart_size():
+    """A run of the quickstart's largest trained size, and weights whose logits are spread like a trained model's."""
+    run = Run(
+        model=Model.sized(width=64, depth=2, head_size=16, vocabulary=512),
+        data=Data(source="synthetic:512", tokenizer="own", sequence_length=WINDOW),
+        optimizer=Optimizer(learning_rate=0.01),
+        schedule=cosine(warmup=0),
+        tokens=1e4,
+        batch_tokens=4 * WINDOW,
+    )
+    params = initialize(run.model, run.parametrization, jax.random.key(0))
+    return run, params | {"head": params["head"] * 4}
 
 
-def contains(document: list[int], passage: np.ndarray) -> bool:
-    return any(document[i : i + len(passage)] == passage.tolist() for i in range(len(document)))
+def spans(run, params, placement=None):
+    scores = make_span_scores(run, make_mesh(placement or Placement()))
+    return lambda rows, starts, counts, width: scores(params, rows, starts, counts, width)
 
 
-def test_the_gold_candidate_goes_on_from_its_context(items):
-    assert len(items) == 64 and items.candidates.shape == (64, 4, 3)
-    for context, candidates, gold, documents in zip(items.contexts, items.candidates, items.gold, items.documents, strict=True):
-        assert contains(HELD_OUT[documents[gold]], np.concatenate([context, candidates[gold]]))
+def slow_log_probabilities(model: Model, params, tokens: list[int]) -> np.ndarray:
+    """float64 [t, v]: of the token after each of `tokens`, by the textbook, one head at a time."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+    def norm(x, gain):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * gain
+
+    def turn(x):  # pairs (i, i + h/2) as complex numbers, turned by position x frequency
+        half = model.head_size // 2
+        pairs = x[:, :half] + 1j * x[:, half:]
+        pairs = pairs * np.exp(1j * np.outer(np.arange(len(x)), 10_000.0 ** (-np.arange(half) / half)))
+        return np.concatenate([pairs.real, pairs.imag], axis=1)
+
+    x = p["embedding"][tokens]
+    for block in (p["blocks"][i] for i in range(model.depth)):
+        inside, a = norm(x, block["attention_norm"]["gain"]), block["attention"]
+        for n in range(model.heads):
+            q, k, v = (inside @ a[name][:, n] for name in ("query", "key", "value"))
+            weights = turn(q) @ turn(k).T / np.sqrt(model.head_size)
+            weights = np.where(np.tri(len(x)) > 0, weights, -np.inf)
+            weights = np.exp(weights - weights.max(1, keepdims=True))
+            x = x + (weights / weights.sum(1, keepdims=True)) @ v @ a["output"][n]
+        inside, m = norm(x, block["mlp_norm"]["gain"]), block["mlp"]
+        gate = inside @ m["gate"]
+        x = x + (gate / (1 + np.exp(-gate)) * (inside @ m["up"])) @ m["down"]
+    logits = norm(x, p["norm"]["gain"]) @ p["head"]
+    return logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
 
 
-def test_wrong_candidates_come_from_other_documents_and_differ(items):
-    for candidates, documents in zip(items.candidates, items.documents, strict=True):
-        assert len(set(documents)) == 4
-        assert len({tuple(candidate) for candidate in candidates}) == 4
-        assert all(contains(HELD_OUT[d], candidate) for d, candidate in zip(documents, candidates, strict=True))
+def slow_prompt(rows: list[dict], number: int, shots: int, delimiter: str) -> list[tuple[list[str], str]]:
+    """[(parts of the context, answer)] of item `number`, from the raw lines of a file, by the rules as they are written down."""
+    generator = random.Random(1234)
+    for at in range(number + 1):
+        count = min(len(rows) - 1, shots)
+        drawn = set(generator.sample(range(len(rows)), count)) if count else set()
+        if at in drawn:
+            drawn.discard(at)
+            new = generator.choice(range(len(rows)))
+            while new in drawn or new == at:
+                new = generator.choice(range(len(rows)))
+            drawn.add(new)
+    row = rows[number]
+
+    def question(one):
+        return (one["query"] if "query" in one else one["context"]).strip()
+
+    def gold(one):
+        return one["choices"][one["gold"]] if "choices" in one else one["continuation"].strip()
+
+    if "context_options" in row:
+        return [(["", option], " " + row["continuation"].strip()) for option in row["context_options"]]
+    head = "\n".join(question(rows[i]) + delimiter + gold(rows[i]) for i in drawn)
+    context = (("\n" if head else "") + question(row) + delimiter).rstrip()
+    wanted = row.get("choices") or [row["continuation"].strip()]
+    return [([head, context], one if one.startswith(" ") else " " + one) for one in wanted]
 
 
-def test_gold_stands_equally_often_at_each_place(items):
-    assert np.bincount(items.gold).tolist() == [16] * 4
-    assert len(set(items.gold[:8])) > 1, "gold is in blocks"
+class Pieces:
+    """Words and their beginnings as tokens: a quick stand-in of 512 ids in which " a" is one token."""
+
+    vocabulary, end, hash, model = 512, 0, "pieces", b""
+
+    def encode(self, texts):
+        return [np.array([self.token(text[i : i + 3]) for i in range(0, len(text), 3)], np.int64) for text in texts]
+
+    def token(self, piece):
+        return int.from_bytes(piece.encode()) * 2_654_435_761 % 2**32 % 511 + 1
 
 
-def test_no_two_items_hold_the_same_passage(items):
-    passages = [(*c, *x[g]) for c, x, g in zip(items.contexts.tolist(), items.candidates.tolist(), items.gold, strict=True)]
-    assert len(set(passages)) == len(passages)
+@pytest.mark.replication
+@pytest.mark.parametrize("count", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, count):
+    run, params = quickstart_size
+    for known in suite(f"foundry-46-available:{files}").tasks:
+        lines = [json.loads(line) for line in known.path.read_bytes().split(b"\n") if line]
+        asked = prompts.answers(known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter)
+        asked = [one for one in itertools.takewhile(lambda one: one.item < count, asked)]
+        found = score(spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW)
+        scores = Scores.of({"task": known.name}, asked, found)
+        for number in range(count):
+            mine = scores.item == number
+            slow_sums, slow_greedy, sizes = [], [], []
+            for parts, answer in slow_prompt(lines, number, known.shots, known.delimiter):
+                before = [int(i) for part in parts for i in Pieces().encode([part])[0]]
+                after = [int(i) for i in Pieces().encode([answer])[0]]
+                kept = (before + after)[-WINDOW:]
+                steps = slow_log_probabilities(run.model, params, kept)[len(kept) - len(after) - 1 : -1]
+                slow_sums.append(sum(step[token] for step, token in zip(steps, after, strict=True)))
+                slow_greedy.append([int(step.argmax()) for step in steps] == after)
+                sizes.append(len(after))
+            assert found.log_likelihood[mine] == pytest.approx(slow_sums, abs=2e-4), (known.name, number)
+            assert found.greedy[mine].tolist() == slow_greedy and found.tokens[mine].tolist() == sizes
+            fast = (found.log_likelihood[mine] / found.tokens[mine]).argmax()
+            assert fast == (np.array(slow_sums) / sizes).argmax(), (known.name, number)
 
 
-def test_no_passage_crosses_the_end_of_a_document(items):
-    assert END not in items.contexts and END not in items.candidates
+def test_token_sums_are_those_of_the_training_loss(quickstart_size):
+    run, params = quickstart_size
+    rows = np.random.default_rng(0).integers(0, 512, (8, WINDOW + 1)).astype(np.int32)
+    losses = np.asarray(make_token_losses(run, make_mesh(Placement()))(params, rows))
+    starts, counts = np.arange(1, 9, dtype=np.int32) * 20, np.full(8, 32, np.int32)
+    sums, _ = spans(run, params)(rows, starts, counts, 32)
+    wanted = [-losses[i, start - 1 : start + 31].sum() for i, start in enumerate(starts)]
+    assert np.asarray(sums) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_items_are_a_function_of_the_seed(items):
-    again = continuation_items(shards(HELD_OUT), items=64, context=6, continuation=3, seed=0)
-    other = continuation_items(shards(HELD_OUT), items=64, context=6, continuation=3, seed=1)
-    for name in ("contexts", "candidates", "gold", "documents"):
-        assert np.array_equal(getattr(items, name), getattr(again, name))
-        assert not np.array_equal(getattr(items, name), getattr(other, name))
+@pytest.mark.parametrize("placement", [Placement(data=8), Placement(data=2, fsdp=2, tensor=2)])
+def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement):
+    run, params = quickstart_size
+    rng = np.random.default_rng(0)
+    asked = [(rng.integers(0, 512, n), rng.integers(0, 512, 5)) for n in rng.integers(5, 180, 40)]
+    one = score(spans(run, params), asked, window=WINDOW)
+    many = score(spans(run, params, placement), asked, window=WINDOW, multiple=placement.data * placement.fsdp)
+    assert many.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-5)
 
 
-def test_less_text_gives_fewer_items():
-    few = continuation_items(shards(HELD_OUT), items=10_000, context=6, continuation=3, seed=0)
-    assert len(few) == sum(len(document) // 9 for document in HELD_OUT)
+SENTENCES = [f"the {a} {b} sees the {c} and {d} it" for a in ("old", "red", "big") for b in ("cat", "dog", "hen", "fox")
+             for c in ("sea", "sun", "hut") for d in ("likes", "eats", "fears")]  # fmt: skip
 
 
-def test_equal_passages_give_one_item_and_never_equal_candidates():
-    same = list(range(9))
-    repeated = continuation_items(shards([same, same, *HELD_OUT]), items=10_000, context=6, continuation=3, seed=0)
-    assert (repeated.contexts == same[:6]).all(axis=1).sum() == 1
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder of a run, run) on a small text of bytes, measured on two suites, and the folder of the tasks."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write(
+        [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate(SENTENCES)],
+        folder / "text",
+        tokenizer="byte",
+        domain="kind",
+    )
+    (folder / "tasks").mkdir()
+    rows = [{"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": i % 2} for i in range(6)]
+    (folder / "tasks" / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "tasks" / "next.jsonl").write_text(json.dumps({"context": "the red cat sees", "continuation": "t"}) + "\n")
+    run = Run(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=257),
+        data=Data(source=str(folder / "text"), tokenizer="own", sequence_length=32),
+        optimizer=Optimizer(learning_rate=0.02),
+        schedule=cosine(warmup=0),
+        tokens=100 * 256,
+        batch_tokens=256,
+    )
+    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
+    return folder, run, train(run, out=folder / "run", measure=measure)
 
 
-def test_too_few_long_documents_are_refused_with_what_is_needed():
-    with pytest.raises(ValueError, match=r"needs 4 held-out documents of at least 9 tokens; 3 of 5 are that long"):
-        continuation_items(shards([[1] * 9, [2] * 20, [3] * 9, [4] * 8, [5]]), items=4, context=6, continuation=3, seed=0)
+def test_a_run_measures_its_suites_and_keeps_every_score(trained):
+    folder, run, result = trained
+    row = result.row
+    assert row["error_quiz"] == 0.5 and {"error_next", "top1_error", "top1_error_se", "top1_chance"} <= set(row)
+    assert row["top1_error"] == pytest.approx((row["error_quiz"] + row["error_next"]) / 2)
+    assert row["top1_chance"] == pytest.approx((0.5 + 1) / 2)
+    assert {"loss_a", "loss_a_se", "loss_b", "bits_per_byte_b", "bits_per_byte_b_se"} <= set(row)
+    kept = folder / "run" / "evaluations" / "local-tasks"
+    assert sorted(path.name for path in kept.iterdir()) == ["local-tasks.json", "next.parquet", "quiz.parquet"]
+    scores = Scores.load(kept / "quiz.parquet")
+    assert len(scores.item) == 12 and scores.about["step"] == run.steps
 
 
-def test_documents_that_repeat_one_another_are_refused():
-    alike = [[i] * 6 + [1, 2, 3] for i in range(6)]
-    with pytest.raises(ValueError, match="repeat one another"):
-        continuation_items(shards(alike), items=4, context=6, continuation=3, seed=0)
+def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeypatch):
+    folder, _, result = trained
+    found = evaluate(folder / "run")
+    assert {name: result.row[name] for name in found} == found
+    name = f"local:{folder / 'tasks'}"
+    monkeypatch.setattr("scalejax.training.offline._restored", None)
+    again = evaluate_suite(folder / "run", name)
+    assert again["averages"]["mean_of_tasks"]["error"] == result.row["top1_error"]
+    monkeypatch.undo()
+    elsewhere = evaluate_suite(folder / "run", name, folder=folder / "elsewhere")
+    assert (
+        elsewhere
+        == again
+        == {k: v for k, v in read_json(folder / "elsewhere/local-tasks/local-tasks.json").items() if k != "format"}
+    )
 
 
-def test_blocks_of_symbols_need_no_end_token():
-    tokens = np.random.default_rng(0).integers(0, 90, 64).astype(np.uint16)
-    manifest = {"vocabulary": 90, "tokenizer": {"end": None}, "entropy_rate": 2.0}
-    blocks = Shards(Path(), tokens, tokens, np.arange(0, 64, 8), np.zeros(8, np.int64), manifest)
-    items = continuation_items(blocks, items=8, context=5, continuation=3, seed=0)
-    assert len(items) == 8 and set(items.documents[np.arange(8), items.gold]) == set(range(8))
+def test_a_changed_file_is_scored_anew(trained, tmp_path):
+    folder, _, _ = trained
+    path = tmp_path / "quiz.jsonl"
+    path.write_text(json.dumps({"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": 0}) + "\n")
+    first = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
+    path.write_text(path.read_text().replace('"gold": 0', '"gold": 1'))
+    second = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
+    assert first["tasks"]["quiz"]["error"] == 0 and second["tasks"]["quiz"]["error"] == 1
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tmp_path):
+    folder, run, _ = trained
+    broken = lambda: lambda rows, starts, counts, width: (np.full(len(rows), np.nan, np.float32), np.ones(len(rows), bool))  # noqa: E731
+    subject = tasks.Subject(span_scores=broken, shards=prepare(run.data), window=32, source={})
+    with pytest.raises(ValueError, match="item 0, choice 0: the log-likelihood is nan"):
+        tasks.score_suite(f"local:{folder / 'tasks'}", subject, items=0, folder=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -5,7 +5,7 @@ import pytest
 
 from scalejax.laws import curve_rows, curve_solver
 from scalejax.laws.curve_solver import fit_curves, profile_curves
-from scalejax.laws.curves import Annealing, MultiPower, predict_curve
+from scalejax.laws.curves import Annealing, AnnealingSize, MultiPower, predict_curve
 
 PEAK, STEPS, WARMUP = 3e-4, 3000, 200
 UP = np.linspace(0, PEAK, WARMUP)
@@ -37,6 +37,45 @@ def test_noise_free_curves_give_the_law_back(law, truth, exact):
     np.testing.assert_allclose(fit.law, truth, rtol=exact)
     unseen = SCHEDULES[3]
     np.testing.assert_allclose(predict_curve(fit, unseen)[WARMUP:], predict_curve(truth, unseen)[WARMUP:], atol=1e-8)
+
+
+SIZED = AnnealingSize(2.0, 0.5, 0.45, 300.0, 0.3, 0.9e-2, 0.995, 0.25)
+
+
+def sized_rows(sizes, schedules=SCHEDULES[:3], noise=0.0):
+    rng, steps = np.random.default_rng(0), np.arange(WARMUP, STEPS, 100)
+    curves = [(N, s) for N in sizes for s in range(len(schedules))]
+    loss = np.concatenate([predict_curve(SIZED, schedules[s], params=N)[steps] for N, s in curves])
+    curve = np.repeat(np.arange(len(curves)), len(steps))
+    params = np.array([N for N, _ in curves])[curve]
+    loss = loss * np.exp(noise * rng.normal(size=loss.size))
+    return curve_rows.measured([schedules[s] for _, s in curves], curve, np.tile(steps, len(curves)), loss, params)
+
+
+def test_four_sizes_give_the_law_of_sizes_back():
+    fit = fit_curves("annealing-size", sized_rows((1e7, 3e7, 1e8, 4e8)))
+    assert fit.verdict == "ok"
+    np.testing.assert_allclose(fit.law, SIZED, rtol=1e-6)
+    for N in (2e7, 1e9):
+        unseen = [predict_curve(law, SCHEDULES[3], params=N)[WARMUP:] for law in (fit, SIZED)]
+        np.testing.assert_allclose(*unseen, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "sizes, said", [((3e7, 1e8), "2 model sizes do not tell L0, B, beta apart: at least 3"), ((1e8,), "not tell C, gamma apart")]
+)
+def test_few_sizes_leave_the_terms_of_size_unidentified(sizes, said):
+    fit = fit_curves("annealing-size", sized_rows(sizes, noise=1e-3))
+    assert fit.verdict == "unidentified" and any(said in reason for reason in fit.reasons)
+    assert fit_curves("annealing-size", sized_rows((3e7, 1e8, 4e8), noise=1e-3)).verdict == "ok"
+
+
+def test_holding_terms_of_size_identifies_the_others():
+    fit = fit_curves("annealing-size", sized_rows((3e7, 1e8)), fixed={"L0": 2.0})
+    assert fit.verdict == "ok" and fit.params["L0"] == 2.0
+    np.testing.assert_allclose(fit.law, SIZED, rtol=1e-5)
+    held = fit_curves("annealing-size", sized_rows((1e7, 3e7, 1e8, 4e8)), fixed={"C": SIZED.C})
+    np.testing.assert_allclose(held.law, SIZED, rtol=1e-5)
 
 
 def test_the_objective_is_that_of_the_returned_parameters():
@@ -121,6 +160,8 @@ def test_intervals_resample_curves_and_repeat_with_their_seed():
         ({"step": [0]}, "sums to zero"),
         ({"loss": [-1.0]}, "positive and finite"),
         ({"loss": [np.inf]}, "positive and finite"),
+        ({"params": [0.0]}, "params are positive"),
+        ({"curve": [0, 0], "step": [500, 600], "loss": [3.0, 3.0], "params": [1e7, 2e7]}, "one curve is one model"),
         ({"rates": [-SCHEDULES[0]]}, "finite and not negative"),
         ({"curve": [], "step": [], "loss": []}, "no measured loss"),
     ],

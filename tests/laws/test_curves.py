@@ -1,11 +1,13 @@
 """Whole-curve laws as functions of the rate of every step (mirrors scalejax/laws/curves.py)."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scalejax.laws.curves import Annealing, MultiPower, annealed, best_schedule, decrements, predict_curve
+from scalejax.laws.curves import Annealing, AnnealingSize, MultiPower, annealed, best_schedule, decrements, predict_curve
 
 PEAK = 3e-4
 ANNEALING = Annealing(3.1, 0.5, 0.5, 0.4, 0.99)
@@ -70,6 +72,35 @@ def test_warm_up_counts_at_its_true_rate():
     slow, fast = np.r_[np.full(50, 1e-5), np.full(50, PEAK)], np.full(100, PEAK)
     assert decrements(jnp.asarray(slow)).sum() == 0
     assert predict_curve(ANNEALING, slow)[-1] > predict_curve(ANNEALING, fast)[-1]
+
+
+SIZED = AnnealingSize(2.0, 0.5, 0.5, 400.0, 0.3, 1e-3, 0.99, 0.3)
+
+
+def test_a_law_of_several_sizes_is_the_annealing_law_at_each():
+    small, large = (predict_curve(SIZED, schedule(), params=N) for N in (1e7, 1e9))
+    plain = Annealing(2.0 + 400 * 1e7**-0.3, 0.5, 0.5, 1e-3 * 1e7**0.3, 0.99)
+    np.testing.assert_allclose(small, predict_curve(plain, schedule()), rtol=1e-12)
+    assert np.all(large[41:] < small[41:] - 1)
+    thousands = SIZED.in_units(1e3)
+    np.testing.assert_allclose(predict_curve(thousands, schedule(), params=1e4), small, rtol=1e-12)
+
+
+def test_a_size_is_given_exactly_where_the_law_reads_it():
+    with pytest.raises(ValueError, match="give params"):
+        predict_curve(SIZED, schedule())
+    with pytest.raises(ValueError, match="does not read params"):
+        predict_curve(ANNEALING, schedule(), params=1e8)
+
+
+def test_the_record_and_the_file_of_a_fit_are_fits(tmp_path):
+    record = {"law": "annealing", "params": {"L0": 3.1, "A": 0.5, "alpha": 0.5, "C": 0.4, "lambda": 0.99}}
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(record))
+    for fit in (record, path, str(path)):
+        np.testing.assert_array_equal(predict_curve(fit, schedule()), predict_curve(ANNEALING, schedule()))
+    with pytest.raises(ValueError, match="'chinchilla' does not read learning rates"):
+        predict_curve({"law": "chinchilla", "params": {}}, schedule())
 
 
 @pytest.mark.parametrize("law", [ANNEALING, MULTIPOWER])

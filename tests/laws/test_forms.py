@@ -88,7 +88,8 @@ def test_the_optimal_size_minimizes_the_loss_at_its_budget():
 def test_a_law_cannot_be_held_at_what_it_does_not_have():
     with pytest.raises(ValueError, match="no parameter gamma"):
         laws.chinchilla(gamma=1.0)
-    with pytest.raises(ValueError, match="A of the chinchilla law is positive"):
-        laws.chinchilla(A=-3.0)
+    for wrong, said in (({"A": -3.0}, "positive"), ({"E": -1.0}, "0 or more"), ({"alpha": float("nan")}, "between 0 and 5")):
+        with pytest.raises(ValueError, match=f"of the chinchilla law is {said}"):
+            laws.chinchilla(**wrong)
     with pytest.raises(ValueError, match="'chinchila' is not one of"):
         laws.named("chinchila")

@@ -1,6 +1,7 @@
 """The table of multipliers, and equality with standard at the base (mirrors scalejax/model/parametrization.py)."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import pytest
 from scalejax.config import Model, Parametrization, Placement
 from scalejax.model.parameters import scalings
 from scalejax.model.parametrization import (
+    HIDDEN_GAIN,
+    Role,
     attention_multiplier,
     branch_multiplier,
     completep,
@@ -19,11 +22,11 @@ from scalejax.model.parametrization import (
     standard,
 )
 from scalejax.model.transformer import abstract
-from scalejax.optim.optimizers import Hyperparameters, adamw
+from scalejax.optim.optimizers import hyperparameters, optimizer
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
-ROLES = ("embedding", "hidden", "block_norm", "norm", "output")
+ROLES = get_args(Role)
 MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=88, vocabulary=32, qk_norm=True)
 WIDE = Model.sized(width=256, depth=8, vocabulary=512, head_size=32)
 
@@ -54,7 +57,7 @@ def test_at_four_times_the_base_width_the_table_is_yangs():
     expected = dict.fromkeys(ROLES, 1.0) | {"hidden": 1 / 4}
     assert {role: row.learning_rate for role, row in rows.items()} == expected
     assert {role: row.epsilon for role, row in rows.items()} == dict.fromkeys(ROLES, 1 / 4)
-    assert rows["hidden"].init_std == 1 / 16
+    assert rows["hidden"].init_std == HIDDEN_GAIN / 16
     assert rows["output"].init_std == scaling(standard(), WIDE, role="output", fan_in=64).init_std
     assert output_multiplier(mup(base_width=64), WIDE) == 1 / 4
     assert branch_multiplier(mup(base_width=64), WIDE) == 1
@@ -84,7 +87,7 @@ def test_the_mlps_down_projection_follows_its_own_fan_in():
     in_proportion = rows_by_tensor(mup(base_width=64), model)
     assert (named["down"].learning_rate, named["down"].weight_decay) == (1 / 4, 4)
     assert (in_proportion["down"].learning_rate, in_proportion["down"].weight_decay) == (1 / 2, 2)
-    assert named["down"].init_std == in_proportion["down"].init_std == 512**-0.5
+    assert named["down"].init_std == in_proportion["down"].init_std == HIDDEN_GAIN * 512**-0.5
     assert named["down"].epsilon == in_proportion["down"].epsilon == 1 / 2
     assert {name: row for name, row in named.items() if name != "down"} == {
         name: row for name, row in in_proportion.items() if name != "down"
@@ -109,13 +112,15 @@ def test_learning_rate_times_weight_decay_of_a_matrix_is_constant_in_width_and_d
 
 
 @pytest.mark.parametrize("decay", ["independent", "standard"])
-def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_size(decay):
+def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_size(decay, tiny_run):
+    decaying = dataclasses.replace(tiny_run.optimizer, learning_rate=0.01, weight_decay=0.1, decay=decay)
+    numbers = hyperparameters(tiny_run.replace(optimizer=decaying))
     parametrization = completep(base_width=64, base_depth=2)
 
     def shares(model):
         _, specs = abstract(model, parametrization)
-        numbers = Hyperparameters(*jnp.float32([0.01, 0.9, 0.95, 1e-8, 0.1, 0.0, 0.0]))
-        rule = adamw(numbers, jnp.float32(0.005), scalings=scalings(specs, parametrization, model), decay=decay)
+        rows = scalings(specs, parametrization, model)
+        rule = optimizer("adamw", numbers, jnp.float32(0.005), specs=specs, scalings=rows, decay=decay)
         params = jax.tree.map(lambda spec: jnp.ones(spec.shape), specs)
         updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
         block = updates["blocks"][0]

@@ -11,7 +11,7 @@ from flax import nnx
 
 from scalejax.config import Model
 from scalejax.model.parameters import initial_values, scalings, specs_of
-from scalejax.model.parametrization import mup, standard
+from scalejax.model.parametrization import EMBEDDING_STD, HEAD_STD, HIDDEN_GAIN, mup, standard
 from scalejax.model.transformer import Transformer, abstract, counts, initialize, rotate
 
 MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, qk_norm=True)
@@ -65,15 +65,15 @@ def test_every_tensor_starts_with_the_std_of_its_role(tied):
     values = initialize(model, mup(base_width=64), jax.random.key(3))
     block = values["blocks"][0]
     expected = {
-        "embedding": (values["embedding"], 0.02),
-        "query": (block["attention"]["query"], 256**-0.5),
-        "key": (block["attention"]["key"], 256**-0.5),
-        "value": (block["attention"]["value"], 256**-0.5),
-        "output": (block["attention"]["output"], 256**-0.5),  # 8 heads of 32
-        "gate": (block["mlp"]["gate"], 256**-0.5),
-        "up": (block["mlp"]["up"], 256**-0.5),
-        "down": (block["mlp"]["down"], 512**-0.5),
-    } | ({} if tied else {"head": (values["head"], 0.02)})
+        "embedding": (values["embedding"], HEAD_STD if tied else EMBEDDING_STD),
+        "query": (block["attention"]["query"], HIDDEN_GAIN * 256**-0.5),
+        "key": (block["attention"]["key"], HIDDEN_GAIN * 256**-0.5),
+        "value": (block["attention"]["value"], HIDDEN_GAIN * 256**-0.5),
+        "output": (block["attention"]["output"], HIDDEN_GAIN * 256**-0.5),  # 8 heads of 32
+        "gate": (block["mlp"]["gate"], HIDDEN_GAIN * 256**-0.5),
+        "up": (block["mlp"]["up"], HIDDEN_GAIN * 256**-0.5),
+        "down": (block["mlp"]["down"], HIDDEN_GAIN * 512**-0.5),
+    } | ({} if tied else {"head": (values["head"], HEAD_STD)})
     for name, (value, std) in expected.items():
         error = abs(float(jnp.std(value)) / std - 1)
         assert error < 4 / math.sqrt(2 * value.size), f"{name}: std {jnp.std(value)}, expected {std}"
@@ -85,7 +85,7 @@ def test_no_two_tensors_share_initial_values_and_another_tensor_changes_none_of_
     blocks = values["blocks"]
     assert not np.any(np.asarray(blocks[0]["mlp"]["gate"]) == np.asarray(blocks[0]["mlp"]["up"]))
     assert not np.any(np.asarray(blocks[0]["mlp"]["gate"]) == np.asarray(blocks[1]["mlp"]["gate"]))
-    deeper = initialize(dataclasses.replace(MODEL, depth=3, tied=True), standard(), jax.random.key(0))
+    deeper = initialize(dataclasses.replace(MODEL, depth=3, qk_norm=not MODEL.qk_norm), standard(), jax.random.key(0))
     np.testing.assert_array_equal(deeper["blocks"][1]["mlp"]["down"], blocks[1]["mlp"]["down"])
     np.testing.assert_array_equal(deeper["embedding"], values["embedding"])
 

@@ -27,6 +27,21 @@ def test_leaving_the_head_out_makes_models_seem_to_grow_faster_with_compute():
     assert [row.fit.columns["params"] for row in (without, right, everything)] == list(conventions.COUNTS)
 
 
+def test_flops_that_grow_slower_than_the_count_make_models_grow_faster():
+    frame = runs()
+    size = frame.params_with_head
+    frame["spent"] = 50.0 * size**0.9 * frame.tokens
+    nominal, measured = conventions.compare(frame, ["params_with_head"], [conventions.NOMINAL, "spent"])
+    assert (nominal.flops, nominal.growth, measured.flops) == ("6ND", 1.0, "spent")
+    assert measured.growth == pytest.approx(0.9, abs=1e-9)
+    law, sizes, best = nominal.fit.params, np.geomspace(1e6, 1e14, 400_001), []
+    for budget in (1e20, 1e24):  # by search, not by formula
+        tokens = budget / (50.0 * sizes**0.9)
+        best.append(sizes[np.argmin(law["A"] * sizes ** -law["alpha"] + law["B"] * tokens ** -law["beta"])])
+    assert measured.exponent == pytest.approx(np.log(best[1] / best[0]) / np.log(1e4), abs=1e-4)
+    assert measured.exponent > nominal.exponent + 0.01
+
+
 def test_a_count_that_the_table_has_not_is_refused():
     with pytest.raises(ValueError, match="no column 'params_of_kaplan'"):
         conventions.compare(runs(), ["params_of_kaplan"])

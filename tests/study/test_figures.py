@@ -71,7 +71,7 @@ def curves_of(runs: dict[str, float]) -> pd.DataFrame:
     parts = [
         pd.DataFrame({"run": run, "tokens": steps * 512.0, "train_loss": level, "loss": np.nan}) for run, level in runs.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).assign(weights="raw")
 
 
 def test_long_curves_are_thinned_without_moving_their_mean_or_ends():

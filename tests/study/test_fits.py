@@ -49,6 +49,8 @@ def test_a_saved_fit_predicts_the_same(fitted, tmp_path):
     loaded = fits.load(tmp_path / "fit.json")
     assert loaded.predict(params=2e7, tokens=6e7) == fitted.predict(params=2e7, tokens=6e7)
     assert loaded.summary() == fitted.summary()
+    with pytest.raises(ValueError, match="is a folder"):
+        fitted.save(tmp_path)
     with pytest.raises(ValueError, match="needs the rows"):
         fits.influence(loaded, {"params": 2e7, "tokens": 6e7})
 
@@ -99,6 +101,48 @@ def test_clusters_are_drawn_together():
     assert made.clusters == "seed_group" and made.intervals != fits.fit(frame, laws.chinchilla(), bootstrap=50).intervals
 
 
+def test_one_cluster_cannot_be_resampled():
+    with pytest.raises(ValueError, match="has one value in all 20 rows"):
+        fits.fit(ladder().assign(ladder=1), laws.chinchilla(), bootstrap=50, cluster="ladder")
+
+
+def test_too_few_rows_to_resample_leave_every_interval_open():
+    few = ladder().iloc[[0, 4, 7, 12, 15, 19]]
+    made = fits.fit(few, laws.chinchilla(), bootstrap=50)
+    assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
+    assert any("6 rows for 5 parameters: 75%" in reason for reason in made.reasons)
+    assert made.predict(params=2e7, tokens=6e7).low is None
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"bootstrap": -1}, "bootstrap is a whole number, 0 or more"),
+        ({"seed": -1}, "seed is a whole number, 0 or more"),
+        ({"columns": {"parms": "params_with_head"}}, "no law reads parms"),
+    ],
+)
+def test_choices_that_cannot_be_are_named(choices, said):
+    with pytest.raises(ValueError, match=said):
+        fits.fit(ladder(), laws.chinchilla(), **choices)
+
+
+def test_a_law_whose_parameters_are_all_held_is_no_riddle():
+    assert fits.fit(ladder(), laws.chinchilla(**TRUTH)).verdict == "ok"
+
+
+def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_path):
+    frame = ladder()
+    frame["loss"] *= 1e-300  # squares of it are nil, so that no start leads anywhere
+    made = fits.fit(frame, laws.chinchilla(), bootstrap=5)
+    assert made.verdict == "not-converged" and made.reasons
+    assert made.summary()["params"] == dict.fromkeys(TRUTH) and made.intervals == {} and made.cross_validation == {}
+    made.save(tmp_path / "fit.json")
+    for ask in ({"params": 1e7, "tokens": 1e7}, {"flops": 1e15}):
+        with pytest.raises(ValueError, match="did not converge and predicts nothing"):
+            fits.forecast(fits.load(tmp_path / "fit.json"), **ask)
+
+
 def test_holdout_rows_are_scored_and_not_fitted():
     frame = ladder(noise=0.0)
     frame.loc[frame.params_with_head > 5e6, "loss"] *= 1.1
@@ -113,6 +157,8 @@ def test_several_rows_of_one_run_are_refused():
     frame.loc[1, "run"] = "r0"
     with pytest.raises(ValueError, match="run 'r0' has several rows"):
         fits.fit(frame, laws.chinchilla())
+    with pytest.raises(ValueError, match="run 'r0' has several rows"):
+        fits.fit(frame.rename(columns={"run": "name"}), laws.chinchilla(), columns={"run": "name"})
 
 
 def test_a_power_law_takes_the_one_input_that_the_table_has():
@@ -178,6 +224,7 @@ def test_any_table_gives_a_fit_or_one_clear_error_and_ok_only_at_an_optimum(tabl
         assert str(error)
         return
     assert made.verdict in ("ok", "at-boundary", "unidentified", "not-converged")
+    assert all(np.isnan(x) for x in made.params.values()) == (made.verdict == "not-converged")
     if made.verdict == "ok":
         assert all(np.isfinite(x) for x in made.params.values())
         best = objective(table, loss, made.params)
@@ -190,3 +237,23 @@ def objective(table, loss, p):
     predicted = p["E"] + p["A"] * table.params ** -p["alpha"] + p["B"] * table.tokens ** -p["beta"]
     r = np.abs(predicted - table.loss if loss == "mse" else np.log(predicted / table.loss))
     return np.sum(np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)) if loss == "huber:1e-3" else r**2)
+
+
+CELLS = st.sampled_from(
+    ["3.1", "2.9", "1e9", "1e10", "7e8", "", "nan", "inf", "-inf", "0", "-1", "many", "True", "1e400", "3e-320", "1,2"]
+)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+def test_any_cells_give_a_typed_verdict_or_one_clear_error(tmp_path_factory, rows):
+    good = [f"{n},{d},{true_loss(n, d)}" for n in (2e5, 6e5, 2e6) for d in (1e6, 4e6)]
+    path = tmp_path_factory.mktemp("cells") / "runs.csv"
+    path.write_text("\n".join(["params,tokens,loss", *good, *map(",".join, rows)]) + "\n")
+    try:
+        made = fits.fit(path, laws.chinchilla())
+    except ValueError as error:
+        assert str(error)
+        return
+    assert made.verdict in ("ok", "at-boundary", "unidentified", "not-converged") and made.n_rows >= len(good)
+    assert made.n_rows == len(good) + len(rows) or "dropped" in str(made.reasons)

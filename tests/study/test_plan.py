@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from scalejax import laws
 from scalejax.config import Data, Model, Optimizer, Placement, Run, Schedule
+from scalejax.data.shards import prepare
 from scalejax.grids import cooldowns, grid, run_id
 from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.plan import Study, plan, segment_flops
@@ -114,3 +115,29 @@ def test_a_batch_that_the_placement_does_not_divide_is_refused():
 def test_a_bad_study_is_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         Study(*arguments)
+
+
+def test_reading_tokens_twice_is_a_warning_once_the_data_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{i} " + "words and more words " * 100 for i in range(40)))
+    data = Data(source=str(tmp_path / "text.txt"), tokenizer="byte", sequence_length=16)
+    study = Study("s@1", [BASE.replace(data=data)])
+    assert not plan(study).warnings(), "nobody knows yet how much text there is"
+    tokens = len(prepare(data).train)
+    assert plan(study).epochs() == pytest.approx(64_000 / tokens, rel=0.01)
+    assert not plan(study).warnings()
+    (warning,) = plan(Study("s@1", [BASE.replace(data=data, tokens=2.5 * tokens)])).warnings()
+    assert "read up to 2.5 times" in warning
+
+
+def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    for name, documents in (("large", 60), ("small", 20)):
+        (tmp_path / "text" / name).mkdir(parents=True)
+        for i in range(documents):
+            (tmp_path / "text" / name / f"{i}.txt").write_text(f"{name} {i} " + "words and more words " * 100)
+    data = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16)
+    even = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16, mixture="large=1,small=1")
+    small = len(prepare(data).domain("small")) - 1
+    assert plan(Study("s@1", [BASE.replace(data=even)])).epochs() == pytest.approx(32_000 / small, rel=0.01)
+    assert plan(Study("s@1", [BASE.replace(data=data)])).epochs() < 0.6 * 32_000 / small

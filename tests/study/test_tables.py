@@ -27,6 +27,13 @@ def test_an_expression_chooses_rows(expression, expected):
     assert tables.rows(FRAME, expression).tolist() == [bool(x) for x in expected]
 
 
+def test_a_column_of_any_name_stands_in_backticks():
+    frame = pd.DataFrame({"size (B)": [1, 2], "class": ["a`b", "c"]})
+    assert tables.rows(frame, "`size (B)` >= 1 and `class` == 'a`b'").tolist() == [True, False]
+    with pytest.raises(ValueError, match="no column 'size'"):
+        tables.rows(frame, "`size` > 1")
+
+
 @pytest.mark.parametrize(
     "expression",
     [
@@ -46,6 +53,9 @@ def test_an_expression_chooses_rows(expression, expected):
         "size == [x for x in (1, 2)]",
         "set == f'{size}'",
         "kept == None",
+        "`size > 1",
+        "kept > `size`",
+        "(" * 3000 + "size > 1" + ")" * 3000,
     ],
 )
 def test_anything_else_is_refused(expression):
@@ -69,7 +79,13 @@ def test_missing_and_infinite_values_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0, "is 0 in row 1"), (-2.5, "is -2.5 in row 1"), ("many", "holds text in row 1: 'many'")]
+    ("value", "said"),
+    [
+        (0, "is 0 in row 1"),
+        (-2.5, "is -2.5 in row 1"),
+        ("many", "holds text in row 1: 'many'"),
+        (True, "holds text in row 1: 'True'"),
+    ],
 )
 def test_zero_negative_and_text_are_refused(value, said):
     frame = pd.DataFrame({"params": [1e6, value], "loss": [3.0, 2.0]})
@@ -98,5 +114,7 @@ def test_parquet_and_csv_hold_the_same_table(tmp_path):
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     FRAME.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), tables.read(tmp_path / "a.parquet"), check_dtype=False)
+    (tmp_path / "b.csv").write_text("size, set\n1, c4\n")  # as people type it
+    assert list(tables.read(tmp_path / "b.csv").columns) == ["size", "set"]
     with pytest.raises(FileNotFoundError):
-        tables.read(tmp_path / "b.csv")
+        tables.read(tmp_path / "c.csv")

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from scalejax.config import Measure, Placement
+from scalejax.data.batches import batches
+from scalejax.data.shards import prepare
 from scalejax.files import read_lines
 from scalejax.grids import run_id
-from scalejax.training import checkpoint
-from scalejax.training.loop import Preempted, evaluate, train, train_segment
+from scalejax.training import checkpoint, loop
+from scalejax.training.loop import Preempted, train, train_segment
+from scalejax.training.offline import evaluate
 from scalejax.training.result import Result
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import init_state
+from scalejax.training.step import init_state, make_train_step
 
 TIMES = {"wall_seconds", "tokens_per_second", "started", "finished", "study"}
 
@@ -85,6 +88,29 @@ def test_a_branch_equals_the_run_trained_from_scratch(straight, tiny_run, tiny_m
     assert curve(tmp_path / leaf.folder) == curve(folder)
     other = tiny_run.replace(seed=1)
     assert Segment(run=other, start=0, stop=33, final=False).id != trunk.id, "another seed would use this trunk"
+
+
+def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(tiny_run, tiny_measure, tmp_path, monkeypatch):
+    run = tiny_run.replace(batch_doublings=(330,), tokens=30 * 64)
+    seen = []
+
+    def recorded(*arguments):
+        real = make_train_step(*arguments)
+        return lambda state, rows, rate: (seen.append(rows), real(state, rows, rate))[1]
+
+    monkeypatch.setattr(loop, "make_train_step", recorded)
+    trunk = Segment(run=run, start=0, stop=17, final=False)
+    leaf = Segment(run=run, start=17, stop=run.steps, parent=trunk.folder)
+    for segment in (trunk, leaf):
+        job = job_for(segment, tiny_measure)
+        job.write(tmp_path / segment.folder)
+        train_segment(job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None)
+    assert [len(rows) for rows in seen] == [2] * 11 + [4] * 25  # 11 x 32 = 352 is the first boundary at or after 330
+    there = batches(prepare(run.data), run).rows(0, sum(map(len, seen)))
+    np.testing.assert_array_equal(np.concatenate(seen), there)
+    row = Result.load(tmp_path / leaf.folder).row
+    assert (row["step"], row["tokens"], row["batch_doublings"]) == (36, 352 + 25 * 64, "330")
+    assert [row["tokens"] for row in curve(tmp_path / leaf.folder) if "loss" in row] == [1312, 1952]
 
 
 def test_a_finished_folder_is_not_trained_again(straight, tiny_run, tiny_measure):

@@ -78,12 +78,12 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was_and_is_counted(ru
     poisoned = state._replace(hyperparameters=state.hyperparameters._replace(z_loss=jnp.float32(np.inf)))
     poisoned, metrics = step(poisoned, rows, RATE)
     poisoned, metrics = step(poisoned, rows, RATE)
-    assert not np.isfinite(metrics["grad_norm"])
+    assert not np.isfinite(metrics["grad_norm"]) and np.isnan(metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, poisoned.params, before.params)
     jax.tree.map(np.testing.assert_array_equal, poisoned.optimizer_state, before.optimizer_state)
-    assert (poisoned.step, poisoned.skipped, poisoned.skipped_in_a_row) == (3, 2, 2)
+    assert (poisoned.step, poisoned.skipped, poisoned.skipped_in_a_row) == (3, 16, 2)
     healthy, metrics = step(poisoned._replace(hyperparameters=jax.device_put(before.hyperparameters)), rows, RATE)
-    assert (metrics["skipped"], metrics["skipped_in_a_row"]) == (2, 0)
+    assert (metrics["skipped"], metrics["skipped_in_a_row"]) == (16, 0)
     assert np.any(np.asarray(healthy.params["head"]) != before.params["head"])
 
 
