@@ -36,13 +36,18 @@ def rows(tmp_path_factory):
     return table
 
 
+def is_open(name, found):
+    """Whether the fit says that it has no number for a parameter."""
+    return found.verdict == "not-converged" or any(reason.startswith(f"{name} is not identified") for reason in found.reasons)
+
+
 @pytest.mark.slow
 def test_the_interval_of_E_holds_the_true_entropy_rate_and_is_narrow(rows):
     found = fit(rows, laws.chinchilla(), bootstrap=1000)
     low, high = found.intervals["E"]
     truth = prepare(BASE.data).entropy_rate
     print(f"E {found.params['E']:.4f} [{low:.4f}, {high:.4f}], entropy rate {truth:.4f}, lowest loss {rows['loss'].min():.4f}")
-    assert found.verdict == "ok", found.reasons
+    assert not is_open("E", found), found.reasons  # B may be: at exponents near 1 it spans five orders of magnitude
     assert low <= truth <= high
     assert high - low <= 0.2
 
@@ -51,4 +56,5 @@ def test_the_interval_of_E_holds_the_true_entropy_rate_and_is_narrow(rows):
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_losses_are_no_law(rows, seed):
     shuffled = rows.assign(loss=np.random.default_rng(seed).permutation(rows["loss"].to_numpy()))
-    assert fit(shuffled, laws.chinchilla(), bootstrap=300).verdict != "ok"
+    found = fit(shuffled, laws.chinchilla(), bootstrap=300)
+    assert found.verdict != "ok" and is_open("E", found), found.reasons
