@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 ENDS = (2.5, 97.5)
+SWEPT = ("params", "tokens", "learning_rate", "batch_tokens")
 
 
 def fit(
@@ -29,7 +30,9 @@ def fit(
     columns: dict[str, str],
     **choices: Any,
 ) -> Fit:
-    """LR*(N, D) and batch*(D); see `scalejax.study.fits.fit`. Draws resample cells of equal params and tokens, never runs.
+    """LR*(N, D), batch*(D), and beta2*(batch) where the table has several beta2; see `scalejax.study.fits.fit`.
+
+    Draws resample cells of equal params and tokens, never runs.
 
     Scores are regrets: relative loss above the best run of a cell at the law's learning rate and batch.
     """
@@ -38,17 +41,21 @@ def fit(
     if given:
         raise ValueError(f"the hyperparameters law resamples whole cells and does not read {', '.join(given)}")
     begin = time.perf_counter()
-    read = tables.columns(frame, hp.Sweep._fields[:-1], "loss", columns)
+    swept = "beta2" in columns or "beta2" in frame.columns
+    read = tables.columns(frame, (*SWEPT, *(["beta2"] if swept else [])), "loss", columns)
     out = held_out[read.kept]
     runs = _sweep(read, ~out)
     found = hp.fit_hyperparameters(runs, draws=bootstrap, seed=seed)
     solved = time.perf_counter()
     dropped = int(np.sum(~read.kept))
-    ends = np.nanpercentile(found.draws, ENDS, axis=0).T.tolist() if np.isfinite(found.draws).any() else []
+    names, values, draws = hp.NAMES, [*found.law], found.draws
+    if found.beta2 is not None:
+        names, values, draws = names + hp.BETA2_NAMES, values + [*found.beta2], np.hstack([draws, found.beta2_draws])
+    ends = np.nanpercentile(draws, ENDS, axis=0).T.tolist() if np.isfinite(draws).any() else []
     fitted = Fit(
         law=law,
-        params={name: float(value) for name, value in zip(hp.NAMES, found.law, strict=True)},
-        intervals={name: (low, high) for name, (low, high) in zip(hp.NAMES, ends, strict=False)},
+        params={name: float(value) for name, value in zip(names, values, strict=True)},
+        intervals={name: (low, high) for name, (low, high) in zip(names, ends, strict=False)},
         objective=found.objective,
         gradient_norm=found.gradient_norm,
         starts_at_optimum=1.0,
@@ -68,7 +75,7 @@ def fit(
         ),
         cross_validation={"method": "leave-one-cell-out", **_regrets(found.left_out, len(runs.loss))},
         views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}} if found.verdict == "ok" else {},
-        spread={"draws": dict(zip(hp.NAMES, stored(found.draws), strict=True))},
+        spread={"draws": dict(zip(names, stored(draws), strict=True))},
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=0.0)
     return fitted
@@ -90,16 +97,19 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
 
 
 def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
-    """The learning rate as the value, the batch beside it."""
+    """The learning rate as the value, the batch beside it, and the beta2 of that batch where the fit has its law."""
     estimate = predict(fit, **inputs)
     law = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES))
     batch = float(law.batch_tokens(inputs["tokens"]))
-    return {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}, estimate
+    at = {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}
+    if hp.BETA2_NAMES[0] in fit.params:
+        at["beta2"] = float(hp.Beta2(*(fit.params[name] for name in hp.BETA2_NAMES)).beta2(batch))
+    return at, estimate
 
 
 def _sweep(read: tables.Columns, rows: np.ndarray) -> hp.Sweep:
-    params, tokens, learning_rate, batch_tokens = (x[rows] for x in read.inputs)
-    return hp.Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows])
+    params, tokens, learning_rate, batch_tokens, *beta2 = (x[rows] for x in read.inputs)
+    return hp.Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows], *(beta2 or [np.zeros(len(params))]))
 
 
 def _regrets(regret: np.ndarray, rows: int) -> dict[str, Any]:

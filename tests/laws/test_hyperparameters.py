@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalejax.laws.hyperparameters import NAMES, Hyperparameters, Sweep, fit_hyperparameters, regret
+from scalejax.laws.hyperparameters import BETA2_NAMES, NAMES, Beta2, Hyperparameters, Sweep, fit_hyperparameters, regret
 
 TRUTH = Hyperparameters(2.0, -0.7, 0.3, 0.6, 0.57)
 SIZES, TOKENS = (1e8, 4e8, 1e9), (2e9, 8e9, 3e10)
@@ -18,7 +18,7 @@ def sweep(law=TRUTH, sizes=SIZES, tokens=TOKENS, points=9, bend=0.02, shift=0.0)
                 for y in np.linspace(-2, 2, points) + shift:
                     loss = 2 + 100 / N**0.25 + bend * (x**2 + y**2)
                     runs.append((N, D, law.learning_rate(N, D) * np.exp(x), law.batch_tokens(D) * np.exp(y), loss))
-    return Sweep(*np.array(runs).T)
+    return Sweep(*np.array(runs).T, np.full(len(runs), 0.95))
 
 
 def test_symmetric_sweeps_give_the_law_back():
@@ -73,3 +73,39 @@ def test_one_ratio_of_tokens_to_params_does_not_identify_the_exponents():
 def test_two_cells_are_too_few():
     with pytest.raises(ValueError, match="2 cells"):
         fit_hyperparameters(sweep(sizes=(1e8,), tokens=(1e9, 2e9)))
+
+
+MEMORY = Beta2(3e-4, 0.4)
+
+
+def beta2_sweep(best=MEMORY):
+    """The same sweep with five beta2 about the best of each batch; how far off costs more than any rate."""
+    runs = sweep(points=5)
+    off = np.tile(np.linspace(-1, 1, 5), len(runs.loss))
+    runs = Sweep(*(np.repeat(x, 5) for x in runs))
+    rest = (1 - best.beta2(runs.batch_tokens)) * np.exp(off)
+    return runs._replace(beta2=1 - rest, loss=runs.loss + 0.2 * off**2)
+
+
+def test_several_beta2_give_its_law_of_the_batch():
+    fit = fit_hyperparameters(beta2_sweep(), draws=20)
+    assert fit.beta2 is not None and fit.beta2_draws.shape == (20, len(BETA2_NAMES))
+    np.testing.assert_allclose(fit.beta2, MEMORY, rtol=1e-9)
+    np.testing.assert_allclose(fit.law, TRUTH, rtol=1e-9)
+    assert np.all(fit.regret < 1e-9), "a beta2 far from the best was counted as the cost of a learning rate"
+
+
+def test_one_beta2_has_no_law():
+    fit = fit_hyperparameters(sweep(), draws=3)
+    assert fit.beta2 is None and np.all(np.isnan(fit.beta2_draws))
+
+
+def test_a_memory_of_fixed_tokens_has_exponent_one():
+    law = Beta2(1e-8, 1.0)
+    assert law.half_life(1e5) == pytest.approx(law.half_life(1e6), rel=0.01) == pytest.approx(np.log(2) / 1e-8, rel=0.01)
+
+
+def test_a_beta2_of_one_is_an_error():
+    runs = sweep()
+    with pytest.raises(ValueError, match="beta2 lies below 1"):
+        fit_hyperparameters(runs._replace(beta2=np.ones(len(runs.loss))))

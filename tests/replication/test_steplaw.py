@@ -26,7 +26,8 @@ def folder() -> Path:
 @functools.cache
 def runs() -> Sweep:
     table = pd.read_csv(folder() / "dense.csv").assign(batch_tokens=lambda t: 2048 * t.batch_seqs)
-    return Sweep(*table[["params_nonembed", "tokens", "lr", "batch_tokens", "loss_smooth"]].to_numpy(float).T)
+    columns = ["params_nonembed", "tokens", "lr", "batch_tokens", "loss_smooth"]
+    return Sweep(*table[columns].to_numpy(float).T, beta2=np.full(len(table), 0.95))  # not swept
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.laws.curves import Annealing, predict_curve
+from scalejax.laws.curves import Annealing, AnnealingSize, predict_curve
 from scalejax.laws.forms import Chinchilla
 from scalejax.study import fits
 
@@ -170,3 +170,58 @@ def test_hyperparameters_are_nested_by_quantity_and_scored_by_regret(tmp_path):
     assert forecast["value"] == pytest.approx(2 * 1e9**-0.7 * 8e9**0.3) and forecast["batch_tokens"] == pytest.approx(
         0.6 * 8e9**0.57
     )
+
+
+def test_beta2_joins_the_law_where_the_table_has_several(tmp_path):
+    table = sweep_table()
+    assert "beta2" not in fits.fit(table.assign(beta2=0.95), laws.named("hyperparameters")).summary()["params"]
+    tables = [table.assign(off=off, loss=table.loss + 0.2 * off**2) for off in (-1.0, 0.0, 1.0)]
+    swept = pd.concat(tables).assign(beta2=lambda t: 1 - 3e-4 * t.batch_tokens**0.4 * np.exp(t.off))
+    fit = fits.fit(swept, laws.named("hyperparameters"), bootstrap=20)
+    fit.save(tmp_path / "fit.json")
+    record = fits.load(tmp_path / "fit.json").summary()
+    assert record["params"]["beta2"] == {"coefficient": pytest.approx(3e-4), "batch_exponent": pytest.approx(0.4)}
+    assert set(record["intervals"]["beta2"]) == {"coefficient", "batch_exponent"}
+    forecast = fits.forecast(fit, params=1e9, tokens=8e9)
+    assert forecast["beta2"] == pytest.approx(1 - 3e-4 * forecast["batch_tokens"] ** 0.4)
+
+
+SIZES = (1e7, 4e7, 1e8, 4e8)
+SIZED = AnnealingSize(2.0, 0.5, 0.45, 300.0, 0.3, 0.9e-2, 0.99, 0.25)
+
+
+def sized_table():
+    rows = []
+    for N in SIZES:
+        for name, rates in RATES.items():
+            loss = predict_curve(SIZED, rates, params=N)
+            rows += [(name, N, s, rates[s], loss[s]) for s in range(WARMUP, STEPS, 50)]
+    return pd.DataFrame(rows, columns=["schedule", "params", "step", "lr", "loss"])
+
+
+def test_one_schedule_of_several_sizes_is_several_curves(tmp_path):
+    fit = fit_table(sized_table(), law=laws.named("annealing-size"), holdout="params == 4e8")
+    assert list(fit.params) == ["L0", "A", "alpha", "B", "beta", "C", "lambda", "gamma"] and fit.verdict == "ok"
+    assert set(fit.holdout["by_curve"]) == {f"{name} at 4e+08" for name in RATES} and fit.holdout["mae"] < 1e-7
+    fit.save(tmp_path / "fit.json")
+    np.testing.assert_allclose(
+        laws.predict_curve(tmp_path / "fit.json", RATES["linear"], params=2e8)[WARMUP:],
+        predict_curve(SIZED, RATES["linear"], params=2e8)[WARMUP:],
+        atol=1e-7,
+    )
+    with pytest.raises(ValueError, match="params=.."):
+        fit.predict(learning_rates=RATES["linear"])
+    assert fit.predict(learning_rates=RATES["linear"], params=2e8).value > 0
+    two = fit_table(sized_table(), law=laws.named("annealing-size"), where="params < 5e7")
+    assert two.verdict == "unidentified" and "2 model sizes" in two.reasons[0]
+
+
+def test_curves_count_alike_when_the_curve_is_the_weight():
+    table = curve_table(noise=2e-3)
+    thinned = table[(table.schedule != "cosine") | (table.step % 200 == 0)]
+    alike = fit_table(thinned, weights="schedule")
+    count = thinned.groupby("schedule").loss.transform("size")
+    by_hand = fit_table(thinned.assign(w=len(thinned) / 4 / count), weights="w")
+    assert alike.params == by_hand.params != fit_table(thinned).params
+    with pytest.raises(ValueError, match="positive numbers"):
+        fit_table(thinned.assign(w=-1.0), weights="w")
