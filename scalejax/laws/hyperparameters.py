@@ -238,10 +238,10 @@ def _solve(sums, weights):
 
 
 def _condition(matrix):
-    """Condition number after unit scaling, which takes the size of the logarithms out."""
+    """Condition number after unit scaling, which takes the size of the logarithms out; infinite without a single run."""
     scale = np.sqrt(np.maximum(np.einsum("kii->ki", matrix), 1e-300))
     values = np.linalg.eigvalsh(matrix / (scale[:, :, None] * scale[:, None, :]))
-    return values[:, -1] / np.maximum(values[:, 0], 1e-300)
+    return np.where(values[:, -1] > 0, values[:, -1] / np.maximum(values[:, 0], 1e-300), np.inf)
 
 
 def _natural(solution: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def fit(
     dropped = int(np.sum(~read.kept))
     names, values, draws = hp.NAMES, [*found.law], found.draws
     if found.beta2 is not None:
-        names, values, draws = names + hp.BETA2_NAMES, values + [*found.beta2], np.hstack([draws, found.beta2_draws])
+        names, values, draws = names + hp.BETA2_NAMES, [*values, *found.beta2], np.hstack([draws, found.beta2_draws])
     ends = np.nanpercentile(draws, ENDS, axis=0).T.tolist() if np.isfinite(draws).any() else []
     fitted = Fit(
         law=law,

@@ -209,7 +209,7 @@ def test_one_schedule_of_several_sizes_is_several_curves(tmp_path):
         predict_curve(SIZED, RATES["linear"], params=2e8)[WARMUP:],
         atol=1e-7,
     )
-    with pytest.raises(ValueError, match="params=.."):
+    with pytest.raises(ValueError, match=r"params=\.\."):
         fit.predict(learning_rates=RATES["linear"])
     assert fit.predict(learning_rates=RATES["linear"], params=2e8).value > 0
     two = fit_table(sized_table(), law=laws.named("annealing-size"), where="params < 5e7")
