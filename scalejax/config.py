@@ -357,6 +357,11 @@ class Run:
         return self.clock.steps(self.tokens)
 
     @property
+    def tokens_read(self) -> int:
+        """Tokens of all its steps: `tokens` in whole batches."""
+        return self.clock.tokens(self.steps)
+
+    @property
     def sequences(self) -> int:
         """Sequences in a batch of `batch_tokens`."""
         return self.batch_tokens // self.data.sequence_length

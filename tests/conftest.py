@@ -21,6 +21,7 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and ha
 
 import pytest
 
+from scalejax import cli
 from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.optim.schedules import wsd
 
@@ -36,6 +37,20 @@ def tiny_run() -> Run:
         tokens=60 * 64,
         batch_tokens=64,
     )
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["scalejax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

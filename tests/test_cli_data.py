@@ -1,12 +1,10 @@
 """`scalejax data`: every malformed corpus ends with exit 2, one message and nothing half-written (mirrors scalejax/cli.py)."""
 
+import functools
 import gzip
 import json
-import sys
 
 import pytest
-
-from scalejax import cli
 
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
@@ -28,16 +26,9 @@ MALFORMED = {  # file -> (content, what the message says)
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(call, monkeypatch, tmp_path):
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["scalejax", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code, *capsys.readouterr()
-
-    return call
+    return functools.partial(call, "data")
 
 
 @pytest.mark.parametrize("name", MALFORMED)

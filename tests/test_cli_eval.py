@@ -1,13 +1,12 @@
 """`scalejax eval`: a suite on a finished run; bad input is exit 2, one message, nothing written (mirrors scalejax/cli.py)."""
 
+import functools
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from scalejax import cli
 from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.data.shards import write
 from scalejax.optim.schedules import cosine
@@ -50,14 +49,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["scalejax", "eval", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return call
+def call(call):
+    return functools.partial(call, "eval")
 
 
 @pytest.mark.parametrize("name", MALFORMED)

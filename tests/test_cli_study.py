@@ -1,11 +1,8 @@
 """The verbs of studies: bad input is exit 2, one clear message, and nothing written."""
 
 import json
-import sys
 
 import pytest
-
-from scalejax.cli import main
 
 EXPERIMENT = '''"""A question?"""
 from scalejax import Data, Measure, Model, Optimizer, Run, Study, cosine
@@ -15,20 +12,6 @@ run = Run(model=model, data=Data(source="synthetic:32", tokenizer="own", sequenc
           optimizer=Optimizer(learning_rate=0.01), schedule=cosine(warmup=0), tokens=640, batch_tokens=64)
 study = Study("one@1", [run], measure=Measure(items=0))
 '''
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["scalejax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from scalejax.data.progress import say
 from scalejax.data.records import documents
 from scalejax.data.spool import HELD_OUT
 from scalejax.data.tokenizers import Tokenizer, restore, saved
-from scalejax.files import FORMAT, read_json, sha256, write_json
+from scalejax.files import FORMAT, read_json, sha256, sync, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ def _write(folder: Path, source: str, fill: Callable[[Path], dict[str, Any]]) ->
         manifest: dict[str, Any] = {"source": source} | fill(scratch)
         manifest["files"] = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         for name in manifest["files"]:
-            _sync(scratch / name)
+            sync(scratch / name)
         write_json(scratch / "manifest.json", manifest | {"hash": _content_hash(manifest)})
         scratch.chmod(0o755)  # mkdtemp's folders are private; shards may be shared
         if folder.exists():
@@ -236,11 +236,6 @@ def _content_hash(manifest: dict) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`, locked by this process, and removed if it is still there at the end.
@@ -262,9 +257,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         os.close(own)
 
 
-def _lock(folder: Path, how: int = 0) -> int:
-    """A descriptor that holds the folder's lock until it is closed, by its process's end at the latest."""
-    handle = os.open(folder, os.O_RDONLY)
+def _lock(path: Path, how: int = 0) -> int:
+    """A descriptor that holds the lock of a file or folder until it is closed, by its process's end at the latest."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | how)
     except BlockingIOError:
@@ -277,6 +272,9 @@ def _lock(folder: Path, how: int = 0) -> int:
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time; the lock falls with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    path.touch()
+    handle = _lock(path)
+    try:
         yield
+    finally:
+        os.close(handle)

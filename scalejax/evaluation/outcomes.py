@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from scalejax.evaluation.prompts import Answer
 from scalejax.evaluation.scoring import Likelihoods
+from scalejax.files import replacing
 
 NORMALISERS = ("per_token", "sum", "per_char", "per_byte")
 """What a log-likelihood is divided by: its tokens (LLM-foundry), nothing (lm-eval's acc), characters (acc_norm), UTF-8 bytes."""
@@ -73,9 +73,8 @@ class Scores:
         columns = {name: value for name, value in vars(self).items() if name != "about"}
         table = pyarrow.table(columns).replace_schema_metadata({"scalejax": json.dumps(self.about)})
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        parquet.write_table(table, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            parquet.write_table(table, temporary)
 
     @classmethod
     def load(cls, path: Path) -> "Scores":

@@ -220,20 +220,25 @@ def _near_of_batch(cell: Sweep, within: float) -> np.ndarray:
 
 def _solve_beta2(sums, weights):
     """(coefficient, exponent) per row of cell weights, and whether the cells identify them; nan where they do not."""
-    VV, Vv = (np.tensordot(weights, s, 1) for s in sums)
-    fine = _condition(VV) < 1e14
-    solution = np.linalg.solve(np.where(fine[:, None, None], VV, np.eye(2)), Vv[..., None])[..., 0]
+    VV, Vv = sums
+    solution, fine = _regression(VV, Vv, weights)
     solution[:, 0] = np.exp(solution[:, 0])
-    return np.where(fine[:, None], solution, np.nan), fine
+    return solution, fine
 
 
 def _solve(sums, weights):
     """(log a, b, c, log d, e) per row of cell weights, and whether the cells identify them; nan where they do not."""
-    XX, Xy, ZZ, Zz = (np.tensordot(weights, s, 1) for s in sums)
-    fine = (_condition(XX) < 1e14) & (_condition(ZZ) < 1e14)
-    eye = np.eye(3)
-    XX, ZZ = np.where(fine[:, None, None], XX, eye), np.where(fine[:, None, None], ZZ, eye[:2, :2])
-    solution = np.concatenate([np.linalg.solve(XX, Xy[..., None]), np.linalg.solve(ZZ, Zz[..., None])], 1)[..., 0]
+    XX, Xy, ZZ, Zz = sums
+    (rate, rate_fine), (batch, batch_fine) = _regression(XX, Xy, weights), _regression(ZZ, Zz, weights)
+    fine = rate_fine & batch_fine
+    return np.where(fine[:, None], np.concatenate([rate, batch], 1), np.nan), fine
+
+
+def _regression(XX, Xy, weights):
+    """Least squares per row of cell weights from each cell's X'X and X'y, and whether it has one solution; nan where not."""
+    XX, Xy = (np.tensordot(weights, s, 1) for s in (XX, Xy))
+    fine = _condition(XX) < 1e14
+    solution = np.linalg.solve(np.where(fine[:, None, None], XX, np.eye(XX.shape[-1])), Xy[..., None])[..., 0]
     return np.where(fine[:, None], solution, np.nan), fine
 
 

@@ -60,7 +60,7 @@ def compare(
 
     Raises ValueError for a column that is missing, or for a law without an optimum.
     """
-    named = choices.pop("columns", None) or {}
+    named, table = choices.pop("columns", None) or {}, tables.read(table)
     found = []
     for count in counts:
         columns = named | {"params": count}
@@ -77,9 +77,8 @@ def compare(
     return found
 
 
-def _growth(table: "str | Path | DataFrame", where: str | None, columns: dict[str, str], flops: str) -> float:
+def _growth(frame: "DataFrame", where: str | None, columns: dict[str, str], flops: str) -> float:
     """Least-squares slope of log(C/D) on log N over the rows of the table."""
-    frame = tables.read(table)
     frame = frame.loc[tables.rows(frame, where)]
     read = tables.columns(frame, ("params", "tokens"), "flops", columns | {"flops": flops})
     (params, tokens), spent = read.inputs, read.target

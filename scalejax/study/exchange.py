@@ -8,8 +8,8 @@ from scalejax.data.shards import Shards, prepare
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf
+from scalejax.training.loop import subject
 from scalejax.training.offline import last_weights
-from scalejax.training.step import make_span_scores
 
 if TYPE_CHECKING:
     from scalejax.evaluation.lm_eval import LanguageModel
@@ -52,14 +52,10 @@ def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageMo
         raise ValueError("lm-eval is not installed: pip install 'scalejax[eval]'")
     from scalejax.evaluation.lm_eval import LanguageModel  # 20 s to import
 
-    run, _, params, mesh = last_weights(run_folder)
-    span_scores = make_span_scores(run, mesh)
-    return LanguageModel(
-        lambda rows, starts, counts, width: span_scores(params, rows, starts, counts, width),
-        prepare(run.data).tokenizer(),
-        window=window or run.data.sequence_length,
-        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
-    )
+    weights = last_weights(run_folder)
+    shards = prepare(weights.run.data)
+    asked = subject(run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window)
+    return LanguageModel(asked.span_scores(), shards.tokenizer(), window=asked.window, multiple=asked.multiple)
 
 
 def text(exported: Exported, out: Path) -> str:

@@ -117,7 +117,7 @@ def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
     laws = [name for name, made in fits.items() if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"]
     errors = [name for name, made in fits.items() if made.law.inputs == ("loss",) and made.law.target == "top1_error"]
     for run in study.forecast:
-        counted = {"params": counts(run.model).params_with_head, "tokens": run.clock.tokens(run.steps)}
+        counted = {"params": counts(run.model).params_with_head, "tokens": run.tokens_read}
         for name in laws:
             inputs = {x: counted[x] for x in fits[name].law.inputs}
             made = {(name,): ("loss", fits[name].predict(**inputs))}

@@ -89,7 +89,7 @@ class Plan:
     def flops_separate(self) -> int:
         """Training FLOPs if every run were trained from scratch."""
         finals = (segment.run for segment in self.segments if segment.final)
-        return sum(training_flops(run.model, run.data.sequence_length, run.clock.tokens(run.steps)) for run in finals)
+        return sum(training_flops(run.model, run.data.sequence_length, run.tokens_read) for run in finals)
 
     @property
     def saved(self) -> float:
@@ -126,7 +126,7 @@ class Plan:
         """Largest number of passes of a run over its data, forecast runs among them; 0 while nothing of it is prepared."""
         longest: dict[Data, float] = {}
         for run in [*self.study.runs, *self.study.forecast]:
-            longest[run.data] = max(run.steps * run.batch_tokens, longest.get(run.data, 0))
+            longest[run.data] = max(run.tokens_read, longest.get(run.data, 0))
         passes = []
         for data, tokens in longest.items():
             with contextlib.suppress(ValueError):  # a source that is not here: training says so, on the machine that trains

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalejax.files import read_json, read_lines
+from scalejax.files import read_json, read_lines, replacing
 from scalejax.training.result import Result
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def write_tables(folder: Path) -> "pd.DataFrame":
     """Writes results.parquet and curves.parquet, each whole or not at all; gives the results."""
     table = results(folder)
     for name, frame in (("results", table), ("curves", curves(folder))):
-        temporary = folder / f".{name}.parquet.tmp"
-        frame.to_parquet(temporary, index=False)
-        temporary.replace(folder / f"{name}.parquet")
+        with replacing(folder / f"{name}.parquet") as temporary:
+            frame.to_parquet(temporary, index=False)
     return table
 
 

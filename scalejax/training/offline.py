@@ -23,10 +23,9 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
 
     Nothing is written. Raises ValueError when the folder has no sound checkpoint.
     """
-    job, step = _found(Path(out))
-    run, mesh = job.segment.run, _mesh(job.placement)
-    shards, measure = prepare(run.data), measure or job.measure
-    params = _restored(job, Path(out), step, mesh)
+    job, step, params, mesh = last_weights(Path(out))
+    run, measure = job.segment.run, measure or job.measure
+    shards = prepare(run.data)
     found = held_out_loss(losses_under(params, run, mesh), shards, run, measure)
     return found | downstream(subject(Path(out), step, run, mesh, shards, lambda: params), measure, None)
 
@@ -49,11 +48,16 @@ def evaluate_suite(
 class Weights(NamedTuple):
     """A run at its last checkpoint."""
 
-    run: Run
+    job: Job
     step: int
     params: Params
     mesh: jax.sharding.Mesh
     """Where `params` lie."""
+
+    @property
+    def run(self) -> Run:
+        """What was trained."""
+        return self.job.segment.run
 
 
 def last_weights(out: Path) -> Weights:
@@ -63,7 +67,7 @@ def last_weights(out: Path) -> Weights:
     """
     job, step = _found(out)
     mesh = _mesh(job.placement)
-    return Weights(job.segment.run, step, _restored(job, out, step, mesh), mesh)
+    return Weights(job, step, _restored(job, out, step, mesh), mesh)
 
 
 def _found(out: Path) -> tuple[Job, int]:

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from published import reference
 
 from scalejax.data.tokenizers import Bytes
 from scalejax.evaluation import foundry, prompts
@@ -48,10 +47,7 @@ QUIZ = [choice(f"q{i}", f"yes{i}", f"no{i}", gold=i % 2) for i in range(4)]
 
 @pytest.fixture(scope="module")
 def files():
-    folder = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference", "eval_tasks")
-    if not folder.is_dir():
-        pytest.skip(f"the task files are not at {folder}; set SCALEJAX_REFERENCE")
-    return folder
+    return reference("eval_tasks")
 
 
 @pytest.mark.replication

@@ -1,24 +1,16 @@
 """Suites: what is in them, where the files are, what is refused (mirrors scalejax/evaluation/suites.py and foundry.py)."""
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from published import reference
 
 from scalejax.evaluation.foundry import TASKS
 from scalejax.evaluation.suites import suite
 
 COPA = {"query": "q", "choices": ["a", "b"], "gold": 0}
-
-
-@pytest.fixture(scope="module")
-def reference():
-    folder = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
-    if not (folder / "eval_tasks").is_dir():
-        pytest.skip(f"the task files are not at {folder}/eval_tasks; set SCALEJAX_REFERENCE")
-    return folder
 
 
 def checkout(folder: Path, tasks) -> Path:
@@ -37,16 +29,16 @@ def test_there_are_46_tasks_and_17_of_them():
 
 
 @pytest.mark.replication
-def test_the_tasks_are_those_of_the_paper(reference):
-    table = pd.read_csv(reference / "gadre2024" / "tasks.csv").set_index("task")
+def test_the_tasks_are_those_of_the_paper():
+    table = pd.read_csv(reference("gadre2024") / "tasks.csv").set_index("task")
     assert set(table.index) == set(TASKS)
     for name, task in TASKS.items():
         row = table.loc[name]
         assert (task.shots, task.chance, task.in_17) == (row["shots"], row["random_acc"], bool(row["in_17"]))
         assert task.category == row["category"].replace(" ", "_")
         assert task.items == row["n"] or name == "arc_challenge"
-    accuracies = pd.read_csv(reference / "gadre2024" / "downstream_acc.csv").set_index("name")
-    models = pd.read_csv(reference / "gadre2024" / "models.csv").set_index("name")
+    accuracies = pd.read_csv(reference("gadre2024") / "downstream_acc.csv").set_index("name")
+    models = pd.read_csv(reference("gadre2024") / "models.csv").set_index("name")
     for column, names in (("err_avg46", list(TASKS)), ("err_avg17", [name for name in TASKS if TASKS[name].in_17])):
         assert (1 - accuracies[names].mean(axis=1)).to_numpy() == pytest.approx(models.loc[accuracies.index, column], abs=1e-7)
     for name, task in TASKS.items():  # accuracies are whole numbers of items, which tells the size of a file
@@ -76,8 +68,8 @@ def test_a_part_of_a_published_file_is_refused(tmp_path):
 
 
 @pytest.mark.replication
-def test_the_reference_files_are_whole(reference, monkeypatch):
-    monkeypatch.setenv("SCALEJAX_REFERENCE", str(reference))
+def test_the_reference_files_are_whole(monkeypatch):
+    monkeypatch.setenv("SCALEJAX_REFERENCE", str(reference("eval_tasks").parent))
     found = suite("foundry-46-available")
     assert len(found.tasks) == 21 and len(found.missing) == 25
     duplicates = {task.name: sum(item.has_duplicates for item in task.read()) for task in found.tasks}

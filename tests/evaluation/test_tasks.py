@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
 import random
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from published import reference
 
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.shards import prepare, write
@@ -29,10 +28,7 @@ WINDOW = 192
 
 @pytest.fixture(scope="module")
 def files():
-    reference = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
-    if not (reference / "eval_tasks").is_dir():
-        pytest.skip(f"the task files are not at {reference}/eval_tasks; set SCALEJAX_REFERENCE")
-    return reference / "eval_tasks"
+    return reference("eval_tasks")
 
 
 @pytest.fixture(scope="module")

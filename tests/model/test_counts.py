@@ -1,15 +1,10 @@
 """Parameter counts against published sizes (mirrors counts in scalejax/model/transformer.py)."""
 
-import csv
-import os
-from pathlib import Path
-
+import published
 import pytest
 
 from scalejax.config import Model
 from scalejax.model.transformer import counts
-
-REFERENCE = Path(os.environ.get("SCALEJAX_REFERENCE", Path(__file__).parents[2].parent / "shared" / "reference"))
 
 
 def sized(*, width: int, depth: int, heads: int, mlp_width: int, vocabulary: int, tied: bool = False) -> Model:
@@ -48,17 +43,9 @@ def test_grouped_queries_and_qk_norm_are_counted():
     assert counts(model).params == 3 * (attention + mlp) + 2 * 64 * 100 + 7 * 64 + 3 * 2 * 16
 
 
-def published(table: str) -> list[dict[str, str]]:
-    path = REFERENCE / table
-    if not path.exists():
-        pytest.skip(f"{path} is not there: point SCALEJAX_REFERENCE at the folder of published tables")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.replication
 def test_counts_are_those_of_the_16_architectures_of_porian_2024():
-    rows = published("porian2024/architectures.csv")
+    rows = published.rows("porian2024/architectures.csv")
     for row in rows:
         width = int(row["width"])
         model = sized(width=width, depth=int(row["depth"]), heads=4, mlp_width=int(row["d_ff"]), vocabulary=50432)
@@ -70,7 +57,7 @@ def test_counts_are_those_of_the_16_architectures_of_porian_2024():
 @pytest.mark.replication
 def test_counts_are_those_of_the_six_architectures_of_gadre_2024():
     sizes = {(int(r["hidden_dim"]), int(r["n_layers"]), int(r["n_heads"]), int(r["vocab_size"]), int(r["N"]))
-             for r in published("gadre2024/models.csv")}  # fmt: skip
+             for r in published.rows("gadre2024/models.csv")}  # fmt: skip
     for width, depth, heads, vocabulary, params in sizes:
         mlp_width = 256 * -(-8 * width // (3 * 256))
         model = sized(width=width, depth=depth, heads=heads, mlp_width=mlp_width, vocabulary=vocabulary)

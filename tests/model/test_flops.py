@@ -1,12 +1,10 @@
 """Exact FLOPs against the products that JAX really makes and against XLA's own count (mirrors scalejax/model/flops.py)."""
 
-import csv
 import math
-import os
-from pathlib import Path
 
 import jax
 import numpy as np
+import published
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
@@ -16,7 +14,6 @@ from scalejax.model.flops import CONVENTIONS, effective_params, exact, flops_6nd
 from scalejax.model.parametrization import standard
 from scalejax.model.transformer import abstract, counts, initialize
 
-REFERENCE = Path(os.environ.get("SCALEJAX_REFERENCE", Path(__file__).parents[2].parent / "shared" / "reference"))
 MODEL = Model(width=256, depth=2, heads=8, kv_heads=2, head_size=32, mlp_width=704, vocabulary=512)
 LENGTH = 64
 
@@ -97,18 +94,10 @@ def test_appendix_f_of_hoffmann_2022_is_what_haegele_2024_bill(shape, flops):
     assert training_flops(haegele(*shape), 512, 512, convention="hoffmann") == flops
 
 
-def published(table: str) -> list[dict[str, str]]:
-    path = REFERENCE / table
-    if not path.exists():
-        pytest.skip(f"{path} is not there: point SCALEJAX_REFERENCE at the folder of published tables")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.replication
 def test_flops_per_token_are_those_of_the_16_architectures_of_porian_2024():
     """reference/porian2024/architectures.csv, columns fpt_* and N_eff_att."""
-    rows, length = published("porian2024/architectures.csv"), 2048
+    rows, length = published.rows("porian2024/architectures.csv"), 2048
     for row in rows:
         width, depth, mlp_width = (int(row[name]) for name in ("width", "depth", "d_ff"))
         model = Model(width=width, depth=depth, heads=4, kv_heads=4, head_size=width // 4, mlp_width=mlp_width, vocabulary=50432)
@@ -126,7 +115,7 @@ def test_flops_per_token_are_those_of_the_16_architectures_of_porian_2024():
 @pytest.mark.replication
 def test_compute_is_that_of_gadre_2024_to_the_last_flop():
     """reference/gadre2024/models.csv, columns D and C."""
-    rows = published("gadre2024/models.csv")
+    rows = published.rows("gadre2024/models.csv")
     for row in rows:
         width, heads = int(row["hidden_dim"]), int(row["n_heads"])
         model = Model(width=width, depth=int(row["n_layers"]), heads=heads, kv_heads=heads, head_size=width // heads,

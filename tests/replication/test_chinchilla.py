@@ -3,11 +3,9 @@
 Table: epoch_chinchilla/chinchilla_fig4.csv, from github.com/epoch-research/analyzing-chinchilla.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from published import reference
 
 from scalejax import laws
 from scalejax.study import fits, selection
@@ -18,11 +16,7 @@ USED = "used_by_besiroglu == 1"
 
 @pytest.fixture(scope="module")
 def points():
-    folder = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
-    path = folder / "epoch_chinchilla" / "chinchilla_fig4.csv"
-    if not path.exists():
-        pytest.skip(f"published tables are not at {folder}; set SCALEJAX_REFERENCE")
-    return path
+    return reference("epoch_chinchilla/chinchilla_fig4.csv")
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,9 @@ Table: datablations/paper_fit_182.csv, from github.com/huggingface/datablations.
 """
 
 import math
-import os
-from pathlib import Path
 
 import pytest
+from published import reference
 
 from scalejax import laws
 from scalejax.study import fits, tables
@@ -18,11 +17,7 @@ BASE = {"A": math.exp(6.255414), "B": math.exp(7.3049974), "E": math.exp(0.62548
 
 @pytest.fixture(scope="module")
 def runs():
-    folder = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
-    path = folder / "datablations" / "paper_fit_182.csv"
-    if not path.exists():
-        pytest.skip(f"published tables are not at {folder}; set SCALEJAX_REFERENCE")
-    return path
+    return reference("datablations/paper_fit_182.csv")
 
 
 def at(runs, **decays):

@@ -3,11 +3,9 @@
 Tables: gadre2024/models.csv, downstream_acc.csv, tasks.csv, from github.com/mlfoundations/scaling.
 """
 
-import os
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from published import reference
 
 from scalejax import laws
 from scalejax.study import chain, fits
@@ -23,10 +21,7 @@ COEFFICIENTS = {  # a, b, alpha_C, E, sum of squares; k, gamma, epsilon over 17 
 
 @pytest.fixture(scope="module")
 def folder():
-    path = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[2].parent / "shared" / "reference")
-    if not (path / "gadre2024").exists():
-        pytest.skip(f"published tables are not at {path}; set SCALEJAX_REFERENCE")
-    return path / "gadre2024"
+    return reference("gadre2024")
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ others, each curve counting once; "late" scores only steps after a curve has lef
 """
 
 import functools
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from published import reference
 
 from scalejax.laws import curve_rows, fit_curves, predict_curve
 
@@ -29,9 +28,7 @@ ANNEALING = {  # lambda -> parameters L0, A, alpha, C
 
 @functools.cache
 def tables():
-    path = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[3] / "shared" / "reference") / "lr_schedules"
-    if not path.is_dir():
-        pytest.skip(f"no reference tables at {path}: set SCALEJAX_REFERENCE")
+    path = reference("lr_schedules")
     rates = pd.read_parquet(path / "schedules_per_step.parquet").groupby("curve").learning_rate
     return pd.read_csv(path / "mpl_loss_curves.csv"), {name: group.to_numpy() for name, group in rates}
 

@@ -5,12 +5,12 @@ from the isoFLOP points with noise draws of our own.
 """
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from published import reference
 
 from scalejax.laws.isoflop import Noise, fit_isoflop
 
@@ -34,10 +34,7 @@ DOCUMENTED = {  # 95% intervals of the exponent of N* under the noise that the p
 
 
 def folder() -> Path:
-    path = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[3] / "shared" / "reference") / "porian2024"
-    if not path.is_dir():
-        pytest.skip(f"no reference tables at {path}: set SCALEJAX_REFERENCE")
-    return path
+    return reference("porian2024")
 
 
 @functools.cache

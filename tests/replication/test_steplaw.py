@@ -4,12 +4,12 @@ Tables steplaw/{dense,published_bootstrap_params}.csv. The released runs do not 
 """
 
 import functools
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from published import reference
 
 from scalejax.laws.hyperparameters import Hyperparameters, Sweep, fit_hyperparameters, regret
 
@@ -17,10 +17,7 @@ pytestmark = pytest.mark.replication
 
 
 def folder() -> Path:
-    path = Path(os.environ.get("SCALEJAX_REFERENCE") or Path(__file__).parents[3] / "shared" / "reference") / "steplaw"
-    if not path.is_dir():
-        pytest.skip(f"no reference tables at {path}: set SCALEJAX_REFERENCE")
-    return path
+    return reference("steplaw")
 
 
 @functools.cache

@@ -3,34 +3,18 @@
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scalejax import Data, Measure, train
-from scalejax.cli import main
 from scalejax.data.shards import prepare
 from scalejax.model.hf import import_hf
 from scalejax.model.parametrization import mup
 from scalejax.training.offline import last_weights
 
 MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["scalejax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
