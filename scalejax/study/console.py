@@ -8,7 +8,7 @@ from scalejax.study import fits
 from scalejax.study.execution import Conclusion
 from scalejax.study.plan import Plan, segment_flops
 from scalejax.study.results import run_state
-from scalejax.study.summary import VERDICTS
+from scalejax.study.summary import VERDICTS, bounds, where
 
 
 def plan_text(plan: Plan) -> str:
@@ -75,9 +75,7 @@ def _counts(table: Any) -> str:
 
 
 def _forecast_line(forecast: dict[str, Any]) -> str:
-    low, high = (("open" if end is None else f"{end:.3f}") for end in (forecast["low"], forecast["high"]))
-    head = f"forecast of {forecast['metric']} by {forecast['law']}: {forecast['value']:.3f} [{low}, {high}]"
+    head = f"forecast of {forecast['metric']} by {forecast['law']}: {forecast['value']:.3f}{bounds(forecast, 3)}"
     if "measured" not in forecast:
         return f"{head}; not measured yet (run {forecast['run']})"
-    where = "inside" if forecast["inside"] else "OUTSIDE"
-    return f"{head}; measured {forecast['measured']:.3f}, {where} the interval, error {forecast['error']:+.3f}"
+    return f"{head}; measured {forecast['measured']:.3f}, {where(forecast)}, error {forecast['error']:+.3f}"

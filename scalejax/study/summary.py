@@ -72,15 +72,31 @@ def interval(fit: fits.Fit, name: str) -> str:
 
 def forecast_in_words(line: dict[str, Any]) -> str:
     """A registered forecast beside its measurement."""
-    low, high = ("open" if line[end] is None else f"{line[end]:.4f}" for end in ("low", "high"))
     metric, unit = line["metric"].replace("_", " "), " nats per token" if line["metric"] == "loss" else ""
-    words = f"Before run {short(line['run'])} started, the {line['law']} law gave {metric} {line['value']:.4f} [{low}, {high}] "
-    words += f"({line['level']:.0%} interval)"
+    words = f"Before run {short(line['run'])} started, the {line['law']} law gave {metric} {line['value']:.4f}{bounds(line, 4)}"
+    words += "" if unbounded(line) else f" ({line['level']:.0%} interval)"
     if "measured" not in line:
         return words + "; not measured yet."
-    inside = "inside the interval" if line["inside"] else "OUTSIDE the interval"
     error = f"{line['error']:+.4f}{unit} ({line['error'] / line['value']:+.2%})"
-    return words + f". Measured: {line['measured']:.4f}, {inside}, {error} from the forecast."
+    return words + f". Measured: {line['measured']:.4f}, {where(line)}, {error} from the forecast."
+
+
+def bounds(line: dict[str, Any], digits: int) -> str:
+    """` [low, high]` of a forecast, an open end as `open`; ` without an interval` when both ends are open."""
+    low, high = ("open" if line[end] is None else f"{line[end]:.{digits}f}" for end in ("low", "high"))
+    return " without an interval" if unbounded(line) else f" [{low}, {high}]"
+
+
+def where(line: dict[str, Any]) -> str:
+    """Where the measurement fell; an interval that is open at both ends could not have missed it, and says nothing."""
+    if unbounded(line):
+        return "no interval to judge by"
+    return "inside the interval" if line["inside"] else "OUTSIDE the interval"
+
+
+def unbounded(line: dict[str, Any]) -> bool:
+    """Whether the fitted rows bound the forecast on neither side."""
+    return line["low"] is None and line["high"] is None
 
 
 KINDS = {"code": "versions of the code", "jax": "versions of jax", "data_hash": "data sets", "devices": "kinds of devices"}

@@ -149,6 +149,15 @@ def test_a_forecast_that_missed_is_said_loudly(tmp_path):
     assert "OUTSIDE the interval" in text and "[2.3500, open]" in text
 
 
+def test_a_forecast_without_an_interval_is_not_said_to_be_inside_one(tmp_path):
+    folder = write_study(tmp_path / "made@1", rows_of())
+    line = {"kind": "forecast", "id": "f1", "run": f"made@1/{AHEAD}", "law": "chinchilla", "metric": "loss", "level": 0.95}
+    score = {"kind": "score", "id": "f1", "measured": 2.5, "error": 0.1, "inside": True}
+    append_lines(folder / "forecasts.jsonl", [line | {"value": 2.4, "low": None, "high": None}, score])
+    text = words(write_report(folder).parent)
+    assert "gave loss 2.4000 without an interval. Measured: 2.5000, no interval to judge by" in text
+
+
 def test_one_run_without_fits_forecasts_or_curves_makes_a_page_that_says_what_is_missing(tmp_path):
     rows = rows_of().iloc[:1].drop(columns=["top1_error", "top1_error_se", "top1_chance", "loss_se"])
     folder = write_study(tmp_path / "made@1", rows)
