@@ -13,7 +13,7 @@ base = Run(
     parametrization=mup(base_width=32),
     optimizer=recipes.TINY_ADAMW,
     schedule=constant(warmup=20_000),
-    tokens=2.4e6,
+    tokens=1.75e6,
     batch_tokens=512,
     seed=0,
 )
@@ -45,8 +45,8 @@ mini = ask(
     base,
     models.TINY,
     models.TINY_NEXT,
-    budgets=[0.6e6, 0.85e6, 1.2e6, 1.7e6, 2.4e6],
-    measure=Measure(every=200_000),
+    budgets=[0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6],
+    measure=Measure(every=450_000),
 )
 paper = ask(  # the ladder, batch and warm-up of Hägele et al. 2024, on a corpus of your own
     "quickstart-paper@1",

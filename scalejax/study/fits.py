@@ -120,6 +120,8 @@ class Fit:
 
 def load(path: str | os.PathLike) -> Fit:
     """Reads a fit.json. Raises FileNotFoundError, or ValueError when the file is no fit."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no fit at {path}; `scalejax fit TABLE --law NAME --out {path}` writes one")
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if record.pop("format") != FORMAT:

@@ -32,11 +32,11 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
     path = Path(table)
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}; expected a CSV or Parquet file")
+    parquet = path.suffix in (".parquet", ".pq")
     try:
-        parquet = path.suffix in (".parquet", ".pq")
         frame = pd.read_parquet(path) if parquet else pd.read_csv(path, skipinitialspace=True)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable {path.suffix.lstrip('.') or 'CSV'} table: {error}") from error
+        raise ValueError(f"{path} cannot be read as {'Parquet' if parquet else 'CSV'}: {str(error).strip()}") from error
     if frame.empty:
         raise ValueError(f"{path} has no rows (columns: {', '.join(map(str, frame.columns)) or 'none'})")
     return frame

@@ -101,7 +101,7 @@ def test_params_of_a_results_table_count_the_head_unless_another_count_is_named(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "not a readable"), ("a,b\n", "no rows"), ("a,b\n1,2\n1,2,3,4\n", "not a readable")]
+    ("content", "said"), [("", "cannot be read as CSV"), ("a,b\n", "no rows"), ("a,b\n1,2\n1,2,3,4\n", "cannot be read as CSV")]
 )
 def test_what_is_not_a_table_is_refused(tmp_path, content, said):
     path = tmp_path / "table.csv"
