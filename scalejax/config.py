@@ -40,17 +40,43 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _whole(owner: str, name: str, value: float, least: int) -> None:
-    is_whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
-    _require(is_whole and value >= least, f"{owner}.{name} must be a whole number of at least {least}; got {value!r}")
+def _whole(config: Any, name: str, least: int) -> None:
+    """Makes the field an int, whatever kind of number was given (numpy's overflow): counts of FLOPs are exact."""
+    object.__setattr__(config, name, _whole_number(f"{type(config).__name__}.{name}", getattr(config, name), least))
 
 
-def _between(owner: str, name: str, value: float, low: float, high: float, ends: str = "[]") -> None:
-    above = value >= low if ends[0] == "[" else value > low
-    below = value <= high if ends[1] == "]" else value < high
+def _whole_number(label: str, value: Any, least: int) -> int:
+    is_whole = not isinstance(value, bool) and _number(value).is_integer()
+    _require(is_whole and value >= least, f"{label} must be a whole number of at least {least}; got {value!r}")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except TypeError:
+        return math.nan
+
+
+def _between(owner: str, name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:
+    number = _number(value)
+    above = number >= low if ends[0] == "[" else number > low
+    below = number <= high if ends[1] == "]" else number < high
     _require(
-        math.isfinite(value) and above and below, f"{owner}.{name} must be in {ends[0]}{low:g}, {high:g}{ends[1]}; got {value!r}"
+        math.isfinite(number) and above and below,
+        f"{owner}.{name} must be a number in {ends[0]}{low:g}, {high:g}{ends[1]}; got {value!r}",
     )
+
+
+def _several(config: Any, name: str, what: str) -> None:
+    """Makes the field a tuple."""
+    value = getattr(config, name)
+    _require(
+        isinstance(value, Iterable) and not isinstance(value, str),
+        f"{type(config).__name__}.{name} are several {what} in a tuple or a list, one alone too; got {value!r}",
+    )
+    object.__setattr__(config, name, tuple(value))
 
 
 def _one_of(owner: str, name: str, value: Any, choices: Iterable[str]) -> None:
@@ -92,8 +118,8 @@ class Model:
 
     def __post_init__(self):
         for name in ("width", "depth", "heads", "kv_heads", "head_size", "mlp_width"):
-            _whole("Model", name, getattr(self, name), 1)
-        _whole("Model", "vocabulary", self.vocabulary, 2)
+            _whole(self, name, 1)
+        _whole(self, "vocabulary", 2)
         _require(
             self.heads % self.kv_heads == 0,
             f"Model.heads must be a multiple of Model.kv_heads; got {self.heads} heads and {self.kv_heads} kv_heads",
@@ -109,7 +135,7 @@ class Model:
         >>> Model.sized(width=64, depth=2, vocabulary=512, head_size=16).mlp_width
         176
         """
-        _whole("Model", "head_size", head_size, 1)
+        head_size = _whole_number("Model.head_size", head_size, 1)
         _require(
             width % head_size == 0,
             f"heads do not divide: Model.width {width} is not a multiple of head_size {head_size}; "
@@ -160,7 +186,7 @@ class Data:
             bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model"
         )
         _require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
-        _whole("Data", "sequence_length", self.sequence_length, 2)
+        _whole(self, "sequence_length", 2)
         _ = self.weights
 
     @property
@@ -205,7 +231,7 @@ class Parametrization:
         _unread(self, self.name, PARAMETRIZATION_READS)
         least = {"base_width": 1, "base_depth": 1}
         for name in sorted(PARAMETRIZATION_READS[self.name]):
-            _whole("Parametrization", name, getattr(self, name), least.get(name, 0))
+            _whole(self, name, least.get(name, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,16 +296,16 @@ class Schedule:
     """Tokens from one peak to the next (cyclic)."""
 
     def __post_init__(self):
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        _several(self, "milestones", "fractions of the run")
         _one_of("Schedule", "shape", self.shape, SCHEDULE_READS)
         _unread(self, self.shape, SCHEDULE_READS)
-        _whole("Schedule", "warmup", self.warmup, 1 if self.shape == "inverse_sqrt" else 0)
+        _whole(self, "warmup", 1 if self.shape == "inverse_sqrt" else 0)
         _one_of("Schedule", "warmup_shape", self.warmup_shape, ("linear", "cosine"))
         _between("Schedule", "cooldown", self.cooldown, 0, 1, "[)")
         _one_of("Schedule", "cooldown_shape", self.cooldown_shape, COOLDOWN_SHAPES)
         _between("Schedule", "final", self.final, 0, 1)
         _between("Schedule", "factor", self.factor, 0, 1, "(]")
-        _whole("Schedule", "period", self.period, 1 if self.shape == "cyclic" else 0)
+        _whole(self, "period", 1 if self.shape == "cyclic" else 0)
         _require(
             self.final > 0 or self.shape != "wsd" or self.cooldown_shape != "exponential",
             "Schedule.final must be above 0 for an exponential cooldown, which never reaches 0; got 0",
@@ -319,13 +345,13 @@ class Run:
         for name, kind in _NESTED.items():
             value = getattr(self, name)
             _require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
-        object.__setattr__(self, "batch_doublings", tuple(self.batch_doublings))
-        _whole("Run", "batch_tokens", self.batch_tokens, 1)
+        _several(self, "batch_doublings", "token counts")
+        _whole(self, "batch_tokens", 1)
         try:
             _ = self.clock
         except ValueError as error:
             raise ValueError(f"Run.{error}") from None
-        _require(math.isfinite(self.tokens), f"Run.tokens must be finite; got {self.tokens!r}")
+        _require(math.isfinite(_number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
         _require(
             self.tokens >= self.batch_tokens,
             f"Run.tokens {self.tokens:g} is below one batch of {self.batch_tokens} tokens: nothing to train",
@@ -338,7 +364,7 @@ class Run:
             self.compute_dtype in COMPUTE_DTYPES,
             f"Run.compute_dtype is one of {', '.join(COMPUTE_DTYPES)}; got {self.compute_dtype!r}",
         )
-        _whole("Run", "seed", self.seed, 0)
+        _whole(self, "seed", 0)
         _require(
             self.optimizer.name != "muon" or self.parametrization.name == "standard",
             f"Optimizer muon under {self.parametrization.name}: its multipliers are for updates like Adam's, and Muon scales the "
@@ -390,12 +416,12 @@ class Average:
 
     def __post_init__(self):
         _one_of("Average", "kind", self.kind, ("ema", "window"))
-        _whole("Average", "tokens", self.tokens, 1)
+        _whole(self, "tokens", 1)
 
     @property
     def name(self) -> str:
         """The value of the column `weights`, such as `ema-20000`."""
-        return f"{self.kind}-{int(self.tokens)}"
+        return f"{self.kind}-{self.tokens}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,14 +441,15 @@ class Measure:
     """Averages taken while training, whose held-out loss is measured whenever that of the weights is."""
 
     def __post_init__(self):
-        _require(not isinstance(self.suites, str), f"Measure.suites is a tuple of names; got the text {self.suites!r}")
-        object.__setattr__(self, "suites", tuple(self.suites))
-        object.__setattr__(self, "averages", tuple(self.averages))
+        _several(self, "suites", "names of suites")
+        _several(self, "averages", "averages")
+        strays = [average for average in self.averages if not isinstance(average, Average)]
+        _require(not strays, f"Measure.averages holds what ema(..) and window(..) of optim.averaging give; got {strays!r}")
         names = [average.name for average in self.averages]
         _require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
-        _whole("Measure", "every", self.every, 0)
-        _whole("Measure", "tokens", self.tokens, 1)
-        _whole("Measure", "items", self.items, 0)
+        _whole(self, "every", 0)
+        _whole(self, "tokens", 1)
+        _whole(self, "items", 0)
         for name in self.suites:
             kind = name.partition(":")[0].removesuffix("-available")
             _require(kind in SUITES, f"Measure.suites names {', '.join(SUITES)}; got {name!r}")
@@ -445,5 +472,5 @@ class Placement:
 
     def __post_init__(self):
         for name in ("data", "fsdp", "tensor", "accumulate"):
-            _whole("Placement", name, getattr(self, name), 1)
+            _whole(self, name, 1)
         _between("Placement", "checkpoint_seconds", self.checkpoint_seconds, 0, math.inf, "()")

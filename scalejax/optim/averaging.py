@@ -49,10 +49,10 @@ def window(*, tokens: int) -> Average:
 
 
 def start(average: Average, weights: Params) -> Exponential | Window:
-    """The average before the first step: zeros of the shapes of `weights`, which count for nothing."""
+    """The average before the first step: float32 zeros of the shapes of `weights`, which count for nothing."""
 
     def zeros() -> Params:
-        return jax.tree.map(jnp.zeros_like, weights)
+        return jax.tree.map(lambda w: jnp.zeros_like(w, jnp.float32), weights)
 
     if average.kind == "ema":
         return Exponential(zeros(), jnp.float32(0))

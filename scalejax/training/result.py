@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scalejax.config import Measure
+from scalejax.config import Measure, Placement
 from scalejax.data.shards import Shards
 from scalejax.files import read_json, write_json, write_text
 from scalejax.grids import as_dict, flatten, from_dict, run_id
-from scalejax.model.flops import flops_6nd, training_flops
+from scalejax.model.flops import PEAK_FLOPS, flops_6nd, mfu, training_flops
 from scalejax.model.transformer import counts
 from scalejax.training.segment import Job
 
@@ -49,7 +49,10 @@ class Result:
 
 
 def result_row(job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any) -> dict[str, Any]:
-    """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged."""
+    """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged.
+
+    Seconds are those of the whole loop, compilation and evaluations included: `mfu` is below that of the steps alone.
+    """
     run = job.segment.run
     tokens = run.clock.tokens(counted["step"])
     size = counts(run.model)
@@ -59,10 +62,21 @@ def result_row(job: Job, shards: Shards, found: dict[str, float], status: dict[s
     row |= {"tokens": tokens, "tokens_skipped": counted["skipped"] * run.data.sequence_length}
     row |= {"epochs": counted["epochs"], "step": counted["step"], "flops": flops, "flops_6nd": flops_6nd(run.model, tokens)}
     row |= found or {"loss": math.inf}
-    row |= {"wall_seconds": counted["seconds"], "tokens_per_second": tokens / max(counted["seconds"], 1e-9)}
+    speed = tokens / max(counted["seconds"], 1e-9)
+    row |= {"wall_seconds": counted["seconds"], "tokens_per_second": speed}
+    if peak := peak_flops(job.placement):
+        row |= {"mfu": mfu(run.model, run.data.sequence_length, speed, peak_flops=peak)}
     row |= {"devices": status["placement"]["devices"], "placement_changed": status["placement_changed"], "data_hash": shards.hash}
     row |= {"code": code_version(), "jax": status["placement"]["jax"], "started": status["started"], "finished": now()}
     return row
+
+
+def peak_flops(placement: Placement) -> float:
+    """FLOPs per second of the placement's devices together; 0 where PEAK_FLOPS does not know them, as on any CPU."""
+    import jax
+
+    devices = placement.data * placement.fsdp * placement.tensor
+    return devices * PEAK_FLOPS.get(jax.devices()[0].device_kind, 0.0)
 
 
 def mark_done(folder: Path) -> None:

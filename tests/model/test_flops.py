@@ -9,10 +9,13 @@ import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
-from scalejax.config import Model
+from scalejax.config import Data, Model, Placement
 from scalejax.model.flops import CONVENTIONS, effective_params, exact, flops_6nd, hoffmann, mfu, square, training_flops
 from scalejax.model.parametrization import standard
 from scalejax.model.transformer import abstract, counts, initialize
+from scalejax.optim.schedules import constant
+from scalejax.training.sharding import make_mesh
+from scalejax.training.step import init_state, make_train_step
 
 MODEL = Model(width=256, depth=2, heads=8, kv_heads=2, head_size=32, mlp_width=704, vocabulary=512)
 LENGTH = 64
@@ -62,6 +65,17 @@ def test_xla_bills_an_unrolled_training_step_three_forward_passes():
     billed = training_flops(MODEL, LENGTH, LENGTH, convention="square")
     assert 1 < analysis["flops"] / billed < 1.05
     assert billed == 3 * square(MODEL, LENGTH)
+
+
+def test_xla_bills_the_real_training_step_the_same_within_its_elementwise_work(tiny_run):
+    """The optimizer's dozen operations per parameter are part of it: a batch of 32 sequences makes them small."""
+    run = tiny_run.replace(model=MODEL, data=Data(sequence_length=LENGTH), batch_tokens=32 * LENGTH, tokens=32 * LENGTH)
+    run = run.replace(schedule=constant(warmup=0))
+    mesh = make_mesh(Placement())
+    state = jax.eval_shape(lambda: init_state(run, mesh))
+    rows = jax.ShapeDtypeStruct((32, LENGTH + 1), np.int32)
+    analysis = make_train_step(run, mesh).lower(state, rows, np.float32(0.01)).cost_analysis()
+    assert 1 < analysis["flops"] / training_flops(MODEL, LENGTH, 32 * LENGTH, convention="square") < 1.05
 
 
 def test_causal_attention_needs_half_of_the_square_and_the_diagonal():

@@ -57,6 +57,8 @@ def test_at_four_times_the_base_width_the_table_is_yangs():
     expected = dict.fromkeys(ROLES, 1.0) | {"hidden": 1 / 4}
     assert {role: row.learning_rate for role, row in rows.items()} == expected
     assert {role: row.epsilon for role, row in rows.items()} == dict.fromkeys(ROLES, 1 / 4)
+    decays = {role: row.weight_decay for role, row in rows.items()}
+    assert decays == {"embedding": 0, "hidden": 4, "block_norm": 0, "norm": 0, "output": 1, "tied": 0}
     assert rows["hidden"].init_std == HIDDEN_GAIN / 16
     assert rows["output"].init_std == scaling(standard(), WIDE, role="output", fan_in=64).init_std
     assert output_multiplier(mup(base_width=64), WIDE) == 1 / 4
@@ -131,7 +133,7 @@ def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_siz
     # independent: rate / peak x weight_decay; standard: rate x weight_decay.
     share = {"independent": -0.05, "standard": -0.0005}[decay]
     assert small == pytest.approx(large, rel=1e-6)
-    assert small["down"] == small["query"] == pytest.approx(share, rel=1e-6) and small["embedding"] == 0
+    assert small["down"] == small["query"] == small["head"] == pytest.approx(share, rel=1e-6) and small["embedding"] == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from flax import nnx
 
 from scalejax.config import Model
 from scalejax.model.parameters import initial_values, scalings, specs_of
-from scalejax.model.parametrization import EMBEDDING_STD, HEAD_STD, HIDDEN_GAIN, mup, standard
+from scalejax.model.parametrization import EMBEDDING_STD, HEAD_STD, HIDDEN_GAIN, completep, mup, standard
 from scalejax.model.transformer import Transformer, abstract, counts, initialize, rotate
 
 MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, qk_norm=True)
@@ -50,6 +50,20 @@ def test_a_tied_head_is_the_embedding_and_its_logits_move_with_it():
     x = jax.random.normal(jax.random.key(1), (1, 1, MODEL.width))
     np.testing.assert_allclose(model.logits(x)[0, 0], model.embedding[...] @ x[0, 0], rtol=1e-5, atol=1e-6)
     assert not hasattr(model, "head")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_completep_is_the_standard_network_with_its_multipliers_moved_into_the_matrices(tied):
+    model = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, tied=tied)
+    parametrization = completep(base_width=8, base_depth=1, base_head_size=2)
+    tokens = jax.random.randint(jax.random.key(1), (2, 8), 0, model.vocabulary)
+    scaled, moved, plain = network(model, parametrization), network(model), network(model)
+    for block in moved.blocks:
+        block.attention.query[...] *= math.sqrt(2) / 8 * math.sqrt(8)  # sqrt(base_head_size) / head_size for head_size^-0.5
+        block.attention.output[...] /= 2
+        block.mlp.down[...] /= 2
+    np.testing.assert_allclose(scaled(tokens), moved(tokens) / 4, rtol=1e-5, atol=1e-7)
+    assert np.abs(moved(tokens) - plain(tokens)).max() > 0.01, "nothing was moved: this test could not fail"
 
 
 def test_bfloat16_activations_give_float32_logits_near_the_float32_ones():

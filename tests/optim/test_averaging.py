@@ -1,6 +1,5 @@
 """Averages of weights against the same taken over kept weights (mirrors scalejax/optim/averaging.py)."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,10 +49,13 @@ def test_in_a_window_every_step_counts_by_its_tokens():
     np.testing.assert_allclose(found[19], np.average(WEIGHTS[:20], axis=0, weights=BATCHES[:20]), rtol=1e-5, atol=1e-6)
 
 
-def test_averages_are_float32():
+def test_averages_are_float32_whatever_the_weights_are():
+    weights = {"w": jnp.full(3, 1.0 + 2**-7, jnp.bfloat16)}
     for average in (ema(half_life_tokens=64), window(tokens=64)):
-        so_far = start(average, {"w": jnp.ones(3)})
-        assert {leaf.dtype for leaf in jax.tree.leaves(so_far) if leaf.ndim} == {jnp.dtype("float32")}
+        so_far = add(average, start(average, weights), weights, batch_tokens=16, first_batch=16)
+        so_far = add(average, so_far, {"w": jnp.ones(3, jnp.bfloat16)}, batch_tokens=16, first_batch=16)
+        found = value(average, so_far, first_batch=16)["w"]
+        assert found.dtype == jnp.float32 and np.all((found > 1) & (found < 1 + 2**-7)), "bfloat16 has no number in between"
 
 
 def test_averages_are_whole_numbers_of_tokens_and_different_ones():

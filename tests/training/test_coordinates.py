@@ -191,6 +191,8 @@ def test_the_verdict_is_the_worst_slope_after_two_steps():
     np.testing.assert_allclose(moving.slopes["logits"], [0, -0.1, -0.2, -0.3], atol=1e-12)
     assert moving.worst == ("logits", pytest.approx(-0.3))
     assert "FAILED" in str(moving)
+    moving.values["logits"] = moving.values["logits"][:, :, [0, 0, 3, 0]]  # moves after step 2, and back
+    assert moving.worst == ("logits", pytest.approx(-0.3)) and not moving.passed
 
 
 def test_a_diverged_activation_does_not_pass():

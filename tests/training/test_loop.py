@@ -11,6 +11,7 @@ from scalejax.data.batches import batches
 from scalejax.data.shards import prepare
 from scalejax.files import read_lines
 from scalejax.grids import run_id
+from scalejax.model.flops import PEAK_FLOPS
 from scalejax.training import checkpoint, loop
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.offline import evaluate
@@ -19,7 +20,7 @@ from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
-TIMES = {"wall_seconds", "tokens_per_second", "started", "finished", "study"}
+TIMES = {"wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
 
 
 def job_for(segment, measure, **placement):
@@ -54,6 +55,14 @@ def test_the_loss_falls_and_the_row_is_complete(straight, tiny_run):
     assert result.row["step"] == tiny_run.steps and result.row["tokens"] == tiny_run.tokens
     assert [row["step"] for row in rows if "loss" in row] == [20, 40, 60]
     assert result.row["run"] == run_id(tiny_run) and (folder / "DONE").exists()
+
+
+def test_utilization_is_in_the_row_where_the_devices_peak_is_known(straight, tiny_run, tiny_measure, tmp_path, monkeypatch):
+    monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
+    row = train(tiny_run, out=tmp_path, measure=tiny_measure).row
+    assert row["mfu"] == pytest.approx(row["flops"] / row["wall_seconds"] / 1e9, rel=1e-12)
+    if jax.default_backend() == "cpu":
+        assert "mfu" not in straight[1].row, "a CPU's peak is not in the table"
 
 
 def stop_after(steps):

@@ -24,7 +24,7 @@ OPTIMIZERS = {
     "muon": Optimizer(name="muon", learning_rate=0.01, weight_decay=0.1),
     "schedule-free-adamw": Optimizer(name="schedule-free-adamw", learning_rate=0.01, weight_decay=0.1),
 }
-TIMES = {"wall_seconds", "tokens_per_second", "started", "finished", "study"}
+TIMES = {"wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
 MESH = make_mesh(Placement())
 
 
