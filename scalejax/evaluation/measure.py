@@ -6,6 +6,7 @@ from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
 from scalejax.evaluation.loss import TokenLosses, evaluate_loss
+from scalejax.evaluation.suites import suite
 
 
 def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure) -> dict[str, float]:
@@ -28,7 +29,7 @@ def check(shards: Shards, run: Run, measure: Measure) -> None:
     longer than a sequence; before training, not after it.
     """
     for name in _asked(measure):
-        tasks.questions(name, shards, items=measure.items, window=run.data.sequence_length)
+        tasks.check(suite(name), shards, items=measure.items, window=run.data.sequence_length)
 
 
 def downstream(subject: tasks.Subject, measure: Measure, folder: Path | None) -> dict[str, float]:

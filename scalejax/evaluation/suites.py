@@ -9,6 +9,8 @@ from typing import Any
 from scalejax.evaluation.foundry import TASKS, Published
 from scalejax.evaluation.items import Item, read_items
 
+CONTINUATION = "continuation"
+"""The suite that needs no files: its one task is made of held-out text."""
 AVAILABLE = "-available"
 """End of the name that asks for the tasks whose files are there, and for the average over them."""
 LOCAL_DATA = ("scripts/eval/local_data", "local_data", "")
@@ -65,14 +67,22 @@ class Suite:
         """Where scores are kept: suites of one publication share them."""
         return "foundry" if self.name.startswith("foundry") else self.name
 
+    @property
+    def files(self) -> tuple[tuple[Path, int, int], ...]:
+        """(path, bytes, time of change in ns) of the tasks' files: others once a file has changed."""
+        stats = [(task.path, task.path.stat()) for task in self.tasks]
+        return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
 
 def suite(name: str) -> Suite:
-    """The suite `foundry-46`, `foundry-17` or `local`, with `:FOLDER` where its files are.
+    """The suite `continuation`, or `foundry-46`, `foundry-17` or `local` with `:FOLDER` where its files are.
 
     `foundry-..` without a folder takes $SCALEJAX_REFERENCE/eval_tasks; `foundry-17-available` is what is there of the 17. Raises
     ValueError when files are missing (all are named), and for an unknown name.
     """
     kind, _, place = name.partition(":")
+    if name == CONTINUATION:
+        return Suite(name=name, tasks=())
     if kind == "local":
         return _local(Path(place).expanduser(), name)
     whole = kind.removesuffix(AVAILABLE)
