@@ -1,6 +1,7 @@
 """Tasks end to end, against a scorer of its own: one item at a time, NumPy in float64 (mirrors scalejax/evaluation/tasks.py)."""
 
 import collections
+import dataclasses
 import itertools
 import json
 import random
@@ -8,6 +9,7 @@ import random
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from published import reference
 
 from configs import models
@@ -15,14 +17,15 @@ from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.shards import prepare, write
 from scalejax.evaluation import prompts, tasks
+from scalejax.evaluation.measure import held_out_loss
 from scalejax.evaluation.outcomes import Scores, credit
 from scalejax.evaluation.scoring import score
 from scalejax.evaluation.suites import suite
-from scalejax.files import read_json
+from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
-from scalejax.training.loop import train
-from scalejax.training.offline import evaluate, evaluate_suite
+from scalejax.training.loop import losses_under, subject, train
+from scalejax.training.offline import evaluate, evaluate_suite, last_weights
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import make_span_scores, make_token_losses
 
@@ -200,7 +203,7 @@ def trained(tmp_path_factory):
         tokens=100 * 256,
         batch_tokens=256,
     )
-    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
+    measure = Measure(every=25 * 256, tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
     return folder, run, train(run, out=folder / "run", measure=measure)
 
 
@@ -215,6 +218,38 @@ def test_a_run_measures_its_suites_and_keeps_every_score(trained):
     assert sorted(path.name for path in kept.iterdir()) == ["local-tasks.json", "next.parquet", "quiz.parquet"]
     scores = Scores.load(kept / "quiz.parquet")
     assert len(scores.item) == 12 and scores.about["step"] == run.steps
+
+
+def test_in_the_loop_every_row_has_the_loss_of_every_domain(trained):
+    folder, _, result = trained
+    measured = [row for row in read_lines(folder / "run" / "metrics.jsonl") if "weights" in row]
+    names = {f"{kind}{part}{se}" for kind in ("loss", "bits_per_byte") for part in ("", "_a", "_b") for se in ("", "_se")}
+    assert len(measured) == 4 and all(names <= set(row) for row in measured)
+    assert {name: result.row[name] for name in names} == {name: measured[-1][name] for name in names}
+    assert measured[0]["loss_a"] > measured[-1]["loss_a"]
+
+
+def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
+    folder, run, _ = trained
+    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
+    short = run.replace(tokens=4 * 256, model=dataclasses.replace(run.model, vocabulary=258))  # 257 is prime
+    row = train(short, Placement(data=2, fsdp=2, tensor=2), tmp_path / "run", measure=measure).row
+    _, step, params, mesh = last_weights(tmp_path / "run")
+    assert mesh.size == 8 and not params["head"].sharding.is_fully_replicated
+    alone = make_mesh(Placement())
+    params = jax.device_put(jax.device_get(params), jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params))
+    losses = held_out_loss(losses_under(params, short, alone), prepare(short.data), short, measure)
+    assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
+    one = subject(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
+    found = tasks.score_suite(measure.suites[0], one, items=0, folder=tmp_path / "one")
+    assert {f"error_{task}": outcome["error"] for task, outcome in found["tasks"].items()} == {
+        name: value for name, value in row.items() if name.startswith("error_")
+    }
+    for task in found["tasks"]:
+        many, few = (
+            Scores.load(at / "local-tasks" / f"{task}.parquet") for at in (tmp_path / "run/evaluations", tmp_path / "one")
+        )
+        assert many.log_likelihood == pytest.approx(few.log_likelihood, rel=1e-5)
 
 
 def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeypatch):
