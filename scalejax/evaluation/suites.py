@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,12 @@ def _local(path: Path, name: str) -> Suite:
     if not name.partition(":")[2] or not files or not files[0].is_file():
         raise ValueError(f"{name!r} names no task file: give local:PATH, a .jsonl file or a folder of them")
     listed = _manifest(folder / "manifest.json")
+    lost = [name for name in listed if not (folder / name).is_file()]
+    if lost and path.is_dir():
+        raise ValueError(
+            f"{folder / 'manifest.json'} lists {', '.join(lost)}, not in {folder}: an average over the rest is another one; "
+            "get what is missing, or remove its records"
+        )
     tasks = tuple(_listed(file, listed.get(file.name)) for file in files)
     if len({task.name for task in tasks}) < len(tasks):
         raise ValueError(f"{folder / 'manifest.json'} gives two tasks one name; rename one")
@@ -165,12 +172,24 @@ def _listed(file: Path, record: dict[str, Any] | None) -> Task:
     for key, kind in kinds.items():
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type")
+    name, shots, chance = record.get("name", file.stem), record.get("num_fewshot", 0), record.get("chance")
+    for key, sound, wanted in (
+        (
+            "name",
+            name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
+            "letters, digits and _ . -: it names a file and a column",
+        ),
+        ("num_fewshot", shots >= 0, "0 or more"),
+        ("chance", chance is None or 0 <= chance < 1, "an accuracy, from 0 to below 1"),
+    ):
+        if not sound:
+            raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}; give {wanted}")
     return Task(
-        name=record.get("name", file.stem),
+        name=name,
         path=file,
-        shots=record.get("num_fewshot", 0),
+        shots=shots,
         delimiter=record.get("continuation_delimiter", " "),
-        chance=record.get("chance"),
+        chance=chance,
         category=record.get("category", ""),
         vouched=True,
     )

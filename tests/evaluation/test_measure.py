@@ -57,3 +57,13 @@ def test_a_source_without_text_cannot_be_asked_tasks_of_text(asked, tiny_run):
     (_, _, one), _ = asked
     with pytest.raises(ValueError, match="made of symbols, not of text"):
         measure.check(prepare(tiny_run.data), tiny_run, one)
+
+
+def test_two_tasks_of_one_name_are_refused(asked, tmp_path):
+    (shards, run, _), path = asked
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "quiz.jsonl").write_bytes(path.read_bytes())
+    suites_of = lambda *names: Measure(items=0, suites=tuple(f"local:{tmp_path / name}" for name in names))  # noqa: E731
+    with pytest.raises(ValueError, match=r"two tasks quiz, in .*quiz\.jsonl and .*other/quiz\.jsonl: .*; rename a file"):
+        measure.check(shards, run, suites_of("quiz.jsonl", "other"))
+    measure.check(shards, run, suites_of("quiz.jsonl", "quiz.jsonl"))
