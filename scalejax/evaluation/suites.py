@@ -159,7 +159,7 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        return {record["file"]: record for record in records}
+        return {str(record["file"]): record for record in records}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f'{path} is not a list of records like {{"file": "copa.jsonl", "num_fewshot": 0}}: {error}') from error
 
@@ -173,17 +173,16 @@ def _listed(file: Path, record: dict[str, Any] | None) -> Task:
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type")
     name, shots, chance = record.get("name", file.stem), record.get("num_fewshot", 0), record.get("chance")
-    for key, sound, wanted in (
-        (
-            "name",
-            name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
-            "letters, digits and _ . -: it names a file and a column",
-        ),
-        ("num_fewshot", shots >= 0, "0 or more"),
-        ("chance", chance is None or 0 <= chance < 1, "an accuracy, from 0 to below 1"),
-    ):
-        if not sound:
-            raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}; give {wanted}")
+    sound = {
+        "name": name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
+        "num_fewshot": shots >= 0,
+        "chance": chance is None or 0 <= chance < 1,
+    }
+    if wrong := [key for key, fine in sound.items() if not fine]:
+        raise ValueError(
+            f"{file.parent / 'manifest.json'}: {wrong[0]} of {file.name} is {record[wrong[0]]!r}; a name is of letters, digits "
+            "and _ . -, for it names a file and a column; num_fewshot is 0 or more; chance is an accuracy, from 0 to below 1"
+        )
     return Task(
         name=name,
         path=file,
