@@ -6,6 +6,7 @@ from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
 from scalejax.evaluation.loss import TokenLosses, evaluate_loss
+from scalejax.evaluation.suites import suite
 
 
 def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure) -> dict[str, float]:
@@ -25,10 +26,17 @@ def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: 
 
 def check(shards: Shards, run: Run, measure: Measure) -> None:
     """Raises ValueError when a suite cannot be measured: too little held-out text, files that are missing or malformed, answers
-    longer than a sequence; before training, not after it.
+    longer than a sequence, two tasks of one name; before training, not after it.
     """
-    for name in _asked(measure):
-        tasks.questions(name, shards, items=measure.items, window=run.data.sequence_length)
+    paths: dict[str, Path] = {}
+    for asked in map(suite, _asked(measure)):
+        for task in asked.tasks:
+            if paths.setdefault(task.name, task.path) != task.path:
+                raise ValueError(
+                    f"Measure.suites has two tasks {task.name}, in {paths[task.name]} and {task.path}: one column "
+                    f"error_{task.name} cannot hold both; rename a file"
+                )
+        tasks.check(asked, shards, items=measure.items, window=run.data.sequence_length)
 
 
 def downstream(subject: tasks.Subject, measure: Measure, folder: Path | None) -> dict[str, float]:

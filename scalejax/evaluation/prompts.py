@@ -63,16 +63,18 @@ def answers(items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimite
 
 
 def check(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
-    """Raises ValueError, with file and line, when an answer and one token before it are longer than `window` tokens."""
+    """Raises ValueError, with file and line of the longest, when answers leave no room for a token before them in `window`."""
     blank = wants_blank(tokenizer)
-    ids = iter(tokenizer.encode([_led(answer, blank) for item in items for answer in item.answers]))
-    for item in items:
-        longest = max(len(next(ids)) for _ in item.answers)
-        if longest >= window:
-            raise ValueError(
-                f"{item.place}: an answer of {longest} tokens leaves no context in a window of {window}; "
-                "shorten it, or score with a longer window"
-            )
+    ids = tokenizer.encode([_led(answer, blank) for item in items for answer in item.answers])
+    places = [item.place for item in items for _ in item.answers]
+    sizes = np.array([len(one) for one in ids])
+    longest, too_long = int(sizes.argmax()), int((sizes >= window).sum())
+    if too_long:
+        others = f", and neither do {too_long - 1} shorter ones" if too_long > 1 else ""
+        raise ValueError(
+            f"{places[longest]}: an answer of {sizes[longest]} tokens leaves no context in a window of {window}{others}; "
+            f"shorten it, or score with a window of at least {sizes[longest] + 1} tokens"
+        )
 
 
 def prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Iterator[Prompt]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from scalejax.evaluation.foundry import TASKS, Published
 from scalejax.evaluation.items import Item, read_items
 
+CONTINUATION = "continuation"
+"""The suite that needs no files: its one task is made of held-out text."""
 AVAILABLE = "-available"
 """End of the name that asks for the tasks whose files are there, and for the average over them."""
 LOCAL_DATA = ("scripts/eval/local_data", "local_data", "")
@@ -65,14 +68,22 @@ class Suite:
         """Where scores are kept: suites of one publication share them."""
         return "foundry" if self.name.startswith("foundry") else self.name
 
+    @property
+    def files(self) -> tuple[tuple[Path, int, int], ...]:
+        """(path, bytes, time of change in ns) of the tasks' files: others once a file has changed."""
+        stats = [(task.path, task.path.stat()) for task in self.tasks]
+        return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
 
 def suite(name: str) -> Suite:
-    """The suite `foundry-46`, `foundry-17` or `local`, with `:FOLDER` where its files are.
+    """The suite `continuation`, or `foundry-46`, `foundry-17` or `local` with `:FOLDER` where its files are.
 
     `foundry-..` without a folder takes $SCALEJAX_REFERENCE/eval_tasks; `foundry-17-available` is what is there of the 17. Raises
     ValueError when files are missing (all are named), and for an unknown name.
     """
     kind, _, place = name.partition(":")
+    if name == CONTINUATION:
+        return Suite(name=name, tasks=())
     if kind == "local":
         return _local(Path(place).expanduser(), name)
     whole = kind.removesuffix(AVAILABLE)
@@ -130,6 +141,12 @@ def _local(path: Path, name: str) -> Suite:
     if not name.partition(":")[2] or not files or not files[0].is_file():
         raise ValueError(f"{name!r} names no task file: give local:PATH, a .jsonl file or a folder of them")
     listed = _manifest(folder / "manifest.json")
+    lost = [name for name in listed if not (folder / name).is_file()]
+    if lost and path.is_dir():
+        raise ValueError(
+            f"{folder / 'manifest.json'} lists {', '.join(lost)}, not in {folder}: an average over the rest is another one; "
+            "get what is missing, or remove its records"
+        )
     tasks = tuple(_listed(file, listed.get(file.name)) for file in files)
     if len({task.name for task in tasks}) < len(tasks):
         raise ValueError(f"{folder / 'manifest.json'} gives two tasks one name; rename one")
@@ -142,7 +159,7 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        return {record["file"]: record for record in records}
+        return {str(record["file"]): record for record in records}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f'{path} is not a list of records like {{"file": "copa.jsonl", "num_fewshot": 0}}: {error}') from error
 
@@ -155,12 +172,23 @@ def _listed(file: Path, record: dict[str, Any] | None) -> Task:
     for key, kind in kinds.items():
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type")
+    name, shots, chance = record.get("name", file.stem), record.get("num_fewshot", 0), record.get("chance")
+    sound = {
+        "name": name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
+        "num_fewshot": shots >= 0,
+        "chance": chance is None or 0 <= chance < 1,
+    }
+    if wrong := [key for key, fine in sound.items() if not fine]:
+        raise ValueError(
+            f"{file.parent / 'manifest.json'}: {wrong[0]} of {file.name} is {record[wrong[0]]!r}; a name is of letters, digits "
+            "and _ . -, for it names a file and a column; num_fewshot is 0 or more; chance is an accuracy, from 0 to below 1"
+        )
     return Task(
-        name=record.get("name", file.stem),
+        name=name,
         path=file,
-        shots=record.get("num_fewshot", 0),
+        shots=shots,
         delimiter=record.get("continuation_delimiter", " "),
-        chance=record.get("chance"),
+        chance=chance,
         category=record.get("category", ""),
         vouched=True,
     )

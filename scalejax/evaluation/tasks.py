@@ -1,16 +1,19 @@
 """Downstream tasks from files or from held-out text to scores: checked, asked, scored once, kept."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scalejax.data.shards import Shards
+from scalejax.data.tokenizers import Tokenizer, restore
 from scalejax.evaluation import continuation, outcomes, prompts
+from scalejax.evaluation.items import Item
 from scalejax.evaluation.outcomes import Scores
 from scalejax.evaluation.prompts import Answer
 from scalejax.evaluation.scoring import SpanScores, score
-from scalejax.evaluation.suites import Suite, Task, suite
+from scalejax.evaluation.suites import CONTINUATION, Suite, Task, suite
 from scalejax.files import sha256, write_json
 
 
@@ -39,20 +42,30 @@ class Questions(NamedTuple):
     """Every choice of every item."""
 
 
-def score_suite(name: str, subject: Subject, *, items: int, folder: Path | None = None) -> dict[str, Any]:
+def score_suite(
+    name: str,
+    subject: Subject,
+    *,
+    items: int,
+    folder: Path | None = None,
+    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
+) -> dict[str, Any]:
     """Scores the tasks of a suite: {suite, run, step, .., missing, averages, tasks: {name: outcome}}.
 
     In `folder`, when given, stand <suite>/<task>.parquet, each written when its task is done, and <suite>.json at the end. A task
     that is there already (same weights, same file, same prompts) is read, not scored again. `items` is the size of the
-    continuation task. Raises ValueError, before anything is scored, for a suite or a file that cannot be used.
+    continuation task; `report(task, outcome, remaining)` is called when a task is done. Raises ValueError, before anything is
+    scored, for a suite or a file that cannot be used.
     """
-    asked, all_questions = questions(name, subject.shards, items=items, window=subject.window)
+    asked = suite(name)
+    all_questions = questions(asked, subject.shards, items=items, window=subject.window)
     found, categories = {}, {}
     for task in all_questions:
         title = task.about["task"]
         path = folder / asked.folder / f"{title}.parquet" if folder else None
         found[title] = outcomes.outcome(_scores(task, subject, path))
         categories[title] = task.about["category"]
+        report(title, found[title], len(all_questions) - len(found))
     summary = {"suite": asked.name, **subject.source, "window": subject.window, "missing": list(asked.missing)}
     summary |= {"averages": outcomes.averages(found, categories), "tasks": found}
     if folder:
@@ -60,12 +73,33 @@ def score_suite(name: str, subject: Subject, *, items: int, folder: Path | None 
     return summary
 
 
-def questions(name: str, shards: Shards, *, items: int, window: int) -> tuple[Suite, list[Questions]]:
-    """The suite of that name and its tasks, read and checked. Raises ValueError for what cannot be scored in `window` tokens."""
-    if name == "continuation":
-        return Suite(name=name, tasks=()), [_continuation(shards, items, window)]
-    asked = suite(name)
-    return asked, [_from_file(task, shards, window) for task in asked.tasks]
+def check(asked: Suite, shards: Shards, *, items: int, window: int) -> None:
+    """Raises ValueError for a suite that cannot be scored in `window` tokens. Files that passed are not read again."""
+    if asked.name == CONTINUATION:
+        _continuation(shards, items, window)
+    else:
+        shards.tokenizer()  # refuses a source without one, in its own words
+        _check_files(asked, asked.files, shards.model, window)
+
+
+@functools.lru_cache(maxsize=16)
+def _check_files(asked: Suite, files: tuple[tuple[Path, int, int], ...], model: bytes, window: int) -> None:
+    """Once for each content of `files`: a worker asks before every run of a study."""
+    _read(asked, restore(model), window)
+
+
+def questions(asked: Suite, shards: Shards, *, items: int, window: int) -> list[Questions]:
+    """The tasks of a suite, read and checked. Raises ValueError for what cannot be scored in `window` tokens."""
+    if asked.name == CONTINUATION:
+        return [_continuation(shards, items, window)]
+    tokenizer = shards.tokenizer()
+    return [_from_file(task, found, tokenizer) for task, found in _read(asked, tokenizer, window)]
+
+
+def _read(asked: Suite, tokenizer: Tokenizer, window: int) -> list[tuple[Task, list[Item]]]:
+    found = [(task, task.read()) for task in asked.tasks]
+    prompts.check([item for _, items in found for item in items], tokenizer, window)
+    return found
 
 
 def _continuation(shards: Shards, items: int, window: int) -> Questions:
@@ -75,9 +109,7 @@ def _continuation(shards: Shards, items: int, window: int) -> Questions:
     return Questions(about, lambda: continuation.answers(chosen))
 
 
-def _from_file(task: Task, shards: Shards, window: int) -> Questions:
-    items, tokenizer = task.read(), shards.tokenizer()
-    prompts.check(items, tokenizer, window)
+def _from_file(task: Task, items: list[Item], tokenizer: Tokenizer) -> Questions:
     chance = task.chance
     if chance is None:
         chance = sum(1 / len(item.pairs) if len(item.pairs) > 1 else 0.0 for item in items) / len(items)

@@ -1,5 +1,6 @@
 """Runs measured after their training, as rows and tables for the command line."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ def suite(run: Path, name: str, *, out: Path | None, window: int | None) -> dict
     if window is not None and window < 2:
         raise ValueError(f"--window {window}: one token of context and one of answer are the least")
     Measure(suites=(name,))  # checks the name
-    return offline.evaluate_suite(run, name, folder=out, window=window)
+    return offline.evaluate_suite(run, name, folder=out, window=window, report=_progress)
+
+
+def _progress(task: str, outcome: dict[str, Any], remaining: int) -> None:
+    """A line on standard error, where the suite goes on for long."""
+    print(f"{task}: error {outcome['error']:.3f} ± {outcome['error_se']:.3f}; {remaining} to go", file=sys.stderr, flush=True)
 
 
 def row_text(row: dict[str, float]) -> str:

@@ -1,5 +1,6 @@
 """Train a run, or a segment of it, in one folder: the story from config to result."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -216,6 +217,7 @@ def subject(
 ) -> Subject:
     """The weights of checkpoint `step` in a run's folder, as what tasks are asked; `params()` gives them when they are needed."""
 
+    @functools.cache  # asked by every task of a suite
     def span_scores():
         scores, found = make_span_scores(run, mesh), params()
         return lambda rows, starts, counts, width: scores(found, rows, starts, counts, width)

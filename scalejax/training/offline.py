@@ -1,5 +1,6 @@
 """Measure a run after its training, from the last checkpoint in its folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,18 +32,25 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
 
 
 def evaluate_suite(
-    out: Path, suite: str, *, folder: Path | None = None, items: int = 256, window: int | None = None
+    out: Path,
+    suite: str,
+    *,
+    folder: Path | None = None,
+    items: int = 256,
+    window: int | None = None,
+    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
 ) -> dict[str, Any]:
     """Scores the last checkpoint in a run's folder on a suite; gives and keeps what `score_suite` does, below `folder` (out's
     `evaluations` when not given).
 
-    `window`: tokens of a prompt with its answer, the run's sequence length when not given. What was scored before is read, and
-    the model is not even loaded. Raises ValueError when the folder has no sound checkpoint, or the suite cannot be scored.
+    `window`: tokens of a prompt with its answer, the run's sequence length when not given. `report(task, outcome, remaining)` is
+    called when a task is done. What was scored before is read, and the model is not even loaded. Raises ValueError when the
+    folder has no sound checkpoint, or the suite cannot be scored.
     """
     job, step = _found(out)
     run, mesh = job.segment.run, _mesh(job.placement)
     asked = subject(out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window)
-    return score_suite(suite, asked, items=items, folder=folder or out / "evaluations")
+    return score_suite(suite, asked, items=items, folder=folder or out / "evaluations", report=report)
 
 
 class Weights(NamedTuple):

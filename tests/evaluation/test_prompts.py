@@ -134,5 +134,12 @@ def test_blocks_of_items_change_nothing(monkeypatch):
 
 def test_an_answer_longer_than_the_window_is_refused_by_line():
     prompts.check(QUIZ, Bytes(), window=5)
-    with pytest.raises(ValueError, match=r"here: an answer of 4 tokens leaves no context in a window of 4; shorten it"):
+    with pytest.raises(ValueError, match=r"here: an answer of 4 tokens leaves no context in a window of 4, and neither do 3 sh"):
         prompts.check(QUIZ, Bytes(), window=4)
+
+
+def test_the_message_names_the_longest_answer_and_the_window_that_holds_it():
+    long = choice("q", "yes", "a" * 9)._replace(place="there")
+    with pytest.raises(ValueError, match=r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10"):
+        prompts.check([*QUIZ, long], Bytes(), window=8)
+    prompts.check([*QUIZ, long], Bytes(), window=10)

@@ -103,6 +103,11 @@ def test_files_of_ones_own_are_asked_as_their_manifest_says(tmp_path):
         ("{}x", "not a list of records"),
         ('[{"name": "x"}]', "not a list of records"),
         ('[{"file": "a.jsonl", "num_fewshot": "3"}]', "wrong type"),
+        ('[{"file": "a.jsonl", "num_fewshot": -1}]', "num_fewshot of a.jsonl is -1; .* 0 or more"),
+        ('[{"file": "a.jsonl", "chance": 1.0}]', "chance of a.jsonl is 1.0; .* below 1"),
+        ('[{"file": "a.jsonl", "name": "../../a"}]', "name of a.jsonl is '../../a'; a name is of letters"),
+        ('[{"file": "a.jsonl", "name": ""}]', "name of a.jsonl is ''; a name is"),
+        ('[{"file": "a.jsonl"}, {"file": "b.jsonl"}]', "lists b.jsonl, not in .*: an average over the rest is another one"),
     ],
 )
 def test_a_malformed_manifest_is_refused(tmp_path, manifest, said):

@@ -1,5 +1,7 @@
 """Tasks end to end, against a scorer of its own: one item at a time, NumPy in float64 (mirrors scalejax/evaluation/tasks.py)."""
 
+import collections
+import dataclasses
 import itertools
 import json
 import random
@@ -7,19 +9,23 @@ import random
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from published import reference
 
+from configs import models
+from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.shards import prepare, write
 from scalejax.evaluation import prompts, tasks
-from scalejax.evaluation.outcomes import Scores
+from scalejax.evaluation.measure import held_out_loss
+from scalejax.evaluation.outcomes import Scores, credit
 from scalejax.evaluation.scoring import score
 from scalejax.evaluation.suites import suite
-from scalejax.files import read_json
+from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
-from scalejax.training.loop import train
-from scalejax.training.offline import evaluate, evaluate_suite
+from scalejax.training.loop import losses_under, subject, train
+from scalejax.training.offline import evaluate, evaluate_suite, last_weights
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import make_span_scores, make_token_losses
 
@@ -33,17 +39,12 @@ def files():
 
 @pytest.fixture(scope="module")
 def quickstart_size():
-    """A run of the quickstart's largest trained size, and weights whose logits are spread like a trained model's."""
-    run = Run(
-        model=Model.sized(width=64, depth=2, head_size=16, vocabulary=512),
-        data=Data(source="synthetic:512", tokenizer="own", sequence_length=WINDOW),
-        optimizer=Optimizer(learning_rate=0.01),
-        schedule=cosine(warmup=0),
-        tokens=1e4,
-        batch_tokens=4 * WINDOW,
-    )
+    """The quickstart's run of width 64, and weights without a one or a zero whose logits are spread like a trained model's."""
+    run = quickstart.base.replace(model=models.TINY[2])
+    rng = np.random.default_rng(0)
     params = initialize(run.model, run.parametrization, jax.random.key(0))
-    return run, params | {"head": params["head"] * 4}
+    params = jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(np.float32) * (x.ndim == 1 or not x.any()), params)
+    return run, params | {"head": params["head"] * 8}
 
 
 def spans(run, params, placement=None):
@@ -51,8 +52,9 @@ def spans(run, params, placement=None):
     return lambda rows, starts, counts, width: scores(params, rows, starts, counts, width)
 
 
-def slow_log_probabilities(model: Model, params, tokens: list[int]) -> np.ndarray:
-    """float64 [t, v]: of the token after each of `tokens`, by the textbook, one head at a time."""
+def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
+    """float64 [t, v]: of the token after each of `tokens`, by the textbook, one head at a time; muP divides the logits."""
+    model = run.model
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
     def norm(x, gain):
@@ -69,6 +71,7 @@ def slow_log_probabilities(model: Model, params, tokens: list[int]) -> np.ndarra
         inside, a = norm(x, block["attention_norm"]["gain"]), block["attention"]
         for n in range(model.heads):
             q, k, v = (inside @ a[name][:, n] for name in ("query", "key", "value"))
+            q, k = norm(q, a["query_norm"]["gain"]), norm(k, a["key_norm"]["gain"])
             weights = turn(q) @ turn(k).T / np.sqrt(model.head_size)
             weights = np.where(np.tri(len(x)) > 0, weights, -np.inf)
             weights = np.exp(weights - weights.max(1, keepdims=True))
@@ -76,7 +79,7 @@ def slow_log_probabilities(model: Model, params, tokens: list[int]) -> np.ndarra
         inside, m = norm(x, block["mlp_norm"]["gain"]), block["mlp"]
         gate = inside @ m["gate"]
         x = x + (gate / (1 + np.exp(-gate)) * (inside @ m["up"])) @ m["down"]
-    logits = norm(x, p["norm"]["gain"]) @ p["head"]
+    logits = norm(x, p["norm"]["gain"]) @ p["head"] / (model.width / run.parametrization.base_width)
     return logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
 
 
@@ -124,12 +127,14 @@ class Pieces:
 @pytest.mark.parametrize("count", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, count):
     run, params = quickstart_size
+    chosen = collections.defaultdict(set)
     for known in suite(f"foundry-46-available:{files}").tasks:
         lines = [json.loads(line) for line in known.path.read_bytes().split(b"\n") if line]
         asked = prompts.answers(known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter)
         asked = [one for one in itertools.takewhile(lambda one: one.item < count, asked)]
         found = score(spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW)
         scores = Scores.of({"task": known.name}, asked, found)
+        slow_credit = []
         for number in range(count):
             mine = scores.item == number
             slow_sums, slow_greedy, sizes = [], [], []
@@ -137,7 +142,7 @@ def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, c
                 before = [int(i) for part in parts for i in Pieces().encode([part])[0]]
                 after = [int(i) for i in Pieces().encode([answer])[0]]
                 kept = (before + after)[-WINDOW:]
-                steps = slow_log_probabilities(run.model, params, kept)[len(kept) - len(after) - 1 : -1]
+                steps = slow_log_probabilities(run, params, kept)[len(kept) - len(after) - 1 : -1]
                 slow_sums.append(sum(step[token] for step, token in zip(steps, after, strict=True)))
                 slow_greedy.append([int(step.argmax()) for step in steps] == after)
                 sizes.append(len(after))
@@ -145,6 +150,11 @@ def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, c
             assert found.greedy[mine].tolist() == slow_greedy and found.tokens[mine].tolist() == sizes
             fast = (found.log_likelihood[mine] / found.tokens[mine]).argmax()
             assert fast == (np.array(slow_sums) / sizes).argmax(), (known.name, number)
+            right = fast == lines[number]["gold"] if "gold" in lines[number] else slow_greedy == [True]
+            slow_credit.append(float(right))
+        assert credit(scores, ties="first").tolist() == slow_credit, known.name
+        chosen["choices" if "gold" in lines[0] else "continuations"].update(slow_credit)
+    assert chosen["choices"] == {0.0, 1.0}, "all right or all wrong: this test could not fail"
 
 
 def test_token_sums_are_those_of_the_training_loss(quickstart_size):
@@ -193,7 +203,7 @@ def trained(tmp_path_factory):
         tokens=100 * 256,
         batch_tokens=256,
     )
-    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
+    measure = Measure(every=25 * 256, tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
     return folder, run, train(run, out=folder / "run", measure=measure)
 
 
@@ -208,6 +218,38 @@ def test_a_run_measures_its_suites_and_keeps_every_score(trained):
     assert sorted(path.name for path in kept.iterdir()) == ["local-tasks.json", "next.parquet", "quiz.parquet"]
     scores = Scores.load(kept / "quiz.parquet")
     assert len(scores.item) == 12 and scores.about["step"] == run.steps
+
+
+def test_in_the_loop_every_row_has_the_loss_of_every_domain(trained):
+    folder, _, result = trained
+    measured = [row for row in read_lines(folder / "run" / "metrics.jsonl") if "weights" in row]
+    names = {f"{kind}{part}{se}" for kind in ("loss", "bits_per_byte") for part in ("", "_a", "_b") for se in ("", "_se")}
+    assert len(measured) == 4 and all(names <= set(row) for row in measured)
+    assert {name: result.row[name] for name in names} == {name: measured[-1][name] for name in names}
+    assert measured[0]["loss_a"] > measured[-1]["loss_a"]
+
+
+def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
+    folder, run, _ = trained
+    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
+    short = run.replace(tokens=4 * 256, model=dataclasses.replace(run.model, vocabulary=258))  # 257 is prime
+    row = train(short, Placement(data=2, fsdp=2, tensor=2), tmp_path / "run", measure=measure).row
+    _, step, params, mesh = last_weights(tmp_path / "run")
+    assert mesh.size == 8 and not params["head"].sharding.is_fully_replicated
+    alone = make_mesh(Placement())
+    params = jax.device_put(jax.device_get(params), jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params))
+    losses = held_out_loss(losses_under(params, short, alone), prepare(short.data), short, measure)
+    assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
+    one = subject(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
+    found = tasks.score_suite(measure.suites[0], one, items=0, folder=tmp_path / "one")
+    assert {f"error_{task}": outcome["error"] for task, outcome in found["tasks"].items()} == {
+        name: value for name, value in row.items() if name.startswith("error_")
+    }
+    for task in found["tasks"]:
+        many, few = (
+            Scores.load(at / "local-tasks" / f"{task}.parquet") for at in (tmp_path / "run/evaluations", tmp_path / "one")
+        )
+        assert many.log_likelihood == pytest.approx(few.log_likelihood, rel=1e-5)
 
 
 def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeypatch):
