@@ -74,7 +74,15 @@ def run_id(run: Run) -> str:
 
 def canonical(run: Run) -> str:
     """The run as JSON: sorted keys, every number in its field's declared type (1, 1.0 and numpy.float64(1) are one value)."""
-    return json.dumps(as_dict(run), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(identity(run), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """The run's fields as far as they enter its id: `Data.packing` only where it is not what it was before there was a choice."""
+    fields = as_dict(run)
+    if run.data.packing == "concatenate":
+        del fields["data"]["packing"]
+    return fields
 
 
 def as_dict(config: Any) -> dict[str, Any]:

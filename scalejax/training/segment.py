@@ -8,7 +8,7 @@ from typing import Any
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.files import read_json, write_json
-from scalejax.grids import as_dict, from_dict, run_id
+from scalejax.grids import as_dict, from_dict, identity, run_id
 from scalejax.optim.schedules import learning_rates
 
 
@@ -31,8 +31,8 @@ class Segment:
     def identity(self) -> dict[str, Any]:
         """What the weights at `stop` depend on: the run; for a trunk the run without its end, and the rates of every step."""
         if self.final:
-            return as_dict(self.run)
-        shared = {name: value for name, value in as_dict(self.run).items() if name not in ("schedule", "tokens")}
+            return identity(self.run)
+        shared = {name: value for name, value in identity(self.run).items() if name not in ("schedule", "tokens")}
         return shared | {"steps": self.stop, "rates": hashlib.sha256(learning_rates(self.run)[: self.stop].tobytes()).hexdigest()}
 
     @property
