@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from scalejax.data.batches import Batches
+from scalejax.data.marks import Tokens
 
 TOKENS, VOCABULARY, SEED = 2**26, 50_304, 0
 SHAPES = ((4, 128), (512, 1024))  # sequences x tokens: the quickstart's batch, and a large run's
@@ -26,9 +27,10 @@ TURNS, CPU_SECONDS = 11, 0.15  # CPU_SECONDS of batches in every turn
 
 def readers(tokens: np.ndarray, sequences: int, length: int):
     """{name: function of the step -> int32 [sequences, length + 1]}; Batches first."""
-    batches = Batches(tokens, sequence_length=length, sequences=sequences, seed=SEED)
+    batches = Batches(Tokens(tokens), sequence_length=length, sequences=sequences, seed=SEED)
     # Windows of one token that hold their own number: the permutation of the epoch, as a table.
-    table = Batches(np.arange(batches.windows + 1), sequence_length=1, sequences=1, seed=SEED).rows(0, batches.windows)[:, 0]
+    numbers = Tokens(np.arange(batches.windows + 1))
+    table = Batches(numbers, sequence_length=1, sequences=1, seed=SEED).rows(0, batches.windows)[:, 0]
     flat = np.asarray(tokens)  # slices of a memmap object cost microseconds more
 
     def from_table(step):

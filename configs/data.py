@@ -10,9 +10,8 @@ ENGLISH = Data(source="english", tokenizer="bpe:512", sequence_length=128)
 frequencies and no law fits; with 512 it does."""
 
 MINI = Data(source="mini", tokenizer="bpe:2048", sequence_length=256)
-"""English and Python code in three domains (wiki, shakespeare, code), 40 M tokens; nine tenths of them are code, so
-`mixture="wiki=1,shakespeare=1,code=2"` repeats prose and leaves code out; `epochs` of a result tells how often. 30% of the
-code's tokens are single blanks: `bpe:V` has no pieces for indentation."""
+"""Four domains, 28.7 M tokens: documentation (47%), code (39%), wiki and shakespeare (14% together), so that
+`mixture="wiki=1,shakespeare=1,code=2"` repeats prose; `epochs` of a result tells how often."""
 
 PREPARED = Data(source="data/prepared", tokenizer="own", sequence_length=512)
 """Your own corpus: `scalejax data prepare --source TEXT --tokenizer FILE --out data/prepared`."""
@@ -21,22 +20,24 @@ PREPARED = Data(source="data/prepared", tokenizer="own", sequence_length=512)
 GPT2 = "data/gpt2"
 
 OPENWEBTEXT2 = Data(source="data/openwebtext2", tokenizer=GPT2, sequence_length=1_024)
-"""OpenWebText2 (EleutherAI): 17.1 M documents, 69 GB of text, .jsonl.zst with `text` and `meta`. The Hugging Face card is
-defunct (it pointed to the-eye.eu): this reads a copy of your own. Terms: those of the web pages; the collection is MIT."""
+"""OpenWebText2 (EleutherAI): 17.1 M documents, 69 GB of text, .jsonl.zst with `text` and `meta`. Its host the-eye.eu took it
+down and the Hugging Face card is defunct: this reads a copy of your own. Terms: those of the web pages; the card says MIT."""
 
 REFINEDWEB = Data(source="data/refinedweb", tokenizer=GPT2, sequence_length=1_024, field="content")
-"""RefinedWeb, `tiiuae/falcon-refinedweb` on Hugging Face: 968 M documents in 5,534 Parquet files, text in `content`.
-Licence: ODC-By 1.0, and Common Crawl's terms of use."""
+"""RefinedWeb, `tiiuae/falcon-refinedweb` on Hugging Face: 968 M documents, 2.8 TB of text, in 5,534 Parquet files (467 GB), text
+in `content`. Licence: ODC-By 1.0, and Common Crawl's terms of use."""
 
 C4 = Data(source="data/c4", tokenizer=GPT2, sequence_length=1_024)
 """C4, `allenai/c4` on Hugging Face, configuration `en`: 305 GB of .json.gz (JSON lines), text in `text`. `tfds:c4/en:3.1.0` reads
 the same from tfds. Licence: ODC-By 1.0, and Common Crawl's terms of use."""
 
 REDPAJAMA = Data(source="data/redpajama", tokenizer=GPT2, sequence_length=1_024)
-"""RedPajama-1T, `togethercomputer/RedPajama-Data-1T`: about 1.2 T tokens; the card lists the urls of its .jsonl(.zst) files (its
-loader script no longer runs under `datasets` 4). Keep a folder for each subset (`arxiv/`, `c4/`, ..): it is the domain. Licences
-are those of the subsets."""
+"""RedPajama-1T, `togethercomputer/RedPajama-Data-1T`: 1.2 T tokens when published, 26 B fewer since its books were taken down; a
+list of urls of its .jsonl(.zst) files is at data.together.xyz/redpajama-data-1T/v1.0.0/urls.txt (the loader script on Hugging
+Face does not run under `datasets` 4). Keep a folder for each subset (`arxiv/`, `c4/`, ..): it is the domain. Licences are those
+of the subsets."""
 
 SLIMPAJAMA = Data(source="data/slimpajama", tokenizer=GPT2, sequence_length=1_024, domain="meta.redpajama_set_name")
-"""SlimPajama, `cerebras/SlimPajama-627B` on Hugging Face: 627 B tokens in .jsonl.zst, deduplicated RedPajama; may have been taken
-down. The domain stands in `meta`. Licences are those of the subsets."""
+"""SlimPajama (Cerebras), deduplicated RedPajama: 627 B tokens, 59,166 files .jsonl.zst (895 GB), the domain in `meta`. Was
+`cerebras/SlimPajama-627B` on Hugging Face; not found there since February 2026, so this reads a copy of your own. Licences are
+those of the subsets."""

@@ -32,6 +32,7 @@ PARAMETRIZATION_READS: dict[str, set[str]] = {  # name -> fields that it reads
     "completep": {"base_width", "base_mlp_width", "base_head_size", "base_depth"},
 }
 COMPUTE_DTYPES = ("float32", "bfloat16")
+PACKINGS = ("concatenate", "documents")
 SUITES = ("continuation", "foundry-17", "foundry-46", "local")
 
 
@@ -162,9 +163,8 @@ class Data:
 
     source: str = "english"
     """`english` (the default corpus), `mini` (with code and documentation), `synthetic:V` (V symbols, exact entropy rate),
-    `seqio:MODULE:TASK`, `tfds:NAME/CONFIG:VERSION`, or a path: a file or a folder of .txt, .md, .jsonl (plain, .gz, .zst),
-    .parquet or .array_record files, token ids in a .bin file or in a folder of train.bin and val.bin, or a folder written by
-    `scalejax data prepare`."""
+    `seqio:MODULE:TASK`, `tfds:NAME/CONFIG:VERSION`, or a path: a file or folder of .txt, .md, .jsonl (plain, .gz, .zst), .parquet
+    or .array_record, token ids in a .bin file or in a folder of train.bin and val.bin, or a folder of prepared shards."""
     tokenizer: str = "bpe:512"
     """`byte`, `bpe:V` (SentencePiece BPE of V pieces, trained on the train split), or a path: a SentencePiece model, a Hugging
     Face tokenizer.json, or a folder with GPT-2's vocab.json and merges.txt. `ids:V` for .bin files of V ids without a tokenizer.
@@ -179,14 +179,15 @@ class Data:
     mixture: str = ""
     """Weights of domains, for instance `wiki=2,code=1`: shares of the training sequences. Empty: every window of the corpus is
     read equally often."""
+    packing: str = "concatenate"
+    """`concatenate`: attention crosses to the next document; `documents`: it does not, and `inputs` (seqio) leave the loss."""
 
     def __post_init__(self):
         _require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
-        _require(
-            bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model"
-        )
+        _require(bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a tokenizer")
         _require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
         _whole(self, "sequence_length", 2)
+        _one_of("Data", "packing", self.packing, PACKINGS)
         _ = self.weights
 
     @property

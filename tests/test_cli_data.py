@@ -4,6 +4,7 @@ import functools
 import gzip
 import json
 
+import numpy as np
 import pytest
 
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
@@ -20,7 +21,8 @@ MALFORMED = {  # file -> (content, what the message says)
     "short.jsonl.zst": (b"\x28\xb5\x2f\xfd\x00", "short.jsonl.zst cannot be read beyond line 0"),
     "field.jsonl": (b'{"body": "x"}\n', "field.jsonl, line 1: no field 'text'; the fields are body; set Data.field"),
     "bom.jsonl": (b"\xef\xbb\xbf" + GOOD[0], "bom.jsonl, line 1 begins with a byte-order mark; save"),
-    "half.jsonl": (b"".join(GOOD) + b'{"text": "half', "half.jsonl, line 51 is not JSON"),
+    "half.jsonl": (b"".join(GOOD) + b'{"text": "half', "the file ends within it: get it again, or remove the line"),
+    "json.jsonl": (b"".join(GOOD) + b'{"text": half"}\n', "json.jsonl, line 51 is not JSON"),
     "nothing.jsonl": (b"", "holds 0 document(s)"),
 }
 
@@ -38,6 +40,32 @@ def test_a_malformed_corpus_is_refused(call, tmp_path, name):
     code, out, err = call("prepare", "--source", tmp_path / name, "--tokenizer", "byte", "--out", tmp_path / "shards")
     assert (code, out) == (2, "") and said in err and "Traceback" not in err
     assert not (tmp_path / "shards").exists() and not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+NO_TOKENIZERS = {  # file -> (content, what the message says)
+    "empty.model": (b"", "empty.model': the file is empty; get it again"),
+    "junk.model": (b"junk", "junk.model': this is not a SentencePiece model"),
+    "ids:7": (None, "`ids:7` is for tokens that exist already; text needs `byte`"),
+    "gone.model": (None, "gone.model': neither `byte`, nor `bpe:V`, nor the path of"),
+}
+
+
+@pytest.mark.parametrize("name", NO_TOKENIZERS)
+def test_a_tokenizer_that_is_none_is_refused(call, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    content, said = NO_TOKENIZERS[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "good.jsonl").write_bytes(b"".join(GOOD))
+    code, out, err = call("prepare", "--source", "good.jsonl", "--tokenizer", name, "--out", tmp_path / "shards")
+    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+    assert not (tmp_path / "shards").exists() and not list((tmp_path / "cache").glob("*/*"))
+
+
+def test_ids_of_another_tokenizer_are_refused(call, tmp_path):
+    np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
+    code, _, err = call("prepare", "--source", tmp_path / "ids.bin", "--tokenizer", "ids:500")
+    assert code == 2 and "ids.bin holds id 500 at token 500; its vocabulary ends at 499: name the tokenizer that made" in err
 
 
 def test_u2028_inside_a_text_is_text(call, tmp_path):

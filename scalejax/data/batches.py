@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from scalejax.config import Run
+from scalejax.data.marks import Tokens
 from scalejax.data.shards import Shards
 
 ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little
@@ -25,15 +26,19 @@ class Rows(Protocol):
 
 
 def batches(shards: Shards, run: Run) -> "Rows":
-    """The rows that `run` trains on. Raises ValueError for too few tokens, and for a mixture of domains that are not there."""
+    """The rows that `run` trains on, marked (data/marks.py) when its `Data.packing` is `documents`.
+
+    Raises ValueError for too few tokens, for a mixture of domains that are not there, and for documents that nothing tells apart.
+    """
     length, weights = run.data.sequence_length, run.data.weights or shards.shares
     if not weights:
-        return Batches(shards.train, sequence_length=length, sequences=run.sequences, seed=run.seed)
+        tokens = shards.tokens("train", run.data.packing)
+        return Batches(tokens, sequence_length=length, sequences=run.sequences, seed=run.seed)
     if unknown := sorted(set(weights) - set(shards.domains)):
         raise ValueError(
             f"Data.mixture names the domain {unknown[0]!r}; the domains of {run.data.source} are {', '.join(shards.domains)}"
         )
-    domains = {name: shards.domain(name) for name in weights}
+    domains = {name: shards.tokens("train", run.data.packing, domain=name) for name in weights}
     return Mixture(domains, weights, sequence_length=length, sequences=run.sequences, seed=run.seed)
 
 
@@ -48,7 +53,7 @@ class Batches:
     Raises ValueError when there are fewer tokens than one window.
     """
 
-    def __init__(self, tokens: np.ndarray, *, sequence_length: int, sequences: int, seed: int):
+    def __init__(self, tokens: Tokens, *, sequence_length: int, sequences: int, seed: int):
         self.windows = (len(tokens) - 1) // sequence_length
         if self.windows < 1:
             raise ValueError(
@@ -57,8 +62,7 @@ class Batches:
             )
         self.sequences = sequences
         self.seed = seed
-        flat = np.asarray(tokens)  # a memmap object costs microseconds a slice
-        self.tokens = np.lib.stride_tricks.sliding_window_view(flat, sequence_length + 1)[::sequence_length]
+        self.tokens = tokens.windows(sequence_length)
         self._ahead = _Ahead(self.order)
 
     def batch_at(self, step: int) -> np.ndarray:
@@ -67,7 +71,7 @@ class Batches:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """int32 [stop - start, sequence_length + 1]: these rows of the run, across epochs."""
-        return self.tokens[self._ahead(start, stop)].astype(np.int32)
+        return self.tokens.rows(self._ahead(start, stop))
 
     def order(self, rows: np.ndarray) -> np.ndarray:
         """int64: the numbers of the windows that stand in these rows, which may be in any order."""
@@ -92,9 +96,7 @@ class Mixture:
     Raises ValueError when a weight is below half of 1 / PERIOD, or a domain has fewer tokens than one window.
     """
 
-    def __init__(
-        self, domains: dict[str, np.ndarray], weights: dict[str, float], *, sequence_length: int, sequences: int, seed: int
-    ):
+    def __init__(self, domains: dict[str, Tokens], weights: dict[str, float], *, sequence_length: int, sequences: int, seed: int):
         self.sequences = sequences
         self.seed = seed
         self.length = sequence_length
@@ -115,7 +117,7 @@ class Mixture:
         """int32 [stop - start, sequence_length + 1]: these rows of the run."""
         out = np.empty((stop - start, self.length + 1), np.int32)
         for row, (domain, window) in zip(out, self._ahead(start, stop).tolist(), strict=True):
-            row[:] = self.parts[domain].tokens[window]
+            row[:] = self.parts[domain].tokens.rows(window)
         return out
 
     def order(self, rows: np.ndarray) -> np.ndarray:

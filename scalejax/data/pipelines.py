@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +15,21 @@ from scalejax.config import Data
 from scalejax.data.records import Document, documents
 
 
+class Example(NamedTuple):
+    """`inputs`, where a task has them, and `targets`."""
+
+    ids: np.ndarray
+    """Of both, without the end of a document."""
+    prompt: int
+    """How many of them are `inputs`."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """Where the examples of a task come from: the ids of each, without the end of a document."""
+    """Where the examples of a task come from."""
 
-    train: Callable[[], Iterator[np.ndarray]]
-    validation: Callable[[], Iterator[np.ndarray]] | None
+    train: Callable[[], Iterator[Example]]
+    validation: Callable[[], Iterator[Example]] | None
     """None for a task without a validation split."""
 
 
@@ -38,6 +47,8 @@ class TokenSource:
     """Each by its name."""
     rates: dict[str, float]
     """Name -> share of the examples of a Mixture; empty for a single task."""
+    prompts: bool
+    """Whether any task has `inputs`."""
 
 
 def fingerprint(source: str) -> str:
@@ -76,7 +87,8 @@ def seqio_tokens(source: str) -> TokenSource:
     rates = {part.name: float(task.get_rate(part)) for part in tasks} if isinstance(task, seqio.Mixture) else {}
     model = vocabulary.sp_model if isinstance(vocabulary, seqio.SentencePieceVocabulary) else b""
     parts = {part.name: _task(part, source, vocabulary.eos_id) for part in tasks}
-    return TokenSource(vocabulary.vocab_size, vocabulary.eos_id, model, parts, rates)
+    prompts = any("inputs" in part.output_features for part in tasks)
+    return TokenSource(vocabulary.vocab_size, vocabulary.eos_id, model, parts, rates, prompts)
 
 
 def tfds_documents(data: Data) -> Iterator[Document]:
@@ -114,10 +126,11 @@ def _task(task: Any, source: str, end: int) -> Task:
     if "train" not in task.splits:
         raise ValueError(f"{source}: {task.name} has no `train` split; it has {', '.join(task.splits)}")
 
-    def examples(split: str) -> Iterator[np.ndarray]:
+    def examples(split: str) -> Iterator[Example]:
         for example in task.get_dataset(sequence_length=None, split=split, shuffle=False, num_epochs=1).as_numpy_iterator():
-            ids = np.concatenate([np.asarray(example[name], np.int64) for name in ("inputs", "targets") if name in example])
-            yield ids[:-1] if len(ids) and ids[-1] == end else ids
+            prompt, targets = (np.asarray(example.get(name, ()), np.int64) for name in ("inputs", "targets"))
+            targets = targets[:-1] if len(targets) and targets[-1] == end else targets
+            yield Example(np.concatenate([prompt, targets]), len(prompt))
 
     validation = functools.partial(examples, "validation") if "validation" in task.splits else None
     return Task(functools.partial(examples, "train"), validation)

@@ -97,9 +97,13 @@ def _object(line: bytes, place: str) -> Mapping[str, Any]:
     try:
         record = json.loads(text)
     except ValueError as error:
-        cut = "" if line.endswith(b"\n") else "; the file ends within this line: get it again, or remove the line"
+        ended = (
+            "repair the line, or remove it"
+            if line.endswith(b"\n")
+            else "the file ends within it: get it again, or remove the line"
+        )
         between = "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
-        raise ValueError(f"{place} is not JSON ({error}){between or cut}") from error
+        raise ValueError(f"{place} is not JSON ({error}){between or f'; {ended}'}") from error
     except RecursionError as error:
         raise ValueError(f"{place} is not JSON that can be read: brackets are nested too deep; remove the line") from error
     if not isinstance(record, dict):

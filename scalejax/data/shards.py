@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from scalejax.config import Data
 from scalejax.data import binaries, sources, synthetic, writer
+from scalejax.data.marks import Tokens
 from scalejax.data.progress import say
 from scalejax.data.records import documents
 from scalejax.data.spool import HELD_OUT
@@ -74,11 +75,31 @@ class Shards:
         path = self.folder / f"{writer.DOMAINS}.bin"
         return np.fromfile(path, np.int64) if path.is_file() else np.zeros(len(self.validation_starts), np.int64)
 
+    def tokens(self, split: Literal["train", "validation"], packing: str, domain: str | None = None) -> Tokens:
+        """The tokens of a split, of `train` also those of one domain, to be packed as `Data.packing` says.
+
+        Raises ValueError when `documents` are asked for and no token ends one.
+        """
+        ids = self.train if split == "train" else self.validation
+        span = self._span(domain) if domain is not None else slice(None)
+        if packing == "concatenate":
+            return Tokens(ids[span])
+        end, path = self.manifest["tokenizer"]["end"], self.folder / f"{split}_{writer.COUNTED}.bin"
+        if end is None:
+            raise ValueError(
+                f"Data.packing='documents' needs a token that ends a document, and {self.manifest['source']} has none: say "
+                "packing='concatenate' or, for .bin files, the tokenizer that made the ids instead of `ids:V`"
+            )
+        return Tokens(ids, end, np.memmap(path, np.uint8, "r") if path.is_file() else None)[span]
+
     def domain(self, name: str) -> np.ndarray:
         """The training tokens of one domain, from the end of the document before its first one."""
+        return self.train[self._span(name)]
+
+    def _span(self, name: str) -> slice:
         counts = [self.manifest["domains"][domain]["train"] for domain in self.domains]
         at = self.domains.index(name)
-        return self.train[sum(counts[:at]) : sum(counts[: at + 1]) + 1]
+        return slice(sum(counts[:at]), sum(counts[: at + 1]) + 1)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that wrote the shards; ValueError for a source that has none."""

@@ -157,7 +157,9 @@ def saved(path: Path) -> bytes:
             "neither `byte`, nor `bpe:V`, nor the path of a SentencePiece model, of a tokenizer.json, or of a folder with "
             "vocab.json and merges.txt"
         )
-    return path.read_bytes()
+    if not (model := path.read_bytes()):
+        raise ValueError("the file is empty; get it again")
+    return model
 
 
 def restore(model: bytes) -> Tokenizer:

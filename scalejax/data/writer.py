@@ -15,6 +15,7 @@ from scalejax.data.spool import HELD_OUT, Spool
 from scalejax.data.tokenizers import Tokenizer, tokenizer
 
 INDEX = "validation_documents"  # int64 [documents, 2]: token offset and UTF-8 bytes of every held-out document
+COUNTED = "counted"  # uint8 [tokens] of each split: 0 for a token of a prompt; there when the source has prompts
 DOMAINS = "validation_domains"  # int64 [documents]: number of its domain; there when the corpus has several
 CHUNK = 2_000_000  # characters encoded at once: enough for every core, 200 MB of memory
 
@@ -61,21 +62,21 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
     source = pipelines.seqio_tokens(data.source)
     names = sorted(source.tasks)
     domains: list[int] = []
-    held_out: list[tuple[bytes, int, np.ndarray]] = []
-    with SplitFile(folder / "train.bin", source.vocabulary, source.end) as train:
+    held_out: list[tuple[bytes, int, pipelines.Example]] = []
+    with SplitFile(folder / "train.bin", source.vocabulary, source.end, prompts=source.prompts) as train:
         for number, name in enumerate(names):
-            for to_train, digest, ids in _examples(source.tasks[name], name):
+            for to_train, digest, example in _examples(source.tasks[name], name):
                 if to_train:
-                    train.add(ids)
+                    train.add(*example)
                     domains.append(number)
                 else:
-                    held_out.append((digest, number, ids))
+                    held_out.append((digest, number, example))
             if number not in domains or number not in {number for _, number, _ in held_out}:
                 raise ValueError(f"{data.source}: {name} has too few examples to train on some and hold out others; add more")
     held_out.sort(key=lambda item: item[:2])  # tasks mixed: the beginning is a sample of the whole
-    with SplitFile(folder / "validation.bin", source.vocabulary, source.end) as validation:
-        for _, _, ids in held_out:
-            validation.add(ids)
+    with SplitFile(folder / "validation.bin", source.vocabulary, source.end, prompts=source.prompts) as validation:
+        for _, _, example in held_out:
+            validation.add(*example)
     (folder / "tokenizer.model").write_bytes(source.model)
     written = {
         "train": Written(np.array(train.lengths), np.array(domains), None),
@@ -95,13 +96,13 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
     return manifest | {"shares": _shares(source.rates, names, written["train"])}
 
 
-def _examples(task: pipelines.Task, name: str) -> Iterator[tuple[bool, bytes, np.ndarray]]:
-    """(to train on, hash, ids) of every example of a task."""
-    for ids in watched(task.train(), name):
-        digest = hashlib.sha256(ids.tobytes()).digest()
-        yield task.validation is not None or int.from_bytes(digest[:8]) / 2**64 >= HELD_OUT, digest, ids
-    for ids in watched(task.validation(), f"{name}, validation") if task.validation else ():
-        yield False, hashlib.sha256(ids.tobytes()).digest(), ids
+def _examples(task: pipelines.Task, name: str) -> Iterator[tuple[bool, bytes, pipelines.Example]]:
+    """(to train on, hash, example) of every example of a task."""
+    for example in watched(task.train(), name):
+        digest = hashlib.sha256(example.ids.tobytes()).digest()
+        yield task.validation is not None or int.from_bytes(digest[:8]) / 2**64 >= HELD_OUT, digest, example
+    for example in watched(task.validation(), f"{name}, validation") if task.validation else ():
+        yield False, hashlib.sha256(example.ids.tobytes()).digest(), example
 
 
 def write_synthetic(data: Data, folder: Path) -> dict[str, Any]:
@@ -150,23 +151,28 @@ class Written:
 
 
 class SplitFile:
-    """Token ids of one split: an end of document first, and one after every document."""
+    """Token ids of one split: an end of document first, and one after every document; with `prompts`, which of them count."""
 
-    def __init__(self, path: Path, vocabulary: int, end: int):
+    def __init__(self, path: Path, vocabulary: int, end: int, *, prompts: bool = False):
         self._path, self._vocabulary, self._end = path, vocabulary, end
+        self._counted_path = path.with_name(f"{path.stem}_{COUNTED}.bin") if prompts else None
         self._dtype = token_dtype(vocabulary)
         self.lengths: list[int] = []
 
     def __enter__(self) -> "SplitFile":
         self._file: BinaryIO = self._path.open("wb", buffering=2**20)
         self._file.write(np.array([self._end], self._dtype).tobytes())
+        self._counted: BinaryIO | None = self._counted_path.open("wb", buffering=2**20) if self._counted_path else None
+        self._count(prompt=0, others=1)
         return self
 
     def __exit__(self, *_) -> None:
         self._file.close()
+        if self._counted:
+            self._counted.close()
 
-    def add(self, ids: np.ndarray) -> None:
-        """One document. Raises ValueError for an id outside the vocabulary."""
+    def add(self, ids: np.ndarray, prompt: int = 0) -> None:
+        """One document, of which the first `prompt` ids do not count. Raises ValueError for an id outside the vocabulary."""
         if len(ids) and not 0 <= ids.min() <= ids.max() < self._vocabulary:
             at = int(np.argmax((ids < 0) | (ids >= self._vocabulary)))
             raise ValueError(
@@ -175,7 +181,12 @@ class SplitFile:
             )
         self._file.write(ids.astype(self._dtype).tobytes())
         self._file.write(np.array([self._end], self._dtype).tobytes())
+        self._count(prompt=prompt, others=len(ids) - prompt + 1)
         self.lengths.append(len(ids) + 1)
+
+    def _count(self, *, prompt: int, others: int) -> None:
+        if self._counted:
+            self._counted.write(b"\0" * prompt + b"\1" * others)
 
 
 def _encoded(texts: Iterable[str], tokens: Tokenizer) -> Iterator[np.ndarray]:

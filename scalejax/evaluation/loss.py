@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalejax.data.marks import unmarked
 from scalejax.data.shards import Shards
 
 TokenLosses = Callable[[np.ndarray], np.ndarray]
@@ -36,18 +37,23 @@ class LossResult(Loss):
     """Of the domains that were met, where there are several; else empty."""
 
 
-def evaluate_loss(token_losses: TokenLosses, shards: Shards, *, sequence_length: int, tokens: int, sequences: int) -> LossResult:
+def evaluate_loss(
+    token_losses: TokenLosses, shards: Shards, *, sequence_length: int, tokens: int, sequences: int, packing: str = "concatenate"
+) -> LossResult:
     """Loss on the first `tokens` held-out tokens (all, when there are fewer), read in windows without overlap.
 
+    `packing` as in Data: with `documents` the rows bear marks (data/marks.py), and the tokens of prompts do not count.
     Every call of `token_losses` has `sequences` rows; rows and tokens beyond the end are padding and do not count. Held-out
     documents lie in the order of their hashes, so that the first tokens are a sample of all domains.
     """
     targets = min(tokens, len(shards.validation) - 1)
-    losses = _losses(token_losses, shards.validation[: targets + 1], sequence_length, sequences)
+    rows = shards.tokens("validation", packing)[: targets + 1].rows()
+    _, _, counted = unmarked(rows[1:])
+    losses = _losses(token_losses, rows, sequence_length, sequences) * counted
     document = np.searchsorted(shards.validation_starts, np.arange(1, targets + 1), side="right") - 1
     documents = int(document[-1]) + 1
     nats = np.bincount(document, losses, minlength=documents)
-    counts = np.bincount(document, minlength=documents)
+    counts = np.bincount(document, counted, minlength=documents)
     read = _bytes_read(counts, shards)
     domain = shards.validation_domains[:documents]
     parts = {name: domain == number for number, name in enumerate(shards.domains)} if len(shards.domains) > 1 else {}

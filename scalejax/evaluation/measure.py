@@ -15,7 +15,14 @@ def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: 
     Of a corpus of several domains also `loss_<domain>`, `loss_<domain>_se` and so on, for the domains that were met.
     """
     length, sequences = run.data.sequence_length, run.sequences
-    found = evaluate_loss(token_losses, shards, sequence_length=length, tokens=measure.tokens, sequences=sequences)
+    found = evaluate_loss(
+        token_losses,
+        shards,
+        sequence_length=length,
+        tokens=measure.tokens,
+        sequences=sequences,
+        packing=run.data.packing,
+    )
     row = {}
     for suffix, part in [*((f"_{name}", part) for name, part in found.domains.items()), ("", found)]:
         row |= {f"loss{suffix}": part.loss, f"loss{suffix}_se": part.loss_se}

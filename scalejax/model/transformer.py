@@ -34,15 +34,15 @@ class Transformer(nnx.Module):
         if not model.tied:
             self.head = declare("output", fan_in=model.width, width=model.width, vocabulary=model.vocabulary)
 
-    def __call__(self, tokens_bt: jax.Array) -> jax.Array:
-        """Logits [b, t, v]; those at t depend on tokens 0..t."""
-        return self.logits(self.hidden(tokens_bt))
+    def __call__(self, tokens_bt: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
+        """Logits [b, t, v]; those at t depend on tokens 0..t, with `segments_bt` on those of one segment alone."""
+        return self.logits(self.hidden(tokens_bt, segments_bt))
 
-    def hidden(self, tokens_bt: jax.Array) -> jax.Array:
+    def hidden(self, tokens_bt: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
         """The residual stream after the final norm, [b, t, d]: what the head reads."""
         x_btd = self.embed(tokens_bt)
         for block in self.blocks:
-            x_btd = block(x_btd)
+            x_btd = block(x_btd, segments_bt)
         return self.norm(x_btd)
 
     def embed(self, tokens_bt: jax.Array) -> jax.Array:
@@ -65,13 +65,13 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm("block_norm", width=model.width)
         self.mlp = MLP(model)
 
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
-        x_btd = x_btd + self.branch_multiplier * self.attention(self.attention_norm(x_btd))
+    def __call__(self, x_btd: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
+        x_btd = x_btd + self.branch_multiplier * self.attention(self.attention_norm(x_btd), segments_bt)
         return x_btd + self.branch_multiplier * self.mlp(self.mlp_norm(x_btd))
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with rotary positions."""
+    """Grouped-query attention with rotary positions: they enter as differences alone, so that each segment's begin anew."""
 
     def __init__(self, model: Model, scale: float):
         d, n, g, h = model.width, model.heads, model.kv_heads, model.head_size
@@ -85,9 +85,10 @@ class Attention(nnx.Module):
             self.query_norm = RMSNorm("block_norm", head_size=h)
             self.key_norm = RMSNorm("block_norm", head_size=h)
 
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
+    def __call__(self, x_btd: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
         q_btnh, k_btgh = self.queries_and_keys(x_btd)
-        y_btnh = causal_attention(q_btnh, k_btgh, project(x_btd, self.value[...]), scale=self.scale)
+        v_btgh = project(x_btd, self.value[...])
+        y_btnh = causal_attention(q_btnh, k_btgh, v_btgh, scale=self.scale, segments_bt=segments_bt)
         return project(y_btnh, self.output[...], over=2)
 
     def queries_and_keys(self, x_btd: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from scalejax.config import Average, Model, Parametrization, Run
+from scalejax.data.marks import unmarked
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
@@ -59,10 +60,10 @@ def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> Trai
 def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[Average, ...] = ()) -> Step:
     """The compiled step: (state, rows int32 [sequences, length + 1], learning_rate) -> (state, metrics).
 
-    Row k holds the tokens of a sequence and the one that follows it. The loss is the mean over tokens of cross-entropy +
-    z_loss x log(Z)^2. `accumulate` micro-batches are summed, in less memory, to the same gradient. The state is donated. A step
-    whose loss or gradient norm is not finite leaves parameters, moments and averages exactly as they were and counts its
-    sequences in `skipped`.
+    Row k holds the tokens of a sequence and the one that follows it, marked (data/marks.py) when the run packs documents. The
+    loss is the mean over the batch's tokens, of marked rows over those that count, of cross-entropy + z_loss x log(Z)^2.
+    `accumulate` micro-batches are summed, in less memory, to the same gradient. The state is donated. A step whose loss or
+    gradient norm is not finite leaves parameters, moments and averages as they were and counts its sequences in `skipped`.
 
     Runs that differ in numbers alone (hyperparameters, schedule, tokens, seed) get the very same function, compiled once per
     size of batch. `averages` are taken by a program of their own, so that no bit of the weights depends on them.
@@ -78,7 +79,8 @@ def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[A
             f"Placement.data x fsdp = {shards} devices do not divide a micro-batch of {sequences // accumulate} sequences"
         )
     name = run.optimizer.name
-    train_step = _train_step(run.model, run.parametrization, run.compute_dtype, name, run.optimizer.decay, mesh, accumulate)
+    network = (run.model, run.parametrization, run.compute_dtype, run.data.packing)
+    train_step = _train_step(*network, name, run.optimizer.decay, mesh, accumulate)
     if not averages:
         return train_step
     add = _add(run.model, run.parametrization, name, averages, sequences * run.data.sequence_length, mesh)
@@ -99,8 +101,11 @@ def weights(run: Run, state: TrainState, averages: tuple[Average, ...] = ()) -> 
 
 
 def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
-    """The compiled evaluation: (params, rows int32 [b, length + 1]) -> cross-entropy float32 [b, length], nats per token."""
-    return _token_losses(run.model, run.parametrization, run.compute_dtype, mesh)
+    """The compiled evaluation: (params, rows int32 [b, length + 1]) -> cross-entropy float32 [b, length], nats per token.
+
+    Rows bear marks when the run packs documents; losses of tokens that do not count are given too.
+    """
+    return _token_losses(run.model, run.parametrization, run.compute_dtype, run.data.packing, mesh)
 
 
 def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
@@ -108,12 +113,20 @@ def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
     return _span_scores(run.model, run.parametrization, run.compute_dtype, mesh)
 
 
-def cross_entropy(model: Transformer, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+def cross_entropy(model: Transformer, rows: jax.Array, segments_bt: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """(cross-entropy, log Z) of every token after the first, both float32 [b, t]; Z is the sum of exponentiated logits.
 
     Logits exist for LOGITS_AT_ONCE / v tokens at a time; the backward pass computes them again.
     """
-    return _in_chunks(model, model.hidden(rows[:, :-1]), rows[:, 1:], _cross_entropy_of)
+    return _in_chunks(model, model.hidden(rows[:, :-1], segments_bt), rows[:, 1:], _cross_entropy_of)
+
+
+def unpacked(rows: jax.Array, packing: str) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """(ids [b, t + 1], segments of the inputs [b, t], which targets count [b, t]); None, None for documents laid end to end."""
+    if packing == "concatenate":
+        return rows, None, None
+    ids, starts, counted = unmarked(rows)
+    return ids, jnp.cumsum(starts[:, :-1], axis=1), counted[:, 1:]
 
 
 def span_scores(
@@ -212,18 +225,27 @@ def _state_shardings(
 
 @functools.cache
 def _train_step(
-    model: Model, parametrization: Parametrization, compute_dtype: str, name: str, decay: str, mesh: Mesh, accumulate: int
+    model: Model,
+    parametrization: Parametrization,
+    compute_dtype: str,
+    packing: str,
+    name: str,
+    decay: str,
+    mesh: Mesh,
+    accumulate: int,
 ) -> Step:
     graphdef, _ = abstract(model, parametrization, compute_dtype)
 
-    def loss_share(params: Params, rows: jax.Array, z_loss: jax.Array, tokens: int) -> tuple[jax.Array, jax.Array]:
+    def loss_share(params: Params, rows: jax.Array, z_loss: jax.Array, tokens: ArrayLike) -> tuple[jax.Array, jax.Array]:
         """What these rows add to the mean over the batch's tokens: (with z-loss, without)."""
-        losses_bt, log_z_bt = cross_entropy(nnx.merge(graphdef, params), rows)
-        loss = jnp.sum(losses_bt) / tokens
-        return loss + z_loss * jnp.sum(jnp.square(log_z_bt)) / tokens, loss
+        ids, segments_bt, counted_bt = unpacked(rows, packing)
+        losses_bt, log_z_bt = cross_entropy(nnx.merge(graphdef, params), ids, segments_bt)
+        loss = jnp.sum(losses_bt, where=counted_bt) / tokens
+        return loss + z_loss * jnp.sum(jnp.square(log_z_bt), where=counted_bt) / tokens, loss
 
     def loss_and_gradient(params: Params, rows: jax.Array, z_loss: jax.Array) -> tuple[jax.Array, Params]:
-        tokens = rows.shape[0] * (rows.shape[1] - 1)
+        _, _, counted_bt = unpacked(rows, packing)
+        tokens = rows.shape[0] * (rows.shape[1] - 1) if counted_bt is None else jnp.sum(counted_bt)
         gradient_of = jax.grad(loss_share, has_aux=True)
 
         def add(total, micro_rows):
@@ -286,11 +308,12 @@ def _add(
 
 
 @functools.cache
-def _token_losses(model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh) -> TokenLosses:
+def _token_losses(model: Model, parametrization: Parametrization, compute_dtype: str, packing: str, mesh: Mesh) -> TokenLosses:
     graphdef, specs = abstract(model, parametrization, compute_dtype)
 
     def token_losses(params: Params, rows: jax.Array) -> jax.Array:
-        return cross_entropy(nnx.merge(graphdef, params), rows)[0]
+        ids, segments_bt, _ = unpacked(rows, packing)
+        return cross_entropy(nnx.merge(graphdef, params), ids, segments_bt)[0]
 
     return jax.jit(
         token_losses,

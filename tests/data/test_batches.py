@@ -1,5 +1,7 @@
 """Batches are a pure function of (seed, step) (mirrors scalejax/data/batches.py)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,11 +10,14 @@ from hypothesis import strategies as st
 from scalejax.config import Data, Model, Optimizer, Run, Schedule
 from scalejax.data import batches as batches_file
 from scalejax.data.batches import PERIOD, Batches, Mixture, permuted, quotas
+from scalejax.data.marks import Tokens
+from scalejax.data.shards import Shards
 
 
 def batches(windows: int, *, length: int = 3, sequences: int = 4, seed: int = 0) -> Batches:
     """Tokens that name their own place, so that a row tells which window it is."""
-    return Batches(np.arange(windows * length + 1, dtype=np.uint32), sequence_length=length, sequences=sequences, seed=seed)
+    tokens = Tokens(np.arange(windows * length + 1, dtype=np.uint32))
+    return Batches(tokens, sequence_length=length, sequences=sequences, seed=seed)
 
 
 @settings(deadline=None)
@@ -71,13 +76,14 @@ def test_numpys_global_state_is_neither_read_nor_changed():
 @pytest.mark.parametrize("tokens", [0, 1, 3])
 def test_fewer_tokens_than_one_window_are_refused(tokens):
     with pytest.raises(ValueError, match=r"fewer than one window of sequence_length 3 \+ 1"):
-        Batches(np.zeros(tokens, np.uint16), sequence_length=3, sequences=1, seed=0)
+        Batches(Tokens(np.zeros(tokens, np.uint16)), sequence_length=3, sequences=1, seed=0)
     assert batches(1).windows == 1
 
 
 def mixture(windows: dict[str, int], weights: dict[str, float], *, sequences: int = 4, seed: int = 0) -> Mixture:
     """Domain d's tokens begin at 100,000 d and name their own place."""
     domains = {name: np.arange(count * 3 + 1, dtype=np.uint32) + 100_000 * i for i, (name, count) in enumerate(windows.items())}
+    domains = {name: Tokens(ids) for name, ids in domains.items()}
     return Mixture(domains, weights, sequence_length=3, sequences=sequences, seed=seed)
 
 
@@ -137,14 +143,10 @@ def test_quotas_fill_a_period_and_a_domain_that_is_never_read_is_refused():
         mixture({"a": 9, "b": 0}, {"a": 0.5, "b": 0.5})
 
 
-class TwoDomains:
-    """The part of Shards that batches read."""
-
-    def __init__(self, shares):
-        self.shares, self.domains, self.train = shares, ["a", "b"], np.arange(61, dtype=np.uint16)
-
-    def domain(self, name):
-        return self.train[:31] if name == "a" else self.train[30:]
+def two_domains(shares: dict[str, float]) -> Shards:
+    """61 tokens that name their own place, the first 31 of them of the domain `a`."""
+    manifest, none = {"shares": shares, "domains": {"a": {"train": 30}, "b": {"train": 30}}}, np.zeros(0, np.int64)
+    return Shards(Path("nowhere"), np.arange(61, dtype=np.uint16), none, none, none, manifest)
 
 
 def run(mixture: str) -> Run:
@@ -159,14 +161,14 @@ def run(mixture: str) -> Run:
 
 
 def test_a_run_reads_its_mixture_else_that_of_the_source_else_every_window_alike():
-    assert isinstance(batches_file.batches(TwoDomains({}), run("")), Batches)
+    assert isinstance(batches_file.batches(two_domains({}), run("")), Batches)
     shares = {"a": 0.25, "b": 0.75}
-    assert batches_file.batches(TwoDomains(shares), run("")).quotas.tolist() == [256, 768]
-    assert batches_file.batches(TwoDomains(shares), run("b=1,a=1")).quotas.tolist() == [512, 512]
-    only = batches_file.batches(TwoDomains({}), run("b=1")).rows(0, 50)
+    assert batches_file.batches(two_domains(shares), run("")).quotas.tolist() == [256, 768]
+    assert batches_file.batches(two_domains(shares), run("b=1,a=1")).quotas.tolist() == [512, 512]
+    only = batches_file.batches(two_domains({}), run("b=1")).rows(0, 50)
     assert only.min() == 30 and only.max() == 60
     with pytest.raises(ValueError, match=r"Data\.mixture names the domain 'c'; the domains of here are a, b"):
-        batches_file.batches(TwoDomains({}), run("a=1,c=2"))
+        batches_file.batches(two_domains({}), run("a=1,c=2"))
 
 
 @pytest.mark.parametrize("mixture", ["a", "a=", "=1", "a=0", "a=-1", "a=nan", "a=inf", "a=1,a=2", "a=x"])

@@ -14,6 +14,7 @@ import pytest
 
 from scalejax.config import Data
 from scalejax.data.batches import PERIOD, quotas
+from scalejax.data.marks import unmarked
 from scalejax.data.shards import prepare
 
 MISSING = [name for name in ("tensorflow", "seqio", "tensorflow_datasets") if importlib.util.find_spec(name) is None]
@@ -62,7 +63,7 @@ TASKS = """
         )
     both = language_modelling(BYTES)
     both["preprocessors"] = [lambda ds: ds.map(lambda x: {"inputs": x["text"], "targets": "yes"}), *both["preprocessors"][1:]]
-    both["output_features"]["inputs"] = seqio.Feature(BYTES, add_eos=False)
+    both["output_features"]["inputs"] = seqio.Feature(BYTES, add_eos=True)
     seqio.TaskRegistry.add("own_questions", source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]), **both)
     held_out = seqio.FunctionDataSource(dataset, splits=["validation"])
     seqio.TaskRegistry.add("own_held_out", source=held_out, **language_modelling(BYTES))
@@ -114,11 +115,17 @@ def test_a_sentencepiece_vocabulary_comes_with_its_model(module, cache):
     assert found == own_tasks.TEXTS["train"]
 
 
-def test_inputs_come_before_targets(module, cache):
+def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(module, cache):
     shards = prepare(Data(source=f"seqio:{module}:own_questions", tokenizer="own"), cache)
     import own_tasks  # pyright: ignore[reportMissingImports]
 
-    assert own_tasks.BYTES.decode(documents(shards.train, end=1)[0]) == own_tasks.TEXTS["train"][0] + "yes"
+    for split in ("train", "validation"):
+        ids, starts, counted = unmarked(shards.tokens(split, "documents").rows())
+        found = zip(np.split(ids, np.flatnonzero(starts))[1:], np.split(counted, np.flatnonzero(starts))[1:], strict=True)
+        decode = own_tasks.BYTES.decode
+        texts = [(decode(each[~its].tolist()), decode(each[its][1:].tolist())) for each, its in found][:-1]
+        assert sorted(texts) == sorted((text, "yes") for text in own_tasks.TEXTS[split])
+    assert shards.tokens("train", "concatenate").counted is None
 
 
 def test_a_mixture_keeps_its_rates_between_domains(module, cache):

@@ -1,0 +1,181 @@
+"""Packed documents: no token sees another document, and what counts is counted (scalejax/data/marks.py through training)."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
+from scalejax.data.marks import Tokens
+from scalejax.data.shards import prepare
+from scalejax.evaluation.loss import evaluate_loss
+from scalejax.grids import run_id
+from scalejax.model.parametrization import completep, mup, standard
+from scalejax.model.transformer import abstract, initialize
+from scalejax.optim.schedules import constant
+from scalejax.training.loop import train
+from scalejax.training.sharding import make_mesh
+from scalejax.training.step import init_state, make_token_losses, make_train_step, unpacked
+
+END, LENGTH = 9, 24
+MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=32, qk_norm=True)
+PARAMETRIZATIONS = [standard(), mup(base_width=16), completep(base_width=16, base_depth=1)]
+MESH = make_mesh(Placement())
+
+
+def packed_run(parametrization=standard(), packing: str = "documents", **changes) -> Run:  # noqa: B008
+    """Eight sequences of 24 tokens."""
+    return Run(
+        model=MODEL,
+        data=Data(sequence_length=LENGTH, packing=packing),
+        optimizer=Optimizer(learning_rate=0.02, weight_decay=0.1, z_loss=1e-2, clip=0.5),
+        schedule=constant(warmup=0),
+        parametrization=parametrization,
+        tokens=1920,
+        batch_tokens=8 * LENGTH,
+    ).replace(**changes)
+
+
+def corpus(windows: int, *, prompts: bool = False) -> Tokens:
+    """Documents of 1 to 12 tokens end to end; with `prompts`, up to half of each one's tokens do not count."""
+    rng, ids, counted = np.random.default_rng(0), [END], [1]
+    while len(ids) <= windows * LENGTH:
+        size = int(rng.integers(1, 13))
+        prompt = int(rng.integers(0, size // 2 + 1)) if prompts else 0
+        ids += [*rng.integers(10, 32, size), END]
+        counted += [0] * prompt + [1] * (size - prompt + 1)
+    return Tokens(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[: windows * LENGTH + 1]
+
+
+def rows(prompts: bool = False) -> np.ndarray:
+    return corpus(8, prompts=prompts).windows(LENGTH).rows()
+
+
+def test_no_logit_depends_on_another_document():
+    ids = np.array([9, 10, 11, 9, 12, 13, 14, 9, 15])
+    _, segments, _ = unpacked(jnp.asarray(Tokens(ids, END).rows())[None], "documents")
+    graphdef, _ = abstract(MODEL, standard())
+    params, length = initialize(MODEL, standard(), jax.random.key(0)), len(ids) - 1
+    direction = jax.random.normal(jax.random.key(2), (MODEL.vocabulary,))
+
+    def logits_of(inputs):  # an embedding with one row per position: gradients by position
+        return nnx.merge(graphdef, params | {"embedding": inputs})(jnp.arange(length)[None], segments)[0] @ direction
+
+    influence = np.abs(jax.jit(jax.jacrev(logits_of))(params["embedding"][:length])).sum(-1)  # [t_out, t_in]
+    document = np.array([0, 0, 0, 1, 1, 1, 1, 2])
+    within = (document[:, None] == document) & np.tril(np.ones((length, length), bool))
+    assert np.all(influence[~within] == 0)
+    assert np.all(influence[within] > 0), "a position ignores its own document: this test could not fail"
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS, ids=lambda p: p.name)
+def test_losses_are_those_of_the_documents_one_at_a_time(parametrization):
+    run, tokens = packed_run(parametrization), corpus(1)
+    params = init_state(run, MESH).params
+    packed = np.asarray(make_token_losses(run, MESH)(params, tokens.rows()[None]))[0]
+    plain = make_token_losses(packed_run(parametrization, "concatenate"), MESH)
+    ends = np.flatnonzero(tokens.ids == END)
+    alone = []
+    for start, stop in zip(ends, [*ends[1:], len(tokens.ids) - 1], strict=True):
+        row = np.zeros((1, LENGTH + 1), np.int32)  # padding comes after the document, where causal attention does not look
+        row[0, : stop - start + 1] = tokens.ids[start : stop + 1]
+        alone.append(np.asarray(plain(params, row))[0, : stop - start])
+    assert len(alone) >= 3
+    np.testing.assert_allclose(packed, np.concatenate(alone), rtol=2e-5)
+    together = np.asarray(plain(params, tokens.ids[None].astype(np.int32)))[0]
+    assert np.abs(together - packed).max() > 1e-3, "other documents make no difference here"
+
+
+def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
+    """(state, metrics) on the host after one step."""
+    placement = placement or Placement()
+    mesh = make_mesh(placement)
+    return jax.device_get(make_train_step(run, mesh, placement.accumulate)(init_state(run, mesh), batch, np.float32(0.01)))
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS[:2], ids=lambda p: p.name)
+def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
+    run, batch = packed_run(parametrization), rows(prompts=True)
+    _, _, counted = unpacked(batch, "documents")
+    assert len(set(np.sum(counted, axis=1).tolist())) > 2, "every row counts alike: a mean of means would do"
+    (whole, of_whole), (split, of_split) = step(run, batch), step(run, batch, Placement(accumulate=4))
+    np.testing.assert_allclose(of_split["loss"], of_whole["loss"], rtol=1e-6)
+    np.testing.assert_allclose(of_split["grad_norm"], of_whole["grad_norm"], rtol=1e-5)
+    for found, expected in zip(jax.tree.leaves(split.optimizer_state), jax.tree.leaves(whole.optimizer_state), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    if len(jax.devices()) >= 8:
+        _, of_eight = step(run, batch, Placement(data=2, fsdp=2, tensor=2))
+        for name in ("loss", "grad_norm"):
+            np.testing.assert_allclose(of_eight[name], of_whole[name], rtol=1e-5)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_tokens_that_count():
+    run, batch = packed_run(), rows(prompts=True)
+    losses = np.asarray(make_token_losses(run, MESH)(init_state(run, MESH).params, batch))
+    _, _, counted = unpacked(batch, "documents")
+    assert counted.mean() < 0.9
+    _, metrics = step(run, batch)
+    np.testing.assert_allclose(metrics["loss"], losses[counted].mean(), rtol=1e-6)
+    assert abs(metrics["loss"] - losses.mean()) > 1e-4
+
+
+def test_a_target_that_does_not_count_leaves_no_trace_in_the_gradient():
+    run, prompt = packed_run(), np.zeros(LENGTH + 1, np.uint8)
+    prompt[[0, LENGTH]] = 1
+    ids = np.arange(LENGTH + 1) % 20 + 10
+    _, metrics = step(run, np.tile(Tokens(ids, END, prompt).rows(), (8, 1)))
+    losses = np.asarray(make_token_losses(run, MESH)(init_state(run, MESH).params, np.tile(ids, (8, 1)).astype(np.int32)))
+    np.testing.assert_allclose(metrics["loss"], losses[0, -1], rtol=1e-5)
+
+
+def test_a_batch_that_counts_nothing_is_skipped():
+    ids = np.full((8, LENGTH + 1), 10)
+    _, metrics = step(packed_run(), Tokens(ids, END, np.zeros_like(ids)).rows())
+    assert np.isnan(metrics["loss"]) and metrics["skipped"] == 8
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Data:
+    path = tmp_path_factory.mktemp("text") / "short.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{i} times {i} is {i * i}"}) + "\n" for i in range(400)))
+    return Data(source=str(path), tokenizer="byte", sequence_length=LENGTH, packing="documents")
+
+
+def test_a_run_on_packed_documents_measures_what_it_trains_on(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    run = packed_run(data=text, model=dataclasses.replace(MODEL, vocabulary=257))
+    plain = run.replace(data=dataclasses.replace(text, packing="concatenate"))
+    found, other = (train(each, out=tmp_path / run_id(each), measure=Measure(items=0)).row for each in (run, plain))
+    assert found["packing"] == "documents"
+    assert 0.001 < abs(found["loss"] - other["loss"]) < 1
+    shards, params = prepare(text), init_state(run, MESH).params
+    losses = make_token_losses(run, MESH)
+    measured = evaluate_loss(
+        lambda rows: np.asarray(losses(params, rows)),
+        shards,
+        sequence_length=LENGTH,
+        tokens=8 * LENGTH,
+        sequences=8,
+        packing="documents",
+    )
+    batch = shards.tokens("validation", "documents").windows(LENGTH).rows(slice(8))
+    np.testing.assert_allclose(step(run, batch)[1]["loss"], measured.loss, rtol=1e-6)
+
+
+def test_documents_that_no_token_ends_are_refused(tmp_path):
+    np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
+    shards = prepare(Data(source=str(tmp_path / "ids.bin"), tokenizer="ids:1000"))
+    with pytest.raises(ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none: say"):
+        shards.tokens("train", "documents")
+    with pytest.raises(ValueError, match=r"Data\.packing is one of concatenate, documents; got 'packed'"):
+        Data(packing="packed")
+
+
+def test_packing_is_part_of_an_identity_and_leaves_that_of_other_runs_alone():
+    run = packed_run(packing="concatenate")
+    assert run_id(run) != run_id(packed_run())
+    assert run_id(run) == "63b4d1560f97b5c9"
