@@ -100,7 +100,7 @@ def _object(line: bytes, place: str) -> Mapping[str, Any]:
         ended = (
             "repair the line, or remove it"
             if line.endswith(b"\n")
-            else "the file ends within it: get it again, or remove the line"
+            else "the file ends within this line: get it again, or remove the line"
         )
         between = "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
         raise ValueError(f"{place} is not JSON ({error}){between or f'; {ended}'}") from error
