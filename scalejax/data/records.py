@@ -44,6 +44,8 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
 def documents(records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, domain: str, default: str) -> Iterator[Document]:
     """Checked documents out of (place, record) pairs; `place` begins every error."""
     for place, record in records:
+        if not isinstance(record, Mapping):
+            raise ValueError(f"{place} is {type(record).__name__}, not a dict of fields; of a dataset in splits, give one split")
         text = _value(record, field, place, "Data.field")
         if not isinstance(text, str):
             raise ValueError(
