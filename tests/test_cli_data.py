@@ -3,10 +3,13 @@
 import functools
 import gzip
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).parent.parent
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
 MALFORMED = {  # file -> (content, what the message says)
@@ -21,7 +24,7 @@ MALFORMED = {  # file -> (content, what the message says)
     "short.jsonl.zst": (b"\x28\xb5\x2f\xfd\x00", "short.jsonl.zst cannot be read beyond line 0"),
     "field.jsonl": (b'{"body": "x"}\n', "field.jsonl, line 1: no field 'text'; the fields are body; set Data.field"),
     "bom.jsonl": (b"\xef\xbb\xbf" + GOOD[0], "bom.jsonl, line 1 begins with a byte-order mark; save"),
-    "half.jsonl": (b"".join(GOOD) + b'{"text": "half', "the file ends within it: get it again, or remove the line"),
+    "half.jsonl": (b"".join(GOOD) + b'{"text": "half', "the file ends within this line: get it again, or remove the line"),
     "json.jsonl": (b"".join(GOOD) + b'{"text": half"}\n', "json.jsonl, line 51 is not JSON"),
     "nothing.jsonl": (b"", "holds 0 document(s)"),
 }
@@ -43,7 +46,7 @@ def test_a_malformed_corpus_is_refused(call, tmp_path, name):
 
 
 NO_TOKENIZERS = {  # file -> (content, what the message says)
-    "empty.model": (b"", "empty.model': the file is empty; get it again"),
+    "empty.model": (b"", "empty.model is empty; get the file again"),
     "junk.model": (b"junk", "junk.model': this is not a SentencePiece model"),
     "ids:7": (None, "`ids:7` is for tokens that exist already; text needs `byte`"),
     "gone.model": (None, "gone.model': neither `byte`, nor `bpe:V`, nor the path of"),
@@ -83,6 +86,18 @@ def test_contamination_names_the_items_met(call, tmp_path):
     assert code == 0 and out.startswith("line 1: ") and "1 of 2 items share 13 tokens" in out
     code, _, err = call("contamination", *corpus)
     assert code == 2 and "--items FILE.jsonl" in err
+
+
+def test_the_documented_examples_run(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "data.md").read_text().partition("## Files")[2]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    values: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/data.md", "exec"), values)
+    told = capsys.readouterr().out
+    assert "['book', 'letter']" in told and "and" in told
+    assert values["data"].packing == "documents" and "[1. 0.]" in told
 
 
 def test_two_sources_are_refused(call):

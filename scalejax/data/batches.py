@@ -116,8 +116,10 @@ class Mixture:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """int32 [stop - start, sequence_length + 1]: these rows of the run."""
         out = np.empty((stop - start, self.length + 1), np.int32)
-        for row, (domain, window) in zip(out, self._ahead(start, stop).tolist(), strict=True):
-            row[:] = self.parts[domain].tokens.rows(window)
+        domains, windows = self._ahead(start, stop).T
+        for number, part in enumerate(self.parts):
+            here = domains == number
+            out[here] = part.tokens.rows(windows[here])
         return out
 
     def order(self, rows: np.ndarray) -> np.ndarray:

@@ -48,10 +48,12 @@ class Tokens:
         ids = self.ids[at].astype(np.int32)
         if self.end is None:
             return ids
-        if self.counted is None:
-            return ids + (ids == self.end) * np.int32(STARTS)
-        counted = self.counted[at].astype(bool)
-        return ids + ((ids == self.end) & counted) * np.int32(STARTS) + ~counted * np.int32(UNCOUNTED)
+        starts = ids == self.end
+        if self.counted is not None:
+            uncounted = self.counted[at] == 0
+            starts &= ~uncounted
+            np.bitwise_or(ids, UNCOUNTED, out=ids, where=uncounted)
+        return np.bitwise_or(ids, STARTS, out=ids, where=starts)
 
 
 def unmarked(rows: Any) -> tuple[Any, Any, Any]:

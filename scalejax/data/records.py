@@ -44,6 +44,8 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
 def documents(records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, domain: str, default: str) -> Iterator[Document]:
     """Checked documents out of (place, record) pairs; `place` begins every error."""
     for place, record in records:
+        if not isinstance(record, Mapping):
+            raise ValueError(f"{place} is {type(record).__name__}, not a dict of fields; of a dataset in splits, give one split")
         text = _value(record, field, place, "Data.field")
         if not isinstance(text, str):
             raise ValueError(
@@ -100,7 +102,7 @@ def _object(line: bytes, place: str) -> Mapping[str, Any]:
         ended = (
             "repair the line, or remove it"
             if line.endswith(b"\n")
-            else "the file ends within it: get it again, or remove the line"
+            else "the file ends within this line: get it again, or remove the line"
         )
         between = "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
         raise ValueError(f"{place} is not JSON ({error}){between or f'; {ended}'}") from error

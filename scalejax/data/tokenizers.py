@@ -158,7 +158,7 @@ def saved(path: Path) -> bytes:
             "vocab.json and merges.txt"
         )
     if not (model := path.read_bytes()):
-        raise ValueError("the file is empty; get it again")
+        raise ValueError(f"{path} is empty; get the file again")
     return model
 
 

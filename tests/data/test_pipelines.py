@@ -5,9 +5,11 @@ They need `scalejax[data]` and are skipped where it is not installed; `make test
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from scalejax.config import Data
 from scalejax.data.batches import PERIOD, quotas
 from scalejax.data.marks import unmarked
 from scalejax.data.shards import prepare
+from scalejax.files import read_json
 
 MISSING = [name for name in ("tensorflow", "seqio", "tensorflow_datasets") if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -156,6 +159,30 @@ def test_a_mixture_trains(module, cache, tmp_path, monkeypatch):
     )
     result = train(run, out=tmp_path / "run", measure=Measure(items=0, tokens=1_024))
     assert result.loss < 0.9 * np.log(vocabulary)
+
+
+def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_path, monkeypatch):
+    from scalejax import Model, Optimizer, Run
+    from scalejax.optim.schedules import constant
+
+    section = Path("docs/data.md").read_text().partition("## A seqio Task")[2]
+    tasks, training = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
+    (tmp_path / "my_tasks.py").write_text(tasks)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALEJAX_CACHE", str(cache))
+    base = Run(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=259),
+        data=Data(),
+        optimizer=Optimizer(learning_rate=0.02),
+        schedule=constant(warmup=0),
+        tokens=64 * 8 * 40,
+        batch_tokens=64 * 8,
+    )
+    values = {"base": base}
+    exec(compile(training, "docs/data.md", "exec"), values)
+    result = read_json(tmp_path / "squares" / "result.json")
+    assert result["packing"] == "documents" and result["loss"] < 3.5
 
 
 @pytest.mark.parametrize(

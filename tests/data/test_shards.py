@@ -279,6 +279,21 @@ def test_anything_that_gives_dicts_becomes_a_source(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "a failure left something behind"
 
 
+@pytest.mark.hf
+@pytest.mark.filterwarnings("default")
+def test_a_hugging_face_dataset_is_a_source_streaming_or_not(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets are not installed: pip install datasets")
+    whole = datasets.Dataset.from_list([{"content": f"record {i} says {i * i}", "meta": {"set": "ab"[i % 2]}} for i in range(90)])
+    shuffled = whole.to_iterable_dataset().shuffle(seed=1, buffer_size=20)
+    kinds = {"whole": whole, "stream": whole.to_iterable_dataset(), "shuffled": shuffled}
+    found = {
+        name: write(kind, tmp_path / name, tokenizer="byte", field="content", domain="meta.set") for name, kind in kinds.items()
+    }
+    assert len({shards.hash for shards in found.values()}) == 1 and found["whole"].domains == ["a", "b"]
+    with pytest.raises(ValueError, match="record 0 is str, not a dict of fields; of a dataset in splits, give one split"):
+        write(datasets.DatasetDict({"train": whole}), tmp_path / "splits", tokenizer="byte")
+
+
 def test_another_field_is_other_data(tmp_path):
     path = tmp_path / "two.jsonl"
     path.write_text("".join(json.dumps({"text": f"one {i}", "note": f"two {i}"}) + "\n" for i in range(9)))

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
-from scalejax.data.marks import Tokens
+from scalejax.data.marks import Tokens, unmarked
 from scalejax.data.shards import prepare
 from scalejax.evaluation.loss import evaluate_loss
 from scalejax.grids import run_id
@@ -100,7 +100,7 @@ def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS[:2], ids=lambda p: p.name)
 def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
     run, batch = packed_run(parametrization), rows(prompts=True)
-    _, _, counted = unpacked(batch, "documents")
+    counted = unmarked(batch)[2][:, 1:]
     assert len(set(np.sum(counted, axis=1).tolist())) > 2, "every row counts alike: a mean of means would do"
     (whole, of_whole), (split, of_split) = step(run, batch), step(run, batch, Placement(accumulate=4))
     np.testing.assert_allclose(of_split["loss"], of_whole["loss"], rtol=1e-6)
@@ -116,7 +116,7 @@ def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
 def test_the_loss_of_a_step_is_the_mean_over_tokens_that_count():
     run, batch = packed_run(), rows(prompts=True)
     losses = np.asarray(make_token_losses(run, MESH)(init_state(run, MESH).params, batch))
-    _, _, counted = unpacked(batch, "documents")
+    counted = unmarked(batch)[2][:, 1:]
     assert counted.mean() < 0.9
     _, metrics = step(run, batch)
     np.testing.assert_allclose(metrics["loss"], losses[counted].mean(), rtol=1e-6)
