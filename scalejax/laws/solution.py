@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import sequential_vmap
 
 from scalejax.laws import losses
 from scalejax.laws.fit import LANES, SMALLEST, encode, held_names, held_values, natural, prepare, unheld
@@ -80,6 +81,12 @@ def _solve(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
 
 
 def _forward(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
+    """One table after the other under vmap: jax batches what is already traced by rules of the caller's precision, which would
+    cut the float64 inside to float32; and tables that are done early wait for none."""
+    return sequential_vmap(partial(_forward_one, law, loss))(rows, starts)
+
+
+def _forward_one(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
     """Outputs, and what the backward pass needs: theta travels as pairs of uint32, so that no float64 leaves the scope."""
     dtype = rows[-1].dtype
     with jax.enable_x64(True):
@@ -118,6 +125,10 @@ def _parameters(law: Law, problem: Problem, theta: jax.Array) -> Any:
 
 
 def _backward(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
+    return sequential_vmap(partial(_backward_one, law, loss))(kept, cotangent)
+
+
+def _backward_one(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
     """Implicit differentiation: at the optimum the gradient stays zero, so H dtheta = -(d gradient / d rows) d rows."""
     rows, starts, bits = kept
     dtype = rows[-1].dtype

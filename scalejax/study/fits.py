@@ -94,7 +94,7 @@ class Fit:
 
         Inputs are the law's own (params and tokens, say), or flops for the compute-optimal run of a law of both.
         """
-        return fitter(self.law).predict(self, **inputs)
+        return fitter(self.law).forecast(self, **inputs)[1]
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints: everything but the draws."""
@@ -244,8 +244,10 @@ def influence(fit: Fit, run: dict[str, float]) -> np.ndarray:
     """d forecast / d measured target of each fitted row, (n_rows,): which runs a forecast leans on.
 
     Implicit differentiation at the optimum; `run` holds the inputs that `Fit.predict` takes. Raises ValueError for a fit read
-    from a file, which has no rows.
+    from a file, which has no rows, and for laws of whole curves, isoFLOP or hyperparameters, which are not fitted to rows.
     """
+    if fit.law.method != "points":
+        raise ValueError(f"influence is of laws fitted to one row per run; the {fit.law.name} law is not")
     if not fit.rows_used:
         raise ValueError("influence needs the rows of the fit: call it on the Fit that `fit` returned, not on a loaded one")
     return fitter(fit.law).influence(fit, **run)

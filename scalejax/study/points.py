@@ -102,13 +102,7 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     """
     law = fit.law
     _check_reached(fit)
-    if set(inputs) != set(law.inputs):
-        raise ValueError(
-            f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; got {', '.join(inputs) or 'nothing'}"
-        )
-    for name, value in inputs.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} is a positive number; got {value}")
+    _check_inputs(law, inputs)
     at = [np.array([inputs[name]], np.float64) for name in law.inputs]
     value = float(evaluate(law, fit.params, at)[0])
     drawn = draws.converged(fit)
@@ -120,6 +114,16 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     unit = fit.clusters or {"pairs": "rows"}.get(fit.resample, fit.resample)
     method = f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals"
     return Estimate(value, float(low), float(high), LEVEL, method)
+
+
+def _check_inputs(law: Law, inputs: dict[str, float]) -> None:
+    if set(inputs) != set(law.inputs):
+        raise ValueError(
+            f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; got {', '.join(inputs) or 'nothing'}"
+        )
+    for name, value in inputs.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} is a positive number; got {value}")
 
 
 def measure(fit: Fit, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
@@ -139,8 +143,12 @@ def evaluate(law: Law, params: dict[str, Any], inputs: list[np.ndarray]) -> np.n
 
 
 def influence(fit: Fit, **inputs: float) -> np.ndarray:
-    """d predict / d target of each row: -(d predict / d theta) H^-1 (d gradient / d target), over the free coordinates."""
-    _check_reached(fit)
+    """d predict / d target of each row: -(d predict / d theta) H^-1 (d gradient / d target), over the free coordinates.
+
+    At a compute-optimal run (flops) that is all: how N* and D* move adds nothing to the loss to first order.
+    """
+    inputs = _run(fit, inputs)
+    _check_inputs(fit.law, inputs)
     law, at = unheld(fit.law), fit.rows_used["optimum"]
     problem, local = at.problem, uncertainty.slopes(fit.law, at)
     huber, kept = at.loss.numbers[-1], at.weights > 0
@@ -259,15 +267,20 @@ def _floats(form: Any) -> dict[str, float]:
 
 def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
     """The run that the inputs mean and its estimate; flops alone mean the compute-optimal run at C = 6 N D, with its bands."""
-    if set(inputs) != {"flops"} or fit.law.inputs != ("params", "tokens"):
-        return inputs, predict(fit, **inputs)
+    run = _run(fit, inputs)
+    bands = {} if run == inputs else _optimal_bands(fit, inputs["flops"])
+    return run | bands, predict(fit, **run)
+
+
+def _run(fit: Fit, inputs: dict[str, float]) -> dict[str, float]:
+    """The inputs, or the compute-optimal run of flops."""
     _check_reached(fit)
-    flops = inputs["flops"]
-    best = optimal.compute_optimal(fit.law.form(**fit.params), flops)
+    if set(inputs) != {"flops"} or fit.law.inputs != ("params", "tokens"):
+        return inputs
+    best = optimal.compute_optimal(fit.law.form(**fit.params), inputs["flops"])
     if not 0 < best.params < np.inf:
         raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
-    run = {"params": float(best.params), "tokens": float(best.tokens)}
-    return run | _optimal_bands(fit, flops), predict(fit, **run)
+    return {"params": float(best.params), "tokens": float(best.tokens)}
 
 
 def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:

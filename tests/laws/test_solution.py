@@ -33,6 +33,15 @@ def test_jit_vmap_grad_and_scan_keep_the_callers_dtype(x64):
     assert jnp.result_type(float) == jnp.float32, "x64 must not stay on"
 
 
+@pytest.mark.parametrize("program", [lambda f: jax.vmap(jax.jit(f)), lambda f: jax.vmap(jax.grad(jax.jit(f)))])
+def test_batching_what_was_jitted_before_keeps_float64_inside(program):
+    """jax batches a traced program outside the scope that enabled x64; without care its matrix products are cut to float32."""
+    two = np.stack([TARGETS, 1.01 * TARGETS]).astype(np.float32)
+    batched = program(exponent)(two)
+    alone = [jax.grad(exponent)(y) if batched.ndim == 2 else exponent(y) for y in jnp.asarray(two)]
+    np.testing.assert_allclose(batched, alone, rtol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["mse", "huber:1e-3"])
 def test_the_gradient_through_a_fit_matches_finite_differences(loss):
     """alpha, A, E and the objective, with respect to a measured loss, a size and a weight."""
