@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
+from scalejax.checks import as_number, between, one_of, require, several, unread, whole, whole_number
 from scalejax.clock import Clock
 
 COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
@@ -35,64 +34,6 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 SUITES = ("continuation", "foundry-17", "foundry-46", "local")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _whole(config: Any, name: str, least: int) -> None:
-    """Makes the field an int, whatever kind of number was given (numpy's overflow): counts of FLOPs are exact."""
-    object.__setattr__(config, name, _whole_number(f"{type(config).__name__}.{name}", getattr(config, name), least))
-
-
-def _whole_number(label: str, value: Any, least: int) -> int:
-    is_whole = not isinstance(value, bool) and _number(value).is_integer()
-    _require(is_whole and value >= least, f"{label} must be a whole number of at least {least}; got {value!r}")
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    """NaN for what is none."""
-    try:
-        return math.nan if isinstance(value, str) else float(value)
-    except TypeError:
-        return math.nan
-
-
-def _between(owner: str, name: str, value: Any, low: float, high: float, ends: str = "[]") -> None:
-    number = _number(value)
-    above = number >= low if ends[0] == "[" else number > low
-    below = number <= high if ends[1] == "]" else number < high
-    _require(
-        math.isfinite(number) and above and below,
-        f"{owner}.{name} must be a number in {ends[0]}{low:g}, {high:g}{ends[1]}; got {value!r}",
-    )
-
-
-def _several(config: Any, name: str, what: str) -> None:
-    """Makes the field a tuple."""
-    value = getattr(config, name)
-    _require(
-        isinstance(value, Iterable) and not isinstance(value, str),
-        f"{type(config).__name__}.{name} are several {what} in a tuple or a list, one alone too; got {value!r}",
-    )
-    object.__setattr__(config, name, tuple(value))
-
-
-def _one_of(owner: str, name: str, value: Any, choices: Iterable[str]) -> None:
-    _require(value in choices, f"{owner}.{name} is one of {', '.join(choices)}; got {value!r}")
-
-
-def _unread(config: Any, choice: str, readers: dict[str, set[str]]) -> None:
-    """Fields that `choice` does not read keep their defaults, so that equal runs are equal values."""
-    owner, unread = type(config).__name__, set.union(*readers.values()) - readers[choice]
-    for default in dataclasses.fields(config):
-        _require(
-            default.name not in unread or getattr(config, default.name) == default.default,
-            f"{owner}.{default.name} means nothing to {choice}: leave it out; got {getattr(config, default.name)!r}",
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A decoder-only transformer: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases."""
@@ -118,13 +59,13 @@ class Model:
 
     def __post_init__(self):
         for name in ("width", "depth", "heads", "kv_heads", "head_size", "mlp_width"):
-            _whole(self, name, 1)
-        _whole(self, "vocabulary", 2)
-        _require(
+            whole(self, name, 1)
+        whole(self, "vocabulary", 2)
+        require(
             self.heads % self.kv_heads == 0,
             f"Model.heads must be a multiple of Model.kv_heads; got {self.heads} heads and {self.kv_heads} kv_heads",
         )
-        _require(self.head_size % 2 == 0, f"Model.head_size must be even (RoPE turns pairs); got {self.head_size}")
+        require(self.head_size % 2 == 0, f"Model.head_size must be even (RoPE turns pairs); got {self.head_size}")
 
     @classmethod
     def sized(
@@ -135,8 +76,8 @@ class Model:
         >>> Model.sized(width=64, depth=2, vocabulary=512, head_size=16).mlp_width
         176
         """
-        head_size = _whole_number("Model.head_size", head_size, 1)
-        _require(
+        head_size = whole_number("Model.head_size", head_size, 1)
+        require(
             width % head_size == 0,
             f"heads do not divide: Model.width {width} is not a multiple of head_size {head_size}; "
             f"try width {max(1, round(width / head_size)) * head_size}",
@@ -181,12 +122,10 @@ class Data:
     read equally often."""
 
     def __post_init__(self):
-        _require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
-        _require(
-            bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model"
-        )
-        _require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
-        _whole(self, "sequence_length", 2)
+        require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
+        require(bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a SentencePiece model")
+        require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
+        whole(self, "sequence_length", 2)
         _ = self.weights
 
     @property
@@ -203,7 +142,7 @@ class Data:
                 weight = float(number)
             except ValueError:
                 weight = math.nan
-            _require(
+            require(
                 bool(name) and name not in weights and 0 < weight < math.inf,
                 f"Data.mixture is DOMAIN=WEIGHT,.. with weights above 0, each domain once; got {self.mixture!r}",
             )
@@ -227,11 +166,11 @@ class Parametrization:
     """Head size of the base model; 0: that of each model, whose heads grow in number alone."""
 
     def __post_init__(self):
-        _one_of("Parametrization", "name", self.name, PARAMETRIZATION_READS)
-        _unread(self, self.name, PARAMETRIZATION_READS)
+        one_of(self, "name", PARAMETRIZATION_READS)
+        unread(self, self.name, PARAMETRIZATION_READS)
         least = {"base_width": 1, "base_depth": 1}
         for name in sorted(PARAMETRIZATION_READS[self.name]):
-            _whole(self, name, least.get(name, 0))
+            whole(self, name, least.get(name, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,16 +199,16 @@ class Optimizer:
     """Weight of log(Z)^2 in the training loss (1e-4 is usual)."""
 
     def __post_init__(self):
-        _one_of("Optimizer", "name", self.name, OPTIMIZER_READS)
-        _unread(self, self.name, OPTIMIZER_READS)
-        _between("Optimizer", "learning_rate", self.learning_rate, 0, math.inf, "()")
-        _between("Optimizer", "beta1", self.beta1, 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
-        _between("Optimizer", "momentum", self.momentum, 0, 1, "[)")
-        _between("Optimizer", "beta2", self.beta2, 0, 1, "[)")
-        _between("Optimizer", "epsilon", self.epsilon, 0, 1, "()")
+        one_of(self, "name", OPTIMIZER_READS)
+        unread(self, self.name, OPTIMIZER_READS)
+        between(self, "learning_rate", 0, math.inf, "()")
+        between(self, "beta1", 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
+        between(self, "momentum", 0, 1, "[)")
+        between(self, "beta2", 0, 1, "[)")
+        between(self, "epsilon", 0, 1, "()")
         for name in ("weight_decay", "clip", "z_loss"):
-            _between("Optimizer", name, getattr(self, name), 0, math.inf, "[)")
-        _require(self.decay in ("independent", "standard"), f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}")
+            between(self, name, 0, math.inf, "[)")
+        require(self.decay in ("independent", "standard"), f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,21 +235,21 @@ class Schedule:
     """Tokens from one peak to the next (cyclic)."""
 
     def __post_init__(self):
-        _several(self, "milestones", "fractions of the run")
-        _one_of("Schedule", "shape", self.shape, SCHEDULE_READS)
-        _unread(self, self.shape, SCHEDULE_READS)
-        _whole(self, "warmup", 1 if self.shape == "inverse_sqrt" else 0)
-        _one_of("Schedule", "warmup_shape", self.warmup_shape, ("linear", "cosine"))
-        _between("Schedule", "cooldown", self.cooldown, 0, 1, "[)")
-        _one_of("Schedule", "cooldown_shape", self.cooldown_shape, COOLDOWN_SHAPES)
-        _between("Schedule", "final", self.final, 0, 1)
-        _between("Schedule", "factor", self.factor, 0, 1, "(]")
-        _whole(self, "period", 1 if self.shape == "cyclic" else 0)
-        _require(
+        several(self, "milestones", "fractions of the run")
+        one_of(self, "shape", SCHEDULE_READS)
+        unread(self, self.shape, SCHEDULE_READS)
+        whole(self, "warmup", 1 if self.shape == "inverse_sqrt" else 0)
+        one_of(self, "warmup_shape", ("linear", "cosine"))
+        between(self, "cooldown", 0, 1, "[)")
+        one_of(self, "cooldown_shape", COOLDOWN_SHAPES)
+        between(self, "final", 0, 1)
+        between(self, "factor", 0, 1, "(]")
+        whole(self, "period", 1 if self.shape == "cyclic" else 0)
+        require(
             self.final > 0 or self.shape != "wsd" or self.cooldown_shape != "exponential",
             "Schedule.final must be above 0 for an exponential cooldown, which never reaches 0; got 0",
         )
-        _require(
+        require(
             self.shape != "multistep" or all(low < high for low, high in pairwise([0.0, *self.milestones, 1.0])),
             f"Schedule.milestones are rising fractions of the run between 0 and 1; got {self.milestones}",
         )
@@ -344,28 +283,28 @@ class Run:
     def __post_init__(self):
         for name, kind in _NESTED.items():
             value = getattr(self, name)
-            _require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
-        _several(self, "batch_doublings", "token counts")
-        _whole(self, "batch_tokens", 1)
+            require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
+        several(self, "batch_doublings", "token counts")
+        whole(self, "batch_tokens", 1)
         try:
             _ = self.clock
         except ValueError as error:
             raise ValueError(f"Run.{error}") from None
-        _require(math.isfinite(_number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
-        _require(
+        require(math.isfinite(as_number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
+        require(
             self.tokens >= self.batch_tokens,
             f"Run.tokens {self.tokens:g} is below one batch of {self.batch_tokens} tokens: nothing to train",
         )
-        _require(
+        require(
             self.schedule.warmup <= self.tokens,
             f"Schedule.warmup of {self.schedule.warmup} tokens is longer than the run of {self.tokens:g} tokens",
         )
-        _require(
+        require(
             self.compute_dtype in COMPUTE_DTYPES,
             f"Run.compute_dtype is one of {', '.join(COMPUTE_DTYPES)}; got {self.compute_dtype!r}",
         )
-        _whole(self, "seed", 0)
-        _require(
+        whole(self, "seed", 0)
+        require(
             self.optimizer.name != "muon" or self.parametrization.name == "standard",
             f"Optimizer muon under {self.parametrization.name}: its multipliers are for updates like Adam's, and Muon scales the "
             "update of every matrix by its shape itself; use standard(), or adamw, lion or schedule-free-adamw",
@@ -415,8 +354,8 @@ class Average:
     """Half-life of an exponential average, or length of a window."""
 
     def __post_init__(self):
-        _one_of("Average", "kind", self.kind, ("ema", "window"))
-        _whole(self, "tokens", 1)
+        one_of(self, "kind", ("ema", "window"))
+        whole(self, "tokens", 1)
 
     @property
     def name(self) -> str:
@@ -441,18 +380,18 @@ class Measure:
     """Averages taken while training, whose held-out loss is measured whenever that of the weights is."""
 
     def __post_init__(self):
-        _several(self, "suites", "names of suites")
-        _several(self, "averages", "averages")
+        several(self, "suites", "names of suites")
+        several(self, "averages", "averages")
         strays = [average for average in self.averages if not isinstance(average, Average)]
-        _require(not strays, f"Measure.averages holds what ema(..) and window(..) of optim.averaging give; got {strays!r}")
+        require(not strays, f"Measure.averages holds what ema(..) and window(..) of optim.averaging give; got {strays!r}")
         names = [average.name for average in self.averages]
-        _require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
-        _whole(self, "every", 0)
-        _whole(self, "tokens", 1)
-        _whole(self, "items", 0)
+        require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
+        whole(self, "every", 0)
+        whole(self, "tokens", 1)
+        whole(self, "items", 0)
         for name in self.suites:
             kind = name.partition(":")[0].removesuffix("-available")
-            _require(kind in SUITES, f"Measure.suites names {', '.join(SUITES)}; got {name!r}")
+            require(kind in SUITES, f"Measure.suites names {', '.join(SUITES)}; got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -472,5 +411,5 @@ class Placement:
 
     def __post_init__(self):
         for name in ("data", "fsdp", "tensor", "accumulate"):
-            _whole(self, name, 1)
-        _between("Placement", "checkpoint_seconds", self.checkpoint_seconds, 0, math.inf, "()")
+            whole(self, name, 1)
+        between(self, "checkpoint_seconds", 0, math.inf, "()")
