@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from scalejax.checks import between, number, one_of, require, several, unread, whole, whole_number
+from scalejax.checks import as_number, between, one_of, require, several, unread, whole, whole_number
 from scalejax.clock import Clock
 
 COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
@@ -128,7 +128,7 @@ class Data:
         require(bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a tokenizer")
         require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
         whole(self, "sequence_length", 2)
-        one_of("Data", "packing", self.packing, PACKINGS)
+        one_of(self, "packing", PACKINGS)
         _ = self.weights
 
     @property
@@ -169,7 +169,7 @@ class Parametrization:
     """Head size of the base model; 0: that of each model, whose heads grow in number alone."""
 
     def __post_init__(self):
-        one_of("Parametrization", "name", self.name, PARAMETRIZATION_READS)
+        one_of(self, "name", PARAMETRIZATION_READS)
         unread(self, self.name, PARAMETRIZATION_READS)
         least = {"base_width": 1, "base_depth": 1}
         for name in sorted(PARAMETRIZATION_READS[self.name]):
@@ -202,15 +202,15 @@ class Optimizer:
     """Weight of log(Z)^2 in the training loss (1e-4 is usual)."""
 
     def __post_init__(self):
-        one_of("Optimizer", "name", self.name, OPTIMIZER_READS)
+        one_of(self, "name", OPTIMIZER_READS)
         unread(self, self.name, OPTIMIZER_READS)
-        between("Optimizer", "learning_rate", self.learning_rate, 0, math.inf, "()")
-        between("Optimizer", "beta1", self.beta1, 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
-        between("Optimizer", "momentum", self.momentum, 0, 1, "[)")
-        between("Optimizer", "beta2", self.beta2, 0, 1, "[)")
-        between("Optimizer", "epsilon", self.epsilon, 0, 1, "()")
+        between(self, "learning_rate", 0, math.inf, "()")
+        between(self, "beta1", 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
+        between(self, "momentum", 0, 1, "[)")
+        between(self, "beta2", 0, 1, "[)")
+        between(self, "epsilon", 0, 1, "()")
         for name in ("weight_decay", "clip", "z_loss"):
-            between("Optimizer", name, getattr(self, name), 0, math.inf, "[)")
+            between(self, name, 0, math.inf, "[)")
         require(self.decay in ("independent", "standard"), f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}")
 
 
@@ -239,14 +239,14 @@ class Schedule:
 
     def __post_init__(self):
         several(self, "milestones", "fractions of the run")
-        one_of("Schedule", "shape", self.shape, SCHEDULE_READS)
+        one_of(self, "shape", SCHEDULE_READS)
         unread(self, self.shape, SCHEDULE_READS)
         whole(self, "warmup", 1 if self.shape == "inverse_sqrt" else 0)
-        one_of("Schedule", "warmup_shape", self.warmup_shape, ("linear", "cosine"))
-        between("Schedule", "cooldown", self.cooldown, 0, 1, "[)")
-        one_of("Schedule", "cooldown_shape", self.cooldown_shape, COOLDOWN_SHAPES)
-        between("Schedule", "final", self.final, 0, 1)
-        between("Schedule", "factor", self.factor, 0, 1, "(]")
+        one_of(self, "warmup_shape", ("linear", "cosine"))
+        between(self, "cooldown", 0, 1, "[)")
+        one_of(self, "cooldown_shape", COOLDOWN_SHAPES)
+        between(self, "final", 0, 1)
+        between(self, "factor", 0, 1, "(]")
         whole(self, "period", 1 if self.shape == "cyclic" else 0)
         require(
             self.final > 0 or self.shape != "wsd" or self.cooldown_shape != "exponential",
@@ -293,7 +293,7 @@ class Run:
             _ = self.clock
         except ValueError as error:
             raise ValueError(f"Run.{error}") from None
-        require(math.isfinite(number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
+        require(math.isfinite(as_number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
         require(
             self.tokens >= self.batch_tokens,
             f"Run.tokens {self.tokens:g} is below one batch of {self.batch_tokens} tokens: nothing to train",
@@ -357,7 +357,7 @@ class Average:
     """Half-life of an exponential average, or length of a window."""
 
     def __post_init__(self):
-        one_of("Average", "kind", self.kind, ("ema", "window"))
+        one_of(self, "kind", ("ema", "window"))
         whole(self, "tokens", 1)
 
     @property
@@ -415,4 +415,4 @@ class Placement:
     def __post_init__(self):
         for name in ("data", "fsdp", "tensor", "accumulate"):
             whole(self, name, 1)
-        between("Placement", "checkpoint_seconds", self.checkpoint_seconds, 0, math.inf, "()")
+        between(self, "checkpoint_seconds", 0, math.inf, "()")
