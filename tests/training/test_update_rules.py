@@ -136,6 +136,18 @@ def test_schedule_free_is_evaluated_at_its_average_and_others_at_their_weights(r
     assert np.abs(raw["head"] - state.params["head"]).max() > 1e-4
 
 
+def test_an_average_over_one_step_is_the_weights_that_are_evaluated(run):
+    one = (window(tokens=64),)
+    state, step = init_state(run, MESH, one), make_train_step(run, MESH, averages=one)
+    rows = np.random.default_rng(0).integers(0, 32, (4, 17)).astype(np.int32)
+    for _ in range(4):
+        state, _ = step(state, rows, np.float32(0.01))
+    found = weights(run, state, one)
+    np.testing.assert_allclose(found["window-64"]["head"], found["raw"]["head"], rtol=1e-5, atol=1e-6)
+    beside = np.abs(found["window-64"]["head"] - state.params["head"]).max()
+    assert beside > 1e-4 if run.optimizer.name == "schedule-free-adamw" else beside < 1e-6
+
+
 def test_a_skipped_step_counts_in_no_mean_of_losses_and_its_tokens_are_told(tiny_run, measure, tmp_path, monkeypatch):
     """The fault: at step 25 the weight of the z-loss is NaN, and with it every gradient."""
     seen = {}
