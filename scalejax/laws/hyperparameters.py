@@ -3,6 +3,7 @@
 N non-embedding parameters, D tokens, LR the peak learning rate, batch in tokens, beta2 of Adam, L nats per token.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from scalejax.laws import forms
 from scalejax.laws.forms import Law
 
 WITHIN = 0.0025  # runs within 0.25% of the lowest loss of their cell stand for its optimum (Li et al. 2025, section 4)
+SURFACE = 0.01  # runs within 1% of it bend like a quadratic; farther out, high rates cost more than low ones
+FEWEST = 10  # runs for the six numbers of a surface
 NAMES = (
     "learning_rate.coefficient",
     "learning_rate.params_exponent",
@@ -87,14 +90,25 @@ class Sweep(NamedTuple):
         return [Sweep(*(x[cell == c] for x in self)) for c in range(cell.max() + 1)]
 
 
+class Optimum(NamedTuple):
+    """Where a cell's loss is lowest."""
+
+    at: np.ndarray
+    """(2,) log LR, log batch."""
+    weight: np.ndarray
+    """(2, 2) in the regression: what missing it costs."""
+    runs: int
+    """Runs it was read from."""
+
+
 class SweepFit(NamedTuple):
     """The fitted law, with what it loses in every cell."""
 
     law: Hyperparameters
     kept: int
-    """Runs near the optimum of their cells, which the regression reads."""
+    """Runs from which the optima of the cells were read."""
     objective: float
-    """Sum of squared log residuals of both regressions."""
+    """Sum over cells of e'We, e the law's log LR and log batch minus those of the cell's optimum, W its weight."""
     gradient_norm: float
     draws: np.ndarray
     """(draws, 5) refits to resampled cells, in the order of NAMES; nan where a draw has too few cells."""
@@ -122,14 +136,47 @@ def hyperparameter_law() -> Law:
     )
 
 
-def fit_hyperparameters(sweep: Sweep, *, within: float = WITHIN, draws: int = 0, seed: int = 0) -> SweepFit:
-    """Least squares of log LR on (1, log N, log D) and of log batch on (1, log D) over the runs near their cell's optimum.
+def surface_optimum(cell: Sweep) -> Optimum | None:
+    """The lowest point of a quadratic in (log LR, log batch) through the relative losses of the runs within SURFACE of the best.
+
+    Its weight is the surface's Hessian: e'We / 2 is the relative loss that missing the optimum by e costs, so that the direction
+    in which LR and batch may move together counts for little. None where the runs are too few, or their surface is lowest
+    outside of them.
+    """
+    swept, lowest = _over_beta2(cell)
+    near = lowest <= lowest.min() * (1 + SURFACE)
+    if near.sum() < FEWEST:
+        return None
+    centre = swept[near].mean(0)
+    x, y = (swept[near] - centre).T
+    terms = np.column_stack([np.ones(near.sum()), x, y, x * x / 2, x * y, y * y / 2])
+    (_, *slope, xx, xy, yy), _, rank, _ = np.linalg.lstsq(terms, lowest[near] / lowest.min(), rcond=None)
+    bend = np.array([[xx, xy], [xy, yy]])
+    if rank < terms.shape[1] or np.linalg.eigvalsh(bend)[0] <= 0:
+        return None
+    at = centre - np.linalg.solve(bend, slope)
+    inside = np.all((at >= swept[near].min(0)) & (at <= swept[near].max(0)))
+    return Optimum(at, bend, int(near.sum())) if inside else None
+
+
+def near_optimum(cell: Sweep) -> Optimum:
+    """The mean (log LR, log batch) of the runs within WITHIN of the best, each counting once (Li et al. 2025)."""
+    near = cell.loss <= cell.loss.min() * (1 + WITHIN)
+    at = np.array([np.log(cell.learning_rate[near]).mean(), np.log(cell.batch_tokens[near]).mean()])
+    return Optimum(at, near.sum() * np.eye(2), int(near.sum()))
+
+
+def fit_hyperparameters(
+    sweep: Sweep, *, optimum: Callable[[Sweep], Optimum | None] = surface_optimum, draws: int = 0, seed: int = 0
+) -> SweepFit:
+    """Weighted least squares of the cells' optima: log LR on (1, log N, log D) and log batch on (1, log D), together.
 
     Where several beta2 were swept, log(1 - beta2) on (1, log batch) beside them, over the runs near the lowest loss of their
     batch in their cell: the best beta2 of every batch, not only of the best one.
 
-    within: relative loss above the cell's lowest that still counts. draws: refits to resampled cells; runs of one cell share
-    their data and its optimum. Diverged runs take no part: their loss is far from the lowest.
+    optimum: how a cell's optimum is read; where it says None of one cell, `near_optimum` reads all of them. draws: refits to
+    resampled cells; runs of one cell share their data and its optimum. Diverged runs take no part: their loss is far from the
+    lowest.
 
     Raises ValueError with fewer than three cells, or a beta2 of 1 or more.
     """
@@ -140,31 +187,32 @@ def fit_hyperparameters(sweep: Sweep, *, within: float = WITHIN, draws: int = 0,
         raise ValueError(
             f"{len(cells)} cells of equal params and tokens: the law of LR has three parameters and needs three cells"
         )
-    sums, kept = zip(*(_normal_equations(cell, within) for cell in cells), strict=True)
-    sums = tuple(np.stack(column) for column in zip(*sums, strict=True))
+    read = [optimum(cell) for cell in cells]
+    optima = [near_optimum(cell) if None in read else best for cell, best in zip(cells, read, strict=True)]
+    sums = [np.stack(x) for x in zip(*(_normal_equations(*pair) for pair in zip(cells, optima, strict=True)), strict=True)]
+    memory = [np.stack(x) for x in zip(*(_memory_equations(cell) for cell in cells), strict=True)]
     every = np.ones((1, len(cells)))
-    solution, identified = _solve(sums[:4], every)
+    solution, identified = _regression(*sums, every)
     law = _law(solution[0])
-    drawn = np.random.default_rng(seed).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), size=draws)
-    refits, _ = _solve(sums[:4], drawn.astype(float))
-    others, _ = _solve(sums[:4], 1 - np.eye(len(cells)))
-    beta2, fine = _solve_beta2(sums[4:], every)
-    beta2_draws, _ = _solve_beta2(sums[4:], drawn.astype(float))
-    residuals = [_residuals(law, cell, within) for cell in cells]
-    left_out = [regret(_law(p), cell) for p, cell in zip(others, cells, strict=True)]
+    drawn = np.random.default_rng(seed).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), size=draws).astype(float)
+    refits, others = (_regression(*sums, weights)[0] for weights in (drawn, 1 - np.eye(len(cells))))
+    (beta2, fine), (beta2_draws, _) = (_solve_beta2(memory, weights) for weights in (every, drawn))
+    missed = [_design(cell) @ solution[0] - best.at for cell, best in zip(cells, optima, strict=True)]
     reasons = [reason for cell in cells for reason in _edges(cell)]
+    if None in read:
+        reasons.insert(0, _rule(read))
     if not identified[0]:
         reasons.insert(0, "params and tokens move together over the cells: their exponents cannot be told apart")
     return SweepFit(
         law=law,
-        kept=int(sum(kept)),
-        objective=float(sum(np.sum(r**2) for pair in residuals for r in pair)),
-        gradient_norm=float(np.max(np.abs(sums[0].sum(0) @ solution[0][:3] - sums[1].sum(0)))),
+        kept=sum(best.runs for best in optima),
+        objective=float(sum(e @ best.weight @ e for e, best in zip(missed, optima, strict=True))),
+        gradient_norm=float(np.max(np.abs(sums[0].sum(0) @ solution[0] - sums[1].sum(0)))),
         draws=_natural(refits),
         beta2=Beta2(*beta2[0].tolist()) if fine[0] else None,
         beta2_draws=beta2_draws,
         regret=np.array([regret(law, cell) for cell in cells]),
-        left_out=np.array(left_out),
+        left_out=np.array([regret(_law(p), cell) for p, cell in zip(others, cells, strict=True)]),
         verdict="ok" if identified[0] else "unidentified",
         reasons=tuple(reasons),
     )
@@ -177,13 +225,10 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     its optimum, so that linear interpolation is on the high side. Outside the swept region the nearest run counts; a law that
     is nan has none (nan).
     """
-    swept = np.stack([np.log(cell.learning_rate), np.log(cell.batch_tokens)], 1)
     at = np.log([law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])])
     if not np.isfinite(at).all():
         return np.nan
-    swept, run = np.unique(swept, axis=0, return_inverse=True)
-    lowest = np.full(len(swept), np.inf)
-    np.minimum.at(lowest, run.ravel(), cell.loss)
+    swept, lowest = _over_beta2(cell)
     try:
         loss = float(LinearNDInterpolator(swept, lowest, rescale=True)(at)[0])
     except QhullError:  # the runs of this cell lie on one line
@@ -193,19 +238,39 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     return loss / float(cell.loss.min()) - 1
 
 
-def _near(cell: Sweep, within: float) -> np.ndarray:
-    return cell.loss <= cell.loss.min() * (1 + within)
+def _over_beta2(cell: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """The (log LR, log batch) that were swept, (runs, 2), and the lowest loss of each over beta2 and repeats."""
+    swept = np.stack([np.log(cell.learning_rate), np.log(cell.batch_tokens)], 1)
+    swept, run = np.unique(swept, axis=0, return_inverse=True)
+    lowest = np.full(len(swept), np.inf)
+    np.minimum.at(lowest, run.ravel(), cell.loss)
+    return swept, lowest
 
 
-def _normal_equations(cell: Sweep, within: float):
-    """X'X, X'y of the three regressions over the cell's runs near their optimum, and how many runs give LR and batch."""
-    near = _near(cell, within)
-    X = np.column_stack([np.ones(near.sum()), np.log(cell.params[near]), np.log(cell.tokens[near])])
-    y, z = np.log(cell.learning_rate[near]), np.log(cell.batch_tokens[near])
-    Z = X[:, [0, 2]]
-    best = _near_of_batch(cell, within)
+def _design(cell: Sweep) -> np.ndarray:
+    """(2, 5): log LR and log batch of the cell from (log a, b, c, log d, e)."""
+    n, d = np.log(cell.params[0]), np.log(cell.tokens[0])
+    return np.array([[1, n, d, 0, 0], [0, 0, 0, 1, d]])
+
+
+def _normal_equations(cell: Sweep, best: Optimum) -> tuple[np.ndarray, np.ndarray]:
+    """X'WX and X'Wy of one cell."""
+    weighted = _design(cell).T @ best.weight
+    return weighted @ _design(cell), weighted @ best.at
+
+
+def _memory_equations(cell: Sweep) -> tuple[np.ndarray, np.ndarray]:
+    """X'X and X'y of log(1 - beta2) on (1, log batch)."""
+    best = _near_of_batch(cell, WITHIN)
     V = np.column_stack([np.ones(best.sum()), np.log(cell.batch_tokens[best])])
-    return (X.T @ X, X.T @ y, Z.T @ Z, Z.T @ z, V.T @ V, V.T @ np.log1p(-cell.beta2[best])), near.sum()
+    return V.T @ V, V.T @ np.log1p(-cell.beta2[best])
+
+
+def _rule(read: list[Optimum | None]) -> str:
+    return (
+        f"{sum(best is None for best in read)} of {len(read)} cells have fewer than {FEWEST} runs within {SURFACE:.0%} of their "
+        f"best around a lowest point, so the runs within {WITHIN:.2%} of it stand for the optimum of every cell"
+    )
 
 
 def _near_of_batch(cell: Sweep, within: float) -> np.ndarray:
@@ -220,18 +285,9 @@ def _near_of_batch(cell: Sweep, within: float) -> np.ndarray:
 
 def _solve_beta2(sums, weights):
     """(coefficient, exponent) per row of cell weights, and whether the cells identify them; nan where they do not."""
-    VV, Vv = sums
-    solution, fine = _regression(VV, Vv, weights)
+    solution, fine = _regression(*sums, weights)
     solution[:, 0] = np.exp(solution[:, 0])
     return solution, fine
-
-
-def _solve(sums, weights):
-    """(log a, b, c, log d, e) per row of cell weights, and whether the cells identify them; nan where they do not."""
-    XX, Xy, ZZ, Zz = sums
-    (rate, rate_fine), (batch, batch_fine) = _regression(XX, Xy, weights), _regression(ZZ, Zz, weights)
-    fine = rate_fine & batch_fine
-    return np.where(fine[:, None], np.concatenate([rate, batch], 1), np.nan), fine
 
 
 def _regression(XX, Xy, weights):
@@ -255,12 +311,6 @@ def _natural(solution: np.ndarray) -> np.ndarray:
 
 def _law(solution: np.ndarray) -> Hyperparameters:
     return Hyperparameters(*(float(x) for x in _natural(solution)))
-
-
-def _residuals(law: Hyperparameters, cell: Sweep, within: float):
-    near = _near(cell, within)
-    N, D = cell.params[near], cell.tokens[near]
-    return np.log(cell.learning_rate[near] / law.learning_rate(N, D)), np.log(cell.batch_tokens[near] / law.batch_tokens(D))
 
 
 def _edges(cell: Sweep) -> list[str]:

@@ -63,7 +63,7 @@ def fit(
         verdict=found.verdict,
         reasons=[
             *found.reasons,
-            f"{found.kept} of {len(runs.loss)} runs are within {hp.WITHIN:.2%} of their cell's best and give the law",
+            f"{found.kept} of {len(runs.loss)} runs, the best of their cells, give the law",
             *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
         ],
         loss="log-mse",

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from scalejax.laws.hyperparameters import BETA2_NAMES, NAMES, Beta2, Hyperparameters, Sweep, fit_hyperparameters, regret
+from scalejax.laws.hyperparameters import (
+    BETA2_NAMES,
+    NAMES,
+    Beta2,
+    Hyperparameters,
+    Sweep,
+    fit_hyperparameters,
+    near_optimum,
+    regret,
+)
 
 TRUTH = Hyperparameters(2.0, -0.7, 0.3, 0.6, 0.57)
 SIZES, TOKENS = (1e8, 4e8, 1e9), (2e9, 8e9, 3e10)
@@ -26,6 +35,19 @@ def test_symmetric_sweeps_give_the_law_back():
     assert fit.verdict == "ok" and fit.kept > 9
     np.testing.assert_allclose(fit.law, TRUTH, rtol=1e-9)
     assert np.all(fit.regret < 1e-9) and np.all(fit.left_out < 1e-9)
+
+
+def test_surfaces_find_an_optimum_between_the_runs():
+    off = sweep(shift=0.13)
+    np.testing.assert_allclose(fit_hyperparameters(off).law, TRUTH, rtol=1e-9)
+    rule = fit_hyperparameters(off, optimum=near_optimum).law
+    assert abs(np.log(rule.batch_tokens(8e9) / TRUTH.batch_tokens(8e9))) > 0.02, "this design could not tell the two apart"
+
+
+def test_few_runs_near_the_optimum_are_read_without_surfaces_and_said_so():
+    fit = fit_hyperparameters(sweep(points=5, bend=0.2))
+    assert fit.verdict == "ok" and "9 of 9 cells have fewer than 10 runs" in fit.reasons[0]
+    np.testing.assert_allclose(fit.law, TRUTH, rtol=1e-9)
 
 
 def test_regret_is_what_a_wrong_rate_costs():
