@@ -58,8 +58,8 @@ def main():
         if number == 1:  # the first call compiles
             start = time.process_time()
         row[0, : len(context) + len(continuation)] = np.concatenate([context, continuation])
-        place = np.array([len(context)], np.int32), np.array([len(continuation)], np.int32)
-        alone.append(float(scores(params, row.copy(), *place, WINDOW)[0][0]))
+        place = np.array([[len(context)]], np.int32), np.array([[len(continuation)]], np.int32)
+        alone.append(float(scores(params, row.copy(), *place, WINDOW)[0][0, 0]))
     theirs = (time.process_time() - start) * len(asked) / ALONE
     chosen, wanted = (np.reshape(x, (-1, CHOICES)).argmax(1) for x in (found.log_likelihood[:ALONE], alone[1:]))
     assert np.array_equal(chosen, wanted), "the two do not choose the same answers"

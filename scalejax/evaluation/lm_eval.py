@@ -7,7 +7,7 @@ from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 
 from scalejax.data.tokenizers import Tokenizer
-from scalejax.evaluation.scoring import Likelihoods, SpanScores, score
+from scalejax.evaluation.scoring import Likelihoods, SpanScores, packs, score
 
 
 class LanguageModel(TemplateLM):
@@ -60,4 +60,4 @@ class LanguageModel(TemplateLM):
 
     def _score(self, pairs: list[tuple[list[int], list[int]]]) -> Likelihoods:
         arrays = ((np.asarray(context, np.int32), np.asarray(continuation, np.int32)) for context, continuation in pairs)
-        return score(self._span_scores, arrays, window=self._window, multiple=self._multiple)
+        return score(self._span_scores, arrays, window=self._window, multiple=self._multiple, packed=packs())

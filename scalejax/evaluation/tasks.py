@@ -12,7 +12,7 @@ from scalejax.evaluation import continuation, outcomes, prompts
 from scalejax.evaluation.items import Item
 from scalejax.evaluation.outcomes import Scores
 from scalejax.evaluation.prompts import Answer
-from scalejax.evaluation.scoring import SpanScores, score
+from scalejax.evaluation.scoring import SpanScores, packs, score
 from scalejax.evaluation.suites import CONTINUATION, Suite, Task, suite
 from scalejax.files import sha256, write_json
 
@@ -131,7 +131,7 @@ def _scores(task: Questions, subject: Subject, path: Path | None) -> Scores:
             asked.append(answer._replace(context=(), continuation=()))  # the tokens are not needed again, and they are many
             yield answer.context, answer.continuation
 
-    found = score(subject.span_scores(), requests(), window=subject.window, multiple=subject.multiple)
+    found = score(subject.span_scores(), requests(), window=subject.window, multiple=subject.multiple, packed=packs())
     scores = Scores.of(about, asked, found)
     if path:
         scores.save(path)

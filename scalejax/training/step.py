@@ -109,7 +109,7 @@ def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
 
 
 def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
-    """The compiled scorer: (params, rows int32 [b, t + 1], starts int32 [b], counts int32 [b], width) -> as `span_scores`."""
+    """The compiled scorer: (params, rows int32 [b, t + 1], starts and counts int32 [b, k], width) -> as `span_scores`."""
     return _span_scores(run.model, run.parametrization, run.compute_dtype, mesh)
 
 
@@ -130,19 +130,23 @@ def unpacked(rows: jax.Array, packing: str) -> tuple[jax.Array, jax.Array | None
 
 
 def span_scores(
-    model: Transformer, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int
+    model: Transformer, rows: jax.Array, starts_bk: jax.Array, counts_bk: jax.Array, width: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(float32 [b], bool [b]): minus the cross-entropy of tokens start .. start + count - 1 of every row, summed, and whether
-    each of them is the likeliest. The head is taken at `width` positions of each row alone.
+    """(float32 [b, k], bool [b, k]): minus the cross-entropy of tokens start .. start + count - 1 of every row, summed, for each
+    of its k spans, and whether each of these tokens is the likeliest. The head is taken at k x `width` positions of a row alone.
+
+    Rows of several spans bear marks (data/marks.py) where prompts start, and no prompt sees another.
     """
-    x_btd = model.hidden(rows[:, :-1])
-    ahead_bw = starts[:, None] - 1 + jnp.arange(width)
-    positions_bw = jnp.minimum(ahead_bw, x_btd.shape[1] - 1)
-    x_bwd = jnp.take_along_axis(x_btd, positions_bw[..., None], axis=1)
-    targets_bw = jnp.take_along_axis(rows, positions_bw + 1, axis=1)
-    losses_bw, greedy_bw = _in_chunks(model, x_bwd, targets_bw, _greedy_of)
-    inside_bw = jnp.arange(width) < counts[:, None]
-    return -jnp.sum(losses_bw, axis=1, where=inside_bw), jnp.all(greedy_bw, axis=1, where=inside_bw)
+    ids, segments_bt, _ = unpacked(rows, "documents" if starts_bk.shape[1] > 1 else "concatenate")
+    x_btd = model.hidden(ids[:, :-1], segments_bt)
+    ahead_bkw = starts_bk[..., None] - 1 + jnp.arange(width)
+    positions_bs = jnp.minimum(ahead_bkw, x_btd.shape[1] - 1).reshape(len(rows), -1)
+    x_bsd = jnp.take_along_axis(x_btd, positions_bs[..., None], axis=1)
+    targets_bs = jnp.take_along_axis(ids, positions_bs + 1, axis=1)
+    losses_bs, greedy_bs = _in_chunks(model, x_bsd, targets_bs, _greedy_of)
+    inside_bkw = jnp.arange(width) < counts_bk[..., None]
+    losses_bkw, greedy_bkw = losses_bs.reshape(inside_bkw.shape), greedy_bs.reshape(inside_bkw.shape)
+    return -jnp.sum(losses_bkw, axis=2, where=inside_bkw), jnp.all(greedy_bkw, axis=2, where=inside_bkw)
 
 
 def _in_chunks(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:

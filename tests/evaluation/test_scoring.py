@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from scalejax.data.marks import unmarked
 from scalejax.evaluation.scoring import lengths, score
 
 
@@ -10,17 +11,20 @@ class Unigram:
     """A model that pays 1 / (token + 1) nats for each token plus a hundredth of the token before it, and guesses odd tokens."""
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.prompts = [], 0
 
     def __call__(self, rows, starts, counts, width):
         self.calls.append((rows.shape, width))
         assert rows.dtype == starts.dtype == counts.dtype == np.int32
         assert (starts >= 1).all() and (counts <= width).all() and (starts + counts <= rows.shape[1]).all()
-        sums, greedy = np.zeros(len(rows), np.float32), np.ones(len(rows), bool)
-        for i, (row, start, count) in enumerate(zip(rows, starts, counts, strict=True)):
-            span = np.arange(start, start + count)
-            sums[i] = -(1 / (row[span] + 1) + row[span - 1] / 100).sum()
-            greedy[i] = (row[span] % 2 == 1).all()
+        sums, greedy = np.zeros(starts.shape, np.float32), np.ones(starts.shape, bool)
+        ids, marked, _ = unmarked(rows)
+        self.prompts += int((counts > 0).sum())
+        for place in np.ndindex(starts.shape):
+            row, span = ids[place[0]], starts[place] + np.arange(counts[place])
+            assert not marked[place[0], span].any(), "a continuation that runs into the next prompt"
+            sums[place] = -(1 / (row[span] + 1) + row[span - 1] / 100).sum()
+            greedy[place] = (row[span] % 2 == 1).all()
         return sums, greedy
 
 
@@ -35,10 +39,11 @@ def requests(count: int, longest: int, seed: int = 0):
     return [(rng.integers(0, 50, a), rng.integers(0, 50, b)) for a, b in sizes]
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_every_request_gets_its_own_score(multiple):
+def test_every_request_gets_its_own_score(multiple, packed):
     asked = requests(500, 60)
-    found = score(Unigram(), asked, window=128, multiple=multiple)
+    found = score(Unigram(), asked, window=128, multiple=multiple, packed=packed)
     assert np.allclose(found.log_likelihood, [likelihood(*one) for one in asked], rtol=1e-5)
     assert found.tokens.tolist() == [len(one[1]) for one in asked]
     assert found.greedy.tolist() == [bool((one[1] % 2 == 1).all()) for one in asked]
@@ -54,7 +59,7 @@ def test_a_long_context_loses_its_beginning():
     seen = []
 
     def remember(rows, starts, counts, width):
-        seen.append(rows[0, : starts[0] + counts[0]])
+        seen.append(rows[0, : starts[0, 0] + counts[0, 0]])
         return Unigram()(rows, starts, counts, width)
 
     score(remember, [(context, continuation)], window=64)
@@ -98,6 +103,16 @@ def test_equal_requests_are_scored_once_and_tie_exactly():
     assert len(set(found.log_likelihood[[0, 2, 3]].tolist())) == 1 and found.log_likelihood[0] != found.log_likelihood[1]
     again = score(Unigram(), [(one[0][:3], one[0][3:5]), (one[0][:4], one[0][4:5])], window=128)
     assert again.log_likelihood[0] != again.log_likelihood[1], "the same row with another start is another request"
+
+
+def test_packed_prompts_share_rows_of_one_length_in_two_programs():
+    asked, model = requests(2_000, 60), Unigram()
+    score(model, asked, window=256, packed=True)
+    assert {shape for shape, _ in model.calls} == {(64, 257)} and {width for _, width in model.calls} == {32, 256}
+    assert model.prompts == 2_000
+    rows = sum(shape[0] for (shape, width) in model.calls if width == 32)
+    short = [a + b for a, b in ((len(context), len(continuation)) for context, continuation in asked) if b <= 32]
+    assert sum(short) / 257 <= rows < 1.5 * sum(short) / 257, "rows hold hardly more than one prompt"
 
 
 def test_requests_may_be_a_stream():

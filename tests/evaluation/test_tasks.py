@@ -123,6 +123,15 @@ class Pieces:
         return int.from_bytes(piece.encode()) * 2_654_435_761 % 2**32 % 511 + 1
 
 
+def test_prompts_that_share_a_row_do_not_see_each_other(quickstart_size):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, [WINDOW // 3, 40], (60, 2))
+    asked = [(rng.integers(1, 512, a), rng.integers(1, 512, b)) for a, b in sizes]
+    alone, packed = (score(spans(*quickstart_size), asked, window=WINDOW, packed=packed) for packed in (False, True))
+    np.testing.assert_allclose(packed.log_likelihood, alone.log_likelihood, rtol=1e-5, atol=1e-4)
+    assert np.array_equal(packed.greedy, alone.greedy) and np.array_equal(packed.tokens, alone.tokens)
+
+
 @pytest.mark.replication
 @pytest.mark.parametrize("count", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, count):
@@ -162,18 +171,20 @@ def test_token_sums_are_those_of_the_training_loss(quickstart_size):
     rows = np.random.default_rng(0).integers(0, 512, (8, WINDOW + 1)).astype(np.int32)
     losses = np.asarray(make_token_losses(run, make_mesh(Placement()))(params, rows))
     starts, counts = np.arange(1, 9, dtype=np.int32) * 20, np.full(8, 32, np.int32)
-    sums, _ = spans(run, params)(rows, starts, counts, 32)
+    sums, _ = spans(run, params)(rows, starts[:, None], counts[:, None], 32)
     wanted = [-losses[i, start - 1 : start + 31].sum() for i, start in enumerate(starts)]
-    assert np.asarray(sums) == pytest.approx(wanted, rel=1e-5)
+    assert np.asarray(sums)[:, 0] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("placement", [Placement(data=8), Placement(data=2, fsdp=2, tensor=2)])
-def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement):
+def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement, packed):
     run, params = quickstart_size
     rng = np.random.default_rng(0)
     asked = [(rng.integers(0, 512, n), rng.integers(0, 512, 5)) for n in rng.integers(5, 180, 40)]
     one = score(spans(run, params), asked, window=WINDOW)
-    many = score(spans(run, params, placement), asked, window=WINDOW, multiple=placement.data * placement.fsdp)
+    multiple = placement.data * placement.fsdp
+    many = score(spans(run, params, placement), asked, window=WINDOW, multiple=multiple, packed=packed)
     assert many.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-5)
 
 
@@ -281,7 +292,7 @@ def test_a_changed_file_is_scored_anew(trained, tmp_path):
 
 def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tmp_path):
     folder, run, _ = trained
-    broken = lambda: lambda rows, starts, counts, width: (np.full(len(rows), np.nan, np.float32), np.ones(len(rows), bool))  # noqa: E731
+    broken = lambda: lambda rows, starts, *_: (np.full(starts.shape, np.nan, np.float32), np.ones(starts.shape, bool))  # noqa: E731
     subject = tasks.Subject(span_scores=broken, shards=prepare(run.data), window=32, source={})
     with pytest.raises(ValueError, match="item 0, choice 0: the log-likelihood is nan"):
         tasks.score_suite(f"local:{folder / 'tasks'}", subject, items=0, folder=tmp_path)
