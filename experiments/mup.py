@@ -39,7 +39,7 @@ def figure(folder: str | Path, path: str | Path) -> None:
     for panel, (name, title) in zip(panels, {"mup": "muP", "standard": "standard parametrization"}.items(), strict=True):
         found = transfer_check(table.loc[table["parametrization"] == name, :])
         found.draw(panel)
-        panel.set_title(f"{title}: the best rate moves by {found.drift} grid steps", fontsize=10)
+        panel.set_title(f"{title}: the best rate moves by {found.drift} grid step{'s' * (found.drift != 1)}", fontsize=10)
     drawing.savefig(path, dpi=150)
 
 
