@@ -3,7 +3,7 @@
 N non-embedding parameters, D tokens, LR the peak learning rate, batch in tokens, beta2 of Adam, L nats per token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -187,10 +187,11 @@ def fit_hyperparameters(
         raise ValueError(
             f"{len(cells)} cells of equal params and tokens: the law of LR has three parameters and needs three cells"
         )
-    read = [optimum(cell) for cell in cells]
-    optima = [near_optimum(cell) if None in read else best for cell, best in zip(cells, read, strict=True)]
-    sums = [np.stack(x) for x in zip(*(_normal_equations(*pair) for pair in zip(cells, optima, strict=True)), strict=True)]
-    memory = [np.stack(x) for x in zip(*(_memory_equations(cell) for cell in cells), strict=True)]
+    optima = [best for best in map(optimum, cells) if best is not None]
+    if sparse := len(cells) - len(optima):
+        optima = [near_optimum(cell) for cell in cells]
+    sums = _stacked(_normal_equations(cell, best) for cell, best in zip(cells, optima, strict=True))
+    memory = _stacked(_memory_equations(cell) for cell in cells)
     every = np.ones((1, len(cells)))
     solution, identified = _regression(*sums, every)
     law = _law(solution[0])
@@ -199,8 +200,8 @@ def fit_hyperparameters(
     (beta2, fine), (beta2_draws, _) = (_solve_beta2(memory, weights) for weights in (every, drawn))
     missed = [_design(cell) @ solution[0] - best.at for cell, best in zip(cells, optima, strict=True)]
     reasons = [reason for cell in cells for reason in _edges(cell)]
-    if None in read:
-        reasons.insert(0, _rule(read))
+    if sparse:
+        reasons.insert(0, _why_near(sparse, len(cells)))
     if not identified[0]:
         reasons.insert(0, "params and tokens move together over the cells: their exponents cannot be told apart")
     return SweepFit(
@@ -266,9 +267,15 @@ def _memory_equations(cell: Sweep) -> tuple[np.ndarray, np.ndarray]:
     return V.T @ V, V.T @ np.log1p(-cell.beta2[best])
 
 
-def _rule(read: list[Optimum | None]) -> str:
+def _stacked(equations: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(cells, k, k) and (cells, k)."""
+    XX, Xy = zip(*equations, strict=True)
+    return np.stack(XX), np.stack(Xy)
+
+
+def _why_near(sparse: int, cells: int) -> str:
     return (
-        f"{sum(best is None for best in read)} of {len(read)} cells have fewer than {FEWEST} runs within {SURFACE:.0%} of their "
+        f"{sparse} of {cells} cells have fewer than {FEWEST} runs within {SURFACE:.0%} of their "
         f"best around a lowest point, so the runs within {WITHIN:.2%} of it stand for the optimum of every cell"
     )
 
@@ -285,7 +292,8 @@ def _near_of_batch(cell: Sweep, within: float) -> np.ndarray:
 
 def _solve_beta2(sums, weights):
     """(coefficient, exponent) per row of cell weights, and whether the cells identify them; nan where they do not."""
-    solution, fine = _regression(*sums, weights)
+    VV, Vv = sums
+    solution, fine = _regression(VV, Vv, weights)
     solution[:, 0] = np.exp(solution[:, 0])
     return solution, fine
 
