@@ -73,3 +73,66 @@ def test_bad_input_is_exit_2_with_one_message_and_nothing_on_stdout(table, argum
 
 def test_debug_shows_the_traceback():
     assert "Traceback" in scalejax("fit", "none.csv", "--law", "chinchilla", "--debug").stderr
+
+
+def points(rows=40, seed=0):
+    rng = np.random.default_rng(seed)
+    N = np.exp(rng.uniform(np.log(1e7), np.log(1e10), rows))
+    D = N * np.exp(rng.uniform(np.log(5), np.log(300), rows))
+    loss = (1.8 + 400 / N**0.34 + 2000 / D**0.37) * np.exp(0.003 * rng.normal(size=rows))
+    return pd.DataFrame({"params": N, "tokens": D, "loss": loss})
+
+
+def with_loss(value):
+    return points().astype({"loss": object}).assign(loss=lambda t: [value, *t.loss[1:]])
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (points(4), "5 free parameters"),
+        (with_loss(0), "0"),
+        (with_loss(-2.5), "-2.5"),
+        (with_loss("n/a?"), "n/a?"),
+        (points().drop(columns="loss"), "loss"),
+        (points().iloc[:0], "rows"),
+        (None, "not a readable csv table"),
+    ],
+    ids=["few", "zero", "negative", "text", "no column", "no rows", "empty"],
+)
+def test_a_table_that_cannot_be_read_is_exit_2_and_says_why(call, tmp_path, table, said):
+    path, out = tmp_path / "runs.csv", tmp_path / "fit.json"
+    path.write_text("" if table is None else table.to_csv(index=False))
+    code, printed, err = call("fit", path, "--law", "chinchilla", "--bootstrap", 20, "--json", "--out", out)
+    assert code == 2 and printed == "" and said in err and "Traceback" not in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "verdict", "said"),
+    [
+        (points().assign(params=1e8), "unidentified", "params"),
+        (points().assign(tokens=lambda t: 20 * t.params), "unidentified", "tokens/params is constant"),
+        (with_loss(float("inf")), "ok", "dropped 1 row"),
+        (with_loss(float("nan")), "ok", "dropped 1 row"),
+        (pd.concat([points(), points()[:1].assign(loss=9.0)]), None, "duplicate"),
+    ],
+    ids=["one size", "one ratio", "infinite", "missing", "duplicate"],
+)
+def test_a_table_that_cannot_tell_gives_a_typed_verdict_with_its_reason(call, tmp_path, table, verdict, said):
+    path = tmp_path / "runs.csv"
+    table.to_csv(path, index=False)
+    code, printed, _ = call("fit", path, "--law", "chinchilla", "--json")
+    record = json.loads(printed)
+    assert code == 0 and record["verdict"] == (verdict or record["verdict"])
+    assert any(said in reason for reason in record["reasons"])
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_fitted(call, tmp_path):
+    points(10**6).to_parquet(tmp_path / "runs.parquet")
+    code, printed, _ = call("fit", tmp_path / "runs.parquet", "--law", "chinchilla", "--json")
+    record = json.loads(printed)
+    assert code == 0 and record["verdict"] == "ok" and record["n_rows"] == 10**6
+    assert record["params"]["alpha"] == pytest.approx(0.34, abs=2e-3)
+    assert record["params"]["beta"] == pytest.approx(0.37, abs=2e-3)

@@ -165,7 +165,7 @@ def design_reasons(law: Law, inputs: list[np.ndarray]) -> list[str]:
         (first, x), (second, y) = columns.values()
         if np.ptp(y - x) < 1e-6 * (1 + np.ptp(x)):
             pair = sorted({name.split(" and ")[1] for name in both})
-            reasons.append(f"{first}/{second} is constant: {' and '.join(pair)} cannot be told apart")
+            reasons.append(f"{second}/{first} is constant: {' and '.join(pair)} cannot be told apart")
     return reasons
 
 
