@@ -87,7 +87,8 @@ class Transfer:
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED" if self.interior else "FAILED, a best rate stands at an end of the grid"
-        lines = [f"transfer check over {self.over}: {verdict}; the best learning rate moves by {self.drift} grid step{'s' * (self.drift != 1)}"]
+        steps = f"{self.drift} grid step{'s' * (self.drift != 1)}"
+        lines = [f"transfer check over {self.over}: {verdict}; the best learning rate moves by {steps}"]
         for size, at, vertex, losses in zip(self.sizes, self.best, self.optima, self.losses, strict=True):
             lines.append(f"  {self.over} {size:>5}: best {self.rates[at]:.3g} (vertex {vertex:.3g}), loss {losses[at]:.4f}")
         return "\n".join(lines)
