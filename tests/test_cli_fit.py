@@ -96,7 +96,7 @@ def with_loss(value):
         (with_loss("n/a?"), "n/a?"),
         (points().drop(columns="loss"), "loss"),
         (points().iloc[:0], "rows"),
-        (None, "not a readable csv table"),
+        (None, "cannot be read as CSV"),
     ],
     ids=["few", "zero", "negative", "text", "no column", "no rows", "empty"],
 )
