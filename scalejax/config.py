@@ -302,10 +302,7 @@ class Run:
             self.schedule.warmup <= self.tokens,
             f"Schedule.warmup of {self.schedule.warmup} tokens is longer than the run of {self.tokens:g} tokens",
         )
-        require(
-            self.compute_dtype in COMPUTE_DTYPES,
-            f"Run.compute_dtype is one of {', '.join(COMPUTE_DTYPES)}; got {self.compute_dtype!r}",
-        )
+        one_of(self, "compute_dtype", COMPUTE_DTYPES)
         whole(self, "seed", 0)
         require(
             self.optimizer.name != "muon" or self.parametrization.name == "standard",
