@@ -1,5 +1,7 @@
 """From a table to a fit and a forecast (mirrors scalejax/study/fits.py and points.py)."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,8 +78,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(fitted):
     assert other.params == fitted.params and other.intervals != fitted.intervals
 
 
-def test_influence_is_what_refitting_with_a_moved_loss_shows(fitted):
-    run = {"params": 2e7, "tokens": 6e7}
+@pytest.mark.parametrize("run", [{"params": 2e7, "tokens": 6e7}, {"flops": 1e16}])
+def test_influence_is_what_refitting_with_a_moved_loss_shows(fitted, run):
     slopes = fits.influence(fitted, run)
     row = int(np.argmax(np.abs(slopes)))
     step = 1e-5
@@ -86,6 +88,11 @@ def test_influence_is_what_refitting_with_a_moved_loss_shows(fitted):
         frame.loc[row, "loss"] += sign * step
     ahead, behind = (fits.fit(frame, laws.chinchilla()).predict(**run).value for frame in moved)
     assert (ahead - behind) / (2 * step) == pytest.approx(slopes[row], rel=1e-4)
+
+
+def test_laws_that_are_not_of_rows_have_no_influence(fitted):
+    with pytest.raises(ValueError, match="the isoflop law is not"):
+        fits.influence(dataclasses.replace(fitted, law=laws.isoflop_law()), {"flops": 1e16})
 
 
 def test_an_open_irreducible_loss_is_named_and_the_forecast_stays_usable():
