@@ -10,7 +10,8 @@ import numpy as np
 
 from scalejax.laws.forms import Law
 from scalejax.laws.losses import Loss
-from scalejax.laws.newton import ITERATIONS, Problem, State, begin, newton, solve_spd, values
+from scalejax.laws.moments import values
+from scalejax.laws.newton import ITERATIONS, Problem, State, begin, newton, solve_spd
 
 LANES = 32  # fits solved together; a 32 x 256 array of float64 stays in the cache
 ROUND = 8  # passes before lanes that are done make room
@@ -181,11 +182,12 @@ def _starts(law: Law, held: Any, problem: Problem, weights: jax.Array, typical: 
         return _inside(law, problem, _coordinates(law, law.guess(form, typical)))
     coordinates = _held(problem, _coordinates(law, form))
     form = values(law, coordinates)
-    columns = law.columns(form, *(x[:, None] for x in problem.inputs))  # type: ignore[misc]
+    linear: Any = law.linear
+    columns = linear.columns(form, *(x[:, None] for x in problem.inputs))
     unit = 1 / problem.targets[:, None] if residual == "log" else jnp.ones_like(problem.targets)[:, None] / typical
-    columns = {name: jnp.broadcast_to(c, (len(weights), count)) * unit for name, c in zip(law.linear, columns, strict=True)}
+    columns = {name: jnp.broadcast_to(c, (len(weights), count)) * unit for name, c in zip(linear.names, columns, strict=True)}
     rest = problem.targets[:, None] * unit
-    for name in set(law.linear) & set(fixed_names):
+    for name in set(linear.names) & set(fixed_names):
         rest = rest - getattr(form, name) * columns.pop(name)
     if columns:
         sums = lambda a, b: jnp.sum(weights[:, None] * a * b, axis=0)  # noqa: E731

@@ -44,6 +44,37 @@ FRACTION = Coordinate(0.0, 1.0)  # without the upper end, nearly straight data s
 EXPONENT = Coordinate(0.0, 5.0)
 
 
+@dataclass(frozen=True)
+class Linear:
+    """The parameters that enter a law linearly, given the others."""
+
+    names: tuple[str, ...]
+    columns: Callable[..., tuple[Number, ...]]
+    """(form, *inputs) -> what multiplies each of them."""
+
+
+@dataclass(frozen=True)
+class Decays:
+    """A law that is offset + sign * sum_k size_k exp(-exponent_k x_k): sizes positive, the offset as it is."""
+
+    sizes: tuple[str, ...]
+    exponents: tuple[str, ...]
+    """One for each size; two may be the same."""
+    offset: str
+    of: Callable[..., tuple[Number, ...]]
+    """(*inputs) -> x_k: the logarithm of an input for a power law."""
+    sign: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return *self.sizes, self.offset
+
+    def columns(self, form: Any, *inputs: Number) -> tuple[Number, ...]:
+        """What multiplies the sizes and the offset."""
+        decays = zip(self.exponents, self.of(*inputs), strict=True)
+        return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Law:
     """What the solver and the tables need to know of a law beside its formula."""
@@ -56,10 +87,8 @@ class Law:
     inputs: tuple[str, ...]
     """Columns read, in the order of `predict`."""
     coordinates: tuple[Coordinate, ...]
-    linear: tuple[str, ...] = ()
-    """Parameters that enter linearly, given the others."""
-    columns: Callable[..., tuple[Number, ...]] | None = None
-    """(form, *inputs) -> what multiplies each of `linear`."""
+    linear: Linear | Decays | None = None
+    """What enters linearly; `Decays` where the law is nothing else."""
     grid: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Starting values of the other parameters: their product is the start grid."""
     guess: Callable[..., Any] | None = None
@@ -108,6 +137,11 @@ def decay(x: Number, exponent: Number) -> jax.Array:
     return jnp.exp(-exponent * jnp.log(x))
 
 
+def logarithms(*inputs: Number) -> tuple[Number, ...]:
+    """x of the decays of a power law. A module's function, not a lambda of each law: programs are cached by it."""
+    return tuple(jnp.log(x) for x in inputs)
+
+
 def _steps(low: float, high: float, count: int) -> tuple[float, ...]:
     return tuple(float(x) for x in np.geomspace(low, high, count))
 
@@ -128,10 +162,6 @@ class Chinchilla(NamedTuple):
         """Predicted loss, nats per token; N and D broadcast."""
         return self.E + self.A * decay(N, self.alpha) + self.B * decay(D, self.beta)
 
-    def columns(self, N: Number, D: Number) -> tuple[Number, ...]:
-        """What multiplies A, B and E."""
-        return decay(N, self.alpha), decay(D, self.beta), 1.0
-
     def optimal_params(self, C: Number) -> Number:
         """Compute-optimal N* under C = 6 N D: G (C/6)^(beta / (alpha + beta)).
 
@@ -151,8 +181,7 @@ def chinchilla(*, tied: bool = False, **fixed: float) -> Law:
         predict=Chinchilla.loss,
         inputs=("params", "tokens"),
         coordinates=(scale(("alpha", 0, 1.0)), scale(("beta", 1, 1.0)), OFFSET, EXPONENT, EXPONENT),
-        linear=("A", "B", "E"),
-        columns=Chinchilla.columns,
+        linear=Decays(("A", "B"), ("alpha", "beta"), "E", logarithms),
         grid=(("alpha", _steps(0.05, 1.6, 8)), ("beta", _steps(0.05, 1.6, 8))),
         tied=(("beta", "alpha"),) if tied else (),
     ).hold(**fixed)
@@ -172,9 +201,9 @@ class Power(NamedTuple):
         """Predicted loss, nats per token."""
         return self.a * decay(x, -self.b) + self.c
 
-    def columns(self, x: Number) -> tuple[Number, ...]:
-        """What multiplies a and c."""
-        return decay(x, -self.b), 1.0
+
+def _minus_log(x: Number) -> tuple[Number, ...]:
+    return (-jnp.log(x),)
 
 
 def power(x: str = "x", **fixed: float) -> Law:
@@ -187,8 +216,7 @@ def power(x: str = "x", **fixed: float) -> Law:
         inputs=(x,),
         axes=(0,),
         coordinates=(scale(("b", 0, -1.0)), Coordinate(-5.0, 5.0), OFFSET),
-        linear=("a", "c"),
-        columns=Power.columns,
+        linear=Decays(("a",), ("b",), "c", _minus_log),
         grid=(("b", tuple(-b for b in exponents) + exponents),),
     ).hold(**fixed)
 
@@ -246,10 +274,6 @@ class Overtraining(NamedTuple):
         """Predicted loss, nats per token: M/C = 1/(6 N^2) and 1/(M C) = 1/(6 D^2)."""
         return self.E + self.a * decay(6 * N**2, self.alpha_C) + self.b * decay(6 * D**2, self.alpha_C)
 
-    def columns(self, N: Number, D: Number) -> tuple[Number, ...]:
-        """What multiplies a, b and E."""
-        return decay(6 * N**2, self.alpha_C), decay(6 * D**2, self.alpha_C), 1.0
-
     def chinchilla(self) -> Chinchilla:
         """The same law in Chinchilla's letters: A = a 6^-alpha_C, B = b 6^-alpha_C, alpha = beta = 2 alpha_C.
 
@@ -261,6 +285,10 @@ class Overtraining(NamedTuple):
         return Chinchilla(self.a * shrink, self.b * shrink, self.E, 2 * self.alpha_C, 2 * self.alpha_C)
 
 
+def _log_squares(N: Number, D: Number) -> tuple[Number, ...]:
+    return jnp.log(6 * N**2), jnp.log(6 * D**2)
+
+
 def overtraining(**fixed: float) -> Law:
     """The over-training law of (params, tokens), which gives C and M."""
     return Law(
@@ -269,8 +297,7 @@ def overtraining(**fixed: float) -> Law:
         predict=Overtraining.loss,
         inputs=("params", "tokens"),
         coordinates=(scale(("alpha_C", 0, 2.0)), scale(("alpha_C", 1, 2.0)), Coordinate(0.0, 2.5), OFFSET),
-        linear=("a", "b", "E"),
-        columns=Overtraining.columns,
+        linear=Decays(("a", "b"), ("alpha_C", "alpha_C"), "E", _log_squares),
         grid=(("alpha_C", _steps(0.02, 0.8, 16)),),
     ).hold(**fixed)
 
@@ -319,8 +346,7 @@ def data_constrained(**fixed: float) -> Law:
         inputs=("params", "tokens", "unique_tokens"),
         axes=(0, 1, 1),
         coordinates=(*base.coordinates, repetitions, repetitions),
-        linear=base.linear,
-        columns=DataConstrained.columns,
+        linear=Linear(("A", "B", "E"), DataConstrained.columns),
         grid=(
             ("alpha", (0.2, 0.4)),
             ("beta", (0.2, 0.4)),
@@ -344,9 +370,9 @@ class Downstream(NamedTuple):
         """Predicted top-1 error, a fraction."""
         return self.epsilon - self.k * jnp.exp(-self.gamma * L)
 
-    def columns(self, L: Number) -> tuple[Number, ...]:
-        """What multiplies k and epsilon."""
-        return -jnp.exp(-self.gamma * L), 1.0
+
+def _as_it_is(L: Number) -> tuple[Number, ...]:
+    return (L,)
 
 
 def downstream(**fixed: float) -> Law:
@@ -360,8 +386,7 @@ def downstream(**fixed: float) -> Law:
         additive=True,
         target="top1_error",
         coordinates=(scale(("gamma", 0, 1.0)), Coordinate(0.0, 50.0), FRACTION),
-        linear=("k", "epsilon"),
-        columns=Downstream.columns,
+        linear=Decays(("k",), ("gamma",), "epsilon", _as_it_is, sign=-1),
         grid=(("gamma", _steps(0.05, 20.0, 16)),),
     ).hold(**fixed)
 
@@ -398,7 +423,6 @@ def sigmoid(**fixed: float) -> Law:
         additive=True,
         target="top1_error",
         coordinates=(height, Coordinate(0.0, 50.0), Coordinate(-20.0, 20.0, units=(("", 0, 1.0),)), OFFSET),
-        linear=("height", "floor"),
-        columns=Sigmoid.columns,
+        linear=Linear(("height", "floor"), Sigmoid.columns),
         grid=(("steepness", _steps(0.5, 20.0, 6)), ("midpoint", (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0))),
     ).hold(**fixed)

@@ -12,7 +12,8 @@ from scalejax.laws import losses
 from scalejax.laws.fit import LANES, SMALLEST, encode, held_names, held_values, natural, prepare, unheld
 from scalejax.laws.forms import Law
 from scalejax.laws.losses import Loss
-from scalejax.laws.newton import Problem, begin, evaluate, newton, solve_spd, values
+from scalejax.laws.moments import values
+from scalejax.laws.newton import Problem, begin, evaluate, newton, solve_spd
 
 
 class Solution(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from scalejax.laws.forms import EXPONENT, OFFSET, Law, Number, decay, scale
+from scalejax.laws.forms import EXPONENT, OFFSET, Decays, Law, Number, decay, logarithms, scale
 
 STARTS = (0.1, 0.25, 0.6, 1.5)  # of each exponent: 64 starts for three terms
 
@@ -53,17 +53,12 @@ def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
         inputs=inputs,
         axes=tuple(range(terms)),
         coordinates=(*(scale((p, axis, 1.0)) for axis, p in enumerate(exponents)), OFFSET, *(EXPONENT for _ in exponents)),
-        linear=fields[: terms + 1],
-        columns=columns,
+        linear=Decays(fields[:terms], exponents, fields[terms], logarithms),
         grid=tuple((p, STARTS) for p in exponents),
     )
 
 
-def columns(law: Any, *inputs: Number) -> tuple[Number, ...]:
-    """What multiplies the sizes and E."""
-    return *(decay(x, p) for x, p in zip(inputs, law[len(inputs) + 1 :], strict=True)), 1.0
-
-
 def loss(law: Any, *inputs: Number) -> jax.Array:
     """Predicted loss, nats per token; inputs broadcast."""
-    return sum(part * column for part, column in zip(law, columns(law, *inputs), strict=False))  # type: ignore[return-value]
+    terms = len(inputs)
+    return law[terms] + sum(size * decay(x, p) for size, p, x in zip(law, law[terms + 1 :], inputs, strict=False))

@@ -11,7 +11,8 @@ import numpy as np
 from scalejax.laws import losses
 from scalejax.laws.fit import Optimum, natural, optimum, unheld
 from scalejax.laws.forms import Law
-from scalejax.laws.newton import Problem, State, values
+from scalejax.laws.moments import values
+from scalejax.laws.newton import Problem, State
 
 SMALL_COSINE = 1e-4  # |gradient| / (|slopes| |column|): how far from orthogonal the residuals may be at an optimum
 CONDITION = 1e9  # of the scaled normal matrix; 1.1e3 on the Chinchilla points
