@@ -333,6 +333,10 @@ def main() -> None:
     command = _parse(arguments)
     try:
         code = command.run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader left, as in `scalejax status .. | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (ValueError, OSError) as error:
         if "--debug" in sys.argv:
             raise

@@ -1,6 +1,8 @@
 """The verbs of studies: bad input is exit 2, one clear message, and nothing written."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,12 @@ def test_data_prepare_writes_shards_that_a_run_can_name(call, tmp_path):
     from scalejax.data.shards import prepare
 
     assert prepare(Data(source=out.strip(), tokenizer="own", sequence_length=16)).vocabulary >= 256
+
+
+def test_a_reader_that_leaves_early_is_no_error(experiment):
+    arguments = [sys.executable, "-m", "scalejax.cli", "plan", experiment()]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stdout and command.stderr
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 0

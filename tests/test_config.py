@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scalejax.config import Average, Data, Measure, Model, Optimizer, Placement, Run, Schedule
+from scalejax.optim.schedules import multistep
 
 
 def model(**changes):
@@ -48,7 +49,7 @@ def run(**changes):
         (lambda: run(batch_doublings=1024), "Run.batch_doublings are several token counts in a tuple or a list, one alone too"),
         (lambda: Optimizer(learning_rate=[0.1, 0.2]), r"learning_rate must be in \(0, inf\); got \[0.1, 0.2\]"),
         (lambda: Optimizer(learning_rate=0.1, beta2=None), "beta2 must be in .*; got None"),
-        (lambda: Schedule(shape="multistep", warmup=0, milestones=0.5), "milestones are several fractions of the run"),
+        (lambda: multistep(warmup=0, milestones=0.5), "milestones are several fractions of the run"),
         (lambda: Schedule(shape="constant", warmup="10"), "warmup must be a whole number of at least 0; got '10'"),
         (lambda: Measure(averages=Average(kind="ema", tokens=5)), "averages are several averages in a tuple or a list"),
         (lambda: Measure(averages=["ema-5"]), r"holds what ema\(..\) and window\(..\) of optim.averaging give; got \['ema-5'\]"),

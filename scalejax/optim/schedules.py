@@ -46,10 +46,10 @@ def inverse_sqrt(*, warmup: int, warmup_shape: str = "linear") -> Schedule:
 
 
 def multistep(
-    *, warmup: int, milestones: Sequence[float] = (0.8, 0.9), factor: float = 10**-0.5, warmup_shape: str = "linear"
+    *, warmup: int, milestones: tuple[float, ...] = (0.8, 0.9), factor: float = 10**-0.5, warmup_shape: str = "linear"
 ) -> Schedule:
     """Warm-up, the peak, and a fall by `factor` at each of `milestones`, fractions of the run (defaults: DeepSeek LLM 2024)."""
-    return Schedule(shape="multistep", warmup=warmup, milestones=tuple(milestones), factor=factor, warmup_shape=warmup_shape)
+    return Schedule(shape="multistep", warmup=warmup, milestones=milestones, factor=factor, warmup_shape=warmup_shape)
 
 
 def cyclic(*, warmup: int, period: int, final: float = 0.0, warmup_shape: str = "linear") -> Schedule:

@@ -75,7 +75,7 @@ def test_multistep_falls_to_a_third_and_to_a_tenth_as_in_deepseek_llm():
     np.testing.assert_array_equal(found[9:80], 1.0)
     np.testing.assert_allclose(found[80:90], 0.316, atol=5e-4)
     np.testing.assert_allclose(found[90:], 0.1, rtol=1e-12)
-    np.testing.assert_array_equal(rates(multistep(warmup=0, milestones=[0.5], factor=0.25), 4), [1, 1, 0.25, 0.25])
+    np.testing.assert_array_equal(rates(multistep(warmup=0, milestones=(0.5,), factor=0.25), 4), [1, 1, 0.25, 0.25])
 
 
 def test_cyclic_is_smiths_triangle_begun_at_its_peak():
