@@ -58,6 +58,7 @@ def fit(
     fine = theta[:, draws.settled(theta)]
     ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else _nothing(law, bootstrap)
     verdict = uncertainty.verdict(law, at, inputs, ends)
+    ends = {name: (None, None) if name in verdict.unknown else pair for name, pair in ends.items()}
     notes += seeds.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
     dropped = int(np.sum(~read.kept))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
@@ -73,7 +74,7 @@ def fit(
         starts_at_optimum=at.share,
         n_rows=len(target),
         verdict=verdict.word,
-        reasons=verdict.reasons + uncertainty.duplicate_reasons(inputs, target) + notes,
+        reasons=verdict.reasons + uncertainty.held_reasons(law, target) + uncertainty.duplicate_reasons(inputs, target) + notes,
         loss=loss,
         columns=read.names,
         condition=verdict.condition,
