@@ -14,6 +14,7 @@ from scalejax.laws.forms import OFFSET, Law
 from scalejax.laws.newton import Problem, State, values
 
 SMALL_COSINE = 1e-4  # |gradient| / (|slopes| |column|): how far from orthogonal the residuals may be at an optimum
+ONE = 1e-9  # spread of the logarithm of an input, below which it has one value
 EXACT = 1e-9  # root mean square of residuals below which a law is exact; losses are known to 1e-3
 CONDITION = 1e9  # of the scaled normal matrix; 1.1e3 on the Chinchilla points
 SHARE = 0.1  # of a direction without effect, from which on a parameter takes part in it
@@ -161,31 +162,46 @@ def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
     return Identification(full, float("inf") if idle else condition, idle, mixed)
 
 
-def design(law: Law, inputs: list[np.ndarray]) -> tuple[list[str], set[str]]:
-    """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned."""
-    held = dict(law.fixed)
-    terms: dict[int, list[tuple[str, str]]] = {}
+def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
+    """Inputs, or their ratio, of one value in all rows, where the law has free terms in them: {"params": 1e8}."""
+    terms, columns = _terms(law), {}
+    held = {name for name, _ in law.fixed} & {name for pairs in terms.values() for pair in pairs for name in pair}
+    for column, axis, x in zip(law.inputs, law.axes, inputs, strict=True):
+        columns.setdefault(axis, (column, x, x if law.additive else np.log(x)))
+    read = (columns[axis] for axis in terms)
+    single = {column: float(x[0]) for column, x, log in read if np.ptp(log) < ONE * (1 + abs(log[0]))}
+    if single or held or len(columns) != 2 or len(terms) != 2:
+        return single
+    (first, x, log_x), (second, y, log_y) = columns.values()
+    one = np.ptp(log_y - log_x) < 1e3 * ONE * (1 + np.ptp(log_x))
+    return {f"{second}/{first}": float(y[0] / x[0])} if one else {}
+
+
+def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
+    """Axis -> the size and exponent of each term in it that are not both held; a scale such as N_c has no exponent of its own."""
+    held, terms = dict(law.fixed), {}
     for name, k in zip(law.names, law.coordinates, strict=True):
         for exponent, axis, _ in k.units:
-            if exponent and not (name in held and exponent in held):
-                terms.setdefault(axis, []).append((name, exponent))
-    columns: dict[int, tuple[str, np.ndarray]] = {}
-    for column, axis, x in zip(law.inputs, law.axes, inputs, strict=True):
-        columns.setdefault(axis, (column, x if law.additive else np.log(x)))
-    reasons, names = [], set()
-    for axis, (column, x) in columns.items():
-        if axis in terms and np.ptp(x) < 1e-9 * (1 + np.abs(x[0])):
-            pairs = ", ".join(f"{name} and {exponent}" for name, exponent in terms[axis])
-            reasons.append(f"{column} has a single value: {pairs} cannot be identified")
-            names |= {name for pair in terms[axis] for name in pair}
-    both = {pair for pairs in terms.values() for pair in pairs}
-    exponents = sorted({exponent for _, exponent in both})
-    if len(columns) == 2 and len(both) == 2 and len(exponents) == 2 and not reasons and not law.tied:
-        (first, x), (second, y) = columns.values()
-        if np.ptp(y - x) < 1e-6 * (1 + np.ptp(x)):
-            reasons.append(f"{second}/{first} is constant: {' and '.join(exponents)} cannot be told apart")
-            names |= {name for pair in both for name in pair}
-    return reasons, names - {*held}
+            pair = (name, exponent) if exponent else (name,)
+            if not all(part in held for part in pair):
+                terms.setdefault(axis, []).append(pair)
+    return terms
+
+
+def design(law: Law, inputs: list[np.ndarray]) -> tuple[list[str], set[str]]:
+    """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned."""
+    terms, reasons, names = _terms(law), [], set()
+    every = [pair for pairs in terms.values() for pair in pairs]
+    exponents = sorted({pair[1] for pair in every if len(pair) == 2})
+    for what in unvaried(law, inputs):
+        if what in law.inputs:
+            pairs = terms[law.axes[law.inputs.index(what)]]
+            reasons.append(f"{what} has a single value: {', '.join(map(' and '.join, pairs))} cannot be identified")
+            names |= {name for pair in pairs for name in pair}
+        elif len(exponents) == 2 and not law.tied:
+            reasons.append(f"{what} is constant: {' and '.join(exponents)} cannot be told apart")
+            names |= {name for pair in every for name in pair}
+    return reasons, names - {name for name, _ in law.fixed}
 
 
 def held_reasons(law: Law, targets: np.ndarray) -> list[str]:
@@ -203,9 +219,7 @@ def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str
     far, copies = int(np.sum(steps > DUPLICATE)), int(np.sum(steps == 0))
     reasons = [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {far} pairs of rows"] if far else []
     if copies:
-        reasons.append(
-            f"duplicate rows: {copies} repeat another in inputs and target, and count again in fit and intervals"
-        )
+        reasons.append(f"duplicate rows: {copies} repeat another in inputs and target, and count again in fit and intervals")
     return reasons
 
 
@@ -239,9 +253,7 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
         reasons.append(f"the parameters {', '.join(mixed)} cannot be told apart on these rows ({apart})")
     unknown |= {*found.idle, *found.mixed}
     if law.free and len(inputs[0]) == law.free:
-        reasons.append(
-            f"{law.free} rows for {law.free} parameters: nothing is left to check the law with"
-        )
+        reasons.append(f"{law.free} rows for {law.free} parameters: nothing is left to check the law with")
     reasons += _open_reasons(law, {name: pair for name, pair in ends.items() if name not in unknown})
     if not reasons:
         reasons = _vague_reasons(law, found.covariance)

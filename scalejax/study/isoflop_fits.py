@@ -8,6 +8,7 @@ import numpy as np
 from scalejax.laws import forms, isoflop
 from scalejax.laws.forms import Law
 from scalejax.study import points, tables
+from scalejax.study.draws import ends
 from scalejax.study.fits import Estimate, Fit, scores, stored
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def fit(
     dropped = int(np.sum(~read.kept))
     reasons = [*found.reasons, *([f"dropped {dropped} rows with missing or infinite values"] if dropped else [])]
     beside, notes = _parametric(frame.loc[~held_out], columns, seed)
-    ends = np.nanpercentile(found.draws, isoflop.ENDS, axis=0).T.tolist() if len(found.draws) else []
+    notes += ["the noise is read by draws, and there are none: no intervals"] * (noise is not None and not bootstrap)
     fitted = Fit(
         law=law,
         params=found.law._asdict(),
-        intervals={name: (low, high) for name, (low, high) in zip(law.names, ends, strict=False)},
+        intervals=dict(zip(law.names, ends(found.draws), strict=False)),
         objective=found.objective,
         gradient_norm=found.gradient_norm,
         starts_at_optimum=1.0,
@@ -85,8 +86,8 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
     if not draws["params_exponent"]:
         return Estimate(value, None, None, 0.95, "no interval: fitted without noise draws")
     drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(flops)
-    low, high = np.nanpercentile(drawn, isoflop.ENDS)
-    return Estimate(value, float(low), float(high), 0.95, f"{len(drawn)} noise draws")
+    (low, high), *_ = ends(drawn[:, None])
+    return Estimate(value, low, high, 0.95, f"{len(drawn)} noise draws")
 
 
 def _refuse(choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None) -> None:

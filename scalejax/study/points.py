@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from scalejax.laws import losses, optimal, uncertainty
-from scalejax.laws.fit import Optimum, natural, optimum, refits, unheld
+from scalejax.laws.fit import THINNED, Optimum, natural, optimum, pad, refits, unheld
 from scalejax.laws.forms import Law
 from scalejax.laws.replicates import lack_of_fit, noise_floor
 from scalejax.study import draws, seeds, tables
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LEVEL = 0.95
+SAME = 1e-6  # inputs that differ by less, relatively, are one value
 SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the runs, cheapest first, that cross-validation fits on
 
 
@@ -109,12 +110,35 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     drawn = draws.converged(fit)
     if not drawn:
         return Estimate(value, None, None, LEVEL, "no interval: the fit has no bootstrap draws")
+    if unsaid := _unsaid(fit, inputs):
+        return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(unsaid)}")
     residuals = np.asarray(fit.spread["residuals"])
     measured = measure(fit, evaluate(law, drawn, at)[:, None], residuals)
     low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     unit = fit.clusters or {"pairs": "rows"}.get(fit.resample, fit.resample)
-    method = f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals"
+    method = "; ".join([f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals", *_beyond(fit, inputs)])
     return Estimate(value, float(low), float(high), LEVEL, method)
+
+
+def _unsaid(fit: Fit, inputs: dict[str, float]) -> list[str]:
+    """What the fitted rows never varied and the run has another value of: they say nothing of what it does."""
+    found = []
+    for what, value in fit.spread["unvaried"].items():
+        top, _, bottom = what.partition("/")
+        at = inputs[top] / (inputs[bottom] if bottom else 1.0)
+        if abs(at / value - 1) > SAME:
+            found.append(f"{what} was {value:.4g} in every fitted row, and here it is {at:.4g}")
+    return found
+
+
+def _beyond(fit: Fit, inputs: dict[str, float]) -> list[str]:
+    """How far the run lies beyond the fitted rows."""
+    ranges = ((name, inputs[name], *fit.spread["ranges"][name]) for name in fit.law.inputs)
+    return [
+        f"{name} is {x / high if x > high else x / low:.3g} times the {'largest' if x > high else 'smallest'} fitted"
+        for name, x, low, high in ranges
+        if x > high * (1 + SAME) or x < low * (1 - SAME)
+    ]
 
 
 def _check_inputs(law: Law, inputs: dict[str, float]) -> None:
@@ -226,8 +250,11 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
     """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
 
     Cost is params x tokens, width^2 x depth x tokens, or the law's only input; for laws of error against loss, the lowest losses
-    are dearest.
+    are dearest. Of more than THINNED rows a random sample is split: its errors say the same.
     """
+    if len(target) > THINNED:
+        few = np.random.default_rng(0).choice(len(target), THINNED, replace=False)
+        at, inputs, target = sample(at, few), [x[few] for x in inputs], target[few]
     powers = {"width": 2, "unique_tokens": 0}
     spent = [powers.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)]
     cost = -inputs[0] if law.additive else np.sum(spent, axis=0)
@@ -254,6 +281,12 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
         "max_rel_error": max(split["max_rel_error"] for split in by_split),
         "by_split": by_split,
     }
+
+
+def sample(at: Optimum, rows: np.ndarray) -> Optimum:
+    """The same optimum over some of its rows, to refit from."""
+    *inputs, targets, weights = pad([np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)])
+    return at._replace(problem=at.problem._replace(inputs=tuple(inputs), targets=targets), weights=weights)
 
 
 def _views(law: Law, params: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -158,6 +158,15 @@ def sweep_table():
     return pd.DataFrame({"params": N, "tokens": D, "learning_rate": rates, "batch_tokens": batches, "loss": loss})
 
 
+def test_three_cells_give_a_law_and_no_interval():
+    few = sweep_table().query("(params == 1e8 and tokens == 2e9) or (params == 1e9 and tokens in (2e9, 8e9))")
+    made = fits.fit(few, laws.named("hyperparameters"), bootstrap=50)
+    assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
+    assert "3 cells: " in " ".join(made.reasons) and "do not identify the law, and no interval follows" in " ".join(made.reasons)
+    at = made.predict(params=1e9, tokens=8e9)
+    assert at.value > 0 and (at.low, at.high) == (None, None)
+
+
 def test_hyperparameters_are_nested_by_quantity_and_scored_by_regret(tmp_path):
     fit = fits.fit(sweep_table(), laws.named("hyperparameters"), bootstrap=50, holdout="params == 1e9 and tokens == 8e9")
     record = fit.summary()
