@@ -235,9 +235,10 @@ def fit_hyperparameters(
 def regret(law: Hyperparameters, cell: Sweep) -> float:
     """Relative loss above the cell's best run at the law's LR and batch: linear between its runs in (log LR, log batch).
 
-    Of runs that differ in beta2 alone the best counts: it is what remains to be chosen at that batch. The loss is convex about
-    its optimum, so that linear interpolation is on the high side. Outside the swept region the nearest run counts; a law that
-    is nan has none (nan).
+    It reads the runs alone and no smooth surface, so that it favours no estimator. Of runs that differ in beta2 alone the best
+    counts: it is what remains to be chosen at that batch. The loss is convex about its optimum, so that linear interpolation is
+    on the high side, and the best of many noisy runs is on the low side: differences below .05% say little on sweeps like
+    StepLaw's. Outside the swept region the nearest run counts; a law that is nan has none (nan).
     """
     at = np.log([law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])])
     if not np.isfinite(at).all():
