@@ -43,7 +43,8 @@ def fit(
     dropped = int(np.sum(~read.kept))
     reasons = [*found.reasons, *([f"dropped {dropped} rows with missing or infinite values"] if dropped else [])]
     beside, notes = _parametric(frame.loc[~held_out], columns, seed)
-    notes += ["the noise is read by draws, and there are none: no intervals"] * (noise is not None and not bootstrap)
+    held, unscored = _holdout(found, read, out, options)
+    notes += unscored + ["the noise is read by draws, and there are none: no intervals"] * (noise is not None and not bootstrap)
     fitted = Fit(
         law=law,
         params=found.law._asdict(),
@@ -57,7 +58,7 @@ def fit(
         loss=LOSS,
         columns=read.names,
         seed=seed,
-        holdout=_holdout(found, read, out, options),
+        holdout=held,
         views=_views(found) | beside,
         spread={"draws": dict(zip(law.names, stored(found.draws), strict=True))},
     )
@@ -145,12 +146,18 @@ def _parametric(frame: "DataFrame", columns: dict[str, str], seed: int) -> tuple
     return {"chinchilla": fitted.params | {"params_exponent": beta / (alpha + beta)}}, []
 
 
-def _holdout(found: isoflop.IsoFLOP, read: tables.Columns, out: np.ndarray, options: dict[str, Any]) -> dict[str, Any]:
-    """N* of the held-out budgets, each by its own isoFLOP curve, against the power law."""
+def _holdout(
+    found: isoflop.IsoFLOP, read: tables.Columns, out: np.ndarray, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """N* of the held-out budgets, each by its own isoFLOP curve, against the power law; and why there are no scores."""
     if not out.any() or found.verdict != "ok":
-        return {}
-    runs = _runs(read, out)
-    there = isoflop.fit_isoflop(**runs, **options)
+        return {}, []
+    try:
+        there = isoflop.fit_isoflop(**_runs(read, out), **options)
+    except ValueError as error:
+        return {}, [f"the holdout is not scored: {error}"]
     used = [budget for budget in there.budgets if not budget.reason]
     flops, measured = np.array([b.flops for b in used]), np.array([b.params for b in used])
-    return scores(found.law.params(flops), measured) if used else {}
+    if not used:
+        return {}, ["the holdout is not scored: none of its budgets has an interior minimum"]
+    return scores(found.law.params(flops), measured), []

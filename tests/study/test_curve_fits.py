@@ -142,6 +142,14 @@ def test_isoflop_without_an_interior_optimum_has_no_exponent(tmp_path):
         fit.predict(flops=1e20)
 
 
+def test_what_isoflop_was_given_and_could_not_use_is_said():
+    table = isoflop_table()
+    made = fits.fit(table, laws.named("isoflop"), noise="0.001", holdout=f"params == {table.params[3]}")
+    assert made.verdict == "ok" and made.holdout == {} and made.intervals == {}
+    said = " ".join(made.reasons)
+    assert "the holdout is not scored: no budget has 3 model sizes" in said and "the noise is read by draws" in said
+
+
 def test_isoflop_needs_no_tokens_column_and_refuses_what_it_does_not_read():
     table = isoflop_table().drop(columns="tokens")
     assert fits.fit(table, laws.named("isoflop")).params["tokens_exponent"] == pytest.approx(0.34 / 0.64, abs=0.05)
