@@ -215,9 +215,10 @@ def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str
     """Rows with equal inputs whose targets are far apart, or the same to the last bit."""
     order = np.lexsort([targets, *inputs])
     same = np.all([np.diff(x[order]) == 0 for x in inputs], axis=0)
-    steps = np.diff(np.log(targets[order]))[same]
-    far, copies = int(np.sum(steps > DUPLICATE)), int(np.sum(steps == 0))
-    reasons = [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {far} pairs of rows"] if far else []
+    logs, firsts = np.log(targets[order]), np.flatnonzero(np.append(True, ~same))
+    above = logs - np.repeat(logs[firsts], np.diff(firsts, append=len(logs)))  # the lowest target at the same inputs
+    far, copies = int(np.sum(above > DUPLICATE)), int(np.sum(same & (np.diff(logs) == 0)))
+    reasons = [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {far} rows above another"] if far else []
     if copies:
         reasons.append(f"duplicate rows: {copies} repeat another in inputs and target, and count again in fit and intervals")
     return reasons
@@ -248,9 +249,9 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
     found = identification(law, at, slopes(law, at))
     if idle := [name for name in found.idle if name not in unknown]:
         reasons.append(f"{', '.join(idle)} changed nothing on these rows")
-    if mixed := [name for name in found.mixed if name not in unknown]:
+    if not unknown.issuperset(found.mixed):
         apart = f"condition number {found.condition:.1e}"
-        reasons.append(f"the parameters {', '.join(mixed)} cannot be told apart on these rows ({apart})")
+        reasons.append(f"the parameters {', '.join(found.mixed)} cannot be told apart on these rows ({apart})")
     unknown |= {*found.idle, *found.mixed}
     if law.free and len(inputs[0]) == law.free:
         reasons.append(f"{law.free} rows for {law.free} parameters: nothing is left to check the law with")
