@@ -109,7 +109,8 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     value = float(evaluate(law, fit.params, at)[0])
     drawn = draws.converged(fit)
     if not drawn:
-        return Estimate(value, None, None, LEVEL, "no interval: the fit has no bootstrap draws")
+        lost = "its bootstraps gave none (see its reasons)" if fit.intervals else "the fit has no bootstrap draws"
+        return Estimate(value, None, None, LEVEL, f"no interval: {lost}")
     if unsaid := _unsaid(fit, inputs):
         return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(unsaid)}")
     residuals = np.asarray(fit.spread["residuals"])
@@ -321,18 +322,18 @@ def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
     """95% percentile intervals of N*, D* and D*/N* over the bootstrap draws; an open end is None.
 
     Where the draws let a term vanish (its size or exponent is open below), nothing holds the optimum on that side: without the
-    size term the best model is arbitrarily small, without the data term arbitrarily large.
+    size term the best model is arbitrarily small, without the data term arbitrarily large. A term that is open at both ends
+    holds it on neither.
     """
     drawn = draws.converged(fit)
     if not drawn:
         return {}
     low, high = optimal.compute_optimal_bands(fit.law.form(**drawn), flops, LEVEL)
-    gone = {
-        axis
-        for name, k in zip(fit.law.names, fit.law.coordinates, strict=True)
-        for exponent, axis, _ in k.units
-        if any(fit.intervals.get(part, (0.0,))[0] is None for part in (name, exponent))
-    }
+    units = ((name, unit) for name, k in zip(fit.law.names, fit.law.coordinates, strict=True) for unit in k.units)
+    ends_of = [(axis, fit.intervals.get(part, (0.0, 0.0))) for name, (exponent, axis, _) in units for part in (name, exponent)]
+    gone = {axis for axis, ends in ends_of if ends[0] is None}
+    if any(ends == (None, None) for _, ends in ends_of):
+        gone = {0, 1}
     size, data = 0, 1  # axes of the terms
     held_by = {"params": (size, data), "tokens": (data, size), "tokens_per_param": (data, size)}  # each low end and high end
     bands = {}
