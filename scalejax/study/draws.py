@@ -35,7 +35,7 @@ def draw(
     seed: int,
     floor: NoiseFloor | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """theta (p, draws) of the bootstrap fits, nan where one did not converge, and what to say about those.
+    """theta (p, draws) of the bootstrap fits, nan where one did not converge (all, where too many), and what to say about those.
 
     resample: pairs; residuals; noise, of the replicates in the table; noise:STD, noise:STD@LOSS,STD@LOSS or noise:COLUMN, of a
     known standard deviation. Raises ValueError for another one, and for a cluster with anything but pairs.

@@ -31,7 +31,7 @@ READ = (
     *("curve", "step", "learning_rate", "batch_tokens", "beta2", "run", "seed"),
 )
 """What is read from tables, by our names."""
-FORMAT = 1
+FORMAT = 2
 UNKNOWN = ("objective", "gradient_norm", "condition")  # nan, null in JSON, where a table gave no law, as its parameters are
 STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
 
@@ -295,8 +295,10 @@ def text(fit: Fit) -> str:
     for name, value in fit.params.items():
         low, high = fit.intervals.get(name, (None, None))
         ends = ["open" if end is None else f"{end:.6g}" for end in (low, high)]
-        lines.append(f"  {name:24s} {value:.6g}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
-    lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+        shown = f"{value:.6g}" if np.isfinite(value) else "unknown"
+        lines.append(f"  {name:24s} {shown}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
+    if np.isfinite(fit.objective):
+        lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
     if "chinchilla" in fit.views:
         lines.append("  beside it, chinchilla: " + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items()))
     crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"

@@ -100,7 +100,9 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
 
     Every bootstrap draw of the law is combined with every residual of the fitted rows (scaled by sqrt(n / (n - k)), since k
     parameters have bent towards them); the interval is the 2.5 and 97.5 percentile of all those. It says how far a run like the
-    fitted ones may fall from the law as fitted, not whether the law holds that far out.
+    fitted ones may fall from the law as fitted, not whether the law holds that far out; `method` says how far it is.
+
+    No interval, with the reason in `method`, without draws, and for a run that differs in what the rows never varied.
     """
     law = fit.law
     _check_reached(fit)

@@ -136,6 +136,7 @@ def test_isoflop_stands_beside_the_parametric_fit(tmp_path):
 
 def test_isoflop_without_an_interior_optimum_has_no_exponent(tmp_path):
     fit = fits.fit(isoflop_table(centre=50.0), laws.named("isoflop"))
+    assert "nan" not in fits.text(fit) and "params_exponent          unknown" in fits.text(fit)
     assert fit.verdict == "unidentified" and any("smallest model" in reason for reason in fit.reasons)
     assert json.loads(json.dumps(fit.summary(), allow_nan=False))["params"]["params_exponent"] is None
     with pytest.raises(ValueError, match="no optimum"):
