@@ -112,9 +112,7 @@ class Predict:
         forecast = fits.forecast(fits.load(self.fit), **{name: x for name in names if (x := getattr(self, name)) is not None})
         if self.json:
             return _show(forecast)
-        low, high = forecast["interval"]
-        band = "no interval" if low is None else f"95% [{low:.4f}, {high:.4f}]"
-        print(f"{forecast['value']:.4f}  {band}  ({forecast['method']})")
+        print(fits.forecast_text(forecast))
         return 0
 
 

@@ -42,6 +42,17 @@ def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
     assert best["value"] == pytest.approx(1.8 + 400 / best["params"] ** 0.34 + 2000 / best["tokens"] ** 0.37, rel=1e-9)
 
 
+def test_predict_prints_the_run_that_its_number_is_of(call, table, tmp_path):
+    columns = ("--columns", "params=size,tokens=seen,loss=val")
+    call("fit", table, "--law", "chinchilla", *columns, "--bootstrap", 40, "--out", tmp_path / "fit.json")
+    code, printed, _ = call("predict", tmp_path / "fit.json", "--flops", 1e21)
+    first, *run = printed.splitlines()
+    assert code == 0 and "95% [" in first and "times the largest fitted" in first
+    assert [line.split()[0] for line in run] == ["params", "tokens"] and "e+" in run[0] and "95% [" in run[0]
+    call("fit", table, "--law", "chinchilla", *columns, "--out", tmp_path / "fit.json")
+    assert "95%" not in call("predict", tmp_path / "fit.json", "--flops", 1e21)[1]
+
+
 def test_a_model_of_some_width_and_depth_is_predicted_from_a_saved_fit(tmp_path):
     columns = (x.ravel() for x in np.meshgrid([64.0, 128, 256, 512], [2.0, 4, 8], [1e8, 1e9, 1e10]))
     frame = pd.DataFrame(dict(zip(("width", "depth", "tokens"), columns, strict=True)))

@@ -35,6 +35,8 @@ _LAWS = {
 }
 """A law's name on the command line and in fit.json -> its factory here."""
 
+NAMES = tuple(_LAWS)
+
 __all__ = ["named", *_HOME]
 
 

@@ -61,11 +61,11 @@ def undetermined(rows: int, points: int, free: int) -> float:
     >>> [round(undetermined(rows, rows, 5), 3) for rows in (6, 8, 10, 20)]
     [0.753, 0.19, 0.018, 0.0]
     """
-    hit = np.eye(1, points + 1)[0]  # chance of each number of distinct points, draw by draw
-    share = np.arange(points + 1) / points
-    for _ in range(rows):
-        hit = hit * share + np.append(0.0, (hit * (1 - share))[:-1])
-    return float(hit[:free].sum())
+    if not free:
+        return 0.0
+    share = np.arange(free) / points  # of the points that are hit already: a chain over 0 .. free - 1 distinct ones
+    step = np.diag(share) + np.diag(1 - share[:-1], 1)
+    return float(np.linalg.matrix_power(step, rows)[0].sum())
 
 
 def _refit_to(law: Law, at: Optimum, errors: np.ndarray) -> np.ndarray:

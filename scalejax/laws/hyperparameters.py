@@ -16,6 +16,7 @@ from scalejax.laws.forms import Law
 WITHIN = 0.0025  # runs within 0.25% of the lowest loss of their cell stand for its optimum (Li et al. 2025, section 4)
 SURFACE = 0.01  # runs within 1% of it bend like a quadratic; farther out, high rates cost more than low ones
 FEWEST = 10  # runs for the six numbers of a surface
+MEASURED = {"learning_rate": 3, "batch_tokens": 2}  # parameters of each law: cells that its optima are needed from
 NAMES = (
     "learning_rate.coefficient",
     "learning_rate.params_exponent",
@@ -121,7 +122,10 @@ class SweepFit(NamedTuple):
     left_out: np.ndarray
     """(cells,) the same, of the law fitted without that cell; nan where the others do not identify it."""
     verdict: str
+    """ok, unidentified, or at-boundary: fewer cells than a law has parameters have their best run inside of what they swept."""
     reasons: tuple[str, ...]
+    at_boundary: tuple[str, ...]
+    """Of learning_rate and batch_tokens, those whose law is no measurement for that."""
 
 
 def hyperparameter_law() -> Law:
@@ -199,7 +203,15 @@ def fit_hyperparameters(
     refits, others = (_regression(*sums, weights)[0] for weights in (drawn, 1 - np.eye(len(cells))))
     (beta2, fine), (beta2_draws, _) = (_solve_beta2(memory, weights) for weights in (every, drawn))
     missed = [_design(cell) @ solution[0] - best.at for cell, best in zip(cells, optima, strict=True)]
-    reasons = [reason for cell in cells for reason in _edges(cell)]
+    edges = [_edges(cell) for cell in cells]
+    reasons = [reason for found in edges for reason in found.values()]
+    inside = {name: sum(name not in found for found in edges) for name in MEASURED}
+    unmeasured = tuple(name for name, needed in MEASURED.items() if inside[name] < needed)
+    reasons[:0] = [
+        f"the best {name} lies inside of what was swept in {inside[name]} of {len(cells)} cells, and its law has "
+        f"{MEASURED[name]} parameters: what the sweeps chose is no optimum"
+        for name in unmeasured
+    ]
     if sparse:
         reasons.insert(0, _why_near(sparse, len(cells)))
     if not identified[0]:
@@ -214,17 +226,19 @@ def fit_hyperparameters(
         beta2_draws=beta2_draws,
         regret=np.array([regret(law, cell) for cell in cells]),
         left_out=np.array([regret(_law(p), cell) for p, cell in zip(others, cells, strict=True)]),
-        verdict="ok" if identified[0] else "unidentified",
+        verdict="unidentified" if not identified[0] else "at-boundary" if unmeasured else "ok",
         reasons=tuple(reasons),
+        at_boundary=unmeasured,
     )
 
 
 def regret(law: Hyperparameters, cell: Sweep) -> float:
     """Relative loss above the cell's best run at the law's LR and batch: linear between its runs in (log LR, log batch).
 
-    Of runs that differ in beta2 alone the best counts: it is what remains to be chosen at that batch. The loss is convex about
-    its optimum, so that linear interpolation is on the high side. Outside the swept region the nearest run counts; a law that
-    is nan has none (nan).
+    It reads the runs alone and no smooth surface, so that it favours no estimator. Of runs that differ in beta2 alone the best
+    counts: it is what remains to be chosen at that batch. The loss is convex about its optimum, so that linear interpolation is
+    on the high side, and the best of many noisy runs is on the low side: differences below .05% say little on sweeps like
+    StepLaw's. Outside the swept region the nearest run counts; a law that is nan has none (nan).
     """
     at = np.log([law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])])
     if not np.isfinite(at).all():
@@ -321,14 +335,16 @@ def _law(solution: np.ndarray) -> Hyperparameters:
     return Hyperparameters(*(float(x) for x in _natural(solution)))
 
 
-def _edges(cell: Sweep) -> list[str]:
-    """Why the cell's optimum may lie outside what it swept."""
-    found = []
+def _edges(cell: Sweep) -> dict[str, str]:
+    """What was swept too little to bracket the cell's best run, and how."""
+    found = {}
     for name in ("learning_rate", "batch_tokens", *(("beta2",) if len(np.unique(cell.beta2)) > 1 else ())):
         swept = getattr(cell, name)
         best = swept[np.argmin(cell.loss)]
-        if best in (swept.min(), swept.max()):
+        where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"
+        if swept.min() == swept.max():
+            found[name] = f"{where}: one {name}, {best:.3g}, was swept"
+        elif best in (swept.min(), swept.max()):
             end = "smallest" if best == swept.min() else "largest"
-            where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"
-            found.append(f"{where}: the best run has the {end} {name} swept, {best:.3g}")
+            found[name] = f"{where}: the best run has the {end} {name} swept, {best:.3g}"
     return found

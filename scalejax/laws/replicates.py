@@ -30,7 +30,10 @@ def design_points(inputs: list[np.ndarray], seeds: np.ndarray | None = None) -> 
     Where rows share inputs and seed they differ in something else (a learning rate, a schedule), so no rows are replicates.
     """
     rows = len(inputs[0])
-    labels = np.unique(np.stack(inputs, 1), axis=0, return_inverse=True)[1].reshape(rows)
+    order = np.lexsort(inputs)
+    fresh = np.any([np.diff(x[order]) != 0 for x in inputs], axis=0)
+    labels = np.empty(rows, int)
+    labels[order] = np.append(0, np.cumsum(fresh))
     if seeds is not None and len({*zip(labels.tolist(), seeds.tolist(), strict=True)}) < rows:
         return np.arange(rows)
     return labels

@@ -18,10 +18,14 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
     inputs: the loss law's own. Raises ValueError when the laws do not follow each other, or read different losses.
     """
     _check(loss_fit, error_fit)
-    value = points.predict(error_fit, loss=points.predict(loss_fit, **inputs).value).value
+    reached = points.predict(loss_fit, **inputs)
+    ended = points.predict(error_fit, loss=reached.value)
     first, second = draws.read(loss_fit), draws.read(error_fit)
     if not (first and second):
-        return Estimate(value, None, None, points.LEVEL, "no interval: both laws need bootstraps")
+        return Estimate(ended.value, None, None, points.LEVEL, "no interval: both laws need bootstraps")
+    for estimate in (reached, ended):
+        if estimate.low is None:
+            return estimate._replace(value=ended.value)
     r, s = (np.asarray(fit.spread["residuals"]) for fit in (loss_fit, error_fit))
     paired = _together(loss_fit, error_fit)
     if paired:
@@ -33,12 +37,14 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
         size = (len(next(iter(first.values()))), len(r))
         i, j = rng.integers(len(next(iter(second.values()))), size=size), rng.integers(len(s), size=size)
     run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
-    reached = points.measure(loss_fit, points.evaluate(loss_fit.law, first, run)[:, None], r)
-    error = points.evaluate(error_fit.law, {name: x[i] for name, x in second.items()}, [reached])
+    losses = points.measure(loss_fit, points.evaluate(loss_fit.law, first, run)[:, None], r)
+    error = points.evaluate(error_fit.law, {name: x[i] for name, x in second.items()}, [losses])
     measured = points.measure(error_fit, error, s[j])
     low, high = np.nanpercentile(measured, [50 * (1 - points.LEVEL), 50 * (1 + points.LEVEL)])
     how = "of the same rows in both laws" if paired else "of each law, independent"
-    return Estimate(value, float(low), float(high), points.LEVEL, f"{len(reached)} bootstrap draws {how} x {len(r)} residuals")
+    return Estimate(
+        ended.value, float(low), float(high), points.LEVEL, f"{len(losses)} bootstrap draws {how} x {len(r)} residuals"
+    )
 
 
 def _together(first: Fit, second: Fit) -> bool:

@@ -10,7 +10,6 @@ from scalejax.laws import forms, optimal
 from scalejax.laws.forms import Law
 from scalejax.study import draws, tables
 from scalejax.study.fits import Fit, fit
-from scalejax.study.points import LEVEL
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +35,7 @@ class Convention(NamedTuple):
     """Of N*(C) = G C^exponent."""
     low: float | None
     high: float | None
-    """95% percentile interval over the bootstrap draws of the law; None without."""
+    """95% percentile interval over the bootstrap draws of the law; None without, or where the rows leave an exponent free."""
     fit: Fit
 
 
@@ -66,13 +65,13 @@ def compare(
         columns = named | {"params": count}
         made = fit(table, law or forms.chinchilla(), columns=columns, **choices)
         drawn = draws.converged(made)
+        free = any(made.intervals.get(name) == (None, None) for k in made.law.coordinates for name, _, _ in k.units)
         for spent in flops:
             growth = 1.0 if spent == NOMINAL else _growth(table, choices.get("where"), columns, spent)
             exponent = float(optimal.params_exponent(made.law.form(**made.params), growth))
             low, high = None, None
-            if drawn:
-                tails = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-                low, high = map(float, np.percentile(optimal.params_exponent(made.law.form(**drawn), growth), tails))
+            if drawn and not free:
+                ((low, high),) = draws.ends(optimal.params_exponent(made.law.form(**drawn), growth)[:, None])
             found.append(Convention(count, spent, growth, exponent, low, high, made))
     return found
 

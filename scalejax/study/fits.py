@@ -31,7 +31,7 @@ READ = (
     *("curve", "step", "learning_rate", "batch_tokens", "beta2", "run", "seed"),
 )
 """What is read from tables, by our names."""
-FORMAT = 1
+FORMAT = 2
 UNKNOWN = ("objective", "gradient_norm", "condition")  # nan, null in JSON, where a table gave no law, as its parameters are
 STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
 
@@ -118,18 +118,20 @@ class Fit:
         write_text(target, json.dumps(self.summary() | {"form": law, "spread": self.spread}, allow_nan=False, indent=1))
 
 
-def load(path: str | os.PathLike) -> Fit:
-    """Reads a fit.json. Raises FileNotFoundError, or ValueError when the file is no fit."""
+def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
+    """Reads a fit.json. law: for a law of your own, which no file can hold; what was held or tied in the fit is in the file.
+
+    Raises FileNotFoundError, or ValueError when the file is no fit, or one of another law.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no fit at {path}; `scalejax fit TABLE --law NAME --out {path}` writes one")
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if record.pop("format") != FORMAT:
-            raise ValueError(f"{path} has another format than {FORMAT}")
+            raise ValueError(f"{path} has another format than {FORMAT}: fit again with this scalejax")
         form = record.pop("form")
-        law = laws.named(record.pop("law"))
         law = dataclasses.replace(
-            law,
+            _law_of(record.pop("law"), list(_flat(record["params"])), law),
             inputs=tuple(form["inputs"]),
             fixed=tuple(sorted(form["fixed"].items())),
             tied=tuple((a, b) for a, b in form["tied"]),
@@ -138,8 +140,21 @@ def load(path: str | os.PathLike) -> Fit:
         record["params"] = {name: np.nan if value is None else value for name, value in _flat(record["params"]).items()}
         record["intervals"] = {name: tuple(ends) for name, ends in _flat(record["intervals"]).items()}
         return Fit(law=law, **record)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {error}") from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {why}") from error
+
+
+def _law_of(name: str, parameters: list[str], given: Law | None) -> Law:
+    """The law of a fit's file: the one given, if it is the same, or the one of scalejax's that has its name."""
+    if given is None and name not in laws.NAMES:
+        raise ValueError(f"{name!r} is no law of scalejax's; give your own in Python: scalejax.study.fits.load(path, law=yours)")
+    law = given or laws.named(name)
+    same = law.name == name and (law.method != "points" or list(law.names) == parameters)
+    if not same:
+        got = f"{law.name} law of {', '.join(law.names)}"
+        raise ValueError(f"the file holds a fit of the {name} law of {', '.join(parameters)}; got the {got}")
+    return law
 
 
 def stored(draws: np.ndarray) -> list[list[float | None]]:
@@ -259,14 +274,31 @@ def forecast(fit: Fit, **inputs: float) -> dict[str, Any]:
     return {"value": estimate.value, "interval": [estimate.low, estimate.high], **at, "method": estimate.method}
 
 
+def forecast_text(forecast: dict[str, Any]) -> str:
+    """What `scalejax predict` prints: value and interval, and the run that they are of."""
+
+    def band(ends: list[float | None]) -> str:
+        return "  95% [{}, {}]".format(*("open" if end is None else f"{end:.5g}" for end in ends))
+
+    known = forecast["interval"] != [None, None]
+    lines = [f"{forecast['value']:.5g}{band(forecast['interval']) if known else ''}  ({forecast['method']})"]
+    for name, value in forecast.items():
+        if isinstance(value, float) and name != "value":
+            ends = forecast.get(f"{name}_interval")
+            lines.append(f"  {name:24s} {value:.6g}" + (band(ends) if ends else ""))
+    return "\n".join(lines)
+
+
 def text(fit: Fit) -> str:
     """A fit on one screen."""
     lines = [f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}" + "".join(f"\n  {reason}" for reason in fit.reasons)]
     for name, value in fit.params.items():
         low, high = fit.intervals.get(name, (None, None))
         ends = ["open" if end is None else f"{end:.6g}" for end in (low, high)]
-        lines.append(f"  {name:24s} {value:.6g}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
-    lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+        shown = f"{value:.6g}" if np.isfinite(value) else "unknown"
+        lines.append(f"  {name:24s} {shown}" + (f"  95% [{ends[0]}, {ends[1]}]" if name in fit.intervals else ""))
+    if np.isfinite(fit.objective):
+        lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
     if "chinchilla" in fit.views:
         lines.append("  beside it, chinchilla: " + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items()))
     crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"

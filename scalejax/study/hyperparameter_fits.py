@@ -8,12 +8,12 @@ import numpy as np
 from scalejax.laws import hyperparameters as hp
 from scalejax.laws.forms import Law
 from scalejax.study import tables
+from scalejax.study.draws import Interval, ends
 from scalejax.study.fits import Estimate, Fit, stored
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-ENDS = (2.5, 97.5)
 SWEPT = ("params", "tokens", "learning_rate", "batch_tokens")
 
 
@@ -51,18 +51,21 @@ def fit(
     names, values, draws = hp.NAMES, [*found.law], found.draws
     if found.beta2 is not None:
         names, values, draws = names + hp.BETA2_NAMES, [*values, *found.beta2], np.hstack([draws, found.beta2_draws])
-    ends = np.nanpercentile(draws, ENDS, axis=0).T.tolist() if np.isfinite(draws).any() else []
+    known = found.verdict != "unidentified"
+    intervals: dict[str, Interval] = dict(zip(names, ends(draws) if known else [], strict=False))
+    lost = (None, None) in intervals.values()
     fitted = Fit(
         law=law,
         params={name: float(value) for name, value in zip(names, values, strict=True)},
-        intervals={name: (low, high) for name, (low, high) in zip(names, ends, strict=False)},
+        intervals=intervals,
         objective=found.objective,
         gradient_norm=found.gradient_norm,
         starts_at_optimum=1.0,
         n_rows=len(runs.loss),
-        verdict=found.verdict,
+        verdict="unidentified" if lost else found.verdict,
         reasons=[
             *found.reasons,
+            *([_lost(float(np.mean(~np.isfinite(draws).all(axis=1))), len(runs.cells()))] if lost else []),
             f"{found.kept} of {len(runs.loss)} runs, the best of their cells, give the law",
             *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
         ],
@@ -70,11 +73,12 @@ def fit(
         columns=read.names,
         seed=seed,
         clusters="cell",
+        at_boundary=[name for name in names if name.partition(".")[0] in found.at_boundary],
         holdout=_regrets(
             np.array([hp.regret(found.law, cell) for cell in (_sweep(read, out).cells() if out.any() else [])]), int(out.sum())
         ),
         cross_validation={"method": "leave-one-cell-out", **_regrets(found.left_out, len(runs.loss))},
-        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}} if found.verdict == "ok" else {},
+        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}} if known else {},
         spread={"draws": dict(zip(names, stored(draws), strict=True))},
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=0.0)
@@ -85,15 +89,15 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     """The best learning rate of a run; see `forecast` for its batch."""
     if set(inputs) != {"params", "tokens"} or not all(0 < value < np.inf for value in inputs.values()):
         raise ValueError(f"the hyperparameters law predicts from params and tokens, both positive; got {inputs or 'nothing'}")
-    if fit.verdict != "ok":
+    if not np.isfinite(list(fit.params.values())).all():
         raise ValueError(f"this fit has no law ({fit.verdict}): {'; '.join(fit.reasons)}")
     value = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES)).learning_rate(inputs["params"], inputs["tokens"])
     draws = fit.spread["draws"]
     if not draws[hp.NAMES[0]]:
         return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
     law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
-    low, high = np.nanpercentile(law.learning_rate(inputs["params"], inputs["tokens"]), ENDS)
-    return Estimate(float(value), float(low), float(high), 0.95, f"{len(draws[hp.NAMES[0]])} bootstrap draws of cells")
+    (low, high), *_ = ends(law.learning_rate(inputs["params"], inputs["tokens"])[:, None])
+    return Estimate(float(value), low, high, 0.95, f"{len(draws[hp.NAMES[0]])} bootstrap draws of cells")
 
 
 def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
@@ -105,6 +109,10 @@ def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
     if hp.BETA2_NAMES[0] in fit.params:
         at["beta2"] = float(hp.Beta2(*(fit.params[name] for name in hp.BETA2_NAMES)).beta2(batch))
     return at, estimate
+
+
+def _lost(share: float, cells: int) -> str:
+    return f"{cells} cells: {share:.0%} of their draws do not identify the law, and no interval follows"
 
 
 def _sweep(read: tables.Columns, rows: np.ndarray) -> hp.Sweep:

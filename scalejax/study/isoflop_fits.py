@@ -8,6 +8,7 @@ import numpy as np
 from scalejax.laws import forms, isoflop
 from scalejax.laws.forms import Law
 from scalejax.study import points, tables
+from scalejax.study.draws import ends
 from scalejax.study.fits import Estimate, Fit, scores, stored
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ def fit(
     dropped = int(np.sum(~read.kept))
     reasons = [*found.reasons, *([f"dropped {dropped} rows with missing or infinite values"] if dropped else [])]
     beside, notes = _parametric(frame.loc[~held_out], columns, seed)
-    ends = np.nanpercentile(found.draws, isoflop.ENDS, axis=0).T.tolist() if len(found.draws) else []
+    held, unscored = _holdout(found, read, out, options)
+    notes += unscored + ["the noise is read by draws, and there are none: no intervals"] * (noise is not None and not bootstrap)
     fitted = Fit(
         law=law,
         params=found.law._asdict(),
-        intervals={name: (low, high) for name, (low, high) in zip(law.names, ends, strict=False)},
+        intervals=dict(zip(law.names, ends(found.draws), strict=False)),
         objective=found.objective,
         gradient_norm=found.gradient_norm,
         starts_at_optimum=1.0,
@@ -56,7 +58,7 @@ def fit(
         loss=LOSS,
         columns=read.names,
         seed=seed,
-        holdout=_holdout(found, read, out, options),
+        holdout=held,
         views=_views(found) | beside,
         spread={"draws": dict(zip(law.names, stored(found.draws), strict=True))},
     )
@@ -85,8 +87,8 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
     if not draws["params_exponent"]:
         return Estimate(value, None, None, 0.95, "no interval: fitted without noise draws")
     drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(flops)
-    low, high = np.nanpercentile(drawn, isoflop.ENDS)
-    return Estimate(value, float(low), float(high), 0.95, f"{len(drawn)} noise draws")
+    (low, high), *_ = ends(drawn[:, None])
+    return Estimate(value, low, high, 0.95, f"{len(drawn)} noise draws")
 
 
 def _refuse(choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None) -> None:
@@ -144,12 +146,18 @@ def _parametric(frame: "DataFrame", columns: dict[str, str], seed: int) -> tuple
     return {"chinchilla": fitted.params | {"params_exponent": beta / (alpha + beta)}}, []
 
 
-def _holdout(found: isoflop.IsoFLOP, read: tables.Columns, out: np.ndarray, options: dict[str, Any]) -> dict[str, Any]:
-    """N* of the held-out budgets, each by its own isoFLOP curve, against the power law."""
+def _holdout(
+    found: isoflop.IsoFLOP, read: tables.Columns, out: np.ndarray, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """N* of the held-out budgets, each by its own isoFLOP curve, against the power law; and why there are no scores."""
     if not out.any() or found.verdict != "ok":
-        return {}
-    runs = _runs(read, out)
-    there = isoflop.fit_isoflop(**runs, **options)
+        return {}, []
+    try:
+        there = isoflop.fit_isoflop(**_runs(read, out), **options)
+    except ValueError as error:
+        return {}, [f"the holdout is not scored: {error}"]
     used = [budget for budget in there.budgets if not budget.reason]
     flops, measured = np.array([b.flops for b in used]), np.array([b.params for b in used])
-    return scores(found.law.params(flops), measured) if used else {}
+    if not used:
+        return {}, ["the holdout is not scored: none of its budgets has an interior minimum"]
+    return scores(found.law.params(flops), measured), []

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from scalejax.laws import losses, optimal, uncertainty
-from scalejax.laws.fit import Optimum, natural, optimum, refits, unheld
+from scalejax.laws.fit import THINNED, Optimum, natural, optimum, pad, refits, unheld
 from scalejax.laws.forms import Law
 from scalejax.laws.replicates import lack_of_fit, noise_floor
 from scalejax.study import draws, seeds, tables
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LEVEL = 0.95
+SAME = 1e-6  # inputs that differ by less, relatively, are one value
 SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the runs, cheapest first, that cross-validation fits on
 
 
@@ -58,6 +59,7 @@ def fit(
     fine = theta[:, draws.settled(theta)]
     ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else _nothing(law, bootstrap)
     verdict = uncertainty.verdict(law, at, inputs, ends)
+    ends = {name: (None, None) if name in verdict.unknown else pair for name, pair in ends.items()}
     notes += seeds.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
     dropped = int(np.sum(~read.kept))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
@@ -73,7 +75,7 @@ def fit(
         starts_at_optimum=at.share,
         n_rows=len(target),
         verdict=verdict.word,
-        reasons=verdict.reasons + uncertainty.duplicate_reasons(inputs, target) + notes,
+        reasons=verdict.reasons + uncertainty.held_reasons(law, target) + uncertainty.duplicate_reasons(inputs, target) + notes,
         loss=loss,
         columns=read.names,
         condition=verdict.condition,
@@ -98,7 +100,9 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
 
     Every bootstrap draw of the law is combined with every residual of the fitted rows (scaled by sqrt(n / (n - k)), since k
     parameters have bent towards them); the interval is the 2.5 and 97.5 percentile of all those. It says how far a run like the
-    fitted ones may fall from the law as fitted, not whether the law holds that far out.
+    fitted ones may fall from the law as fitted, not whether the law holds that far out; `method` says how far it is.
+
+    No interval, with the reason in `method`, without draws, and for a run that differs in what the rows never varied.
     """
     law = fit.law
     _check_reached(fit)
@@ -107,13 +111,37 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     value = float(evaluate(law, fit.params, at)[0])
     drawn = draws.converged(fit)
     if not drawn:
-        return Estimate(value, None, None, LEVEL, "no interval: the fit has no bootstrap draws")
+        lost = "its bootstraps gave none (see its reasons)" if fit.intervals else "the fit has no bootstrap draws"
+        return Estimate(value, None, None, LEVEL, f"no interval: {lost}")
+    if unsaid := _unsaid(fit, inputs):
+        return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(unsaid)}")
     residuals = np.asarray(fit.spread["residuals"])
     measured = measure(fit, evaluate(law, drawn, at)[:, None], residuals)
     low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     unit = fit.clusters or {"pairs": "rows"}.get(fit.resample, fit.resample)
-    method = f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals"
+    method = "; ".join([f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals", *_beyond(fit, inputs)])
     return Estimate(value, float(low), float(high), LEVEL, method)
+
+
+def _unsaid(fit: Fit, inputs: dict[str, float]) -> list[str]:
+    """What the fitted rows never varied and the run has another value of: they say nothing of what it does."""
+    found = []
+    for what, value in fit.spread["unvaried"].items():
+        top, _, bottom = what.partition("/")
+        at = inputs[top] / (inputs[bottom] if bottom else 1.0)
+        if abs(at / value - 1) > SAME:
+            found.append(f"{what} was {value:.4g} in every fitted row, and here it is {at:.4g}")
+    return found
+
+
+def _beyond(fit: Fit, inputs: dict[str, float]) -> list[str]:
+    """How far the run lies beyond the fitted rows."""
+    ranges = ((name, inputs[name], *fit.spread["ranges"][name]) for name in fit.law.inputs)
+    return [
+        f"{name} is {x / high if x > high else x / low:.3g} times the {'largest' if x > high else 'smallest'} fitted"
+        for name, x, low, high in ranges
+        if x > high * (1 + SAME) or x < low * (1 - SAME)
+    ]
 
 
 def _check_inputs(law: Law, inputs: dict[str, float]) -> None:
@@ -225,8 +253,11 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
     """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
 
     Cost is params x tokens, width^2 x depth x tokens, or the law's only input; for laws of error against loss, the lowest losses
-    are dearest.
+    are dearest. Of more than THINNED rows a random sample is split: its errors say the same.
     """
+    if len(target) > THINNED:
+        few = np.random.default_rng(0).choice(len(target), THINNED, replace=False)
+        at, inputs, target = sample(at, few), [x[few] for x in inputs], target[few]
     powers = {"width": 2, "unique_tokens": 0}
     spent = [powers.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)]
     cost = -inputs[0] if law.additive else np.sum(spent, axis=0)
@@ -253,6 +284,12 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
         "max_rel_error": max(split["max_rel_error"] for split in by_split),
         "by_split": by_split,
     }
+
+
+def sample(at: Optimum, rows: np.ndarray) -> Optimum:
+    """The same optimum over some of its rows, to refit from."""
+    *inputs, targets, weights = pad([np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)])
+    return at._replace(problem=at.problem._replace(inputs=tuple(inputs), targets=targets), weights=weights)
 
 
 def _views(law: Law, params: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -287,18 +324,18 @@ def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
     """95% percentile intervals of N*, D* and D*/N* over the bootstrap draws; an open end is None.
 
     Where the draws let a term vanish (its size or exponent is open below), nothing holds the optimum on that side: without the
-    size term the best model is arbitrarily small, without the data term arbitrarily large.
+    size term the best model is arbitrarily small, without the data term arbitrarily large. A term that is open at both ends
+    holds it on neither.
     """
     drawn = draws.converged(fit)
     if not drawn:
         return {}
     low, high = optimal.compute_optimal_bands(fit.law.form(**drawn), flops, LEVEL)
-    gone = {
-        axis
-        for name, k in zip(fit.law.names, fit.law.coordinates, strict=True)
-        for exponent, axis, _ in k.units
-        if any(fit.intervals.get(part, (0.0,))[0] is None for part in (name, exponent))
-    }
+    units = ((name, unit) for name, k in zip(fit.law.names, fit.law.coordinates, strict=True) for unit in k.units)
+    ends_of = [(axis, fit.intervals.get(part, (0.0, 0.0))) for name, (exponent, axis, _) in units for part in (name, exponent)]
+    gone = {axis for axis, ends in ends_of if ends[0] is None}
+    if any(ends == (None, None) for _, ends in ends_of):
+        gone = {0, 1}
     size, data = 0, 1  # axes of the terms
     held_by = {"params": (size, data), "tokens": (data, size), "tokens_per_param": (data, size)}  # each low end and high end
     bands = {}

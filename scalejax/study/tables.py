@@ -11,7 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+SHOWN, NAME = 24, 40  # column names in a message, and letters of each
 COUNT = "params_with_head"  # what `params` means in a results table unless another count is named
+ERROR = "top1_error"
 QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`([^`]+)`""")  # text literals are left alone; a name in backticks is captured
 COMPARISONS = {
     ast.Eq: operator.eq,
@@ -28,18 +30,36 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
     import pandas as pd
 
     if isinstance(table, pd.DataFrame):
-        return table.reset_index(drop=True)
+        return _named_once(table.reset_index(drop=True), "the table")
     path = Path(table)
     if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}; expected a CSV or Parquet file")
+        what = f"{path} is a folder" if path.is_dir() else f"no table at {path}"
+        raise FileNotFoundError(f"{what}; expected a CSV or Parquet file")
     parquet = path.suffix in (".parquet", ".pq")
     try:
         frame = pd.read_parquet(path) if parquet else pd.read_csv(path, skipinitialspace=True)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as {'Parquet' if parquet else 'CSV'}: {str(error).strip()}") from error
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    if len(frame.columns) == 1 and (between := [mark for mark in ";\t|" if mark in frame.columns[0]]):
+        raise ValueError(f"{path} separates its columns by {between[0]!r}; expected commas (and points in numbers)")
     if frame.empty:
-        raise ValueError(f"{path} has no rows (columns: {', '.join(map(str, frame.columns)) or 'none'})")
+        raise ValueError(f"{path} has no rows (columns: {listed(frame)})")
+    return _named_once(frame, str(path))
+
+
+def _named_once(frame: "DataFrame", what: str) -> "DataFrame":
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"{what} has two columns named {twice[0]!r}; each needs a name of its own")
     return frame
+
+
+def listed(frame: "DataFrame") -> str:
+    """The names of a table's columns, the first of them where they are many."""
+    names = [str(name) if len(str(name)) < NAME else f"{str(name)[:NAME]}.." for name in frame.columns[:SHOWN]]
+    rest = len(frame.columns) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
 
 
 def rows(frame: "DataFrame", expression: str | None) -> np.ndarray:
@@ -97,7 +117,7 @@ def _literal(node: ast.expr, expression: str) -> Any:
 
 def _compare(frame: "DataFrame", column: str, op: ast.cmpop, value: Any, expression: str) -> np.ndarray:
     if column not in frame.columns:
-        raise ValueError(f"no column {column!r} for {expression!r}; the table has {', '.join(map(str, frame.columns))}")
+        raise ValueError(f"no column {column!r} for {expression!r}; the table has {listed(frame)}")
     series, several = frame[column], isinstance(value, list | tuple)
     if several != isinstance(op, ast.In | ast.NotIn):
         raise ValueError(f"in {expression!r}, `in` and `not in` take a list or tuple, the other comparisons one value")
@@ -134,7 +154,12 @@ def columns(frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dic
     for name, x in values.items():
         wrong = np.flatnonzero(kept & (x < np.finfo(np.float64).tiny))  # below, float64 rounds to nothing
         if len(wrong):
-            raise ValueError(f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]}; a law needs positive values")
+            raise ValueError(
+                f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a law needs positive values"
+            )
+    if target == ERROR and np.any(kept & (values[target] > 1)):
+        most = np.max(values[target][kept])
+        raise ValueError(f"{read_from[target]} reaches {most:g}; a top-1 error is a fraction, at most 1 (percent: divide by 100)")
     return Columns([values[name][kept] for name in inputs], values[target][kept], kept, read_from)
 
 
@@ -144,8 +169,9 @@ def source(frame: "DataFrame", name: str, named: dict[str, str] | None = None) -
     column = named.get(name, COUNT if name == "params" and COUNT in frame.columns else name)
     if column not in frame.columns:
         given = f" (named for {name})" if name in named else ""
-        there = ", ".join(map(str, frame.columns))
-        raise ValueError(f"no column {column!r}{given}; the table has {there}. Say which is {name}: --columns {name}=THEIRS")
+        raise ValueError(
+            f"no column {column!r}{given}; the table has {listed(frame)}. Say which is {name}: --columns {name}=THEIRS"
+        )
     return column
 
 
@@ -159,5 +185,7 @@ def numbers(frame: "DataFrame", column: str) -> np.ndarray:
     read = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
     text = np.flatnonzero(np.isnan(read) & np.asarray(series.notna()))
     if len(text):
-        raise ValueError(f"{column} holds text in row {frame.index[text[0]]}: {series.iloc[text[0]]!r}; expected a number")
+        raise ValueError(
+            f"{column} holds text in row {frame.index[text[0]]} (from 0): {series.iloc[text[0]]!r}; expected a number"
+        )
     return read

@@ -50,7 +50,7 @@ def test_where_noise_is_even_all_bootstraps_agree_with_the_linearized_errors(tex
     shake = rng().normal(0, sd, 120)
     targets = targets + shake if text == "mse" else targets * np.exp(shake)
     at, _ = fitted(law, inputs, targets, text)
-    errors, _ = uncertainty.covariance(law, at, uncertainty.slopes(law, at))
+    errors = uncertainty.identification(law, at, uncertainty.slopes(law, at)).covariance
     std = np.full(120, sd) if text == "mse" else sd * targets
     spreads = {
         "pairs": bootstrap.pairs(law, at, 400, rng()),
@@ -90,7 +90,7 @@ def test_weights_are_inverse_variances_of_drawn_residuals():
     spread = {}
     for name, weights in (("even", np.ones(64)), ("known", (0.002 / sizes) ** 2)):
         at, _ = fitted(law, [x], targets, "log-mse", weights)
-        errors, _ = uncertainty.covariance(law, at, uncertainty.slopes(law, at))
+        errors = uncertainty.identification(law, at, uncertainty.slopes(law, at)).covariance
         spread[name] = deviations(bootstrap.residuals(law, at, 400, rng()))
         np.testing.assert_allclose(spread[name], np.sqrt(np.diag(errors)), rtol=0.3)
     assert np.all(spread["known"] < 0.5 * spread["even"])

@@ -85,6 +85,21 @@ def test_a_best_run_at_the_edge_of_the_sweep_is_named():
     assert any("smallest learning_rate swept" in reason for reason in fit_hyperparameters(sweep(shift=2.0)).reasons)
 
 
+@pytest.mark.parametrize(
+    ("runs", "reason", "edges"),
+    [
+        (sweep(shift=2.0), "inside of what was swept in 0 of 9 cells", ("learning_rate", "batch_tokens")),
+        (sweep()._replace(loss=np.full(729, 2.0)), "what the sweeps chose is no optimum", ("learning_rate", "batch_tokens")),
+        (sweep(points=1), "one learning_rate, ", ("learning_rate", "batch_tokens")),
+    ],
+    ids=["edge", "flat", "one run per cell"],
+)
+def test_optima_that_no_sweep_brackets_are_no_measurement(runs, reason, edges):
+    fit = fit_hyperparameters(runs)
+    assert fit.verdict == "at-boundary" and fit.at_boundary == edges and reason in " ".join(fit.reasons)
+    assert fit_hyperparameters(sweep()).at_boundary == ()
+
+
 def test_one_ratio_of_tokens_to_params_does_not_identify_the_exponents():
     cells = [sweep(sizes=(N,), tokens=(20 * N,)) for N in (1e8, 3e8, 1e9, 3e9)]
     fit = fit_hyperparameters(Sweep(*(np.concatenate(column) for column in zip(*cells, strict=True))))

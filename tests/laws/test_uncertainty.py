@@ -85,6 +85,8 @@ def test_equal_inputs_with_far_targets_are_named():
     again = [np.append(x, x[0]) for x in inputs]
     assert uncertainty.duplicate_reasons(again, np.append(targets, 1.01 * targets[0])) == []
     assert "duplicate" in uncertainty.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
+    creeping = [np.append(x, np.full(3, x[0])) for x in inputs], np.append(targets, targets[0] * np.array([1.015, 1.03, 1.045]))
+    assert "2 rows above another" in uncertainty.duplicate_reasons(*creeping)[0], "neighbours alone are close"
 
 
 def test_the_condition_number_grows_as_a_design_nears_a_ridge_and_edges_are_named():

@@ -90,6 +90,15 @@ def test_left_out_cells_lose_at_most_a_sixth_of_a_percent_between_their_own_runs
     assert refit().regret.mean() <= lost.mean() + 1e-4
 
 
+def test_interpolation_does_not_tell_the_law_from_the_published_rule_and_a_surface_does():
+    pairs = left_out(), left_out(optimum=near_optimum)
+    cells = np.random.default_rng(0).integers(17, size=(4000, 17))
+    for measure, high_end in ((regret, (0, 0.0006)), (on_a_surface, (-0.0008, -0.0006))):
+        own, rule = (np.array([measure(law, cell) for law, cell in found]) for found in pairs)
+        low, high = np.percentile((own - rule)[cells].mean(1), (2.5, 97.5))
+        assert low < 0 and high_end[0] < high < high_end[1]
+
+
 def test_intervals_by_cell_hold_the_published_law():
     low, high = np.percentile(refit().draws, (2.5, 97.5), axis=0)
     law = published()

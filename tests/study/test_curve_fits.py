@@ -136,10 +136,19 @@ def test_isoflop_stands_beside_the_parametric_fit(tmp_path):
 
 def test_isoflop_without_an_interior_optimum_has_no_exponent(tmp_path):
     fit = fits.fit(isoflop_table(centre=50.0), laws.named("isoflop"))
+    assert "nan" not in fits.text(fit) and "params_exponent          unknown" in fits.text(fit)
     assert fit.verdict == "unidentified" and any("smallest model" in reason for reason in fit.reasons)
     assert json.loads(json.dumps(fit.summary(), allow_nan=False))["params"]["params_exponent"] is None
     with pytest.raises(ValueError, match="no optimum"):
         fit.predict(flops=1e20)
+
+
+def test_what_isoflop_was_given_and_could_not_use_is_said():
+    table = isoflop_table()
+    made = fits.fit(table, laws.named("isoflop"), noise="0.001", holdout=f"params == {table.params[3]}")
+    assert made.verdict == "ok" and made.holdout == {} and made.intervals == {}
+    said = " ".join(made.reasons)
+    assert "the holdout is not scored: no budget has 3 model sizes" in said and "the noise is read by draws" in said
 
 
 def test_isoflop_needs_no_tokens_column_and_refuses_what_it_does_not_read():
@@ -156,6 +165,15 @@ def sweep_table():
     rates, batches = 2 * N**-0.7 * D**0.3 * np.exp(x), 0.6 * D**0.57 * np.exp(y)
     loss = 2.5 + 0.02 * (x**2 + y**2)
     return pd.DataFrame({"params": N, "tokens": D, "learning_rate": rates, "batch_tokens": batches, "loss": loss})
+
+
+def test_three_cells_give_a_law_and_no_interval():
+    few = sweep_table().query("(params == 1e8 and tokens == 2e9) or (params == 1e9 and tokens in (2e9, 8e9))")
+    made = fits.fit(few, laws.named("hyperparameters"), bootstrap=50)
+    assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
+    assert "3 cells: " in " ".join(made.reasons) and "do not identify the law, and no interval follows" in " ".join(made.reasons)
+    at = made.predict(params=1e9, tokens=8e9)
+    assert at.value > 0 and (at.low, at.high) == (None, None)
 
 
 def test_hyperparameters_are_nested_by_quantity_and_scored_by_regret(tmp_path):

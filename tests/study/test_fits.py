@@ -1,7 +1,9 @@
 """From a table to a fit and a forecast (mirrors scalejax/study/fits.py and points.py)."""
 
 import dataclasses
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalejax import laws
+from scalejax.laws.forms import Coordinate, Law, Linear
 from scalejax.study import fits
 
 TRUTH = {"A": 40.0, "B": 300.0, "E": 1.5, "alpha": 0.3, "beta": 0.35}
@@ -55,6 +58,38 @@ def test_a_saved_fit_predicts_the_same(fitted, tmp_path):
         fitted.save(tmp_path)
     with pytest.raises(ValueError, match="needs the rows"):
         fits.influence(loaded, {"params": 2e7, "tokens": 6e7})
+
+
+class Line(NamedTuple):
+    """L(N) = top - fall log N: a law of a user's own."""
+
+    top: float
+    fall: float
+
+    def loss(self, N):
+        return self.top - self.fall * jnp.log(N)
+
+
+LINE = Law(
+    name="line",
+    form=Line,
+    predict=Line.loss,
+    inputs=("params",),
+    axes=(0,),
+    coordinates=(Coordinate(-100.0, 100.0), Coordinate(0.0, 10.0)),
+    linear=Linear(("top",), lambda law, N: (1.0 + 0 * N,)),
+    grid=(("fall", (0.1, 0.3)),),
+)
+
+
+def test_a_fit_of_ones_own_law_is_read_with_that_law(tmp_path):
+    made = fits.fit(ladder(), LINE, bootstrap=40)
+    made.save(tmp_path / "fit.json")
+    with pytest.raises(ValueError, match=r"'line' is no law of scalejax's; give your own .*load\(path, law=yours\)"):
+        fits.load(tmp_path / "fit.json")
+    assert fits.load(tmp_path / "fit.json", LINE).predict(params=2e7) == made.predict(params=2e7)
+    with pytest.raises(ValueError, match="holds a fit of the line law of top, fall; got the power law of a, b, c"):
+        fits.load(tmp_path / "fit.json", laws.power())
 
 
 def test_the_prediction_interval_is_wider_than_the_laws_own_and_holds_the_truth(fitted):

@@ -81,10 +81,10 @@ def test_missing_and_infinite_values_are_left_out():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (0, "is 0 in row 1"),
+        (0, r"is 0 in row 1 \(from 0\)"),
         (-2.5, "is -2.5 in row 1"),
-        ("many", "holds text in row 1: 'many'"),
-        (True, "holds text in row 1: 'True'"),
+        ("many", r"holds text in row 1 \(from 0\): 'many'"),
+        (True, r"holds text in row 1 \(from 0\): 'True'"),
     ],
 )
 def test_zero_negative_and_text_are_refused(value, said):
@@ -101,7 +101,15 @@ def test_params_of_a_results_table_count_the_head_unless_another_count_is_named(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "cannot be read as CSV"), ("a,b\n", "no rows"), ("a,b\n1,2\n1,2,3,4\n", "cannot be read as CSV")]
+    ("content", "said"),
+    [
+        ("", "cannot be read as CSV"),
+        ("a,b\n", r"no rows \(columns: a, b\)"),
+        ("a,b\n1,2\n1,2,3,4\n", "cannot be read as CSV"),
+        ("a;b\n1,5;2\n", "separates its columns by ';'; expected commas"),
+        ("a\tb\n1\t2\n", "separates its columns by"),
+        ("a,a \n1,2\n", "two columns named 'a'"),
+    ],
 )
 def test_what_is_not_a_table_is_refused(tmp_path, content, said):
     path = tmp_path / "table.csv"
@@ -114,7 +122,14 @@ def test_parquet_and_csv_hold_the_same_table(tmp_path):
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     FRAME.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), tables.read(tmp_path / "a.parquet"), check_dtype=False)
-    (tmp_path / "b.csv").write_text("size, set\n1, c4\n")  # as people type it
+    (tmp_path / "b.csv").write_text("size , set \n1, c4\n")  # as people type it
     assert list(tables.read(tmp_path / "b.csv").columns) == ["size", "set"]
-    with pytest.raises(FileNotFoundError):
-        tables.read(tmp_path / "c.csv")
+    for path, said in ((tmp_path / "c.csv", "no table at"), (tmp_path, "is a folder")):
+        with pytest.raises(FileNotFoundError, match=said):
+            tables.read(path)
+
+
+def test_a_message_names_the_first_columns_of_many():
+    frame = pd.DataFrame({f"c{i}": [1.0] for i in range(300)})
+    with pytest.raises(ValueError, match=r"the table has c0, c1, .* and 276 more. Say which is loss: --columns loss=THEIRS"):
+        tables.source(frame, "loss")
