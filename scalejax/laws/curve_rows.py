@@ -65,6 +65,16 @@ def measured(rates: Sequence, curve, step, loss, params=None) -> Rows:
     return Rows(checked, curve, step, loss, params)
 
 
+def each_curve_once(curve: np.ndarray) -> np.ndarray:
+    """Weights of rows, (rows,), that make the curves count alike however many losses each has; they sum to the rows.
+
+    >>> each_curve_once(np.array([0, 0, 0, 1])).round(2).tolist()
+    [0.67, 0.67, 0.67, 2.0]
+    """
+    count = np.bincount(curve)
+    return len(curve) / np.count_nonzero(count) / count[curve]
+
+
 def power_of_rates(rows: Rows) -> Callable:
     """(alpha,) -> S1^-alpha of every row and its Jacobian."""
     sums = [np.cumsum(rates) for rates in rows.rates]

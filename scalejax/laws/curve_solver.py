@@ -13,7 +13,7 @@ import scipy.optimize
 
 from scalejax.laws import curves, losses
 from scalejax.laws.curve_forms import FORMS, Form
-from scalejax.laws.curve_rows import Rows
+from scalejax.laws.curve_rows import Rows, each_curve_once
 
 REFINEMENTS = 10
 STARTS = 4
@@ -45,12 +45,14 @@ def fit_curves(
     prior: bool = True,
     start: CurveFit | None = None,
 ) -> CurveFit:
-    """A whole-curve law through the rows of all curves; loss as in `losses.loss`, weights per row.
+    """A whole-curve law through the rows of all curves; loss as in `losses.loss`, weights per row (see `row_weights`).
 
     The three shape parameters of the multi-power law run along a ridge on which a converged fit overfits (25M and 100M curves
-    of Luo et al.: gamma .90 and 1.35). `prior` holds them: gamma ~ N(1/2, 1/4), log beta ~ N(log 1/2, log 2), against data in
-    which each CURVE counts as one observation, its residuals being strongly correlated: the minimized sum is
-    objective + objective / curves x (squared standardized distance) / 2. On exact data the prior vanishes.
+    of Luo et al.: gamma .90 and 1.35). `prior` holds them: gamma ~ N(1/2, 1/4), log beta ~ N(log 1/2, log 2). The residuals of
+    a curve are strongly correlated, so the prior stands against one observation per CURVE, not per row: the curve's mean loss.
+    The minimized sum is objective + objective / curves x (squared standardized distance) / 2, on exact data the objective
+    alone. Under `lad` that is maximum a posteriori where the mean absolute log errors of the curves, the quantity that whole
+    curves are scored by, are exponentially distributed with one unknown mean.
 
     Raises ValueError on an unknown law or parameter, a held value out of bounds, or fewer rows than free parameters.
     """
@@ -61,17 +63,23 @@ def fit_curves(
     if len(data.loss) < np.isnan(held).sum():
         raise ValueError(f"{len(data.loss)} rows cannot give the {np.isnan(held).sum()} free parameters of the {law} law")
     unit = _middle(data) if "params" in form.inputs and not {"B", "C"} & set(fixed) else 1.0
+    weights = row_weights(law, data, prior) if weights is None else np.asarray(weights, float)
     with jax.enable_x64(True):
         problem = _Problem(form, data._replace(params=data.params / unit), losses.loss(loss), held, weights, prior)
         begin = problem.starts() if start is None else [_coordinates(form, start.law, unit)]
         found = sorted((problem.solve(x, ROUGH if start is None else FINE) for x in begin), key=lambda result: result[0])
         reached = np.mean([cost <= found[0][0] * (1 + 1e-5) + 1e-18 for cost, *_ in found])
-        _, x, converged = found[0] if start is not None else problem.refine(*problem.solve(found[0][1]))
+        _, x, converged = found[0] if start is not None else problem.refine(*problem.solve(found[0][1], polish=True))
         gradient, reasons, verdict = problem.diagnose(x, converged)
         objective = problem.cost(x) / problem.loss.units
     solved = _in_units(form.law(*(c.back(v) for c, v in zip(form.coordinates.values(), x, strict=True))), 1 / unit)
     params = {name: float(value) for name, value in zip(form.coordinates, solved, strict=True)} | fixed
     return CurveFit(form.law(*params.values()), params, objective, gradient, float(reached), verdict, tuple(reasons))
+
+
+def row_weights(law: str, data: Rows, prior: bool = True) -> np.ndarray:
+    """What rows weigh when no weights are given, (rows,): under a prior each curve counts once, as there; else each row."""
+    return each_curve_once(data.curve) if prior and FORMS[law].prior else np.ones(len(data.loss))
 
 
 def profile_curves(law: str, data: Rows, name: str, values: Sequence[float], **options) -> np.ndarray:
@@ -90,7 +98,8 @@ def bootstrap_curves(
 
     units: (rows,) whole numbers, what is drawn together instead of curves. options: as for `fit_curves`.
     """
-    weights = np.ones(len(data.loss)) if (given := options.pop("weights", None)) is None else given
+    given = options.pop("weights", None)
+    weights = row_weights(law, data, options.get("prior", True)) if given is None else given
     units = data.curve if units is None else units
     count = int(units.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
@@ -141,11 +150,10 @@ def _held(law: str, form: Form, fixed: Mapping[str, float]) -> np.ndarray:
 class _Problem:
     """One law, one table, one loss: residuals and Jacobian over the free coordinates, as scipy's least_squares takes them."""
 
-    def __init__(self, form: Form, data: Rows, loss: losses.Loss, held: np.ndarray, weights, prior: bool):
-        self.form, self.data, self.loss, self.held = form, data, loss, held
+    def __init__(self, form: Form, data: Rows, loss: losses.Loss, held: np.ndarray, weights: np.ndarray, prior: bool):
+        self.form, self.data, self.loss, self.held, self.weights = form, data, loss, held, weights
         self.free = np.isnan(held)
         self.low, self.high = np.array([(c.low, c.high) for c in form.coordinates.values()]).T
-        self.weights = np.ones(len(data.loss)) if weights is None else np.asarray(weights, float)
         used = self.weights > 0
         self.curves, self.sizes = len(np.unique(data.curve[used])), len(np.unique(data.params[used]))
         self.names = list(form.coordinates)
@@ -220,12 +228,15 @@ class _Problem:
         x[self.scales] = linear
         return float(misfit), x
 
-    def solve(self, x: np.ndarray, tolerance: float = FINE) -> tuple[float, np.ndarray, bool]:
-        """(minimized sum, coordinates, converged) from one start, through the stages of the loss and of the prior's weight."""
+    def solve(self, x: np.ndarray, tolerance: float = FINE, *, polish: bool = False) -> tuple[float, np.ndarray, bool]:
+        """(minimized sum, coordinates, converged) from one start, through the stages of the loss and of the prior's weight.
+
+        polish: the start is next to the solution, so the loss's last stage is enough.
+        """
         converged = False
-        for delta in self.loss.deltas:
+        for delta in self.loss.deltas[-1:] if polish else self.loss.deltas:
             self.delta, self.tau = delta, 0.0
-            for _ in range(50 if self.prior else 1):
+            for _ in range(50 if self.prior and delta == self.loss.deltas[-1] else 1):
                 before, self.tau = self.tau, self.cost(x) / max(self.curves, 1) if self.prior else 0.0
                 if converged and abs(self.tau - before) <= 1e-4 * self.tau:
                     break
@@ -242,7 +253,7 @@ class _Problem:
                 moved, self.offset = np.max(np.abs(offset - self.offset)), offset
                 if moved * abs(x[scale]) < 1e-12:
                     break
-                cost, x, converged = self.solve(x)
+                cost, x, converged = self.solve(x, polish=True)
         return cost, x, converged
 
     def _least_squares(self, x: np.ndarray, tolerance: float) -> tuple[np.ndarray, bool]:

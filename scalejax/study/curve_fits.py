@@ -35,7 +35,8 @@ def fit(
     """Fits a whole-curve law; see `scalejax.study.fits.fit`. schedules: table of (curve, step, learning_rate), every step.
 
     weights: a column of positive numbers, or the column of the curve: then each curve counts once, as in the scores, however
-    many losses it has. A law that reads params splits the rows of a curve by them: one schedule, several models.
+    many losses it has; so it does under the multi-power law when none are given. A law that reads params splits the rows of a
+    curve by them: one schedule, several models.
     """
     if choices:
         raise ValueError(f"the {law.name} law does not read {', '.join(sorted(choices))}")
@@ -86,7 +87,7 @@ def fit(
         seed=seed,
         clusters=cluster or "curve",
         holdout=_scores(best, labels, rates, *(x[held_out] for x in (curve, step, measured, params))),
-        cross_validation=_leave_one_curve_out(law, data, best, options),
+        cross_validation=_leave_one_curve_out(law, data, best, [labels[c] for c in np.unique(curve[~held_out])], options),
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=time.perf_counter() - solved)
     return fitted
@@ -119,8 +120,7 @@ def _curves(schedule: np.ndarray, params: np.ndarray) -> tuple[tuple[np.ndarray,
 def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.ndarray:
     """Of every row: its column's, or, for the column of the curve, what makes the curves count alike and sums to the rows."""
     if column == curve_column:
-        count = np.bincount(curve)
-        return len(curve) / len(count) / count[curve]
+        return curve_rows.each_curve_once(curve)
     weights = tables.numbers(frame, tables.source(frame, column))
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"weights in {column!r} are positive numbers, or the column of the curve: each curve counts once")
@@ -209,10 +209,10 @@ def _scores(best, labels, rates, curve, step, measured, params) -> dict[str, Any
     return means | {"by_curve": by_curve}
 
 
-def _leave_one_curve_out(law, data, best, options) -> dict[str, Any]:
-    """Each curve predicted by the fit to the others."""
-    labels, found, options = [str(c) for c in range(len(data.rates))], [], dict(options)
-    weights = options.pop("weights", np.ones(len(data.loss)))
+def _leave_one_curve_out(law, data, best, labels, options) -> dict[str, Any]:
+    """Each curve predicted by the fit to the others, each counting once."""
+    by_split, options = [], dict(options)
+    weights = options.pop("weights", curve_solver.row_weights(law.name, data))
     if len(data.rates) < 3:
         return {}
     for c in range(len(data.rates)):
@@ -221,14 +221,17 @@ def _leave_one_curve_out(law, data, best, options) -> dict[str, Any]:
             continue
         refit = curve_solver.fit_curves(law.name, data, weights=others * weights, start=best, **options)
         rows = ~others
-        found.append(_scores(refit, labels, data.rates, *(x[rows] for x in data[1:])))
-    if not found:
+        score = _scores(refit, labels, data.rates, *(x[rows] for x in data[1:]))
+        kept = {name: score[name] for name in ("n", "mae", "mean_rel_error", "max_rel_error")}
+        by_split.append({"left_out": labels[c]} | kept)
+    if not by_split:
         return {}
     return {
         "method": "leave-one-curve-out",
-        "splits": len(found),
-        "n": sum(score["n"] for score in found),
-        "mae": float(np.mean([score["mae"] for score in found])),
-        "mean_rel_error": float(np.mean([score["mean_rel_error"] for score in found])),
-        "max_rel_error": float(max(score["max_rel_error"] for score in found)),
+        "splits": len(by_split),
+        "n": sum(split["n"] for split in by_split),
+        "mae": float(np.mean([split["mae"] for split in by_split])),
+        "mean_rel_error": float(np.mean([split["mean_rel_error"] for split in by_split])),
+        "max_rel_error": float(max(split["max_rel_error"] for split in by_split)),
+        "by_split": by_split,
     }

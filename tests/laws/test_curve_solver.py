@@ -115,6 +115,41 @@ def test_the_prior_holds_the_ridge_and_leaves_exact_data_alone():
     assert free.objective <= held.objective < 1.5 * free.objective
 
 
+def uneven():
+    """Noisy curves of which one has four times as many losses as the others."""
+    data = rows(MULTIPOWER, SCHEDULES[:3], noise=3e-3)
+    kept = (data.curve == 0) | (data.step % 200 == 0)
+    return data._replace(**{name: getattr(data, name)[kept] for name in ("curve", "step", "loss", "params")})
+
+
+def test_under_the_prior_each_curve_counts_once_unless_weights_are_given():
+    data = uneven()
+    once = len(data.loss) / 3 / np.bincount(data.curve)[data.curve]
+    start = fit_curves("multipower", data)
+    same, by_row = (fit_curves("multipower", data, weights=w, start=start) for w in (once, np.ones(len(data.loss))))
+    np.testing.assert_allclose(same.law, start.law, rtol=1e-4)
+    assert abs(by_row.law.L0 - start.law.L0) > 1e-4
+    np.testing.assert_array_equal(curve_solver.row_weights("annealing", data), 1)
+
+
+def test_the_prior_under_lad_is_maximum_a_posteriori():
+    data, spread = uneven(), (np.log(2), 0.25)
+
+    def surprise(fit):  # minus the log posterior: exponential mean errors of three curves, the mean error at its best
+        error = fit.objective / len(data.loss)
+        away = (np.log(fit.params["beta"] / 0.5), fit.params["gamma"] - 0.5)
+        return 3 * np.log(error) + sum((a / s) ** 2 for a, s in zip(away, spread, strict=True)) / 2
+
+    best = fit_curves("multipower", data, loss="lad")
+    assert best.verdict == "ok"
+    for name, factor in (("gamma", 0.8), ("gamma", 1.2), ("beta", 0.8), ("beta", 1.2)):
+        moved = fit_curves("multipower", data, loss="lad", fixed={name: factor * best.params[name]}, start=best)
+        assert surprise(moved) > surprise(best)
+    assert surprise(
+        fit_curves("multipower", data, loss="lad", prior=False, weights=curve_rows.each_curve_once(data.curve))
+    ) > surprise(best)
+
+
 @pytest.mark.parametrize("loss", ["lad", "mse", "log-mse", "huber:1e-2", "asymmetric:10"])
 def test_every_loss_finds_the_law_in_little_noise(loss):
     fit = fit_curves("annealing", rows(ANNEALING, SCHEDULES[:3], noise=1e-4), loss=loss)

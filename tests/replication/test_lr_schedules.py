@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from published import reference
 
-from scalejax.laws import curve_rows, fit_curves, predict_curve
+from scalejax.laws import curve_rows, fit_curves, multipower, predict_curve
+from scalejax.study.selection import select
 
 pytestmark = pytest.mark.replication
 
@@ -77,11 +78,32 @@ def test_the_converged_multi_power_fit(model, objective, late):
     assert errors(fit, model)[1] <= late + 5e-5
 
 
-@pytest.mark.parametrize("model, every, late", [("25M", 0.0040, 0.0054), ("100M", 0.0044, 0.0074)])
-def test_the_prior_makes_the_multi_power_law_better_on_curves_it_has_not_seen(model, every, late):
-    held, free = (errors(refit("multipower", model, prior=prior), model) for prior in (True, False))
+@pytest.mark.parametrize("model, every, late", [("25M", 0.0038, 0.0054), ("100M", 0.0044, 0.0074)])
+def test_maximum_a_posteriori_makes_the_multi_power_law_better_on_curves_it_has_not_seen(model, every, late):
+    held, free = errors(refit("multipower", model, loss="lad"), model), errors(refit("multipower", model, prior=False), model)
     assert held[0] <= every and held[1] <= late
     assert held[0] < free[0] and held[1] < free[1]
+
+
+@pytest.mark.parametrize("model, every, late", [("25M", 0.0039, 0.0048), ("100M", 0.0044, 0.0063)])
+def test_the_default_loss_gains_from_the_prior_too(model, every, late):
+    found = errors(refit("multipower", model), model)
+    assert found[0] <= every and found[1] <= late
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model, every, late", [("25M", 0.0038, 0.0054), ("100M", 0.0044, 0.0074)])
+def test_a_loss_chosen_on_the_three_curves_alone_does_as_well_on_the_six_others(model, every, late):
+    losses, _ = tables()
+    found = select(
+        losses[(losses.model == model) & losses.schedule.isin(TRAIN)],
+        [multipower()],
+        columns={"curve": "schedule", "learning_rate": "lr"},
+        schedules=reference("lr_schedules") / "schedules_per_step.parquet",
+    )
+    assert {candidate.splits for candidate in found.ranking} == {3}
+    error = errors(found.fit, model)
+    assert error[0] <= every and error[1] <= late
 
 
 def test_one_curve_leaves_lambda_unidentified():

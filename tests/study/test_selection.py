@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_curve_fits import curve_table, schedules
 from test_fits import ladder
 
 from scalejax import laws
@@ -53,3 +54,19 @@ def test_what_cannot_be_ranked_is_refused(given, said):
 def test_too_few_rows_to_hold_any_out_is_said():
     with pytest.raises(ValueError, match="no split of the 5 rows"):
         select(ladder()[::4], [laws.chinchilla()], ["log-mse"])
+
+
+def test_losses_of_a_whole_curve_law_are_ranked_by_the_curves_left_out():
+    table = curve_table(noise=1e-3)
+    found = select(
+        table[table.schedule != "linear"],
+        [laws.annealing()],
+        ["huber:1e-3", "log-mse"],
+        columns={"curve": "schedule", "learning_rate": "lr"},
+        schedules=schedules(),
+    )
+    assert [candidate.splits for candidate in found.ranking] == [3, 3]
+    splits = found.fit.cross_validation["by_split"]
+    assert {split["left_out"] for split in splits} == {"constant", "cosine", "drop"}
+    assert found.ranking[0].mean_rel_error == pytest.approx(np.mean([split["mean_rel_error"] for split in splits]))
+    assert found.ranking[0].mean_rel_error < found.ranking[1].mean_rel_error
