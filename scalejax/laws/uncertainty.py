@@ -189,20 +189,25 @@ def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
     return terms
 
 
-def design(law: Law, inputs: list[np.ndarray]) -> tuple[list[str], set[str]]:
-    """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned."""
+def design(law: Law, inputs: list[np.ndarray], loose: set[str]) -> tuple[list[str], set[str]]:
+    """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned.
+
+    loose: parameters that can move without effect on the rows. One value of an input frees those of its terms that nothing else
+    holds; at one ratio two power terms are two of one variable, and could change places.
+    """
     terms, reasons, names = _terms(law), [], set()
     every = [pair for pairs in terms.values() for pair in pairs]
     exponents = sorted({pair[1] for pair in every if len(pair) == 2})
     for what in unvaried(law, inputs):
         if what in law.inputs:
-            pairs = terms[law.axes[law.inputs.index(what)]]
-            reasons.append(f"{what} has a single value: {', '.join(map(' and '.join, pairs))} cannot be identified")
-            names |= {name for pair in pairs for name in pair}
+            pairs = [[part for part in pair if part in loose] for pair in terms[law.axes[law.inputs.index(what)]]]
+            if free := ", ".join(" and ".join(pair) for pair in pairs if pair):
+                reasons.append(f"{what} has a single value: {free} cannot be identified")
+                names |= {part for pair in pairs for part in pair}
         elif len(exponents) == 2 and not law.tied:
             reasons.append(f"{what} is constant: {' and '.join(exponents)} cannot be told apart")
             names |= {name for pair in every for name in pair}
-    return reasons, names - {name for name, _ in law.fixed}
+    return reasons, names
 
 
 def held_reasons(law: Law, targets: np.ndarray) -> list[str]:
@@ -243,17 +248,18 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
     """Judges a fit by its convergence, the design of its table, its linearized errors and its intervals."""
     below, above = at_bounds(law, at.problem, at.theta[:, None])
     edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
-    reasons, unknown = design(law, inputs)
     if not converged(at.state, at.problem, at.weights)[0]:
-        stuck = "the solver did not reach a stationary point from any start"
-        return Verdict("not-converged", [stuck, *reasons], float("nan"), edges, unknown)
+        stuck, (why, names) = "the solver did not reach a stationary point from any start", design(law, inputs, set(law.names))
+        return Verdict("not-converged", [stuck, *why], float("nan"), edges, names)
     found = identification(law, at, slopes(law, at))
-    if idle := [name for name in found.idle if name not in unknown]:
+    loose = {*found.idle, *found.mixed}
+    reasons, names = design(law, inputs, loose)
+    if idle := [name for name in found.idle if name not in names]:
         reasons.append(f"{', '.join(idle)} changed nothing on these rows")
-    if not unknown.issuperset(found.mixed):
+    if found.mixed and not names.issuperset(found.mixed):
         apart = f"condition number {found.condition:.1e}"
         reasons.append(f"the parameters {', '.join(found.mixed)} cannot be told apart on these rows ({apart})")
-    unknown |= {*found.idle, *found.mixed}
+    unknown = loose | names
     if law.free and len(inputs[0]) == law.free:
         reasons.append(f"{law.free} rows for {law.free} parameters: nothing is left to check the law with")
     reasons += _open_reasons(law, {name: pair for name, pair in ends.items() if name not in unknown})

@@ -118,14 +118,14 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     return floor.std * targets / np.sqrt(weights)
 
 
-def spread(law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str) -> dict[str, Any]:
+def spread(law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str, unknown: set[str]) -> dict[str, Any]:
     """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
 
     Draws are in natural units; residuals are scaled by sqrt(n / (n - k)) and stay in the order of the rows, on a fixed sample of
-    them where there are many. rows: see `identity`.
+    them where there are many. rows: see `identity`. unknown: parameters that the rows leave free.
     """
     ranges = {name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)}
-    rows_say = {"ranges": ranges, "unvaried": uncertainty.unvaried(law, inputs)}
+    rows_say = {"ranges": ranges, "unvaried": uncertainty.unvaried(law, inputs) if unknown else {}}
     if not settled(theta).any():
         return rows_say
     residuals = uncertainty.slopes(law, at).residuals

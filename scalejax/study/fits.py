@@ -128,10 +128,10 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if record.pop("format") != FORMAT:
-            raise ValueError(f"{path} has another format than {FORMAT}: fit again with this scalejax")
+            raise ValueError(f"{path} is not a fit of format {FORMAT}: fit again with this scalejax")
         form = record.pop("form")
         law = dataclasses.replace(
-            _law_of(record.pop("law"), list(_flat(record["params"])), law),
+            _law_of(path, record.pop("law"), list(_flat(record["params"])), law),
             inputs=tuple(form["inputs"]),
             fixed=tuple(sorted(form["fixed"].items())),
             tied=tuple((a, b) for a, b in form["tied"]),
@@ -145,15 +145,17 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
         raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {why}") from error
 
 
-def _law_of(name: str, parameters: list[str], given: Law | None) -> Law:
+def _law_of(path: str | os.PathLike, name: str, parameters: list[str], given: Law | None) -> Law:
     """The law of a fit's file: the one given, if it is the same, or the one of scalejax's that has its name."""
     if given is None and name not in laws.NAMES:
-        raise ValueError(f"{name!r} is no law of scalejax's; give your own in Python: scalejax.study.fits.load(path, law=yours)")
+        raise ValueError(
+            f"{path}: {name!r} is no law of scalejax's; give your own in Python: scalejax.study.fits.load(path, law=yours)"
+        )
     law = given or laws.named(name)
     same = law.name == name and (law.method != "points" or list(law.names) == parameters)
     if not same:
         got = f"{law.name} law of {', '.join(law.names)}"
-        raise ValueError(f"the file holds a fit of the {name} law of {', '.join(parameters)}; got the {got}")
+        raise ValueError(f"{path} holds a fit of the {name} law of {', '.join(parameters)}; got the {got}")
     return law
 
 

@@ -97,7 +97,11 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
         return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
     law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
     (low, high), *_ = ends(law.learning_rate(inputs["params"], inputs["tokens"])[:, None])
-    return Estimate(float(value), low, high, 0.95, f"{len(draws[hp.NAMES[0]])} bootstrap draws of cells")
+    count = len(draws[hp.NAMES[0]])
+    method = (
+        f"{count} bootstrap draws of cells" if low is not None else f"no interval: too few of {count} draws of cells give a law"
+    )
+    return Estimate(float(value), low, high, 0.95, method)
 
 
 def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:

@@ -88,7 +88,8 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
         return Estimate(value, None, None, 0.95, "no interval: fitted without noise draws")
     drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(flops)
     (low, high), *_ = ends(drawn[:, None])
-    return Estimate(value, low, high, 0.95, f"{len(drawn)} noise draws")
+    method = f"{len(drawn)} noise draws" if low is not None else f"no interval: too few of {len(drawn)} noise draws give a law"
+    return Estimate(value, low, high, 0.95, method)
 
 
 def _refuse(choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None) -> None:

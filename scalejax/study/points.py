@@ -87,7 +87,9 @@ def fit(
         holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]) if reached else {},
         cross_validation=_rolling_origin(law, at, inputs, target) if reached else {},
         views=_views(law, best) if reached else {},
-        spread=draws.spread(law, at, theta if reached else theta[:, :0], inputs, draws.identity(rows, losses_read)),
+        spread=draws.spread(
+            law, at, theta if reached else theta[:, :0], inputs, draws.identity(rows, losses_read), verdict.unknown
+        ),
         rows_used={"inputs": inputs, "optimum": at},
     )
     done = time.perf_counter()

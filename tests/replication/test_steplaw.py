@@ -99,6 +99,17 @@ def test_interpolation_does_not_tell_the_law_from_the_published_rule_and_a_surfa
         assert low < 0 and high_end[0] < high < high_end[1]
 
 
+def test_interpolation_is_too_high_at_runs_that_it_did_not_see():
+    errors = []
+    for cell in runs().cells():
+        for i in np.flatnonzero(cell.loss <= cell.loss.min() * 1.01):
+            rest = Sweep(*(np.delete(x, i) for x in cell))
+            there = Hyperparameters(cell.learning_rate[i], 0.0, 0.0, cell.batch_tokens[i], 0.0)
+            errors.append((1 + regret(there, rest)) * rest.loss.min() / cell.loss[i] - 1)
+    assert len(errors) > 500
+    assert 100 * np.mean(errors) == pytest.approx(0.10, abs=0.03) and 100 * np.std(errors) == pytest.approx(0.13, abs=0.03)
+
+
 def test_intervals_by_cell_hold_the_published_law():
     low, high = np.percentile(refit().draws, (2.5, 97.5), axis=0)
     law = published()

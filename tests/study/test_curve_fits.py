@@ -173,7 +173,7 @@ def test_three_cells_give_a_law_and_no_interval():
     assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
     assert "3 cells: " in " ".join(made.reasons) and "do not identify the law, and no interval follows" in " ".join(made.reasons)
     at = made.predict(params=1e9, tokens=8e9)
-    assert at.value > 0 and (at.low, at.high) == (None, None)
+    assert at.value > 0 and (at.low, at.high) == (None, None) and "too few of 50 draws of cells" in at.method
 
 
 def test_hyperparameters_are_nested_by_quantity_and_scored_by_regret(tmp_path):

@@ -45,6 +45,15 @@ def test_what_the_design_leaves_free_has_open_intervals_and_no_forecast_off_it(t
         assert best["params_interval"] == best["tokens_interval"] == [None, None]
 
 
+def test_an_exponent_that_another_term_shows_is_known_at_one_size():
+    made = fits.fit(ONE_SIZE, laws.overtraining(), bootstrap=40)
+    assert made.reasons[0] == "params has a single value: a cannot be identified"
+    assert made.intervals["a"] == (None, None) and None not in made.intervals["alpha_C"]
+    assert fits.fit(ONE_SIZE, laws.chinchilla(tied=True)).reasons[0] == "params has a single value: A cannot be identified"
+    held = fits.fit(ONE_SIZE, laws.chinchilla(E=1.0, alpha=0.33), bootstrap=40)
+    assert held.verdict == "ok" and held.predict(**RUN).low is not None, "the size term is known where its exponent and E are"
+
+
 def test_a_forecast_says_how_far_it_lies_beyond_the_rows_and_a_chain_has_no_interval_where_its_first_law_has_none():
     table = ladder()
     loss, error = (fits.fit(table, law, bootstrap=40) for law in (laws.chinchilla(), laws.downstream()))
