@@ -156,6 +156,15 @@ def test_every_loss_finds_the_law_in_little_noise(loss):
     assert abs(fit.law.L0 - ANNEALING.L0) < 0.01 and fit.verdict == "ok"
 
 
+def test_lad_minimizes_absolute_errors_and_so_goes_through_some_losses():
+    data = rows(ANNEALING, SCHEDULES[:3], noise=3e-3)
+    fits = [fit_curves("annealing", data, loss=loss) for loss in ("lad", "huber:1e-3")]
+    predicted = [[predict_curve(fit, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)] for fit in fits]
+    lad, huber = np.abs(np.log(np.array(predicted) / data.loss))
+    assert np.sum(lad < 1e-6) >= 3 > np.sum(huber < 1e-6) and lad.sum() < huber.sum()
+    assert fits[0].verdict == "ok" and fits[0].objective == pytest.approx(lad.sum(), rel=1e-4)
+
+
 def test_over_predictions_cost_more_under_the_asymmetric_loss():
     data = rows(ANNEALING, SCHEDULES[:3], noise=3e-3)
 
