@@ -233,9 +233,8 @@ class _Problem:
 
         polish: the start is next to the solution, so the loss's last stage is enough.
         """
-        converged = False
         for delta in self.loss.deltas[-1:] if polish else self.loss.deltas:
-            self.delta, self.tau = delta, 0.0
+            self.delta, self.tau, converged = delta, 0.0, False
             for _ in range(50 if self.prior and delta == self.loss.deltas[-1] else 1):
                 before, self.tau = self.tau, self.cost(x) / max(self.curves, 1) if self.prior else 0.0
                 if converged and abs(self.tau - before) <= 1e-4 * self.tau:
