@@ -32,7 +32,8 @@ def _decays(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> 
     """A derivative of a decay is the decay times columns of the table, 1 for its log size and -x for its exponent. So one array
     (n, K) for each pair of terms is all that is summed over rows, by a matrix product: a third of the time of `_differentiated`.
 
-    The last sum leaves out the products of two decays that share an exponent: it only scales the damping.
+    The last sum leaves out the products of two decays that share an exponent: it is a scale, of damping and of the test of
+    convergence.
     """
     decays: Any = law.linear
     one, terms = jnp.ones_like(inputs[0]), []
