@@ -92,11 +92,8 @@ class Shards:
             )
         return Tokens(ids, end, np.memmap(path, np.uint8, "r") if path.is_file() else None)[span]
 
-    def domain(self, name: str) -> np.ndarray:
-        """The training tokens of one domain, from the end of the document before its first one."""
-        return self.train[self._span(name)]
-
     def _span(self, name: str) -> slice:
+        """Of one domain in `train`, from the end of the document before its first one."""
         counts = [self.manifest["domains"][domain]["train"] for domain in self.domains]
         at = self.domains.index(name)
         return slice(sum(counts[:at]), sum(counts[: at + 1]) + 1)

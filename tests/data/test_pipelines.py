@@ -134,11 +134,12 @@ def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(mod
 def test_a_mixture_keeps_its_rates_between_domains(module, cache):
     shards = prepare(Data(source=f"seqio:{module}:own_mixture", tokenizer="own"), cache)
     assert shards.domains == ["own_function", "own_lines"]
-    mean = {name: len(shards.domain(name)) / np.sum(shards.domain(name)[1:] == 1) for name in shards.domains}
+    tokens = {name: shards.tokens("train", "concatenate", domain=name).ids for name in shards.domains}
+    mean = {name: len(ids) / np.sum(ids[1:] == 1) for name, ids in tokens.items()}
     odds = shards.shares["own_function"] / shards.shares["own_lines"]
     assert odds == pytest.approx(3 * mean["own_function"] / mean["own_lines"], rel=0.01), "rates count examples, shares tokens"
     assert quotas(shards.shares).sum() == PERIOD and set(shards.validation_domains.tolist()) == {0, 1}
-    lines = len(documents(shards.domain("own_lines"), end=1))
+    lines = len(documents(tokens["own_lines"], end=1))
     assert 360 < lines < 400, "a task without a validation split holds out about 4%"
 
 

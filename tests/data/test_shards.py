@@ -238,11 +238,11 @@ def domains(tmp_path_factory, cache):
 
 def test_domains_lie_one_after_another_in_train_and_mixed_in_validation(domains):
     assert domains.domains == ["a", "b"]
+    parts = {name: texts(domains.tokens("train", "concatenate", domain=name).ids, domains) for name in "ab"}
     for name, other in (("a", "b"), ("b", "a")):
-        found = texts(domains.domain(name), domains)
+        found = parts[name]
         assert len(found) > 20 and all(name * 3 in text and other * 3 not in text for text in found)
-    together = texts(domains.domain("a"), domains) + texts(domains.domain("b"), domains)
-    assert together == texts(domains.train, domains)
+    assert parts["a"] + parts["b"] == texts(domains.train, domains)
     tags = domains.validation_domains
     assert [domains.domains[tag] for tag in tags] == [text[0] for text in texts(domains.validation, domains)]
     assert set(tags.tolist()) == {0, 1}
@@ -250,7 +250,7 @@ def test_domains_lie_one_after_another_in_train_and_mixed_in_validation(domains)
 
 def test_a_corpus_of_one_domain_needs_no_file_for_it(shards):
     assert shards.domains == ["text"] and not shards.validation_domains.any()
-    assert np.array_equal(shards.domain("text"), shards.train)
+    assert np.array_equal(shards.tokens("train", "concatenate", domain="text").ids, shards.train)
     assert not (shards.folder / "validation_domains.bin").exists()
 
 

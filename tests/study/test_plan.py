@@ -138,6 +138,6 @@ def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monk
             (tmp_path / "text" / name / f"{i}.txt").write_text(f"{name} {i} " + "words and more words " * 100)
     data = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16)
     even = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16, mixture="large=1,small=1")
-    small = len(prepare(data).domain("small")) - 1
+    small = len(prepare(data).tokens("train", "concatenate", domain="small")) - 1
     assert plan(Study("s@1", [BASE.replace(data=even)])).epochs() == pytest.approx(32_000 / small, rel=0.01)
     assert plan(Study("s@1", [BASE.replace(data=data)])).epochs() < 0.6 * 32_000 / small
