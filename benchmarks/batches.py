@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from scalejax.data.batches import Batches
-from scalejax.data.marks import Tokens
+from scalejax.data.packing import Tokens
 
 TOKENS, VOCABULARY, SEED = 2**26, 50_304, 0
 SHAPES = ((4, 128), (512, 1024))  # sequences x tokens: the quickstart's batch, and a large run's

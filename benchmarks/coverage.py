@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     chosen = parser.parse_args()
 
-    from scalejax.study import tables
+    from scalejax.fitting import tables
 
     path = Path(chosen.table) if chosen.table else Path(tempfile.mkdtemp()) / "points.csv"
     if not chosen.table:
@@ -51,10 +51,11 @@ def main() -> None:
 def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
     """Share of data sets whose interval, as `scalejax.fit` makes it, holds the truth."""
     from scalejax import laws
-    from scalejax.laws import bootstrap, uncertainty
-    from scalejax.laws.fit import natural, optimum, refits
-    from scalejax.laws.losses import loss
-    from scalejax.study.points import evaluate
+    from scalejax.fitting.parametric import evaluate
+    from scalejax.laws.inference import bootstrap
+    from scalejax.laws.inference import verdict as uncertainty
+    from scalejax.laws.solver.losses import loss
+    from scalejax.laws.solver.multistart import natural, optimum, refits
 
     law, rows, rng = laws.chinchilla(), len(inputs[0]), np.random.default_rng(0)
     clean = evaluate(law, TRUTH, inputs)

@@ -88,10 +88,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4000)
     chosen = parser.parse_args()
     from scalejax import laws
-    from scalejax.laws.bootstrap import multinomial
-    from scalejax.laws.fit import optimum, refits
-    from scalejax.laws.losses import loss as loss_named
-    from scalejax.study import tables
+    from scalejax.fitting import tables
+    from scalejax.laws.inference.bootstrap import multinomial
+    from scalejax.laws.solver.losses import loss as loss_named
+    from scalejax.laws.solver.multistart import optimum, refits
 
     folder = Path(tempfile.mkdtemp())
     path = Path(chosen.table) if chosen.table else folder / "points.csv"

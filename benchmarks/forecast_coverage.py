@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from scalejax import laws
+from scalejax.fitting import fit as fits
 from scalejax.laws.forms import Chinchilla
-from scalejax.study import fits
 
 TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
 NOISE = 0.005

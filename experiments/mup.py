@@ -32,7 +32,7 @@ def figure(folder: str | Path, path: str | Path) -> None:
     """Writes loss against learning rate, one line per width, under muP and under standard, from the study's folder."""
     from matplotlib.figure import Figure
 
-    from scalejax.study.transfer import transfer_check
+    from scalejax.training.transfer import transfer_check
 
     table, drawing = results(folder), Figure(figsize=(10.5, 4.2), layout="constrained")
     panels = drawing.subplots(1, 2, sharey=True)

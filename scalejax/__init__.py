@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scalejax.config import Placement as Placement
     from scalejax.config import Run as Run
     from scalejax.config import Schedule as Schedule
+    from scalejax.fitting.fit import fit as fit
+    from scalejax.fitting.fit import influence as influence
+    from scalejax.fitting.fit import predict as predict
     from scalejax.grids import cooldowns as cooldowns
     from scalejax.grids import grid as grid
     from scalejax.model.budgets import per_param as per_param
@@ -24,14 +27,11 @@ if TYPE_CHECKING:
     from scalejax.model.parametrization import standard as standard
     from scalejax.optim.schedules import cosine as cosine
     from scalejax.optim.schedules import wsd as wsd
-    from scalejax.study.fits import fit as fit
-    from scalejax.study.fits import influence as influence
-    from scalejax.study.fits import predict as predict
     from scalejax.study.plan import Study as Study
     from scalejax.study.plan import plan as plan
     from scalejax.study.results import results as results
+    from scalejax.training.evaluate import evaluate as evaluate
     from scalejax.training.loop import train as train
-    from scalejax.training.offline import evaluate as evaluate
 
 _HOMES = {
     "laws": "scalejax.laws",
@@ -41,10 +41,10 @@ _HOMES = {
     **dict.fromkeys(("completep", "mup", "standard"), "scalejax.model.parametrization"),
     **dict.fromkeys(("cosine", "wsd"), "scalejax.optim.schedules"),
     "train": "scalejax.training.loop",
-    "evaluate": "scalejax.training.offline",
+    "evaluate": "scalejax.training.evaluate",
     **dict.fromkeys(("Study", "plan"), "scalejax.study.plan"),
     "results": "scalejax.study.results",
-    **dict.fromkeys(("fit", "influence", "predict"), "scalejax.study.fits"),
+    **dict.fromkeys(("fit", "influence", "predict"), "scalejax.fitting.fit"),
 }
 
 __all__ = sorted(_HOMES)

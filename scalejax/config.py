@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+from scalejax.batching import Clock
 from scalejax.checks import as_number, between, one_of, require, several, unread, whole, whole_number
-from scalejax.clock import Clock
 
 COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
 SCHEDULE_READS: dict[str, set[str]] = {  # shape -> fields that it reads besides the warm-up

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.study import fits
+from scalejax.fitting import fit as fits
 
 
 @pytest.fixture(scope="module")

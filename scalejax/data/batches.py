@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from scalejax.config import Run
-from scalejax.data.marks import Tokens
+from scalejax.data.packing import Tokens
 from scalejax.data.shards import Shards
 
 ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little

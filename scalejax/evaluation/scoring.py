@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.data.marks import STARTS
+from scalejax.data.packing import STARTS
 
 TOKENS_AT_ONCE = {"bucketed": 2_048, "packed": 16_384}
 """Tokens of a call, about: what a core's cache holds (8,192 take 1.1 of the time at rows of 128, 1.6 at 576), or enough for

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalejax.evaluation.foundry import TASKS, Published
-from scalejax.evaluation.items import Item, read_items
+from scalejax.evaluation.gadre_tasks import TASKS, Published
+from scalejax.evaluation.task_files import Item, read_items
 
 CONTINUATION = "continuation"
 """The suite that needs no files: its one task is made of held-out text."""

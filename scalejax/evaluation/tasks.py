@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from scalejax.data.shards import Shards
 from scalejax.data.tokenizers import Tokenizer, restore
-from scalejax.evaluation import continuation, outcomes, prompts
-from scalejax.evaluation.items import Item
-from scalejax.evaluation.outcomes import Scores
+from scalejax.evaluation import continuation, metrics, prompts
+from scalejax.evaluation.metrics import Scores
 from scalejax.evaluation.prompts import Answer
 from scalejax.evaluation.scoring import SpanScores, packs, score
 from scalejax.evaluation.suites import CONTINUATION, Suite, Task, suite
+from scalejax.evaluation.task_files import Item
 from scalejax.files import sha256, write_json
 
 
@@ -63,11 +63,11 @@ def score_suite(
     for task in all_questions:
         title = task.about["task"]
         path = folder / asked.folder / f"{title}.parquet" if folder else None
-        found[title] = outcomes.outcome(_scores(task, subject, path))
+        found[title] = metrics.outcome(_scores(task, subject, path))
         categories[title] = task.about["category"]
         report(title, found[title], len(all_questions) - len(found))
     summary = {"suite": asked.name, **subject.source, "window": subject.window, "missing": list(asked.missing)}
-    summary |= {"averages": outcomes.averages(found, categories), "tasks": found}
+    summary |= {"averages": metrics.averages(found, categories), "tasks": found}
     if folder:
         write_json(folder / asked.folder / f"{asked.name}.json", summary)
     return summary

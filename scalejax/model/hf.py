@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from scalejax.config import Model, Parametrization
-from scalejax.model import llama
+from scalejax.model import hf_reference
 from scalejax.model.parameters import Params, Spec
 from scalejax.model.transformer import NORM_EPSILON, ROPE_THETA, Transformer, abstract
 
@@ -60,7 +60,7 @@ class Parity(NamedTuple):
     """Largest absolute difference between the logits here and those of another reader of the same files."""
 
     numpy: float
-    """model/llama.py, in float64."""
+    """model/hf_reference.py, in float64."""
     transformers: float | None
     """The package transformers, in float32; None where it or torch is not installed."""
 
@@ -143,7 +143,7 @@ def parity(folder: Path, model: Model, parametrization: Parametrization, params:
     with jax.default_matmul_precision("highest"):
         ours = jax.jit(lambda params: nnx.merge(graphdef, params)(tokens))(params)
     ours = np.asarray(ours, np.float64)
-    found = {"model/llama.py": float(np.abs(llama.logits(folder, tokens) - ours).max())}
+    found = {"model/hf_reference.py": float(np.abs(hf_reference.logits(folder, tokens) - ours).max())}
     if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
         found["transformers"] = float(np.abs(_transformers_logits(folder, tokens) - ours).max())
     for reader, difference in found.items():
@@ -152,7 +152,7 @@ def parity(folder: Path, model: Model, parametrization: Parametrization, params:
                 f"{folder} read by {reader} gives logits {difference:.3g} away from those of the model here; "
                 f"they must agree within {TOLERANCE:g} to be one model in float32"
             )
-    return Parity(found["model/llama.py"], found.get("transformers"))
+    return Parity(found["model/hf_reference.py"], found.get("transformers"))
 
 
 def _safetensors():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optax
 
-from scalejax.clock import Clock
+from scalejax.batching import Clock
 from scalejax.config import Run, Schedule
 
 Fall = Callable[[np.ndarray], np.ndarray]

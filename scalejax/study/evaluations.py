@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from scalejax.config import Measure
-from scalejax.training import offline
+from scalejax.training import evaluate
 
 
 def measured(run: Path) -> dict[str, float]:
     """What the run's Measure names, of its last checkpoint. Nothing is written."""
-    return offline.evaluate(run)
+    return evaluate.evaluate(run)
 
 
 def suite(run: Path, name: str, *, out: Path | None, window: int | None) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def suite(run: Path, name: str, *, out: Path | None, window: int | None) -> dict
     if window is not None and window < 2:
         raise ValueError(f"--window {window}: one token of context and one of answer are the least")
     Measure(suites=(name,))  # checks the name
-    return offline.evaluate_suite(run, name, folder=out, window=window, report=_progress)
+    return evaluate.evaluate_suite(run, name, folder=out, window=window, report=_progress)
 
 
 def _progress(task: str, outcome: dict[str, Any], remaining: int) -> None:

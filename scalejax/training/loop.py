@@ -14,13 +14,14 @@ import numpy as np
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.shards import Shards, prepare
-from scalejax.evaluation.measure import check, downstream, held_out_loss
+from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
 from scalejax.evaluation.tasks import Subject
 from scalejax.files import read_json, sha256, write_json
 from scalejax.grids import run_id
 from scalejax.model.parameters import Params
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
+from scalejax.training.metrics import Metrics
 from scalejax.training.result import Result, here, mark_done, now, result_row
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
@@ -32,7 +33,6 @@ from scalejax.training.step import (
     make_train_step,
     weights,
 )
-from scalejax.training.tracking import Metrics
 
 LOG_EVERY = 20
 """Steps between metrics rows; the training loss of a row is the mean over them."""

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from scalejax.config import Average, Model, Parametrization, Run
-from scalejax.data.marks import unmarked
+from scalejax.data.packing import unmarked
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging

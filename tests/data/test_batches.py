@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scalejax.config import Data, Model, Optimizer, Run, Schedule
 from scalejax.data import batches as batches_file
 from scalejax.data.batches import PERIOD, Batches, Mixture, permuted, quotas
-from scalejax.data.marks import Tokens
+from scalejax.data.packing import Tokens
 from scalejax.data.shards import Shards
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from scalejax import Data, Measure, Model, train
-from scalejax.study import exchange
-from scalejax.training.offline import evaluate_suite, last_weights
+from scalejax.training import export
+from scalejax.training.evaluate import evaluate_suite, last_weights
 
 pytestmark = [
     pytest.mark.hf,
@@ -71,7 +71,7 @@ def test_both_scorers_choose_the_same_answer_to_every_item(folder, monkeypatch):
     from lm_eval.tasks import TaskManager
 
     found = lm_eval.simple_evaluate(
-        model=exchange.lm_eval_model(folder / "run"),
+        model=export.lm_eval_model(folder / "run"),
         tasks=["animals"],
         task_manager=TaskManager(include_path=str(folder / "tasks"), include_defaults=False),
         bootstrap_iters=0,
@@ -94,7 +94,7 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
 
     from scalejax.training.step import make_token_losses
 
-    model, weights = exchange.lm_eval_model(folder / "run"), last_weights(folder / "run")
+    model, weights = export.lm_eval_model(folder / "run"), last_weights(folder / "run")
     text = "the cat saw the dog. the dog saw the mouse"
     request = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
     (found,) = model.loglikelihood_rolling([request])
@@ -110,4 +110,4 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
 
 def test_tasks_that_generate_are_refused(folder):
     with pytest.raises(ValueError, match="scores continuations and generates none"):
-        exchange.lm_eval_model(folder / "run").generate_until([])
+        export.lm_eval_model(folder / "run").generate_until([])

@@ -8,8 +8,8 @@ import pytest
 from published import reference
 
 from scalejax.data.tokenizers import Bytes
-from scalejax.evaluation import foundry, prompts
-from scalejax.evaluation.items import Item, read_items
+from scalejax.evaluation import gadre_tasks, prompts
+from scalejax.evaluation.task_files import Item, read_items
 
 # task -> digest with the published shots and blanks before answers, digest with 3 shots and none: sha256 of the JSON list of all
 # texts in the order in which the data set classes of llm-foundry 0.22.0 (PyPI) tokenize them: examples, contexts, answers.
@@ -53,7 +53,7 @@ def files():
 @pytest.mark.replication
 @pytest.mark.parametrize("task", FOUNDRY)
 def test_prompts_are_those_of_llm_foundry(files, task):
-    published = foundry.TASKS[task]
+    published = gadre_tasks.TASKS[task]
     items = read_items(files / f"{task}.jsonl", duplicates=True)
     for shots, blank, digest in zip((published.shots, 3), (True, False), FOUNDRY[task], strict=True):
         built = prompts.prompts(items, shots=shots, delimiter=published.delimiter)

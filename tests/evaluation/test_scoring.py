@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalejax.data.marks import unmarked
+from scalejax.data.packing import unmarked
 from scalejax.evaluation.scoring import lengths, score
 
 

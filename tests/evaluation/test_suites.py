@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from published import reference
 
-from scalejax.evaluation.foundry import TASKS
+from scalejax.evaluation.gadre_tasks import TASKS
 from scalejax.evaluation.suites import suite
 
 COPA = {"query": "q", "choices": ["a", "b"], "gold": 0}

@@ -17,15 +17,15 @@ from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.shards import prepare, write
 from scalejax.evaluation import prompts, tasks
-from scalejax.evaluation.measure import held_out_loss
-from scalejax.evaluation.outcomes import Scores, credit
+from scalejax.evaluation.metrics import Scores, credit
+from scalejax.evaluation.run_metrics import held_out_loss
 from scalejax.evaluation.scoring import score
 from scalejax.evaluation.suites import suite
 from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
+from scalejax.training.evaluate import evaluate, evaluate_suite, last_weights
 from scalejax.training.loop import losses_under, subject, train
-from scalejax.training.offline import evaluate, evaluate_suite, last_weights
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import make_span_scores, make_token_losses
 
@@ -268,7 +268,7 @@ def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeyp
     found = evaluate(folder / "run")
     assert {name: result.row[name] for name in found} == found
     name = f"local:{folder / 'tasks'}"
-    monkeypatch.setattr("scalejax.training.offline._restored", None)
+    monkeypatch.setattr("scalejax.training.evaluate._restored", None)
     again = evaluate_suite(folder / "run", name)
     assert again["averages"]["mean_of_tasks"]["error"] == result.row["top1_error"]
     monkeypatch.undo()

@@ -6,8 +6,8 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws import forms
-from scalejax.laws.fit import encode, natural, pad, prepare
-from scalejax.laws.terms import WidthDepth
+from scalejax.laws.log_sum_exp import WidthDepth
+from scalejax.laws.solver.multistart import encode, natural, pad, prepare
 
 TRUTHS = {
     "chinchilla": forms.Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28),

@@ -1,4 +1,4 @@
-"""Checkpoints of transformers, out and in (mirrors scalejax/model/hf.py, llama.py).
+"""Checkpoints of transformers, out and in (mirrors scalejax/model/hf.py, hf_reference.py).
 
 Tests marked `hf` need torch and transformers and are skipped where they are not installed; `make test-hf` runs them in an
 environment of their own.
@@ -17,7 +17,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from scalejax.config import Model, Parametrization
-from scalejax.model import llama
+from scalejax.model import hf_reference
 from scalejax.model.hf import export_hf, import_hf, parity
 from scalejax.model.parametrization import completep, mup, standard
 from scalejax.model.transformer import abstract, initialize
@@ -80,7 +80,7 @@ def test_an_export_read_back_by_numpy_has_the_same_logits(model, parametrization
     tokens = np.random.default_rng(1).integers(0, model.vocabulary, (2, 20))
     expected = logits(model, parametrization, params, tokens)
     assert found.numpy < 1e-5 and np.abs(expected).max() > 0.1
-    assert np.abs(llama.logits(tmp_path / "out", tokens) - expected).max() < 1e-4
+    assert np.abs(hf_reference.logits(tmp_path / "out", tokens) - expected).max() < 1e-4
 
 
 def test_the_head_of_a_tied_model_is_written_only_when_it_has_a_multiplier(tmp_path):
@@ -105,7 +105,7 @@ def test_a_checkpoint_with_another_norm_epsilon_keeps_its_function(model, tmp_pa
     export_hf(model, standard(), params, tmp_path / "out", positions=32)
     edit(tmp_path / "out", rms_norm_eps=0.1)
     tokens = np.random.default_rng(1).integers(0, model.vocabulary, (2, 20))
-    theirs = llama.logits(tmp_path / "out", tokens)
+    theirs = hf_reference.logits(tmp_path / "out", tokens)
     assert np.abs(theirs - logits(model, standard(), params, tokens)).max() > 0.01, "the epsilon makes no difference here"
     _, values = import_hf(tmp_path / "out")
     assert np.abs(theirs - logits(model, standard(), values, tokens)).max() < 1e-4

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalejax.clock import Clock
+from scalejax.batching import Clock
 from scalejax.config import COOLDOWN_SHAPES, SCHEDULE_READS, Schedule
 from scalejax.optim.schedules import (
     constant,

@@ -8,7 +8,8 @@ import pytest
 from published import reference
 
 from scalejax import laws
-from scalejax.study import fits, selection
+from scalejax.fitting import fit as fits
+from scalejax.fitting import selection
 
 pytestmark = pytest.mark.replication
 USED = "used_by_besiroglu == 1"
@@ -45,9 +46,9 @@ def test_pairs_bootstrap_standard_errors_are_the_published_ones(huber, points):
 
 def _standard_errors(points):
     """With the published draws: numpy's legacy seed 42, choice over the kept rows, 4,000 draws."""
-    from scalejax.laws.fit import natural, optimum, refits
-    from scalejax.laws.losses import loss
-    from scalejax.study import tables
+    from scalejax.fitting import tables
+    from scalejax.laws.solver.losses import loss
+    from scalejax.laws.solver.multistart import natural, optimum, refits
 
     frame = tables.read(points)
     frame = frame[tables.rows(frame, USED)]

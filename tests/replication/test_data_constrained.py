@@ -9,7 +9,8 @@ import pytest
 from published import reference
 
 from scalejax import laws
-from scalejax.study import fits, tables
+from scalejax.fitting import fit as fits
+from scalejax.fitting import tables
 
 pytestmark = pytest.mark.replication
 BASE = {"A": math.exp(6.255414), "B": math.exp(7.3049974), "E": math.exp(0.6254804), "alpha": 0.3526596, "beta": 0.3526596}

@@ -8,7 +8,8 @@ import pytest
 from published import reference
 
 from scalejax import laws
-from scalejax.study import chain, fits
+from scalejax.fitting import chain
+from scalejax.fitting import fit as fits
 
 pytestmark = pytest.mark.replication
 LOSS = {"params": "N", "tokens": "D", "loss": "loss_c4_val"}

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from published import reference
 
-from scalejax.laws import curve_rows, fit_curves, multipower, predict_curve
-from scalejax.study.selection import select
+from scalejax.fitting.selection import select
+from scalejax.laws import fit_curves, multipower, predict_curve
+from scalejax.laws.curves import rows as curve_rows
 
 pytestmark = pytest.mark.replication
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.study import fits
+from scalejax.fitting import fit as fits
 
 pytestmark = pytest.mark.replication
 MILLIONS = [8.53, 21.56, 39.09, 61.12, 87.65, 118.68, 154.21, 194.24, 676.48, 1446.72]  # 2^20 parameters

@@ -13,8 +13,8 @@ from scalejax.files import read_lines
 from scalejax.grids import run_id
 from scalejax.model.flops import PEAK_FLOPS
 from scalejax.training import checkpoint, loop
+from scalejax.training.evaluate import evaluate
 from scalejax.training.loop import Preempted, train, train_segment
-from scalejax.training.offline import evaluate
 from scalejax.training.result import Result
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh

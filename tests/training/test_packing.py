@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
-from scalejax.data.marks import Tokens, unmarked
+from scalejax.data.packing import Tokens, unmarked
 from scalejax.data.shards import prepare
 from scalejax.evaluation.loss import evaluate_loss
 from scalejax.grids import run_id

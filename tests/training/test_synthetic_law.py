@@ -6,12 +6,12 @@ import pytest
 from scalejax import laws
 from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.data.shards import prepare
+from scalejax.fitting.fit import fit
 from scalejax.grids import cooldowns, grid
 from scalejax.model.parametrization import mup
 from scalejax.optim.schedules import constant
-from scalejax.study.execution import run_study
-from scalejax.study.fits import fit
 from scalejax.study.plan import Study
+from scalejax.study.run import run_study
 
 SIZES = [Model.sized(width=width, depth=2, head_size=8, vocabulary=64) for width in (16, 24, 32, 48, 64)]
 BUDGETS = [0.5e6, 0.72e6, 1.05e6, 1.6e6, 2.4e6]  # below 0.5 M tokens narrow models still sit on a plateau, which is no power law

@@ -1,0 +1,3 @@
+"""The command line."""
+
+from scalejax.cli.main import main as main

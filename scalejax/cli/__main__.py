@@ -1,0 +1,5 @@
+"""`python -m scalejax.cli`."""
+
+from scalejax.cli.main import main
+
+main()

@@ -1,0 +1,65 @@
+"""Two laws in a row: (params, tokens) -> loss -> top-1 error, with the errors of both carried to the end."""
+
+import numpy as np
+
+from scalejax.fitting import parametric as points
+from scalejax.fitting import resampling as draws
+from scalejax.fitting.fit import Estimate, Fit
+
+
+def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
+    """The top-1 error that a run will measure, from a law of the loss and a law of error against loss (Gadre et al. 2024).
+
+    value = Err(L(run)) at the best parameters. The 95% interval is the percentile range of Err_i(L_i(run) moved by r_j) moved by
+    s_j over bootstrap draws i of the laws and residuals j of their rows, r of the loss and s of the error: the run's own loss
+    will not lie on its law either, and the error follows the loss that it gets. Where both fits drew pairs of the same rows with
+    the same seed, draw i and residual j are the same rows in both laws, which keeps what their errors share; otherwise they are
+    combined at random. `method` says which.
+
+    inputs: the loss law's own. Raises ValueError when the laws do not follow each other, or read different losses.
+    """
+    _check(loss_fit, error_fit)
+    reached = points.predict(loss_fit, **inputs)
+    ended = points.predict(error_fit, loss=reached.value)
+    first, second = draws.read(loss_fit), draws.read(error_fit)
+    if not (first and second):
+        return Estimate(ended.value, None, None, points.LEVEL, "no interval: both laws need bootstraps")
+    for estimate in (reached, ended):
+        if estimate.low is None:
+            return estimate._replace(value=ended.value)
+    r, s = (np.asarray(fit.spread["residuals"]) for fit in (loss_fit, error_fit))
+    paired = _together(loss_fit, error_fit)
+    if paired:
+        count = min(len(next(iter(x.values()))) for x in (first, second))
+        i, j = np.arange(count)[:, None], np.arange(len(r))[None, :]
+        first = {name: x[:count] for name, x in first.items()}
+    else:
+        rng = np.random.default_rng(error_fit.seed)
+        size = (len(next(iter(first.values()))), len(r))
+        i, j = rng.integers(len(next(iter(second.values()))), size=size), rng.integers(len(s), size=size)
+    run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
+    losses = points.measure(loss_fit, points.evaluate(loss_fit.law, first, run)[:, None], r)
+    error = points.evaluate(error_fit.law, {name: x[i] for name, x in second.items()}, [losses])
+    measured = points.measure(error_fit, error, s[j])
+    low, high = np.nanpercentile(measured, [50 * (1 - points.LEVEL), 50 * (1 + points.LEVEL)])
+    how = "of the same rows in both laws" if paired else "of each law, independent"
+    return Estimate(
+        ended.value, float(low), float(high), points.LEVEL, f"{len(losses)} bootstrap draws {how} x {len(r)} residuals"
+    )
+
+
+def _together(first: Fit, second: Fit) -> bool:
+    """Whether draw i of both fits stands for the same rows: pairs of the same rows, drawn with one seed, clustered alike."""
+    alike = [(fit.spread["rows"], fit.seed, fit.clusters, fit.resample) for fit in (first, second)]
+    return alike[0] == alike[1] and first.resample == "pairs"
+
+
+def _check(loss_fit: Fit, error_fit: Fit) -> None:
+    names = f"{loss_fit.law.name} and {error_fit.law.name}"
+    if loss_fit.law.method != "points" or loss_fit.law.target != "loss" or error_fit.law.inputs != ("loss",):
+        raise ValueError(
+            f"a chain is a law of the loss of one run and a law that reads the loss, such as downstream; got {names}"
+        )
+    read, wrote = error_fit.columns["loss"], loss_fit.columns["loss"]
+    if read != wrote:
+        raise ValueError(f"the {names} laws are chained by one loss: the first predicts {wrote!r}, the second reads {read!r}")

@@ -1,0 +1,40 @@
+"""Laws of several power terms (mirrors scalejax/laws/log_sum_exp.py)."""
+
+import numpy as np
+import pytest
+from test_fit import fitted, noisy
+from test_forms import TRUTHS, design, exact
+
+from scalejax import laws
+from scalejax.laws import log_sum_exp
+from scalejax.laws.forms import Chinchilla
+
+
+def test_the_law_is_the_log_sum_exp_of_its_terms():
+    law, truth = laws.width_depth(), TRUTHS["width-depth"]
+    inputs = design(law, np.random.default_rng(0))
+    logs = [np.log(A) - p * np.log(x) for A, p, x in zip(truth[:3], truth[4:], inputs, strict=True)]
+    published = np.logaddexp.reduce([*logs, np.full(60, np.log(truth.E))])
+    np.testing.assert_allclose(np.log(exact(law, truth, inputs)), published, rtol=1e-12)
+
+
+def test_two_terms_are_chinchilla():
+    law = log_sum_exp.log_sum_exp("two", Chinchilla, ("params", "tokens"))
+    inputs, targets = noisy(laws.chinchilla(), "chinchilla", 3)
+    at, found = fitted(law, inputs, targets)
+    again, chinchilla = fitted(laws.chinchilla(), inputs, targets)
+    assert float(at.state.cost[0]) == pytest.approx(float(again.state.cost[0]), rel=1e-12)
+    np.testing.assert_allclose(list(found.values()), list(chinchilla.values()), rtol=1e-7)
+
+
+def test_an_irreducible_loss_of_nothing_rests_on_its_bound():
+    law, truth = laws.width_depth(), TRUTHS["width-depth"]
+    inputs = design(law, np.random.default_rng(0), 120)
+    below = exact(law, truth._replace(E=0.0), inputs) - 0.1
+    at, found = fitted(law, inputs, below)
+    assert found["E"] == 0.0 and at.share > 0.05
+
+
+def test_a_form_that_does_not_fit_the_columns_is_refused():
+    with pytest.raises(ValueError, match="has 7 parameters"):
+        log_sum_exp.log_sum_exp("three", Chinchilla, ("width", "depth", "tokens"))
