@@ -31,7 +31,12 @@ setup(
         "pip>=23",  # fetches the default corpus; environments made by uv have none
     ],
     extras_require={
-        "data": ["tensorflow-datasets>=4.9.10", "seqio>=0.0.20", "tensorflow>=2.21", "tokenizers>=0.20"],
+        "data": [
+            "tensorflow-datasets>=4.9.10",
+            "seqio>=0.0.20",
+            "tensorflow>=2.21",
+            "tokenizers>=0.20",
+        ],
         "track": ["tensorboardX>=2.6", "wandb>=0.18"],
         "launch": ["ray>=2.40", "submitit>=1.5"],
         "eval": ["lm-eval>=0.4.13"],

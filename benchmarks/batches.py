@@ -30,12 +30,16 @@ def readers(tokens: np.ndarray, sequences: int, length: int):
     batches = Batches(Tokens(tokens), sequence_length=length, sequences=sequences, seed=SEED)
     # Windows of one token that hold their own number: the permutation of the epoch, as a table.
     numbers = Tokens(np.arange(batches.windows + 1))
-    table = Batches(numbers, sequence_length=1, sequences=1, seed=SEED).rows(0, batches.windows)[:, 0]
+    table = Batches(numbers, sequence_length=1, sequences=1, seed=SEED).rows(0, batches.windows)[
+        :, 0
+    ]
     flat = np.asarray(tokens)  # slices of a memmap object cost microseconds more
 
     def from_table(step):
         rows = np.empty((sequences, length + 1), np.int32)
-        for row, window in zip(rows, table[step * sequences : (step + 1) * sequences].tolist(), strict=True):
+        for row, window in zip(
+            rows, table[step * sequences : (step + 1) * sequences].tolist(), strict=True
+        ):
             row[:] = flat[window * length : (window + 1) * length + 1]
         return rows
 
@@ -52,7 +56,9 @@ def compare(tokens: np.ndarray, sequences: int, length: int) -> np.ndarray:
     steps = len(tokens) // (sequences * (length + 1))
     for step in np.random.default_rng(0).integers(0, steps, 20).tolist():
         ours, theirs, other = (read(step) for read in reads.values())
-        assert ours.dtype == theirs.dtype == other.dtype and np.array_equal(ours, theirs), f"step {step}: not the same batch"
+        assert ours.dtype == theirs.dtype == other.dtype and np.array_equal(ours, theirs), (
+            f"step {step}: not the same batch"
+        )
     count = max(4, round(CPU_SECONDS / _seconds(reads["table"], range(4))))
     times = np.empty((TURNS, len(reads)))
     for turn in range(TURNS):
@@ -72,7 +78,9 @@ def _seconds(read, steps) -> float:
 def main():
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    print(f"{'M tokens/s':>14} {'Batches':>9} {'table':>9} {'contiguous':>11}   {'Batches, us per batch':>22}")
+    print(
+        f"{'M tokens/s':>14} {'Batches':>9} {'table':>9} {'contiguous':>11}   {'Batches, us per batch':>22}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "train.bin")
         np.random.default_rng(SEED).integers(0, VOCABULARY, TOKENS).astype(np.uint16).tofile(path)
@@ -84,7 +92,9 @@ def main():
             to_table, to_contiguous = np.median(times[:, 1:] / times[:, :1], 0)
             ratios.append(f"{to_table:.2f} and {to_contiguous:.2f} at {sequences} x {length}")
             shape = f"{sequences} x {length}"
-            print(f"{shape:>14} {speed[0]:9.1f} {speed[1]:9.1f} {speed[2]:11.1f}   {times[:, 0].min() * 1e6:22.0f}")
+            print(
+                f"{shape:>14} {speed[0]:9.1f} {speed[1]:9.1f} {speed[2]:11.1f}   {times[:, 0].min() * 1e6:22.0f}"
+            )
     print("tokens/s, Batches / table and Batches / contiguous: " + ", ".join(ratios))
 
 

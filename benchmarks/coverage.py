@@ -21,7 +21,9 @@ SD = 0.005
 FLOPS = 5.88e23  # Chinchilla's budget, at which N* is judged
 NOISES = {
     "Gaussian": lambda rng, rows: rng.normal(0, SD, rows),
-    "t, 3 degrees": lambda rng, rows: SD / np.sqrt(3) * rng.standard_t(3, rows),  # variance of t3 is 3
+    "t, 3 degrees": lambda rng, rows: (
+        SD / np.sqrt(3) * rng.standard_t(3, rows)
+    ),  # variance of t3 is 3
 }
 
 
@@ -45,7 +47,11 @@ def main() -> None:
         begin = time.process_time()
         held = coverage(read.inputs, noise, chosen.sets, chosen.draws)
         seconds = time.process_time() - begin
-        print(f"{name:14s}" + "  ".join(f"{key} {share:.3f}" for key, share in held.items()) + f"   ({seconds:.0f} CPU s)")
+        print(
+            f"{name:14s}"
+            + "  ".join(f"{key} {share:.3f}" for key, share in held.items())
+            + f"   ({seconds:.0f} CPU s)"
+        )
 
 
 def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
@@ -66,7 +72,11 @@ def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
     inside = {name: 0 for name in (*TRUTH, "N*")}
     for target, theta in zip(targets, points.T, strict=True):
         weights = bootstrap.multinomial(rng, rows, draws)
-        again = np.asarray(refits(law, at._replace(theta=theta), weights, np.broadcast_to(target, weights.shape)).theta)
+        again = np.asarray(
+            refits(
+                law, at._replace(theta=theta), weights, np.broadcast_to(target, weights.shape)
+            ).theta
+        )
         for name, (low, high) in uncertainty.intervals(law, at.problem, again).items():
             inside[name] += (low or -np.inf) <= TRUTH[name] <= (high or np.inf)
         low, high = laws.compute_optimal_bands(natural(law, at.problem, again), FLOPS)

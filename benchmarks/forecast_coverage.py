@@ -27,26 +27,43 @@ def true_loss(N, D):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Coverage of forecast and isoFLOP intervals on small designs, simulated.")
+    parser = argparse.ArgumentParser(
+        description="Coverage of forecast and isoFLOP intervals on small designs, simulated."
+    )
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
     chosen = parser.parse_args()
     for sizes, budgets in ((4, 3), (5, 4), (10, 6)):
         held, verdicts = forecasts(sizes, budgets, chosen.sets, chosen.draws)
         shares = ", ".join(f"at {times} times {share:.3f}" for times, share in held.items())
-        print(f"{sizes * budgets} runs: {shares} ({', '.join(f'{n} {word}' for word, n in verdicts.items())})")
+        print(
+            f"{sizes * budgets} runs: {shares} ({', '.join(f'{n} {word}' for word, n in verdicts.items())})"
+        )
     for protocol in ("parabola", "akima"):
         for std in (0.002, 0.005):
-            print(f"isoflop {protocol}, {std} nats: params_exponent {isoflop(protocol, std, chosen.sets, chosen.draws):.3f}")
+            print(
+                f"isoflop {protocol}, {std} nats: params_exponent {isoflop(protocol, std, chosen.sets, chosen.draws):.3f}"
+            )
 
 
 def forecasts(sizes: int, budgets: int, sets: int, draws: int) -> tuple[dict[int, float], Counter]:
     """Share of data sets whose interval holds the next measurement, at each multiple of the largest run; and the verdicts."""
-    N, D = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, LARGEST[0], sizes), np.geomspace(5e8, LARGEST[1], budgets)))
+    N, D = (
+        x.ravel()
+        for x in np.meshgrid(
+            np.geomspace(1e7, LARGEST[0], sizes), np.geomspace(5e8, LARGEST[1], budgets)
+        )
+    )
     held, verdicts = {2: 0, 10: 0}, Counter()
     for seed in range(sets):
         rng = np.random.default_rng(seed)
-        table = pd.DataFrame({"params": N, "tokens": D, "loss": true_loss(N, D) * np.exp(NOISE * rng.normal(size=N.size))})
+        table = pd.DataFrame(
+            {
+                "params": N,
+                "tokens": D,
+                "loss": true_loss(N, D) * np.exp(NOISE * rng.normal(size=N.size)),
+            }
+        )
         made = fits.fit(table, laws.chinchilla(), bootstrap=draws, seed=seed)
         verdicts[made.verdict] += 1
         for times in held:
@@ -60,11 +77,22 @@ def forecasts(sizes: int, budgets: int, sets: int, draws: int) -> tuple[dict[int
 def isoflop(protocol: str, std: float, sets: int, draws: int) -> float:
     """Share of data sets whose interval holds the exponent of N*."""
     flops = np.repeat([1e18, 3e18, 1e19, 3e19], 7)
-    N = np.asarray(laws.compute_optimal(TRUTH, flops).params) * np.exp(np.tile(np.linspace(-1.6, 1.6, 7), 4))
+    N = np.asarray(laws.compute_optimal(TRUTH, flops).params) * np.exp(
+        np.tile(np.linspace(-1.6, 1.6, 7), 4)
+    )
     D, true, held = flops / 6 / N, float(laws.params_exponent(TRUTH)), 0
     for seed in range(sets):
         loss = true_loss(N, D) + std * np.random.default_rng(seed).normal(size=N.size)
-        found = laws.fit_isoflop(N, D, flops, loss, protocol=protocol, noise=laws.Noise.parse(str(std)), draws=draws, seed=seed)
+        found = laws.fit_isoflop(
+            N,
+            D,
+            flops,
+            loss,
+            protocol=protocol,
+            noise=laws.Noise.parse(str(std)),
+            draws=draws,
+            seed=seed,
+        )
         low, high = np.nanpercentile(found.draws[:, 0], (2.5, 97.5))
         held += low <= true <= high
     return held / sets

@@ -61,9 +61,13 @@ def main():
         place = np.array([[len(context)]], np.int32), np.array([[len(continuation)]], np.int32)
         alone.append(float(scores(params, row.copy(), *place, WINDOW)[0][0, 0]))
     theirs = (time.process_time() - start) * len(asked) / ALONE
-    chosen, wanted = (np.reshape(x, (-1, CHOICES)).argmax(1) for x in (found.log_likelihood[:ALONE], alone[1:]))
+    chosen, wanted = (
+        np.reshape(x, (-1, CHOICES)).argmax(1) for x in (found.log_likelihood[:ALONE], alone[1:])
+    )
     assert np.array_equal(chosen, wanted), "the two do not choose the same answers"
-    print(f"{len(asked):,} choices: {ours:.1f} CPU s with {len(shapes)} programs compiled; one at a time {theirs:.1f} CPU s")
+    print(
+        f"{len(asked):,} choices: {ours:.1f} CPU s with {len(shapes)} programs compiled; one at a time {theirs:.1f} CPU s"
+    )
 
 
 if __name__ == "__main__":

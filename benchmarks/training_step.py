@@ -25,7 +25,11 @@ from scalejax.optim.schedules import constant
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
-SIZES = {"least": (32, 2, 128), "forecast": (112, 2, 128), "larger": (256, 4, 256)}  # width, depth, sequence length
+SIZES = {
+    "least": (32, 2, 128),
+    "forecast": (112, 2, 128),
+    "larger": (256, 4, 256),
+}  # width, depth, sequence length
 SEQUENCES, TURNS, CPU_SECONDS = 4, 9, 0.25  # CPU_SECONDS of steps in every turn
 MESH = make_mesh(Placement())
 ADAMW = Optimizer(learning_rate=0.002, beta2=0.98, weight_decay=0.1, decay="standard")
@@ -50,7 +54,9 @@ def loss_of(w, rows, model):
     x = w["embedding"][rows[:, :-1].reshape(-1)]
     for i in range(model.depth):
         y = norm(x, w[f"{i}/attention_norm"])
-        q, k, v = ((y @ w[f"{i}/{name}"]).reshape(b, t, *heads) for name in ("query", "key", "value"))
+        q, k, v = (
+            (y @ w[f"{i}/{name}"]).reshape(b, t, *heads) for name in ("query", "key", "value")
+        )
         scores = jnp.einsum("btnh,bsnh->bnts", rotate(q) * model.head_size**-0.5, rotate(k))
         weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), -1)
         x += jnp.einsum("bnts,bsnh->btnh", weights, v).reshape(b * t, -1) @ w[f"{i}/output"]
@@ -73,7 +79,9 @@ def plain_step(state, rows, rate, model):
     m_scale, v_scale = 1 / (1 - ADAMW.beta1**step), 1 / (1 - ADAMW.beta2**step)
     for name, x in w.items():
         decay = 0 if "norm" in name or name == "embedding" else ADAMW.weight_decay
-        w[name] = x - rate * (m[name] * m_scale / (jnp.sqrt(v[name] * v_scale) + ADAMW.epsilon) + decay * x)
+        w[name] = x - rate * (
+            m[name] * m_scale / (jnp.sqrt(v[name] * v_scale) + ADAMW.epsilon) + decay * x
+        )
     return (w, m, v, step), loss
 
 
@@ -81,7 +89,10 @@ def plain_state(params, model):
     w = {name: params[name] for name in ("embedding", "head")} | {"norm": params["norm"]["gain"]}
     for i, block in params["blocks"].items():
         attention = block["attention"]
-        w |= {f"{i}/{name}": attention[name].reshape(model.width, -1) for name in ("query", "key", "value")}
+        w |= {
+            f"{i}/{name}": attention[name].reshape(model.width, -1)
+            for name in ("query", "key", "value")
+        }
         w |= {f"{i}/output": attention["output"].reshape(-1, model.width)} | {
             f"{i}/{name}": x for name, x in block["mlp"].items()
         }
@@ -104,7 +115,14 @@ class Training:
 
 def contenders(model, length):
     batch, data = SEQUENCES * length, Data(sequence_length=length)
-    run = Run(model=model, data=data, optimizer=ADAMW, schedule=constant(warmup=0), tokens=batch, batch_tokens=batch)
+    run = Run(
+        model=model,
+        data=data,
+        optimizer=ADAMW,
+        schedule=constant(warmup=0),
+        tokens=batch,
+        batch_tokens=batch,
+    )
     state, train_step = init_state(run, MESH), make_train_step(run, MESH)
     plain = Training(functools.partial(plain_step, model=model), plain_state(state.params, model))
 
@@ -118,22 +136,33 @@ def contenders(model, length):
 def compare(width, depth, length):
     """CPU seconds of first calls and of steps, each [turns, (scalejax, plain)]."""
     model = Model.sized(width=width, depth=depth, head_size=16, vocabulary=512)
-    rows = np.random.default_rng(0).integers(0, model.vocabulary, (SEQUENCES, length + 1)).astype(np.int32)
+    rows = (
+        np.random.default_rng(0)
+        .integers(0, model.vocabulary, (SEQUENCES, length + 1))
+        .astype(np.int32)
+    )
     both, calls, steps = contenders(model, length), [], []
     for _ in range(3):
         times, (ours, plain) = zip(*(training.run(rows, 1) for training in both), strict=True)
-        assert abs(ours - plain) < 1e-5, f"not the same step: losses {ours} and {plain} at width {width}"
+        assert abs(ours - plain) < 1e-5, (
+            f"not the same step: losses {ours} and {plain} at width {width}"
+        )
         calls.append(times)
     count = max(2, round(CPU_SECONDS / min(calls[-1])))
     for turn in range(TURNS):
-        times = {training: training.run(rows, count)[0] for training in (both if turn % 2 else both[::-1])}
+        times = {
+            training: training.run(rows, count)[0]
+            for training in (both if turn % 2 else both[::-1])
+        }
         steps.append([times[training] for training in both])
     return np.array(calls[:1]), np.array(steps)
 
 
 def main():
     jax.jit(jnp.sin)(1.0).block_until_ready()  # what the process pays once belongs to neither
-    print(f"{'first call, s | step, ms':24} {'scalejax  plain  ratio':>22}   {'scalejax  plain  ratio':>22}")
+    print(
+        f"{'first call, s | step, ms':24} {'scalejax  plain  ratio':>22}   {'scalejax  plain  ratio':>22}"
+    )
     ratios = []
     for name, size in SIZES.items():
         cells = []

@@ -37,7 +37,12 @@ list of urls of its .jsonl(.zst) files is at data.together.xyz/redpajama-data-1T
 Face does not run under `datasets` 4). Keep a folder for each subset (`arxiv/`, `c4/`, ..): it is the domain. Licences are those
 of the subsets."""
 
-SLIMPAJAMA = Data(source="data/slimpajama", tokenizer=GPT2, sequence_length=1_024, domain="meta.redpajama_set_name")
+SLIMPAJAMA = Data(
+    source="data/slimpajama",
+    tokenizer=GPT2,
+    sequence_length=1_024,
+    domain="meta.redpajama_set_name",
+)
 """SlimPajama (Cerebras), deduplicated RedPajama: 627 B tokens, 59,166 files .jsonl.zst (895 GB), the domain in `meta`. Was
 `cerebras/SlimPajama-627B` on Hugging Face; not found there since February 2026, so this reads a copy of your own. Licences are
 those of the subsets."""

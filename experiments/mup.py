@@ -21,10 +21,19 @@ base = Run(
 )
 
 
-def ask(name: str, base: Run, sizes: Sequence, rates: Sequence[float], seeds: Sequence[int], measure: Measure) -> Study:
+def ask(
+    name: str,
+    base: Run,
+    sizes: Sequence,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    measure: Measure,
+) -> Study:
     """The same grid of width x learning rate x seed under muP, whose base is the smallest width, and under standard."""
     parametrizations = [mup(base_width=sizes[0].width), standard()]
-    runs = grid(base, parametrization=parametrizations, model=sizes, learning_rate=rates, seed=seeds)
+    runs = grid(
+        base, parametrization=parametrizations, model=sizes, learning_rate=rates, seed=seeds
+    )
     return Study(name, runs, measure=measure)
 
 
@@ -36,10 +45,15 @@ def figure(folder: str | Path, path: str | Path) -> None:
 
     table, drawing = results(folder), Figure(figsize=(10.5, 4.2), layout="constrained")
     panels = drawing.subplots(1, 2, sharey=True)
-    for panel, (name, title) in zip(panels, {"mup": "muP", "standard": "standard parametrization"}.items(), strict=True):
+    for panel, (name, title) in zip(
+        panels, {"mup": "muP", "standard": "standard parametrization"}.items(), strict=True
+    ):
         found = transfer_check(table.loc[table["parametrization"] == name, :])
         found.draw(panel)
-        panel.set_title(f"{title}: the best rate moves by {found.drift} grid step{'s' * (found.drift != 1)}", fontsize=10)
+        panel.set_title(
+            f"{title}: the best rate moves by {found.drift} grid step{'s' * (found.drift != 1)}",
+            fontsize=10,
+        )
     drawing.savefig(path, dpi=150)
 
 

@@ -19,7 +19,14 @@ base = Run(
 )
 
 
-def ask(name: str, base: Run, sizes: list[Model], next_size: Model, budgets: list[float], measure: Measure) -> Study:
+def ask(
+    name: str,
+    base: Run,
+    sizes: list[Model],
+    next_size: Model,
+    budgets: list[float],
+    measure: Measure,
+) -> Study:
     """One trunk per size and a cooldown for every budget; the next size is forecast at the largest budget."""
     trunks = grid(base, model=sizes, tokens=budgets[-1])
     ahead = grid(base, model=next_size, tokens=budgets[-1])

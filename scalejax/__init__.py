@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "laws": "scalejax.laws",
-    **dict.fromkeys(("Model", "Data", "Optimizer", "Schedule", "Run", "Measure", "Placement"), "scalejax.config"),
+    **dict.fromkeys(
+        ("Model", "Data", "Optimizer", "Schedule", "Run", "Measure", "Placement"), "scalejax.config"
+    ),
     **dict.fromkeys(("grid", "cooldowns"), "scalejax.grids"),
     "per_param": "scalejax.model.budgets",
     **dict.fromkeys(("completep", "mup", "standard"), "scalejax.model.parametrization"),

@@ -35,10 +35,16 @@ class Clock:
     def __post_init__(self):
         rising = all(low < high for low, high in pairwise([0, *self.doublings]))
         if not rising or any(float(at) != int(at) for at in self.doublings):
-            raise ValueError(f"batch_doublings are rising whole numbers of tokens above 0; got {tuple(self.doublings)}")
+            raise ValueError(
+                f"batch_doublings are rising whole numbers of tokens above 0; got {tuple(self.doublings)}"
+            )
         unit = self.sequence * 2 ** len(self.doublings)
         if self.batch_tokens % unit:
-            times = f" times 2^{len(self.doublings)}, one for each of batch_doublings" if self.doublings else ""
+            times = (
+                f" times 2^{len(self.doublings)}, one for each of batch_doublings"
+                if self.doublings
+                else ""
+            )
             raise ValueError(
                 f"batch_tokens must be a multiple of Data.sequence_length {self.sequence}{times}; got {self.batch_tokens}"
             )
@@ -55,7 +61,13 @@ class Clock:
         for until in map(int, self.doublings):
             last = found[-1]
             steps = max(0, -(-(until - last.tokens) // last.batch_tokens))
-            found.append(Phase(last.step + steps, last.tokens + steps * last.batch_tokens, 2 * last.batch_tokens))
+            found.append(
+                Phase(
+                    last.step + steps,
+                    last.tokens + steps * last.batch_tokens,
+                    2 * last.batch_tokens,
+                )
+            )
         return tuple(found)
 
     def tokens(self, steps: int) -> int:
@@ -64,7 +76,10 @@ class Clock:
         >>> [Clock(batch_tokens=40, doublings=(25,)).tokens(steps) for steps in range(5)]
         [0, 20, 40, 80, 120]
         """
-        phase = max((phase for phase in self.phases if phase.step <= steps), key=lambda phase: phase.batch_tokens)
+        phase = max(
+            (phase for phase in self.phases if phase.step <= steps),
+            key=lambda phase: phase.batch_tokens,
+        )
         return phase.tokens + (steps - phase.step) * phase.batch_tokens
 
     def steps(self, tokens: float) -> int:
@@ -73,7 +88,11 @@ class Clock:
         >>> Clock(batch_tokens=40, doublings=(25,)).steps(41)
         3
         """
-        phase = max((phase for phase in self.phases if phase.tokens < tokens), key=lambda phase: phase.batch_tokens, default=None)
+        phase = max(
+            (phase for phase in self.phases if phase.tokens < tokens),
+            key=lambda phase: phase.batch_tokens,
+            default=None,
+        )
         return phase.step + math.ceil((tokens - phase.tokens) / phase.batch_tokens) if phase else 0
 
     def batches(self, steps: np.ndarray) -> np.ndarray:

@@ -14,7 +14,9 @@ def require(condition: bool, message: str) -> None:
 
 def whole(config: Any, name: str, least: int) -> None:
     """Makes the field an int of at least `least`, whatever kind of number was given: FLOPs counted in numpy's would overflow."""
-    object.__setattr__(config, name, whole_number(_label(config, name), getattr(config, name), least))
+    object.__setattr__(
+        config, name, whole_number(_label(config, name), getattr(config, name), least)
+    )
 
 
 def whole_number(label: str, value: Any, least: int) -> int:
@@ -24,7 +26,10 @@ def whole_number(label: str, value: Any, least: int) -> int:
     64
     """
     is_whole = not isinstance(value, bool) and as_number(value).is_integer()
-    require(is_whole and value >= least, f"{label} must be a whole number of at least {least}; got {value!r}")
+    require(
+        is_whole and value >= least,
+        f"{label} must be a whole number of at least {least}; got {value!r}",
+    )
     return int(value)
 
 
@@ -51,14 +56,20 @@ def several(config: Any, name: str, what: str) -> None:
     """Makes the field a tuple of `what`."""
     value = getattr(config, name)
     listed = isinstance(value, Iterable) and not isinstance(value, str)
-    require(listed, f"{_label(config, name)} are several {what} in a tuple or a list, one alone too; got {value!r}")
+    require(
+        listed,
+        f"{_label(config, name)} are several {what} in a tuple or a list, one alone too; got {value!r}",
+    )
     object.__setattr__(config, name, tuple(value))
 
 
 def one_of(config: Any, name: str, choices: Iterable[str]) -> None:
     """The field is one of `choices`."""
     value = getattr(config, name)
-    require(isinstance(value, str) and value in choices, f"{_label(config, name)} is one of {', '.join(choices)}; got {value!r}")
+    require(
+        isinstance(value, str) and value in choices,
+        f"{_label(config, name)} is one of {', '.join(choices)}; got {value!r}",
+    )
 
 
 def unread(config: Any, choice: str, readers: dict[str, set[str]]) -> None:
@@ -67,7 +78,10 @@ def unread(config: Any, choice: str, readers: dict[str, set[str]]) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         as_it_was = field.name not in others or value == field.default
-        require(as_it_was, f"{_label(config, field.name)} means nothing to {choice}: leave it out; got {value!r}")
+        require(
+            as_it_was,
+            f"{_label(config, field.name)} means nothing to {choice}: leave it out; got {value!r}",
+        )
 
 
 def _label(config: Any, name: str) -> str:

@@ -7,7 +7,16 @@ from functools import cached_property
 from itertools import pairwise
 
 from scalejax.batching import Clock
-from scalejax.checks import as_number, between, one_of, require, several, unread, whole, whole_number
+from scalejax.checks import (
+    as_number,
+    between,
+    one_of,
+    require,
+    several,
+    unread,
+    whole,
+    whole_number,
+)
 
 COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
 SCHEDULE_READS: dict[str, set[str]] = {  # shape -> fields that it reads besides the warm-up
@@ -19,7 +28,9 @@ SCHEDULE_READS: dict[str, set[str]] = {  # shape -> fields that it reads besides
     "cyclic": {"period", "final"},
     "wsd": {"cooldown", "cooldown_shape", "final"},
 }
-OPTIMIZER_READS: dict[str, set[str]] = {  # name -> fields that it reads besides rate, weight decay, clip and z-loss
+OPTIMIZER_READS: dict[
+    str, set[str]
+] = {  # name -> fields that it reads besides rate, weight decay, clip and z-loss
     "adamw": {"beta1", "beta2", "epsilon"},
     "lion": {"beta1", "beta2"},
     "muon": {"beta1", "beta2", "epsilon", "momentum"},
@@ -66,11 +77,21 @@ class Model:
             self.heads % self.kv_heads == 0,
             f"Model.heads must be a multiple of Model.kv_heads; got {self.heads} heads and {self.kv_heads} kv_heads",
         )
-        require(self.head_size % 2 == 0, f"Model.head_size must be even (RoPE turns pairs); got {self.head_size}")
+        require(
+            self.head_size % 2 == 0,
+            f"Model.head_size must be even (RoPE turns pairs); got {self.head_size}",
+        )
 
     @classmethod
     def sized(
-        cls, *, width: int, depth: int, vocabulary: int, head_size: int, tied: bool = False, qk_norm: bool = False
+        cls,
+        *,
+        width: int,
+        depth: int,
+        vocabulary: int,
+        head_size: int,
+        tied: bool = False,
+        qk_norm: bool = False,
     ) -> "Model":
         """The usual proportions: width / head_size heads, SwiGLU width 8/3 of the width rounded up to a multiple of 8.
 
@@ -125,8 +146,14 @@ class Data:
 
     def __post_init__(self):
         require(bool(self.source), "Data.source is empty: name `english`, `synthetic:V` or a path")
-        require(bool(self.tokenizer), "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a tokenizer")
-        require(bool(self.field), "Data.field is empty: name the field that holds the text of a record, `text` mostly")
+        require(
+            bool(self.tokenizer),
+            "Data.tokenizer is empty: name `byte`, `bpe:V`, `own` or the path of a tokenizer",
+        )
+        require(
+            bool(self.field),
+            "Data.field is empty: name the field that holds the text of a record, `text` mostly",
+        )
         whole(self, "sequence_length", 2)
         one_of(self, "packing", PACKINGS)
         _ = self.weights
@@ -211,7 +238,10 @@ class Optimizer:
         between(self, "epsilon", 0, 1, "()")
         for name in ("weight_decay", "clip", "z_loss"):
             between(self, name, 0, math.inf, "[)")
-        require(self.decay in ("independent", "standard"), f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}")
+        require(
+            self.decay in ("independent", "standard"),
+            f"Optimizer.decay is `independent` or `standard`; got {self.decay!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +283,8 @@ class Schedule:
             "Schedule.final must be above 0 for an exponential cooldown, which never reaches 0; got 0",
         )
         require(
-            self.shape != "multistep" or all(low < high for low, high in pairwise([0.0, *self.milestones, 1.0])),
+            self.shape != "multistep"
+            or all(low < high for low, high in pairwise([0.0, *self.milestones, 1.0])),
             f"Schedule.milestones are rising fractions of the run between 0 and 1; got {self.milestones}",
         )
 
@@ -293,7 +324,10 @@ class Run:
             _ = self.clock
         except ValueError as error:
             raise ValueError(f"Run.{error}") from None
-        require(math.isfinite(as_number(self.tokens)), f"Run.tokens must be a finite number; got {self.tokens!r}")
+        require(
+            math.isfinite(as_number(self.tokens)),
+            f"Run.tokens must be a finite number; got {self.tokens!r}",
+        )
         require(
             self.tokens >= self.batch_tokens,
             f"Run.tokens {self.tokens:g} is below one batch of {self.batch_tokens} tokens: nothing to train",
@@ -314,7 +348,9 @@ class Run:
     def clock(self) -> Clock:
         """Steps in tokens and tokens in steps."""
         length = self.data.sequence_length
-        return Clock(batch_tokens=self.batch_tokens, doublings=self.batch_doublings, sequence=length)
+        return Clock(
+            batch_tokens=self.batch_tokens, doublings=self.batch_doublings, sequence=length
+        )
 
     @property
     def steps(self) -> int:
@@ -341,7 +377,13 @@ class Run:
         return dataclasses.replace(self, **changes)
 
 
-_NESTED = {"model": Model, "data": Data, "optimizer": Optimizer, "schedule": Schedule, "parametrization": Parametrization}
+_NESTED = {
+    "model": Model,
+    "data": Data,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "parametrization": Parametrization,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,9 +425,15 @@ class Measure:
         several(self, "suites", "names of suites")
         several(self, "averages", "averages")
         strays = [average for average in self.averages if not isinstance(average, Average)]
-        require(not strays, f"Measure.averages holds what ema(..) and window(..) of optim.averaging give; got {strays!r}")
+        require(
+            not strays,
+            f"Measure.averages holds what ema(..) and window(..) of optim.averaging give; got {strays!r}",
+        )
         names = [average.name for average in self.averages]
-        require(len(set(names)) == len(names), f"Measure.averages are different ones; got {', '.join(names)}")
+        require(
+            len(set(names)) == len(names),
+            f"Measure.averages are different ones; got {', '.join(names)}",
+        )
         whole(self, "every", 0)
         whole(self, "tokens", 1)
         whole(self, "items", 0)

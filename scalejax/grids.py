@@ -40,7 +40,12 @@ def grid(base: Run, **axes: Any) -> list[Run]:
 
 
 def cooldowns(
-    trunks: Run | Sequence[Run], *, at: Sequence[float], fraction: float, shape: str = "1-sqrt", final: float = 0.0
+    trunks: Run | Sequence[Run],
+    *,
+    at: Sequence[float],
+    fraction: float,
+    shape: str = "1-sqrt",
+    final: float = 0.0,
 ) -> list[Run]:
     """One WSD run for every trunk and every total of tokens in `at`, cooled down to `final` x peak.
 
@@ -62,7 +67,9 @@ def cooldowns(
                 raise ValueError(
                     f"the cooldown to {tokens:g} tokens begins at {start:g}, after its trunk ends at {trunk.tokens:g}"
                 )
-            schedule = dataclasses.replace(trunk.schedule, shape="wsd", cooldown=fraction, cooldown_shape=shape, final=final)
+            schedule = dataclasses.replace(
+                trunk.schedule, shape="wsd", cooldown=fraction, cooldown_shape=shape, final=final
+            )
             runs.append(trunk.replace(tokens=tokens, schedule=schedule))
     return runs
 
@@ -81,7 +88,10 @@ def as_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain JSON types, each number in its declared type. Raises ValueError on NaN and infinity."""
     hints = typing.get_type_hints(type(config))
     owner = type(config).__name__
-    return {name: _plain(getattr(config, name), hints[name], f"{owner}.{name}") for name in _names(config)}
+    return {
+        name: _plain(getattr(config, name), hints[name], f"{owner}.{name}")
+        for name in _names(config)
+    }
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:
@@ -89,7 +99,11 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
     if unknown := sorted(set(values) - _names(kind)):
         raise ValueError(_unknown_field(unknown[0], _names(kind), kind.__name__))
-    required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is f.default_factory is dataclasses.MISSING
+    }
     if missing := sorted(required - set(values)):
         raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
     return kind(**{name: _parsed(value, hints[name]) for name, value in values.items()})
@@ -151,10 +165,16 @@ def _with(run: Run, changes: dict[str, Any]) -> Run:
 
 
 def _part_of(run: Run, name: str) -> str:
-    parts = {part: _names(getattr(run, part)) for part in _names(Run) if dataclasses.is_dataclass(getattr(run, part))}
+    parts = {
+        part: _names(getattr(run, part))
+        for part in _names(Run)
+        if dataclasses.is_dataclass(getattr(run, part))
+    }
     owners = [part for part, names in parts.items() if name in names]
     if len(owners) > 1:
-        raise ValueError(f"{name!r} is a field of {' and of '.join(owners)}: give the whole part as an axis, {owners[-1]}=[..]")
+        raise ValueError(
+            f"{name!r} is a field of {' and of '.join(owners)}: give the whole part as an axis, {owners[-1]}=[..]"
+        )
     if not owners:
         raise ValueError(_unknown_field(name, set(_names(Run)).union(*parts.values()), "Run"))
     return owners[0]

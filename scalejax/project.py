@@ -40,7 +40,12 @@ README = """# A scalejax project
 `configs/` holds values that experiments share; an experiment is one question in one file. Results go to `results/`.
 """
 
-FILES = {"configs/models.py": MODELS, "experiments/first.py": EXPERIMENT, "README.md": README, ".gitignore": "results/\n"}
+FILES = {
+    "configs/models.py": MODELS,
+    "experiments/first.py": EXPERIMENT,
+    "README.md": README,
+    ".gitignore": "results/\n",
+}
 
 
 def new_project(folder: Path) -> list[Path]:

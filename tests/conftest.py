@@ -9,13 +9,17 @@ CACHE = ROOT / ".pytest_cache" / "scalejax"
 
 # Before jax is imported: eight virtual devices for the mesh tests, and programs compiled once for all workers.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "programs")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["SCALEJAX_CACHE"] = str(CACHE / "data")
 sys.path.insert(0, str(ROOT))  # configs/ and experiments/ run from the checkout
 
-if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and hasattr(os, "sched_setaffinity"):
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and hasattr(
+    os, "sched_setaffinity"
+):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 

@@ -50,5 +50,7 @@ def test_doublings_that_do_not_rise_are_refused(doublings):
 
 def test_a_first_batch_that_is_no_whole_number_of_sequences_is_refused():
     assert Clock(batch_tokens=64, doublings=(100,), sequence=32).phases[0].batch_tokens == 32
-    with pytest.raises(ValueError, match=r"multiple of Data.sequence_length 32 times 2\^2, one for each .* got 64"):
+    with pytest.raises(
+        ValueError, match=r"multiple of Data.sequence_length 32 times 2\^2, one for each .* got 64"
+    ):
         Clock(batch_tokens=64, doublings=(100, 200), sequence=32)

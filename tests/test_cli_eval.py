@@ -15,13 +15,22 @@ from scalejax.training.loop import train
 GOOD = json.dumps({"query": "the old", "choices": ["cat", "dog"], "gold": 1}).encode() + b"\n"
 MALFORMED = {  # file -> (content after a good line, what the message says)
     "gold.jsonl": (b'{"query": "q", "choices": ["a", "b"]}\n', "line 2: gold missing"),
-    "equal.jsonl": (b'{"query": "q", "choices": ["a", "a"], "gold": 0}\n', "line 2: two choices are equal"),
-    "empty.jsonl": (b'{"query": " ", "choices": ["a", "b"], "gold": 0}\n', "line 2: query is empty"),
+    "equal.jsonl": (
+        b'{"query": "q", "choices": ["a", "a"], "gold": 0}\n',
+        "line 2: two choices are equal",
+    ),
+    "empty.jsonl": (
+        b'{"query": " ", "choices": ["a", "b"], "gold": 0}\n',
+        "line 2: query is empty",
+    ),
     "long.jsonl": (
         b'{"query": "q", "choices": ["a", "' + b"x" * 40 + b'"], "gold": 0}\n',
         "line 2: an answer of 40 tokens leaves no context in a window of 32; shorten it",
     ),
-    "mixed.jsonl": (b'{"context": "a", "continuation": "b"}\n', "line 2: a language_modeling item in a multiple_choice file"),
+    "mixed.jsonl": (
+        b'{"context": "a", "continuation": "b"}\n',
+        "line 2: a language_modeling item in a multiple_choice file",
+    ),
     "parted.jsonl": (GOOD[:-1] + "\u2028".encode() + GOOD, "line 2 is not JSON"),
     "bom.jsonl": (b"\xef\xbb\xbf" + GOOD, "line 2 begins with a byte-order mark"),
     "utf8.jsonl": (b'{"query": "\xff"}\n', "line 2 is not UTF-8"),
@@ -33,7 +42,10 @@ def run(tmp_path_factory):
     """Folder of a run on a small text of bytes."""
     folder = tmp_path_factory.mktemp("run")
     texts = [
-        f"the {a} {b} sees the {c}" for a in ("old", "red", "big", "tame") for b in ("cat", "dog", "hen") for c in "abcdefgh"
+        f"the {a} {b} sees the {c}"
+        for a in ("old", "red", "big", "tame")
+        for b in ("cat", "dog", "hen")
+        for c in "abcdefgh"
     ]
     write([{"text": text} for text in texts], folder / "text", tokenizer="byte")
     run = Run(
@@ -57,19 +69,25 @@ def call(call):
 def test_a_malformed_task_file_is_refused(call, run, tmp_path, name):
     content, said = MALFORMED[name]
     (tmp_path / name).write_bytes(GOOD + content)
-    code, out, err = call(run, "--suite", f"local:{tmp_path / name}", "--out", tmp_path / "scores", "--json")
+    code, out, err = call(
+        run, "--suite", f"local:{tmp_path / name}", "--out", tmp_path / "scores", "--json"
+    )
     assert (code, out) == (2, "") and f"{tmp_path / name}, {said}" in err and "Traceback" not in err
     assert not (tmp_path / "scores").exists()
 
 
 def test_a_suite_gives_a_table_or_one_json_object(call, run, tmp_path):
     (tmp_path / "quiz.jsonl").write_bytes(GOOD * 3)
-    code, out, _ = call(run, "--suite", f"local:{tmp_path / 'quiz.jsonl'}", "--out", tmp_path / "scores", "--json")
+    code, out, _ = call(
+        run, "--suite", f"local:{tmp_path / 'quiz.jsonl'}", "--out", tmp_path / "scores", "--json"
+    )
     found = json.loads(out)
     assert code == 0 and found["suite"] == "local-quiz" and found["tasks"]["quiz"]["n"] == 3
     assert set(found["tasks"]["quiz"]["errors"]) == {"per_token", "sum", "per_char", "per_byte"}
     assert (tmp_path / "scores" / "local-quiz" / "quiz.parquet").is_file()
-    code, out, _ = call(run, "--suite", f"local:{tmp_path / 'quiz.jsonl'}", "--out", tmp_path / "scores")
+    code, out, _ = call(
+        run, "--suite", f"local:{tmp_path / 'quiz.jsonl'}", "--out", tmp_path / "scores"
+    )
     assert code == 0 and "quiz" in out and "mean of tasks" in out
 
 
@@ -103,8 +121,15 @@ def test_a_folder_without_a_run_is_refused(call, tmp_path):
 def test_an_incomplete_suite_is_refused_and_names_what_is_missing(call, run, tmp_path):
     (tmp_path / "copa.jsonl").write_bytes(GOOD * 100)
     code, _, err = call(run, "--suite", f"foundry-17:{tmp_path}", "--out", tmp_path / "scores")
-    assert code == 2 and "lacks 16 of the 17 tasks" in err and "arc_easy" in err and "foundry-17-available" in err
-    code, out, _ = call(run, "--suite", f"foundry-17-available:{tmp_path}", "--out", tmp_path / "scores", "--json")
+    assert (
+        code == 2
+        and "lacks 16 of the 17 tasks" in err
+        and "arc_easy" in err
+        and "foundry-17-available" in err
+    )
+    code, out, _ = call(
+        run, "--suite", f"foundry-17-available:{tmp_path}", "--out", tmp_path / "scores", "--json"
+    )
     found = json.loads(out)
     assert code == 0 and list(found["tasks"]) == ["copa"] and len(found["missing"]) == 16
 

@@ -23,14 +23,19 @@ def table(tmp_path_factory):
 
 def scalejax(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "scalejax.cli", *map(str, arguments)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "scalejax.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
 def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
     out = tmp_path / "fit.json"
     columns = ("--columns", "params=size,tokens=seen,loss=val")
-    done = scalejax("fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json")
+    done = scalejax(
+        "fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json"
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["params"]["E"] == 1.8 and said["params"]["alpha"] == pytest.approx(0.34, rel=1e-9)
@@ -39,16 +44,32 @@ def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
     assert done.returncode == 0, done.stderr
     best = json.loads(done.stdout)
     assert best["params"] * best["tokens"] * 6 == pytest.approx(1e21)
-    assert best["value"] == pytest.approx(1.8 + 400 / best["params"] ** 0.34 + 2000 / best["tokens"] ** 0.37, rel=1e-9)
+    assert best["value"] == pytest.approx(
+        1.8 + 400 / best["params"] ** 0.34 + 2000 / best["tokens"] ** 0.37, rel=1e-9
+    )
 
 
 def test_predict_prints_the_run_that_its_number_is_of(call, table, tmp_path):
     columns = ("--columns", "params=size,tokens=seen,loss=val")
-    call("fit", table, "--law", "chinchilla", *columns, "--bootstrap", 40, "--out", tmp_path / "fit.json")
+    call(
+        "fit",
+        table,
+        "--law",
+        "chinchilla",
+        *columns,
+        "--bootstrap",
+        40,
+        "--out",
+        tmp_path / "fit.json",
+    )
     code, printed, _ = call("predict", tmp_path / "fit.json", "--flops", 1e21)
     first, *run = printed.splitlines()
     assert code == 0 and "95% [" in first and "times the largest fitted" in first
-    assert [line.split()[0] for line in run] == ["params", "tokens"] and "e+" in run[0] and "95% [" in run[0]
+    assert (
+        [line.split()[0] for line in run] == ["params", "tokens"]
+        and "e+" in run[0]
+        and "95% [" in run[0]
+    )
     call("fit", table, "--law", "chinchilla", *columns, "--out", tmp_path / "fit.json")
     assert "95%" not in call("predict", tmp_path / "fit.json", "--flops", 1e21)[1]
 
@@ -56,10 +77,14 @@ def test_predict_prints_the_run_that_its_number_is_of(call, table, tmp_path):
 def test_a_model_of_some_width_and_depth_is_predicted_from_a_saved_fit(tmp_path):
     columns = (x.ravel() for x in np.meshgrid([64.0, 128, 256, 512], [2.0, 4, 8], [1e8, 1e9, 1e10]))
     frame = pd.DataFrame(dict(zip(("width", "depth", "tokens"), columns, strict=True)))
-    frame["loss"] = 1.7 + 9 * frame.width**-0.45 + 1.2 * frame.depth**-0.8 + 400 * frame.tokens**-0.3
+    frame["loss"] = (
+        1.7 + 9 * frame.width**-0.45 + 1.2 * frame.depth**-0.8 + 400 * frame.tokens**-0.3
+    )
     made = fits.fit(frame, laws.width_depth())
     made.save(tmp_path / "fit.json")
-    done = scalejax("predict", tmp_path / "fit.json", "--width", 1024, "--depth", 16, "--tokens", 1e11, "--json")
+    done = scalejax(
+        "predict", tmp_path / "fit.json", "--width", 1024, "--depth", 16, "--tokens", 1e11, "--json"
+    )
     assert done.returncode == 0, done.stderr
     truth = 1.7 + 9 * 1024**-0.45 + 1.2 * 16**-0.8 + 400 * 1e11**-0.3
     assert json.loads(done.stdout)["value"] == pytest.approx(truth, rel=1e-8)
@@ -114,7 +139,9 @@ def with_loss(value):
 def test_a_table_that_cannot_be_read_is_exit_2_and_says_why(call, tmp_path, table, said):
     path, out = tmp_path / "runs.csv", tmp_path / "fit.json"
     path.write_text("" if table is None else table.to_csv(index=False))
-    code, printed, err = call("fit", path, "--law", "chinchilla", "--bootstrap", 20, "--json", "--out", out)
+    code, printed, err = call(
+        "fit", path, "--law", "chinchilla", "--bootstrap", 20, "--json", "--out", out
+    )
     assert code == 2 and printed == "" and said in err and "Traceback" not in err
     assert not out.exists()
 
@@ -123,14 +150,20 @@ def test_a_table_that_cannot_be_read_is_exit_2_and_says_why(call, tmp_path, tabl
     ("table", "verdict", "said"),
     [
         (points().assign(params=1e8), "unidentified", "params"),
-        (points().assign(tokens=lambda t: 20 * t.params), "unidentified", "tokens/params is constant"),
+        (
+            points().assign(tokens=lambda t: 20 * t.params),
+            "unidentified",
+            "tokens/params is constant",
+        ),
         (with_loss(float("inf")), "ok", "dropped 1 row"),
         (with_loss(float("nan")), "ok", "dropped 1 row"),
         (pd.concat([points(), points()[:1].assign(loss=9.0)]), None, "duplicate"),
     ],
     ids=["one size", "one ratio", "infinite", "missing", "duplicate"],
 )
-def test_a_table_that_cannot_tell_gives_a_typed_verdict_with_its_reason(call, tmp_path, table, verdict, said):
+def test_a_table_that_cannot_tell_gives_a_typed_verdict_with_its_reason(
+    call, tmp_path, table, verdict, said
+):
     path = tmp_path / "runs.csv"
     table.to_csv(path, index=False)
     code, printed, _ = call("fit", path, "--law", "chinchilla", "--json")

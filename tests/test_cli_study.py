@@ -33,7 +33,10 @@ def experiment(tmp_path):
     ("change", "said"),
     [
         (("learning_rate=0.01", "learning_rat=0.01"), "learning_rat"),
-        (("learning_rate=0.01", "learning_rate=-0.01"), "Optimizer.learning_rate must be in (0, inf)"),
+        (
+            ("learning_rate=0.01", "learning_rate=-0.01"),
+            "Optimizer.learning_rate must be in (0, inf)",
+        ),
         (("width=16", "width=20"), "heads do not divide"),
         (("tokens=640,", "tokens=60,"), "below one batch of 64 tokens"),
         (("synthetic:32", "no/such/corpus"), "neither `english`"),
@@ -44,7 +47,9 @@ def experiment(tmp_path):
         (("sequence_length=16", "sequence_length=9_000_000"), "multiple of Data.sequence_length"),
     ],
 )
-def test_a_bad_experiment_is_exit_2_and_nothing_is_written(change, said, call, experiment, tmp_path):
+def test_a_bad_experiment_is_exit_2_and_nothing_is_written(
+    change, said, call, experiment, tmp_path
+):
     code, out, err = call("run", experiment(change), "--out", tmp_path / "out")
     assert code == 2 and said in err and not out and "Traceback" not in err
     assert len(err.strip().splitlines()[-1]) > 20 and not (tmp_path / "out").exists()
@@ -52,7 +57,12 @@ def test_a_bad_experiment_is_exit_2_and_nothing_is_written(change, said, call, e
 
 def test_text_that_is_not_utf8_is_named_with_its_byte(call, experiment, tmp_path):
     (tmp_path / "text.txt").write_bytes(b"good \xff bad")
-    path = experiment(('source="synthetic:32", tokenizer="own"', f'source="{tmp_path / "text.txt"}", tokenizer="byte"'))
+    path = experiment(
+        (
+            'source="synthetic:32", tokenizer="own"',
+            f'source="{tmp_path / "text.txt"}", tokenizer="byte"',
+        )
+    )
     code, _, err = call("run", path, "--out", tmp_path / "out")
     assert code == 2 and "byte 5" in err and not (tmp_path / "out").exists()
 
@@ -95,8 +105,19 @@ def test_a_new_project_plans_as_it_stands(call, tmp_path):
 
 
 def test_data_prepare_writes_shards_that_a_run_can_name(call, tmp_path):
-    (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {i} says something of its own. " * 60 for i in range(40)))
-    code, out, _ = call("data", "prepare", "--source", tmp_path / "text.txt", "--tokenizer", "byte", "--out", tmp_path / "shards")
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"Paragraph {i} says something of its own. " * 60 for i in range(40))
+    )
+    code, out, _ = call(
+        "data",
+        "prepare",
+        "--source",
+        tmp_path / "text.txt",
+        "--tokenizer",
+        "byte",
+        "--out",
+        tmp_path / "shards",
+    )
     assert code == 0
     from scalejax.config import Data
     from scalejax.data.shards import prepare
@@ -106,7 +127,9 @@ def test_data_prepare_writes_shards_that_a_run_can_name(call, tmp_path):
 
 def test_a_reader_that_leaves_early_is_no_error(experiment):
     arguments = [sys.executable, "-m", "scalejax.cli", "plan", experiment()]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
         assert command.stdout and command.stderr
         command.stdout.close()
         assert command.stderr.read() == ""

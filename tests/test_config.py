@@ -46,13 +46,31 @@ def run(**changes):
         (lambda: run(model="32"), "Run.model must be a Model"),
         (lambda: run(tokens=float("inf")), "finite"),
         (lambda: run(tokens="1e4"), "Run.tokens must be a finite number; got '1e4'"),
-        (lambda: run(batch_doublings=1024), "Run.batch_doublings are several token counts in a tuple or a list, one alone too"),
-        (lambda: Optimizer(learning_rate=[0.1, 0.2]), r"learning_rate must be in \(0, inf\); got \[0.1, 0.2\]"),
+        (
+            lambda: run(batch_doublings=1024),
+            "Run.batch_doublings are several token counts in a tuple or a list, one alone too",
+        ),
+        (
+            lambda: Optimizer(learning_rate=[0.1, 0.2]),
+            r"learning_rate must be in \(0, inf\); got \[0.1, 0.2\]",
+        ),
         (lambda: Optimizer(learning_rate=0.1, beta2=None), "beta2 must be in .*; got None"),
-        (lambda: multistep(warmup=0, milestones=0.5), "milestones are several fractions of the run"),
-        (lambda: Schedule(shape="constant", warmup="10"), "warmup must be a whole number of at least 0; got '10'"),
-        (lambda: Measure(averages=Average(kind="ema", tokens=5)), "averages are several averages in a tuple or a list"),
-        (lambda: Measure(averages=["ema-5"]), r"holds what ema\(..\) and window\(..\) of optim.averaging give; got \['ema-5'\]"),
+        (
+            lambda: multistep(warmup=0, milestones=0.5),
+            "milestones are several fractions of the run",
+        ),
+        (
+            lambda: Schedule(shape="constant", warmup="10"),
+            "warmup must be a whole number of at least 0; got '10'",
+        ),
+        (
+            lambda: Measure(averages=Average(kind="ema", tokens=5)),
+            "averages are several averages in a tuple or a list",
+        ),
+        (
+            lambda: Measure(averages=["ema-5"]),
+            r"holds what ema\(..\) and window\(..\) of optim.averaging give; got \['ema-5'\]",
+        ),
         (lambda: Measure(suites="continuation"), "suites are several names of suites"),
         (lambda: Measure(every=-1), "Measure.every"),
         (lambda: Placement(data=0), "Placement.data"),
@@ -66,10 +84,20 @@ def test_bad_values_are_refused_in_the_users_words(make, said):
 
 def test_whole_numbers_are_pythons_however_they_were_given():
     found = run(
-        model=model(width=np.int64(32)), batch_tokens=np.int32(64), seed=1.0, schedule=Schedule(shape="constant", warmup=1e3)
+        model=model(width=np.int64(32)),
+        batch_tokens=np.int32(64),
+        seed=1.0,
+        schedule=Schedule(shape="constant", warmup=1e3),
     )
     assert found == run(seed=1, schedule=Schedule(shape="constant", warmup=1000))
-    numbers = (found.model.width, found.model.mlp_width, found.model.heads, found.batch_tokens, found.seed, found.schedule.warmup)
+    numbers = (
+        found.model.width,
+        found.model.mlp_width,
+        found.model.heads,
+        found.batch_tokens,
+        found.seed,
+        found.schedule.warmup,
+    )
     assert {type(number) for number in numbers} == {int}, "numpy's overflow where FLOPs are counted"
 
 

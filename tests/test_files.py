@@ -8,7 +8,9 @@ from scalejax.files import append_lines, read_json, read_lines, write_json
 def test_json_comes_back_with_its_format(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1.5})
     assert read_json(tmp_path / "a.json") == {"format": 1, "x": 1.5}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"], "a temporary file stayed behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"], (
+        "a temporary file stayed behind"
+    )
 
 
 def test_nan_is_not_written(tmp_path):

@@ -54,7 +54,13 @@ def test_the_same_numbers_in_other_types_are_the_same_run(tokens, seed):
 
 def test_an_identity_is_the_same_in_another_process():
     code = f"from scalejax.grids import *; import json; print(run_id(from_dict(Run, json.loads({canonical(BASE)!r}))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7"},
+    )
     assert done.stdout.strip() == run_id(BASE)
 
 

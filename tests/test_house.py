@@ -38,7 +38,18 @@ ALLOWED = {  # room -> rooms it may import
         "fitting",
         "report",
     },
-    "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report", "study", "project", "files"},
+    "cli": {
+        "config",
+        "data",
+        "evaluation",
+        "training",
+        "laws",
+        "fitting",
+        "report",
+        "study",
+        "project",
+        "files",
+    },
 }
 FILES = sorted((ROOT / "scalejax").rglob("*.py"))
 
@@ -58,7 +69,11 @@ def test_imports_flow_one_way():
         room = path.relative_to(ROOT / "scalejax").parts[0].removesuffix(".py")
         for name in imports(path):
             parts = name.split(".")
-            if room != "__init__" and parts[0] == "scalejax" and parts[1] not in ALLOWED[room] | {room, "__version__"}:
+            if (
+                room != "__init__"
+                and parts[0] == "scalejax"
+                and parts[1] not in ALLOWED[room] | {room, "__version__"}
+            ):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
 
@@ -97,4 +112,4 @@ def test_an_unknown_public_name_lists_the_known_ones():
     import scalejax
 
     with pytest.raises(AttributeError, match="has no public name 'trian'"):
-        scalejax.trian  # noqa: B018
+        scalejax.trian

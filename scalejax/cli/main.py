@@ -109,7 +109,10 @@ class Predict:
         from scalejax.fitting import fit as fits
 
         names = ("params", "tokens", "unique_tokens", "flops", "loss", "width", "depth")
-        forecast = fits.forecast(fits.load(self.fit), **{name: x for name in names if (x := getattr(self, name)) is not None})
+        forecast = fits.forecast(
+            fits.load(self.fit),
+            **{name: x for name in names if (x := getattr(self, name)) is not None},
+        )
         if self.json:
             return _show(forecast)
         print(fits.forecast_text(forecast))
@@ -157,7 +160,10 @@ class Run:
         study, question = experiment.load_study(self.study)
         conclusion = execution.run_study(study, self.out, question, self.devices)
         if conclusion.outcome.preempted:
-            print(f"stopped; every run is saved: the same command goes on ({conclusion.folder})", file=sys.stderr)
+            print(
+                f"stopped; every run is saved: the same command goes on ({conclusion.folder})",
+                file=sys.stderr,
+            )
         else:
             print(console.conclusion_text(conclusion))
         return conclusion.exit_code
@@ -282,7 +288,9 @@ class Data:
         from scalejax.config import Data as Corpus
         from scalejax.data import contamination, shards
 
-        named = [f"{kind}:{name}" for kind, name in (("seqio", self.seqio), ("tfds", self.tfds)) if name]
+        named = [
+            f"{kind}:{name}" for kind, name in (("seqio", self.seqio), ("tfds", self.tfds)) if name
+        ]
         if len(named) > 1:
             raise ValueError("--seqio and --tfds name two sources; give one")
         source = named[0] if named else self.source
@@ -343,7 +351,13 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         print(f"scalejax: {error}", file=sys.stderr)
-        users = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+        users = (
+            ValueError,
+            FileNotFoundError,
+            NotADirectoryError,
+            IsADirectoryError,
+            PermissionError,
+        )
         code = 2 if isinstance(error, users) else 1
     sys.exit(code)
 
@@ -365,7 +379,9 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
     items = [item.strip() for item in text.split(",") if item.strip()]
     if wrong := [item for item in items if "=" not in item]:
         raise ValueError(f"{flag} takes NAME=VALUE,NAME=VALUE; got {wrong[0]!r}")
-    pairs = [(name.strip(), value.strip()) for name, _, value in (item.partition("=") for item in items)]
+    pairs = [
+        (name.strip(), value.strip()) for name, _, value in (item.partition("=") for item in items)
+    ]
     if len(pairs) > len(named := dict(pairs)):
         twice = next(name for name in named if [other for other, _ in pairs].count(name) > 1)
         raise ValueError(f"{flag} names {twice} twice: {text}")

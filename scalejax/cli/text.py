@@ -24,7 +24,9 @@ def plan_text(plan: Plan) -> str:
         runs = [segment.run for segment in segments if segment.final]
         budgets = ", ".join(f"{tokens:.3g}" for tokens in sorted({run.tokens for run in runs}))
         flops = sum(segment_flops(segment) for segment in segments)
-        lines.append(f"  width {model.width}, depth {model.depth}: {len(runs)} runs, tokens {budgets}; {flops:.3g} FLOPs")
+        lines.append(
+            f"  width {model.width}, depth {model.depth}: {len(runs)} runs, tokens {budgets}; {flops:.3g} FLOPs"
+        )
     lines.append(flops_text(plan))
     return "\n".join([*lines, *(f"warning: {warning}" for warning in summary["warnings"])])
 
@@ -38,10 +40,15 @@ def conclusion_text(conclusion: Conclusion) -> str:
     """What a study came to: laws with intervals and verdicts, forecasts beside what was measured, FLOPs saved, the report."""
     table = conclusion.table
     found = conclusion.outcome.found
-    lines = [f"{conclusion.plan.study.name}: {_counts(table)}" + (f"; {found} of them before this call" if found else "")]
+    lines = [
+        f"{conclusion.plan.study.name}: {_counts(table)}"
+        + (f"; {found} of them before this call" if found else "")
+    ]
     for made in conclusion.fits.values():
         lines += ["", fits.text(made), f"  verdict {made.verdict}: {VERDICTS[made.verdict]}"]
-    lines += [f"\nlaw {name} was not fitted: {reason}" for name, reason in conclusion.unfitted.items()]
+    lines += [
+        f"\nlaw {name} was not fitted: {reason}" for name, reason in conclusion.unfitted.items()
+    ]
     lines += [""] + [_forecast_line(forecast) for forecast in conclusion.forecasts]
     lines.append(flops_text(conclusion.plan))
     lines += [f"failed: {folder}: {error}" for folder, error in conclusion.outcome.failed.items()]
@@ -52,7 +59,9 @@ def conclusion_text(conclusion: Conclusion) -> str:
 
 def status(plan: Plan, folder: Path) -> dict[str, Any]:
     """What `scalejax status --json` prints: the study, its folder, how many runs are in each state, and each run's state."""
-    runs = {segment.id: run_state(folder / segment.folder) for segment in plan.segments if segment.final}
+    runs = {
+        segment.id: run_state(folder / segment.folder) for segment in plan.segments if segment.final
+    }
     totals = Counter(state["status"] for state in runs.values())
     return {"study": plan.study.name, "folder": str(folder), "totals": dict(totals), "runs": runs}
 
@@ -71,7 +80,9 @@ def _counts(table: Any) -> str:
     if table is None or not len(table):
         return "no finished run"
     diverged = int((table["status"] == "diverged").sum())
-    return f"{len(table) - diverged} runs done" + (f", {diverged} diverged (left out of the fits)" if diverged else "")
+    return f"{len(table) - diverged} runs done" + (
+        f", {diverged} diverged (left out of the fits)" if diverged else ""
+    )
 
 
 def _forecast_line(forecast: dict[str, Any]) -> str:

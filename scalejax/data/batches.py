@@ -11,8 +11,12 @@ from scalejax.data.packing import Tokens
 from scalejax.data.shards import Shards
 
 ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little
-ROWS_AHEAD = 1_024  # placed at once: a permutation costs 50 us a call, whether of 4 rows or of a hundred
-PERIOD = 1_024  # rows over which a mixture's shares are exact: weights count in steps of a thousandth
+ROWS_AHEAD = (
+    1_024  # placed at once: a permutation costs 50 us a call, whether of 4 rows or of a hundred
+)
+PERIOD = (
+    1_024  # rows over which a mixture's shares are exact: weights count in steps of a thousandth
+)
 
 
 class Rows(Protocol):
@@ -96,7 +100,15 @@ class Mixture:
     Raises ValueError when a weight is below half of 1 / PERIOD, or a domain has fewer tokens than one window.
     """
 
-    def __init__(self, domains: dict[str, Tokens], weights: dict[str, float], *, sequence_length: int, sequences: int, seed: int):
+    def __init__(
+        self,
+        domains: dict[str, Tokens],
+        weights: dict[str, float],
+        *,
+        sequence_length: int,
+        sequences: int,
+        seed: int,
+    ):
         self.sequences = sequences
         self.seed = seed
         self.length = sequence_length
@@ -104,7 +116,9 @@ class Mixture:
         self.parts = []
         for name, tokens in domains.items():
             try:
-                self.parts.append(Batches(tokens, sequence_length=sequence_length, sequences=sequences, seed=seed))
+                self.parts.append(
+                    Batches(tokens, sequence_length=sequence_length, sequences=sequences, seed=seed)
+                )
             except ValueError as error:
                 raise ValueError(f"domain {name!r}: {error}") from error
         self._ahead = _Ahead(self.order)
@@ -142,7 +156,10 @@ class Mixture:
     def epochs(self, step: float) -> float:
         """Passes over the domain that is repeated most."""
         shares = self.quotas / PERIOD
-        return max(step * self.sequences * share / part.windows for share, part in zip(shares, self.parts, strict=True))
+        return max(
+            step * self.sequences * share / part.windows
+            for share, part in zip(shares, self.parts, strict=True)
+        )
 
 
 class _Ahead:
@@ -155,7 +172,10 @@ class _Ahead:
     def __call__(self, start: int, stop: int) -> np.ndarray:
         first, found = self._found
         if not first <= start <= stop <= first + len(found):
-            first, found = self._found = start, self._order(np.arange(start, max(stop, start + ROWS_AHEAD)))
+            first, found = self._found = (
+                start,
+                self._order(np.arange(start, max(stop, start + ROWS_AHEAD))),
+            )
         return found[start - first : stop - first]
 
 
@@ -200,7 +220,9 @@ def _feistel(x: np.ndarray, bits: int, keys: tuple[int, ...]) -> np.ndarray:
     high = np.uint64(bits) - low
     for key in keys:
         right = x & ((np.uint64(1) << low) - np.uint64(1))
-        mixed = (right + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)  # multiply and fold: the high bits know all of `right`
+        mixed = (right + np.uint64(key)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )  # multiply and fold: the high bits know all of `right`
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
         left = (x >> low) ^ (mixed >> (np.uint64(64) - high))
         x = right << high | left
@@ -210,4 +232,6 @@ def _feistel(x: np.ndarray, bits: int, keys: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _keys(*numbers: int) -> tuple[int, ...]:
-    return tuple(int(key) for key in np.random.SeedSequence(numbers).generate_state(ROUNDS, np.uint64))
+    return tuple(
+        int(key) for key in np.random.SeedSequence(numbers).generate_state(ROUNDS, np.uint64)
+    )

@@ -20,7 +20,9 @@ def contaminated(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarray
     """
     if n < 2:
         raise ValueError(f"runs of n tokens need n of at least 2; got {n}")
-    runs = [_hashes(np.asarray(ids, np.uint64), n) for ids in shards.tokenizer().encode(list(texts))]
+    runs = [
+        _hashes(np.asarray(ids, np.uint64), n) for ids in shards.tokenizer().encode(list(texts))
+    ]
     wanted = np.unique(np.concatenate([*runs, np.zeros(0, np.uint64)]))
     met = np.zeros(len(wanted), bool)
     for start in range(0, len(shards.train), BLOCK):
@@ -28,14 +30,20 @@ def contaminated(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarray
         found = np.searchsorted(wanted, hashes).clip(max=max(len(wanted) - 1, 0))
         if len(wanted):
             met[found[wanted[found] == hashes]] = True
-    return np.array([met[np.searchsorted(wanted, run)].mean() if len(run) else np.nan for run in runs])
+    return np.array(
+        [met[np.searchsorted(wanted, run)].mean() if len(run) else np.nan for run in runs]
+    )
 
 
 def report(shards: Shards, items: Path, *, field: str) -> str:
     """The lines of `scalejax data contamination`: one per item met, then the count. Raises ValueError for unreadable items."""
     texts = [document.text for document in read_records(items, field=field, domain="", default="")]
     shares = contaminated(shards, texts)
-    met = [f"line {line}: {share:.0%} of its runs of {N} tokens" for line, share in enumerate(shares.tolist(), 1) if share > 0]
+    met = [
+        f"line {line}: {share:.0%} of its runs of {N} tokens"
+        for line, share in enumerate(shares.tolist(), 1)
+        if share > 0
+    ]
     short = int(np.isnan(shares).sum())
     told = f"{len(met)} of {len(texts)} items share {N} tokens in a row with the training tokens of {shards.manifest['source']}"
     return "\n".join([*met, told + (f"; {short} are too short to tell" if short else "")])

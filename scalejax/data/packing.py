@@ -25,7 +25,9 @@ class Tokens:
         return len(self.ids)
 
     def __getitem__(self, span: slice) -> "Tokens":
-        return Tokens(self.ids[span], self.end, None if self.counted is None else self.counted[span])
+        return Tokens(
+            self.ids[span], self.end, None if self.counted is None else self.counted[span]
+        )
 
     def windows(self, length: int) -> "Tokens":
         """Windows of length + 1 tokens, without a copy; neighbours share a token."""

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 LONGEST_RECORD = 20_000_000  # bytes of one record: longer ones are whole files by mistake, and would fill the memory
-RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".parquet", ".array_record")  # C4's json.gz holds JSON lines
+RECORD_SUFFIXES = (
+    ".jsonl",
+    ".jsonl.gz",
+    ".jsonl.zst",
+    ".json.gz",
+    ".parquet",
+    ".array_record",
+)  # C4's json.gz holds JSON lines
 
 
 class Document(NamedTuple):
@@ -41,11 +48,15 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
     return documents(records, field=field, domain=domain, default=default)
 
 
-def documents(records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, domain: str, default: str) -> Iterator[Document]:
+def documents(
+    records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, domain: str, default: str
+) -> Iterator[Document]:
     """Checked documents out of (place, record) pairs; `place` begins every error."""
     for place, record in records:
         if not isinstance(record, Mapping):
-            raise ValueError(f"{place} is {type(record).__name__}, not a dict of fields; of a dataset in splits, give one split")
+            raise ValueError(
+                f"{place} is {type(record).__name__}, not a dict of fields; of a dataset in splits, give one split"
+            )
         text = _value(record, field, place, "Data.field")
         if not isinstance(text, str):
             raise ValueError(
@@ -61,7 +72,9 @@ def documents(records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, d
             raise ValueError(
                 f"{place}: the text holds half a character, U+{ord(text[error.start]):04X}; repair the text or remove this record"
             ) from error
-        yield Document(text, str(_value(record, domain, place, "Data.domain")) if domain else default)
+        yield Document(
+            text, str(_value(record, domain, place, "Data.domain")) if domain else default
+        )
 
 
 def _value(record: Mapping[str, Any], name: str, place: str, option: str) -> Any:
@@ -70,7 +83,9 @@ def _value(record: Mapping[str, Any], name: str, place: str, option: str) -> Any
     for part in [name] if name in record else name.split("."):
         if not isinstance(found, Mapping) or part not in found:
             fields = ", ".join(map(str, record)) or "none"
-            raise ValueError(f"{place}: no field {name!r}; the fields are {fields}; set {option} to one of them")
+            raise ValueError(
+                f"{place}: no field {name!r}; the fields are {fields}; set {option} to one of them"
+            )
         found = found[part]
     return found
 
@@ -87,7 +102,9 @@ def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _object(line: bytes, place: str) -> Mapping[str, Any]:
     """One JSON object. Lines end at the newline alone: U+2028 and the like are part of a string."""
     if line.startswith(b"\xef\xbb\xbf"):
-        raise ValueError(f"{place} begins with a byte-order mark; save the file as UTF-8 without one")
+        raise ValueError(
+            f"{place} begins with a byte-order mark; save the file as UTF-8 without one"
+        )
     if not line.strip():
         raise ValueError(f"{place} is blank; remove it")
     try:
@@ -104,12 +121,18 @@ def _object(line: bytes, place: str) -> Mapping[str, Any]:
             if line.endswith(b"\n")
             else "the file ends within this line: get it again, or remove the line"
         )
-        between = "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
+        between = (
+            "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
+        )
         raise ValueError(f"{place} is not JSON ({error}){between or f'; {ended}'}") from error
     except RecursionError as error:
-        raise ValueError(f"{place} is not JSON that can be read: brackets are nested too deep; remove the line") from error
+        raise ValueError(
+            f"{place} is not JSON that can be read: brackets are nested too deep; remove the line"
+        ) from error
     if not isinstance(record, dict):
-        raise ValueError(f'{place} is {type(record).__name__}, not an object like {{"text": ".."}}; write one object a line')
+        raise ValueError(
+            f'{place} is {type(record).__name__}, not an object like {{"text": ".."}}; write one object a line'
+        )
     return record
 
 
@@ -137,7 +160,9 @@ def _open(path: Path) -> BinaryIO:
 
         import pyarrow
 
-        return cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 2**20))
+        return cast(
+            BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 2**20)
+        )
     return path.open("rb")
 
 
@@ -167,7 +192,9 @@ def _array_record(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         from array_record.python import array_record_data_source as reader  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(f"{path}: ArrayRecord files need the package `array_record`: pip install array_record") from error
+        raise ValueError(
+            f"{path}: ArrayRecord files need the package `array_record`: pip install array_record"
+        ) from error
     with reader.ArrayRecordDataSource(str(path)) as source:
         for number in range(len(source)):
             yield f"{path}, record {number}", _object(source[number], f"{path}, record {number}")

@@ -73,9 +73,15 @@ class Shards:
     def validation_domains(self) -> np.ndarray:
         """int64: for every held-out document, the place of its domain in `domains`."""
         path = self.folder / f"{writer.DOMAINS}.bin"
-        return np.fromfile(path, np.int64) if path.is_file() else np.zeros(len(self.validation_starts), np.int64)
+        return (
+            np.fromfile(path, np.int64)
+            if path.is_file()
+            else np.zeros(len(self.validation_starts), np.int64)
+        )
 
-    def tokens(self, split: Literal["train", "validation"], packing: str, domain: str | None = None) -> Tokens:
+    def tokens(
+        self, split: Literal["train", "validation"], packing: str, domain: str | None = None
+    ) -> Tokens:
         """The tokens of a split, of `train` also those of one domain, to be packed as `Data.packing` says.
 
         Raises ValueError when `documents` are asked for and no token ends one.
@@ -101,7 +107,9 @@ class Shards:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that wrote the shards; ValueError for a source that has none."""
         if self.manifest["tokenizer"]["hash"] is None:
-            raise ValueError(f"{self.manifest['source']} is made of symbols, not of text: it has no tokenizer")
+            raise ValueError(
+                f"{self.manifest['source']} is made of symbols, not of text: it has no tokenizer"
+            )
         return restore(self.model)
 
 
@@ -136,16 +144,29 @@ def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None
     From the manifest alone: nothing is prepared or checked.
     """
     path = Path(data.source).expanduser()
-    folder = path if (path / "manifest.json").is_file() else Path(cache or default_cache()) / _key(data)
+    folder = (
+        path if (path / "manifest.json").is_file() else Path(cache or default_cache()) / _key(data)
+    )
     if token_files.is_binary(data.source) or not (folder / "manifest.json").is_file():
         return None
     manifest = read_json(folder / "manifest.json")
     there = {name: domain["train"] for name, domain in manifest["domains"].items()}
-    shares = data.weights or manifest["shares"] or {name: size / sum(there.values()) for name, size in there.items()}
+    shares = (
+        data.weights
+        or manifest["shares"]
+        or {name: size / sum(there.values()) for name, size in there.items()}
+    )
     return max(tokens * share / max(there.get(name, 0), 1) for name, share in shares.items())
 
 
-def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str, field: str = "text", domain: str = "") -> Shards:
+def write(
+    records: Iterable[Mapping[str, Any]],
+    folder: Path,
+    *,
+    tokenizer: str,
+    field: str = "text",
+    domain: str = "",
+) -> Shards:
     """Shards in a new folder out of anything that gives dicts: a Hugging Face dataset, a generator, a list.
 
     The folder is then a source: Data(source=folder, tokenizer="own"). `field` holds the text of a record, `domain` (when given)
@@ -156,7 +177,11 @@ def write(records: Iterable[Mapping[str, Any]], folder: Path, *, tokenizer: str,
         raise ValueError(f"{folder} exists: name a new folder")
     data = Data(source=str(folder), tokenizer=tokenizer, field=field, domain=domain)
     placed = ((f"record {number}", record) for number, record in enumerate(records))
-    found = sources.Corpus(documents(placed, field=field, domain=domain, default="text"), "as of the records given", "records")
+    found = sources.Corpus(
+        documents(placed, field=field, domain=domain, default="text"),
+        "as of the records given",
+        "records",
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     _write(folder, data.source, lambda scratch: writer.write_text(data, found, scratch))
     return open_shards(folder)
@@ -169,14 +194,18 @@ def export(data: Data, folder: Path) -> Shards:
     """
     shards = prepare(data)
     if token_files.is_binary(data.source):
-        raise ValueError(f"{data.source} needs no preparation: name it as Data.source, with its tokenizer")
+        raise ValueError(
+            f"{data.source} needs no preparation: name it as Data.source, with its tokenizer"
+        )
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent)
         shutil.copytree(shards.folder, scratch, dirs_exist_ok=True)
         Path(scratch).rename(folder)
     if not (folder / "manifest.json").is_file() or open_shards(folder).hash != shards.hash:
-        raise ValueError(f"{folder} exists and holds something else than the shards of {data.source}: name a new folder")
+        raise ValueError(
+            f"{folder} exists and holds something else than the shards of {data.source}: name a new folder"
+        )
     return open_shards(folder)
 
 
@@ -193,14 +222,24 @@ def open_shards(folder: Path) -> Shards:
                 f"{path} is missing, changed or truncated since it was written; delete {folder} and prepare it again"
             )
     if manifest["hash"] != _content_hash(manifest):
-        raise ValueError(f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and prepare it again")
+        raise ValueError(
+            f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and prepare it again"
+        )
     paths = [folder / f"{split}.bin" for split in ("train", "validation")]
     for path in paths:
         token_files.check(path, np.dtype(manifest["dtype"]), manifest["vocabulary"])
     train, validation = (np.memmap(path, manifest["dtype"], "r") for path in paths)
     index = np.fromfile(folder / f"{writer.INDEX}.bin", np.int64).reshape(-1, 2)
     model = folder / "tokenizer.model"
-    return Shards(folder, train, validation, index[:, 0], index[:, 1], manifest, model.read_bytes() if model.is_file() else b"")
+    return Shards(
+        folder,
+        train,
+        validation,
+        index[:, 0],
+        index[:, 1],
+        manifest,
+        model.read_bytes() if model.is_file() else b"",
+    )
 
 
 def default_cache() -> Path:
@@ -228,10 +267,14 @@ def _write(folder: Path, source: str, fill: Callable[[Path], dict[str, Any]]) ->
         write_json(scratch / "manifest.json", manifest | {"hash": _content_hash(manifest)})
         scratch.chmod(0o755)  # mkdtemp's folders are private; shards may be shared
         if folder.exists():
-            raise ValueError(f"{folder} appeared while it was being written: another process wrote it; name a new folder")
+            raise ValueError(
+                f"{folder} appeared while it was being written: another process wrote it; name a new folder"
+            )
         scratch.rename(folder)
     tokens = manifest["tokens"]
-    say(f"prepared {source}: {tokens['train']:,} tokens to train on, {tokens['validation']:,} held out, in {folder}")
+    say(
+        f"prepared {source}: {tokens['train']:,} tokens to train on, {tokens['validation']:,} held out, in {folder}"
+    )
 
 
 def _key(data: Data) -> str:
@@ -239,7 +282,10 @@ def _key(data: Data) -> str:
     if synthetic.is_synthetic(data.source):
         name, content = data.source.replace(":", "-"), synthetic.language(data.source).fingerprint()
     else:
-        name, content = re.sub(r"[^\w.-]+", "-", Path(data.source).stem), sources.fingerprint(data.source)
+        name, content = (
+            re.sub(r"[^\w.-]+", "-", Path(data.source).stem),
+            sources.fingerprint(data.source),
+        )
     path = Path(data.tokenizer).expanduser()
     content += hashlib.sha256(saved(path)).hexdigest() if path.exists() else data.tokenizer
     content += f" {data.field} {data.domain}"
@@ -262,7 +308,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """
     around = _lock(folder.parent)  # so that nobody sees the new folder before it is locked
     for abandoned in folder.parent.glob(f"{folder.name}.tmp-*"):
-        with suppress(BlockingIOError, FileNotFoundError):  # one that is at work, or has just finished
+        with suppress(
+            BlockingIOError, FileNotFoundError
+        ):  # one that is at work, or has just finished
             os.close(_lock(abandoned, fcntl.LOCK_NB))
             shutil.rmtree(abandoned)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))

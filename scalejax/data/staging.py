@@ -59,7 +59,9 @@ class Spool:
         """All documents taken. Raises ValueError for a domain with fewer than two, one to train on and one to hold out."""
         self._file.flush()
         hashes = np.frombuffer(bytes(self._hashes), ">u8").reshape(-1, 2).astype(np.uint64)
-        order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: of equal documents the first one met comes first
+        order = np.lexsort(
+            (hashes[:, 1], hashes[:, 0])
+        )  # stable: of equal documents the first one met comes first
         new = np.ones(len(order), bool)
         new[1:] = (hashes[order][1:] != hashes[order][:-1]).any(axis=1)
         order = order[new]
@@ -77,8 +79,18 @@ class Spool:
         sizes = np.asarray(self._sizes, np.int64)
         by_domain = np.argsort(domains[order][~held_out], kind="stable")
         places = {"train": order[~held_out][by_domain], "validation": order[held_out]}
-        parts = {name: Part(chosen, domains[chosen], sizes[chosen]) for name, chosen in places.items()}
-        return Documents(self._file.fileno(), np.cumsum(sizes) - sizes, sizes, names, parts, order[~held_out], int((~new).sum()))
+        parts = {
+            name: Part(chosen, domains[chosen], sizes[chosen]) for name, chosen in places.items()
+        }
+        return Documents(
+            self._file.fileno(),
+            np.cumsum(sizes) - sizes,
+            sizes,
+            names,
+            parts,
+            order[~held_out],
+            int((~new).sum()),
+        )
 
 
 @dataclass(frozen=True)

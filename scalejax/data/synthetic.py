@@ -7,7 +7,10 @@ import numpy as np
 
 SEED = 2022
 ZIPF = 1.0  # exponent of the frequencies by order 0: most symbols, and so most contexts, are rare
-STRENGTHS = (1.5, 1.0)  # nats by which one symbol back and two symbols back sway the next: loss falls by half from order 0 to 2
+STRENGTHS = (
+    1.5,
+    1.0,
+)  # nats by which one symbol back and two symbols back sway the next: loss falls by half from order 0 to 2
 SPECTRUM = 0.75  # exponent of the directions' strengths: what a narrow model leaves out falls as a power law of its width
 STREAMS = 512  # drawn side by side; each is long, so that the seams between them cost a model nothing that can be measured
 STREAM_TOKENS = 16_384
@@ -38,7 +41,10 @@ class Language:
         V = self.symbols
         rng = np.random.default_rng([SEED, V])
         directions = np.arange(1.0, V + 1) ** -SPECTRUM
-        one_back, two_back = (rng.standard_normal((V, V)) * directions @ rng.standard_normal((V, V)) for _ in STRENGTHS)
+        one_back, two_back = (
+            rng.standard_normal((V, V)) * directions @ rng.standard_normal((V, V))
+            for _ in STRENGTHS
+        )
         zipf = -ZIPF * np.log(np.arange(1, V + 1))
         p = np.exp(zipf + STRENGTHS[0] * one_back[None] + STRENGTHS[1] * two_back[:, None])
         return p / p.sum(axis=2, keepdims=True)
@@ -70,7 +76,9 @@ class Language:
         rng = np.random.default_rng([SEED, V, seed])
         ladder = np.cumsum(self.transitions().reshape(V * V, V), axis=1)
         ladder[:, -1] = 1.0
-        ladder = (ladder + np.arange(V * V)[:, None]).ravel()  # row r climbs from r to r + 1: one sorted table for all pairs
+        ladder = (
+            ladder + np.arange(V * V)[:, None]
+        ).ravel()  # row r climbs from r to r + 1: one sorted table for all pairs
         first = rng.choice(V * V, size=streams, p=self.stationary().ravel())
         out = np.empty((tokens, streams), np.uint16)
         out[0], out[1] = first // V, first % V
@@ -84,7 +92,9 @@ class Language:
     def fingerprint(self) -> str:
         """Hash of everything that decides the tokens."""
         sizes = (STREAMS, HELD_OUT_STREAMS, STREAM_TOKENS, DOCUMENT_TOKENS)
-        return hashlib.sha256(repr((self.symbols, SEED, ZIPF, STRENGTHS, SPECTRUM, sizes)).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.symbols, SEED, ZIPF, STRENGTHS, SPECTRUM, sizes)).encode()
+        ).hexdigest()
 
 
 def is_synthetic(source: str) -> bool:
@@ -96,7 +106,9 @@ def language(source: str) -> Language:
     """The language that `synthetic:V` names; ValueError when V is no whole number in its range."""
     digits = source.removeprefix("synthetic:")
     if not digits.isdecimal():
-        raise ValueError(f"a synthetic source is `synthetic:V` with V symbols, for instance `synthetic:64`; got {source!r}")
+        raise ValueError(
+            f"a synthetic source is `synthetic:V` with V symbols, for instance `synthetic:64`; got {source!r}"
+        )
     return Language(int(digits))
 
 

@@ -31,7 +31,9 @@ class Binaries(NamedTuple):
 def is_binary(source: str) -> bool:
     """Whether the source is a .bin file, or a folder with train.bin and val.bin and no manifest."""
     path = Path(source).expanduser()
-    return path.suffix == ".bin" or ((path / "train.bin").is_file() and not (path / "manifest.json").is_file())
+    return path.suffix == ".bin" or (
+        (path / "train.bin").is_file() and not (path / "manifest.json").is_file()
+    )
 
 
 def open_binaries(data: Data) -> Binaries:
@@ -49,7 +51,9 @@ def open_binaries(data: Data) -> Binaries:
         starts = np.arange(0, len(validation), BLOCK_TOKENS)
     else:
         starts = np.flatnonzero(validation[:-1] == tokens.end) + 1
-        if not len(starts) or starts[0] != 1:  # a file may begin with an end of document, as the shards here do, or with text
+        if (
+            not len(starts) or starts[0] != 1
+        ):  # a file may begin with an end of document, as the shards here do, or with text
             starts = np.insert(starts, 0, 0)
     digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(path)) for path in files)).hexdigest()
     counts = {"train": len(train), "validation": len(validation)}
@@ -57,7 +61,11 @@ def open_binaries(data: Data) -> Binaries:
         "source": data.source,
         "licence": "as of the files given",
         "attribution": f"files at {data.source}",
-        "tokenizer": {"name": data.tokenizer, "hash": tokens and tokens.hash, "end": tokens and tokens.end},
+        "tokenizer": {
+            "name": data.tokenizer,
+            "hash": tokens and tokens.hash,
+            "end": tokens and tokens.end,
+        },
         "vocabulary": vocabulary,
         "dtype": token_dtype(vocabulary).name,
         "documents": {"validation": len(starts)},
@@ -65,7 +73,9 @@ def open_binaries(data: Data) -> Binaries:
         "domains": {"text": counts},
         "shares": {},
         "entropy_rate": None,
-        "hash": hashlib.sha256(f"{digest} {vocabulary} {tokens and tokens.hash}".encode()).hexdigest()[:16],
+        "hash": hashlib.sha256(
+            f"{digest} {vocabulary} {tokens and tokens.hash}".encode()
+        ).hexdigest()[:16],
     }
     return Binaries(train, validation, starts, manifest, tokens.model if tokens else b"")
 
@@ -90,7 +100,10 @@ def _splits(source: str, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, list[
         ids = _mapped(path, dtype)
         cut = len(ids) - max(2, round(HELD_OUT * len(ids)))
         return ids[:cut], ids[cut:], [path]
-    found = {split: next((path / name for name in names if (path / name).is_file()), None) for split, names in NAMES.items()}
+    found = {
+        split: next((path / name for name in names if (path / name).is_file()), None)
+        for split, names in NAMES.items()
+    }
     if found["validation"] is None:
         raise ValueError(
             f"{source} holds train.bin and no val.bin: add held-out tokens, or name the file {path / 'train.bin'} itself"

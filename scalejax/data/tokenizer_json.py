@@ -36,7 +36,12 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
 def _bytes() -> dict[str, Any]:
     """Byte b is the id b: the letters that GPT-2 writes bytes in, and not one merge."""
     vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
     return _file(
         added=[_added(Bytes.end, Bytes.end_token, special=True)],
         normalizer=None,
@@ -50,20 +55,42 @@ def _bytes() -> dict[str, Any]:
 
 def _pieces(tokenizer: Pieces) -> dict[str, Any]:
     """SentencePiece merges the two neighbours whose union has the highest score: in order of score, that is a list of merges."""
-    message = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto  # protobuf makes its classes at import
+    message = importlib.import_module(
+        "sentencepiece.sentencepiece_model_pb2"
+    ).ModelProto  # protobuf makes its classes at import
     proto, kinds = message.FromString(tokenizer.model), message.SentencePiece
     trained, normal = proto.trainer_spec, proto.normalizer_spec
-    own = {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type == kinds.USER_DEFINED}
-    as_it_is = normal.name == "identity" and not (normal.add_dummy_prefix or normal.remove_extra_whitespaces)
-    if trained.model_type != trained.BPE or not trained.byte_fallback or not as_it_is or BLANK in "".join(own.values()):
+    own = {
+        i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type == kinds.USER_DEFINED
+    }
+    as_it_is = normal.name == "identity" and not (
+        normal.add_dummy_prefix or normal.remove_extra_whitespaces
+    )
+    if (
+        trained.model_type != trained.BPE
+        or not trained.byte_fallback
+        or not as_it_is
+        or BLANK in "".join(own.values())
+    ):
         raise ValueError(
             "this SentencePiece model has no equal tokenizer.json: only a BPE with byte_fallback, normalization `identity`, no "
             "dummy prefix, and blanks left as they are has one"
         )
-    special = {i: piece.piece for i, piece in enumerate(proto.pieces) if piece.type in (kinds.UNKNOWN, kinds.CONTROL)}
+    special = {
+        i: piece.piece
+        for i, piece in enumerate(proto.pieces)
+        if piece.type in (kinds.UNKNOWN, kinds.CONTROL)
+    }
     scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == kinds.NORMAL}
-    splits = [(-score, piece[:at], piece[at:]) for piece, score in scores.items() for at in range(1, len(piece))]
-    ranked = sorted((split for split in splits if split[1] in scores and split[2] in scores), key=lambda split: split[0])
+    splits = [
+        (-score, piece[:at], piece[at:])
+        for piece, score in scores.items()
+        for at in range(1, len(piece))
+    ]
+    ranked = sorted(
+        (split for split in splits if split[1] in scores and split[2] in scores),
+        key=lambda split: split[0],
+    )
     return _file(
         added=[
             *(_added(i, piece, special=True) for i, piece in special.items()),
@@ -85,9 +112,23 @@ def _pieces(tokenizer: Pieces) -> dict[str, Any]:
     )
 
 
-def _file(*, added: list, vocabulary: dict[str, int], merges: list, byte_fallback: bool, **stages: Any) -> dict[str, Any]:
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
-    model |= {"fuse_unk": False, "byte_fallback": byte_fallback, "ignore_merges": False, "vocab": vocabulary, "merges": merges}
+def _file(
+    *, added: list, vocabulary: dict[str, int], merges: list, byte_fallback: bool, **stages: Any
+) -> dict[str, Any]:
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+    }
+    model |= {
+        "fuse_unk": False,
+        "byte_fallback": byte_fallback,
+        "ignore_merges": False,
+        "vocab": vocabulary,
+        "merges": merges,
+    }
     added = sorted(added, key=lambda token: token["id"])
     nothing = {"truncation": None, "padding": None, "post_processor": None}
     return {"version": "1.0", **nothing, "added_tokens": added, **stages, "model": model}

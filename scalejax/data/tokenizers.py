@@ -102,12 +102,18 @@ class HuggingFace:
             self._tokenizer = tokenizers.Tokenizer.from_str(model.decode())
         except Exception as error:  # the package raises plain Exception
             raise ValueError(f"this is not a Hugging Face tokenizer.json: {error}") from error
-        ends = [token for token in self.END_TOKENS if self._tokenizer.token_to_id(token) is not None]
+        ends = [
+            token for token in self.END_TOKENS if self._tokenizer.token_to_id(token) is not None
+        ]
         if not ends:
-            raise ValueError(f"this tokenizer.json has no end-of-text token: add one of {' '.join(self.END_TOKENS)} to it")
+            raise ValueError(
+                f"this tokenizer.json has no end-of-text token: add one of {' '.join(self.END_TOKENS)} to it"
+            )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True  # text that spells a special token is text: it never ends a document
+        self._tokenizer.encode_special_tokens = (
+            True  # text that spells a special token is text: it never ends a document
+        )
         self.model = model
         self.vocabulary: int = max(self._tokenizer.get_vocab().values()) + 1
         self.end_token: str = ends[0]
@@ -116,11 +122,16 @@ class HuggingFace:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of every text, without the end of a document; on all cores."""
-        return [np.asarray(one.ids, np.int64) for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            np.asarray(one.ids, np.int64)
+            for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids; ends of documents are left out."""
-        return self._tokenizer.decode([int(i) for i in ids if i != self.end], skip_special_tokens=False)
+        return self._tokenizer.decode(
+            [int(i) for i in ids if i != self.end], skip_special_tokens=False
+        )
 
 
 def tokenizer(name: str, documents: Iterable[str]) -> Tokenizer:
@@ -173,9 +184,13 @@ def _gpt2(folder: Path) -> bytes:
     """GPT-2's tokenizer as a tokenizer.json: byte-level BPE, no blank put before a text."""
     tokenizers = _tokenizers()
     try:
-        bpe = tokenizers.models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        bpe = tokenizers.models.BPE.from_file(
+            str(folder / "vocab.json"), str(folder / "merges.txt")
+        )
     except Exception as error:  # the package raises plain Exception
-        raise ValueError(f"vocab.json and merges.txt in {folder} are not a byte-level BPE: {error}") from error
+        raise ValueError(
+            f"vocab.json and merges.txt in {folder} are not a byte-level BPE: {error}"
+        ) from error
     made = tokenizers.Tokenizer(bpe)
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
@@ -188,7 +203,9 @@ def _tokenizers() -> Any:
     try:
         return importlib.import_module("tokenizers")
     except ImportError as error:
-        raise ValueError("a Hugging Face tokenizer needs the package `tokenizers`: pip install tokenizers") from error
+        raise ValueError(
+            "a Hugging Face tokenizer needs the package `tokenizers`: pip install tokenizers"
+        ) from error
 
 
 def _cores() -> int:

@@ -36,7 +36,9 @@ def write_text(data: Data, corpus: sources.Corpus, folder: Path) -> dict[str, An
         tokens = tokenizer(data.tokenizer, documents.texts(documents.mixed.tolist()))
         written = {}
         for name, part in documents.splits.items():
-            texts = watched(documents.texts(part.places.tolist()), f"tokenizing {name}", len(part.places))
+            texts = watched(
+                documents.texts(part.places.tolist()), f"tokenizing {name}", len(part.places)
+            )
             with SplitFile(folder / f"{name}.bin", tokens.vocabulary, tokens.end) as file:
                 for ids in _encoded(texts, tokens):
                     file.add(ids)
@@ -57,13 +59,17 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
     Held out are the examples of validation splits; of tasks without one, 4% by the hash of the ids.
     """
     if data.tokenizer != "own":
-        raise ValueError(f"{data.source} brings its own vocabulary: say tokenizer='own'; got {data.tokenizer!r}")
+        raise ValueError(
+            f"{data.source} brings its own vocabulary: say tokenizer='own'; got {data.tokenizer!r}"
+        )
     say(f"preparing {data.source}: reading examples")
     source = seqio_tfds.seqio_tokens(data.source)
     names = sorted(source.tasks)
     domains: list[int] = []
     held_out: list[tuple[bytes, int, seqio_tfds.Example]] = []
-    with SplitFile(folder / "train.bin", source.vocabulary, source.end, prompts=source.prompts) as train:
+    with SplitFile(
+        folder / "train.bin", source.vocabulary, source.end, prompts=source.prompts
+    ) as train:
         for number, name in enumerate(names):
             for to_train, digest, example in _examples(source.tasks[name], name):
                 if to_train:
@@ -72,15 +78,21 @@ def write_tokens(data: Data, folder: Path) -> dict[str, Any]:
                 else:
                     held_out.append((digest, number, example))
             if number not in domains or number not in {number for _, number, _ in held_out}:
-                raise ValueError(f"{data.source}: {name} has too few examples to train on some and hold out others; add more")
+                raise ValueError(
+                    f"{data.source}: {name} has too few examples to train on some and hold out others; add more"
+                )
     held_out.sort(key=lambda item: item[:2])  # tasks mixed: the beginning is a sample of the whole
-    with SplitFile(folder / "validation.bin", source.vocabulary, source.end, prompts=source.prompts) as validation:
+    with SplitFile(
+        folder / "validation.bin", source.vocabulary, source.end, prompts=source.prompts
+    ) as validation:
         for _, _, example in held_out:
             validation.add(*example)
     (folder / "tokenizer.model").write_bytes(source.model)
     written = {
         "train": Written(np.array(train.lengths), np.array(domains), None),
-        "validation": Written(np.array(validation.lengths), np.array([number for _, number, _ in held_out]), None),
+        "validation": Written(
+            np.array(validation.lengths), np.array([number for _, number, _ in held_out]), None
+        ),
     }
     manifest = {
         "licence": "as of the seqio task",
@@ -100,7 +112,11 @@ def _examples(task: seqio_tfds.Task, name: str) -> Iterator[tuple[bool, bytes, s
     """(to train on, hash, example) of every example of a task."""
     for example in watched(task.train(), name):
         digest = hashlib.sha256(example.ids.tobytes()).digest()
-        yield task.validation is not None or int.from_bytes(digest[:8]) / 2**64 >= HELD_OUT, digest, example
+        yield (
+            task.validation is not None or int.from_bytes(digest[:8]) / 2**64 >= HELD_OUT,
+            digest,
+            example,
+        )
     for example in watched(task.validation(), f"{name}, validation") if task.validation else ():
         yield False, hashlib.sha256(example.ids.tobytes()).digest(), example
 
@@ -108,14 +124,18 @@ def _examples(task: seqio_tfds.Task, name: str) -> Iterator[tuple[bool, bytes, s
 def write_synthetic(data: Data, folder: Path) -> dict[str, Any]:
     """Shards of the language `synthetic:V`."""
     if data.tokenizer != "own":
-        raise ValueError(f"{data.source} is made of tokens already: say tokenizer='own'; got {data.tokenizer!r}")
+        raise ValueError(
+            f"{data.source} is made of tokens already: say tokenizer='own'; got {data.tokenizer!r}"
+        )
     language = synthetic.language(data.source)
     say(f"preparing {data.source}: drawing {synthetic.TRAIN_TOKENS:,} tokens")
     splits = dict(zip(("train", "validation"), synthetic.splits(language), strict=True))
     for name, tokens in splits.items():
         tokens.astype(np.uint16).tofile(folder / f"{name}.bin")
     starts = np.arange(0, len(splits["validation"]), synthetic.DOCUMENT_TOKENS)
-    np.stack([starts, np.zeros_like(starts)], axis=1).astype(np.int64).tofile(folder / f"{INDEX}.bin")
+    np.stack([starts, np.zeros_like(starts)], axis=1).astype(np.int64).tofile(
+        folder / f"{INDEX}.bin"
+    )
     counts = {name: len(tokens) for name, tokens in splits.items()}
     return {
         "licence": "CC0-1.0",
@@ -124,7 +144,9 @@ def write_synthetic(data: Data, folder: Path) -> dict[str, Any]:
         "vocabulary": language.symbols,
         "dtype": "uint16",
         "duplicates_dropped": 0,
-        "documents": {name: -(-count // synthetic.DOCUMENT_TOKENS) for name, count in counts.items()},
+        "documents": {
+            name: -(-count // synthetic.DOCUMENT_TOKENS) for name, count in counts.items()
+        },
         "bytes": dict.fromkeys(splits, 0),
         "tokens": counts,
         "domains": {"synthetic": counts},
@@ -162,7 +184,9 @@ class SplitFile:
     def __enter__(self) -> "SplitFile":
         self._file: BinaryIO = self._path.open("wb", buffering=2**20)
         self._file.write(np.array([self._end], self._dtype).tobytes())
-        self._counted: BinaryIO | None = self._counted_path.open("wb", buffering=2**20) if self._counted_path else None
+        self._counted: BinaryIO | None = (
+            self._counted_path.open("wb", buffering=2**20) if self._counted_path else None
+        )
         self._count(prompt=0, others=1)
         return self
 
@@ -200,7 +224,9 @@ def _encoded(texts: Iterable[str], tokens: Tokenizer) -> Iterator[np.ndarray]:
     yield from tokens.encode(chunk)
 
 
-def _counted(folder: Path, written: dict[str, Written], domains: list[str], vocabulary: int) -> dict[str, Any]:
+def _counted(
+    folder: Path, written: dict[str, Written], domains: list[str], vocabulary: int
+) -> dict[str, Any]:
     """Writes the index of the held-out documents and gives the counts of the manifest."""
     held_out = written["validation"]
     starts = np.cumsum(held_out.lengths) - held_out.lengths + 1
@@ -216,9 +242,14 @@ def _counted(folder: Path, written: dict[str, Written], domains: list[str], voca
         "vocabulary": vocabulary,
         "dtype": token_dtype(vocabulary).name,
         "documents": {name: len(part.lengths) for name, part in written.items()},
-        "bytes": {name: 0 if part.bytes is None else int(part.bytes.sum()) for name, part in written.items()},
+        "bytes": {
+            name: 0 if part.bytes is None else int(part.bytes.sum())
+            for name, part in written.items()
+        },
         "tokens": {name: int(part.lengths.sum()) + 1 for name, part in written.items()},
-        "domains": {name: {split: tokens[split][i] for split in written} for i, name in enumerate(domains)},
+        "domains": {
+            name: {split: tokens[split][i] for split in written} for i, name in enumerate(domains)
+        },
         "shares": {},
         "entropy_rate": None,
     }

@@ -34,17 +34,23 @@ class Items:
 @functools.lru_cache(maxsize=4)
 def for_window(shards: Shards, items: int, window: int) -> Items:
     """The items that fill `window` tokens, candidates of CHOICE_TOKENS."""
-    return continuation_items(shards, items=items, context=window - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0)
+    return continuation_items(
+        shards, items=items, context=window - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0
+    )
 
 
 def answers(items: Items) -> Iterator[Answer]:
     """Every candidate of every item, as tokens without a text."""
-    for i, (context, candidates, gold) in enumerate(zip(items.contexts, items.candidates, items.gold, strict=True)):
+    for i, (context, candidates, gold) in enumerate(
+        zip(items.contexts, items.candidates, items.gold, strict=True)
+    ):
         for choice, candidate in enumerate(candidates):
             yield Answer(i, choice, bool(choice == gold), "", "", context, candidate)
 
 
-def continuation_items(shards: Shards, *, items: int, context: int, continuation: int, seed: int) -> Items:
+def continuation_items(
+    shards: Shards, *, items: int, context: int, continuation: int, seed: int
+) -> Items:
     """The true continuation of a held-out passage among three passages of equal length from other held-out documents.
 
     Passages do not overlap, no two items hold the same one, and the four candidates of an item differ and are of four documents.
@@ -60,16 +66,26 @@ def continuation_items(shards: Shards, *, items: int, context: int, continuation
             f"{len(np.unique(documents))} of {len(shards.validation_starts)} are that long: use more text, a shorter context, "
             "or leave the task out (Measure.items = 0)"
         )
-    passages = np.lib.stride_tricks.sliding_window_view(shards.validation, context + continuation)[starts].astype(np.int32)
-    first = np.sort(np.unique(passages, axis=0, return_index=True)[1])  # equal passages: the first one stays
+    passages = np.lib.stride_tricks.sliding_window_view(shards.validation, context + continuation)[
+        starts
+    ].astype(np.int32)
+    first = np.sort(
+        np.unique(passages, axis=0, return_index=True)[1]
+    )  # equal passages: the first one stays
     passages, documents = passages[first], documents[first]
     rng = np.random.default_rng([seed, context, continuation])
     chosen = rng.permutation(len(passages))[:items]
     gold = rng.permutation(np.arange(len(chosen)) % CHOICES)
-    order = np.stack([_candidates(rng, int(passage), passages[:, context:], documents) for passage in chosen])
-    places = np.arange(CHOICES) - gold[:, None]  # candidate 0 of `order` is the true one: turn it to the place of gold
+    order = np.stack(
+        [_candidates(rng, int(passage), passages[:, context:], documents) for passage in chosen]
+    )
+    places = (
+        np.arange(CHOICES) - gold[:, None]
+    )  # candidate 0 of `order` is the true one: turn it to the place of gold
     order = np.take_along_axis(order, places % CHOICES, axis=1)
-    return Items(passages[chosen, :context], passages[order][:, :, context:], gold, documents[order])
+    return Items(
+        passages[chosen, :context], passages[order][:, :, context:], gold, documents[order]
+    )
 
 
 def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +99,9 @@ def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
     return shards.validation_starts[documents] + within * length, documents
 
 
-def _candidates(rng: np.random.Generator, true: int, continuations: np.ndarray, documents: np.ndarray) -> np.ndarray:
+def _candidates(
+    rng: np.random.Generator, true: int, continuations: np.ndarray, documents: np.ndarray
+) -> np.ndarray:
     """The true passage, then passages of other documents; documents and texts all differ.
 
     Raises ValueError when the held-out text repeats itself so much that there are no four.

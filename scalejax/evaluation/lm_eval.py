@@ -17,10 +17,17 @@ class LanguageModel(TemplateLM):
     every document in training. A context too long for the window loses its beginning. Only one process may ask.
     """
 
-    def __init__(self, span_scores: SpanScores, tokenizer: Tokenizer, *, window: int, multiple: int = 1):
+    def __init__(
+        self, span_scores: SpanScores, tokenizer: Tokenizer, *, window: int, multiple: int = 1
+    ):
         super().__init__()
         self.tokenizer = None  # of transformers: there is none, and no chat template
-        self._span_scores, self._tokenizer, self._window, self._multiple = span_scores, tokenizer, window, multiple
+        self._span_scores, self._tokenizer, self._window, self._multiple = (
+            span_scores,
+            tokenizer,
+            window,
+            multiple,
+        )
 
     @property
     def eot_token_id(self) -> int:
@@ -32,7 +39,9 @@ class LanguageModel(TemplateLM):
         """What lm-eval keeps cached prompts apart by."""
         return self._tokenizer.hash
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
         """Ids of a text; there are no special tokens to add."""
         return self._tokenizer.encode([string])[0].tolist()
 
@@ -41,10 +50,15 @@ class LanguageModel(TemplateLM):
         windows = []
         for text in (request.args[0] for request in requests):
             rolling = get_rolling_token_windows(
-                self.tok_encode(text), prefix_token=self.eot_token_id, max_seq_len=self._window - 1, context_len=1
+                self.tok_encode(text),
+                prefix_token=self.eot_token_id,
+                max_seq_len=self._window - 1,
+                context_len=1,
             )
             windows.append([make_disjoint_window(pair) for pair in rolling])
-        found = iter(self._score([pair for pairs in windows for pair in pairs]).log_likelihood.tolist())
+        found = iter(
+            self._score([pair for pairs in windows for pair in pairs]).log_likelihood.tolist()
+        )
         return [sum(next(found) for _ in pairs) for pairs in windows]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -59,5 +73,10 @@ class LanguageModel(TemplateLM):
         return list(zip(found.log_likelihood.tolist(), found.greedy.tolist(), strict=True))
 
     def _score(self, pairs: list[tuple[list[int], list[int]]]) -> Likelihoods:
-        arrays = ((np.asarray(context, np.int32), np.asarray(continuation, np.int32)) for context, continuation in pairs)
-        return score(self._span_scores, arrays, window=self._window, multiple=self._multiple, packed=packs())
+        arrays = (
+            (np.asarray(context, np.int32), np.asarray(continuation, np.int32))
+            for context, continuation in pairs
+        )
+        return score(
+            self._span_scores, arrays, window=self._window, multiple=self._multiple, packed=packs()
+        )

@@ -38,7 +38,13 @@ class LossResult(Loss):
 
 
 def evaluate_loss(
-    token_losses: TokenLosses, shards: Shards, *, sequence_length: int, tokens: int, sequences: int, packing: str = "concatenate"
+    token_losses: TokenLosses,
+    shards: Shards,
+    *,
+    sequence_length: int,
+    tokens: int,
+    sequences: int,
+    packing: str = "concatenate",
 ) -> LossResult:
     """Loss on the first `tokens` held-out tokens (all, when there are fewer), read in windows without overlap.
 
@@ -50,22 +56,41 @@ def evaluate_loss(
     rows = shards.tokens("validation", packing)[: targets + 1].rows()
     _, _, counted = unmarked(rows[1:])
     losses = _losses(token_losses, rows, sequence_length, sequences) * counted
-    document = np.searchsorted(shards.validation_starts, np.arange(1, targets + 1), side="right") - 1
+    document = (
+        np.searchsorted(shards.validation_starts, np.arange(1, targets + 1), side="right") - 1
+    )
     documents = int(document[-1]) + 1
     nats = np.bincount(document, losses, minlength=documents)
     counts = np.bincount(document, counted, minlength=documents)
     read = _bytes_read(counts, shards)
     domain = shards.validation_domains[:documents]
-    parts = {name: domain == number for number, name in enumerate(shards.domains)} if len(shards.domains) > 1 else {}
-    domains = {name: _loss(nats[part], counts[part], read[part]) for name, part in parts.items() if counts[part].any()}
+    parts = (
+        {name: domain == number for number, name in enumerate(shards.domains)}
+        if len(shards.domains) > 1
+        else {}
+    )
+    domains = {
+        name: _loss(nats[part], counts[part], read[part])
+        for name, part in parts.items()
+        if counts[part].any()
+    }
     return LossResult(**vars(_loss(nats, counts, read)), domains=domains)
 
 
 def _loss(nats: np.ndarray, counts: np.ndarray, read: np.ndarray) -> Loss:
     """Out of the nats, tokens and bytes of each document."""
     bits = nats / math.log(2)
-    per_byte = (float(bits.sum() / read.sum()), clustered_error(bits, read)) if read.any() else (None, None)
-    return Loss(float(nats.sum() / counts.sum()), clustered_error(nats, counts), *per_byte, int(counts.sum()))
+    per_byte = (
+        (float(bits.sum() / read.sum()), clustered_error(bits, read))
+        if read.any()
+        else (None, None)
+    )
+    return Loss(
+        float(nats.sum() / counts.sum()),
+        clustered_error(nats, counts),
+        *per_byte,
+        int(counts.sum()),
+    )
 
 
 def clustered_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
@@ -85,14 +110,18 @@ def clustered_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
     return float(np.sqrt(m / (m - 1) * np.square(residuals).sum()) / counts.sum())
 
 
-def _losses(token_losses: TokenLosses, tokens: np.ndarray, length: int, sequences: int) -> np.ndarray:
+def _losses(
+    token_losses: TokenLosses, tokens: np.ndarray, length: int, sequences: int
+) -> np.ndarray:
     """float64 [len(tokens) - 1]: the loss of every token but the first."""
     targets = len(tokens) - 1
     windows = math.ceil(targets / length)
     padded = np.zeros(math.ceil(windows / sequences) * sequences * length + 1, np.int32)
     padded[: len(tokens)] = tokens
     rows = np.lib.stride_tricks.sliding_window_view(padded, length + 1)[::length]
-    batches = [token_losses(rows[i : i + sequences]) for i in range(0, len(rows), sequences)]  # all started before one is awaited
+    batches = [
+        token_losses(rows[i : i + sequences]) for i in range(0, len(rows), sequences)
+    ]  # all started before one is awaited
     return np.concatenate(batches).astype(np.float64).ravel()[:targets]
 
 

@@ -87,7 +87,9 @@ class Scores:
             about = json.loads((table.schema.metadata or {})[b"scalejax"])
             return cls(about=about, **{name: table[name].to_numpy() for name in table.column_names})
         except (pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} holds no scores of scalejax ({str(error).splitlines()[0]}); delete it") from error
+            raise ValueError(
+                f"{path} holds no scores of scalejax ({str(error).splitlines()[0]}); delete it"
+            ) from error
 
     @property
     def is_choice(self) -> bool:
@@ -107,7 +109,9 @@ def credit(scores: Scores, normaliser: str = "per_token", *, ties: str = "share"
     at_top = _at_top(scores, normaliser)
     if ties == "share":
         return at_top[scores.gold] / np.add.reduceat(at_top.astype(np.int64), _starts(scores))
-    first = np.minimum.reduceat(np.where(at_top, scores.choice, np.iinfo(np.int32).max), _starts(scores))
+    first = np.minimum.reduceat(
+        np.where(at_top, scores.choice, np.iinfo(np.int32).max), _starts(scores)
+    )
     return (first == scores.choice[scores.gold]).astype(np.float64)
 
 
@@ -118,8 +122,12 @@ def divisor(scores: Scores, normaliser: str) -> np.ndarray:
     if normaliser == "per_token":
         return scores.tokens.astype(np.float64)
     if normaliser not in NORMALISERS:
-        raise ValueError(f"there is no normaliser {normaliser!r}; there are {', '.join(NORMALISERS)}")
-    sizes = [len(text) if normaliser == "per_char" else len(text.encode()) for text in scores.answer]
+        raise ValueError(
+            f"there is no normaliser {normaliser!r}; there are {', '.join(NORMALISERS)}"
+        )
+    sizes = [
+        len(text) if normaliser == "per_char" else len(text.encode()) for text in scores.answer
+    ]
     if not all(sizes):
         raise ValueError(f"{scores.about['task']} is made of tokens: {normaliser} needs texts")
     return np.array(sizes, np.float64)
@@ -178,10 +186,17 @@ def averages(outcomes: dict[str, dict[str, Any]], categories: dict[str, str]) ->
     Gauntlet, (accuracy - chance) / (1 - chance), averaged in each category and then over categories (0: guessing, 1: perfect).
     """
     found = list(outcomes.values())
-    whole = {name: float(np.mean([one[name] for one in found])) for name in ("error", "chance", "constant")}
+    whole = {
+        name: float(np.mean([one[name] for one in found]))
+        for name in ("error", "chance", "constant")
+    }
     whole["error_se"] = math.sqrt(sum(one["error_se"] ** 2 for one in found)) / len(found)
     errors = {task: one["error"] for task, one in outcomes.items()}
-    centred = {task: 1 - one["error"] / one["chance"] for task, one in outcomes.items() if one["chance"] > 0}
+    centred = {
+        task: 1 - one["error"] / one["chance"]
+        for task, one in outcomes.items()
+        if one["chance"] > 0
+    }
     return {
         "mean_of_tasks": whole,
         "mean_of_categories": {"error": _by_category(errors, categories)},
@@ -211,7 +226,9 @@ def _ties(scores: Scores) -> int:
     """Items with more than one choice at the top, per token."""
     if not scores.is_choice:
         return 0
-    return int((np.add.reduceat(_at_top(scores, "per_token").astype(np.int64), _starts(scores)) > 1).sum())
+    return int(
+        (np.add.reduceat(_at_top(scores, "per_token").astype(np.int64), _starts(scores)) > 1).sum()
+    )
 
 
 def _constant(scores: Scores) -> np.ndarray:

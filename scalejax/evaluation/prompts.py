@@ -42,7 +42,9 @@ class Prompt(NamedTuple):
     """What follows them, one for each context of the item."""
 
 
-def answers(items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimiter: str) -> Iterator[Answer]:
+def answers(
+    items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimiter: str
+) -> Iterator[Answer]:
     """Every choice of every item, in order; prompts from `shots` examples, `delimiter` between context and answer.
 
     An answer gets a blank in front iff the tokenizer has " a" as one token and it has none yet. No special token is added.
@@ -51,7 +53,11 @@ def answers(items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimite
     built = prompts(items, shots=shots, delimiter=delimiter)
     for start in range(0, len(items), ITEMS_AT_ONCE):
         block = items[start : start + ITEMS_AT_ONCE]
-        texts = [text for item, prompt in zip(block, built, strict=False) for text in _texts(item, prompt, blank)]
+        texts = [
+            text
+            for item, prompt in zip(block, built, strict=False)
+            for text in _texts(item, prompt, blank)
+        ]
         ids = iter(tokenizer.encode(texts))
         for number, item in enumerate(block, start):
             examples = next(ids)
@@ -59,7 +65,15 @@ def answers(items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimite
             continuations = [next(ids) for _ in item.answers]
             parts = [(context, i) for context in contexts for i in range(len(continuations))]
             for choice, (context, i) in enumerate(parts):
-                yield Answer(number, choice, choice == item.gold, item.category, item.answers[i], context, continuations[i])
+                yield Answer(
+                    number,
+                    choice,
+                    choice == item.gold,
+                    item.category,
+                    item.answers[i],
+                    context,
+                    continuations[i],
+                )
 
 
 def check(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
@@ -90,7 +104,9 @@ def prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Iterator[Pr
             tail = delimiter.rstrip() if examples else ""
             yield Prompt(examples, [f"{lead}{context}{tail}" for context in item.contexts])
         else:
-            yield Prompt(examples, [f"{lead}{context}{delimiter}".rstrip() for context in item.contexts])
+            yield Prompt(
+                examples, [f"{lead}{context}{delimiter}".rstrip() for context in item.contexts]
+            )
 
 
 def few_shots(items: Sequence[Item], shots: int) -> list[list[int]]:

@@ -9,7 +9,9 @@ from scalejax.evaluation.loss import TokenLosses, evaluate_loss
 from scalejax.evaluation.suites import suite
 
 
-def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure) -> dict[str, float]:
+def held_out_loss(
+    token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure
+) -> dict[str, float]:
     """`loss` and `loss_se` (nats per token), `bits_per_byte` and its `bits_per_byte_se` (absent where the source has no bytes).
 
     Of a corpus of several domains also `loss_<domain>`, `loss_<domain>_se` and so on, for the domains that were met.
@@ -24,10 +26,16 @@ def held_out_loss(token_losses: TokenLosses, shards: Shards, run: Run, measure: 
         packing=run.data.packing,
     )
     row = {}
-    for suffix, part in [*((f"_{name}", part) for name, part in found.domains.items()), ("", found)]:
+    for suffix, part in [
+        *((f"_{name}", part) for name, part in found.domains.items()),
+        ("", found),
+    ]:
         row |= {f"loss{suffix}": part.loss, f"loss{suffix}_se": part.loss_se}
         if part.bits_per_byte is not None:
-            row |= {f"bits_per_byte{suffix}": part.bits_per_byte, f"bits_per_byte{suffix}_se": part.bits_per_byte_se}
+            row |= {
+                f"bits_per_byte{suffix}": part.bits_per_byte,
+                f"bits_per_byte{suffix}_se": part.bits_per_byte_se,
+            }
     return row
 
 
@@ -57,7 +65,11 @@ def downstream(subject: tasks.Subject, measure: Measure, folder: Path | None) ->
         found = tasks.score_suite(name, subject, items=measure.items, folder=folder)
         whole = found["averages"]["mean_of_tasks"]
         if not row:
-            row |= {"top1_error": whole["error"], "top1_error_se": whole["error_se"], "top1_chance": whole["chance"]}
+            row |= {
+                "top1_error": whole["error"],
+                "top1_error_se": whole["error_se"],
+                "top1_chance": whole["chance"],
+            }
         elif len(found["tasks"]) > 1:
             row[f"error_{found['suite']}"] = whole["error"]
         row |= {f"error_{task}": one["error"] for task, one in found["tasks"].items()}

@@ -79,7 +79,9 @@ def score(
         tokens.append(len(continuation))
         cuts.append(cut)
     sums, greedy = batches.finish(len(known))
-    return Likelihoods(sums[place], np.array(tokens, np.int32), greedy[place], np.array(cuts, np.int32))
+    return Likelihoods(
+        sums[place], np.array(tokens, np.int32), greedy[place], np.array(cuts, np.int32)
+    )
 
 
 def lengths(window: int) -> list[int]:
@@ -125,7 +127,11 @@ class _Batches:
         width = SHORTEST if len(prompt) - start <= SHORTEST <= length else length
         waiting = self._waiting.setdefault((length, width), [])
         last = waiting[-1] if waiting else None
-        if last is None or len(last.numbers) == self._spans(length, width) or last.tokens + len(prompt) > length + 1:
+        if (
+            last is None
+            or len(last.numbers) == self._spans(length, width)
+            or last.tokens + len(prompt) > length + 1
+        ):
             if len(waiting) == self._rows(length):
                 self._call(length, width)
             waiting.append(_Row())
@@ -153,14 +159,21 @@ class _Batches:
     def _call(self, length: int, width: int) -> None:
         batch, spans = self._waiting[length, width], self._spans(length, width)
         rows = np.zeros((self._rows(length), length + 1), np.int32)
-        starts, counts = np.ones((len(rows), spans), np.int32), np.zeros((len(rows), spans), np.int32)
+        starts, counts = (
+            np.ones((len(rows), spans), np.int32),
+            np.zeros((len(rows), spans), np.int32),
+        )
         numbers = np.full((len(rows), spans), -1)
         for i, row in enumerate(batch):
             rows[i, : row.tokens] = np.concatenate(row.prompts)
             sizes = np.array([len(prompt) for prompt in row.prompts])
             ends, k = np.cumsum(sizes), len(sizes)
             rows[i, ends - sizes] += STARTS * (spans > 1)
-            numbers[i, :k], starts[i, :k], counts[i, :k] = row.numbers, row.starts, ends - row.starts
+            numbers[i, :k], starts[i, :k], counts[i, :k] = (
+                row.numbers,
+                row.starts,
+                ends - row.starts,
+            )
         self._called.append((numbers, *self._span_scores(rows, starts, counts, width)))
         batch.clear()
 
@@ -169,7 +182,9 @@ def _check(number: int, context: int, continuation: int, window: int) -> None:
     if not continuation:
         raise ValueError(f"request {number} has an empty continuation: nothing to score")
     if not context:
-        raise ValueError(f"request {number} has an empty context; give the end-of-document token, which precedes every document")
+        raise ValueError(
+            f"request {number} has an empty context; give the end-of-document token, which precedes every document"
+        )
     if continuation >= window:
         raise ValueError(
             f"request {number} has a continuation of {continuation} tokens: with one of context it does not fit "

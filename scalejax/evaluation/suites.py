@@ -88,9 +88,15 @@ def suite(name: str) -> Suite:
         return _local(Path(place).expanduser(), name)
     whole = kind.removesuffix(AVAILABLE)
     if whole not in ("foundry-46", "foundry-17"):
-        raise ValueError(f"there is no suite {name!r}: name continuation, foundry-46, foundry-17 or local:PATH")
+        raise ValueError(
+            f"there is no suite {name!r}: name continuation, foundry-46, foundry-17 or local:PATH"
+        )
     folder = _folder(place, name)
-    wanted = {task: published for task, published in TASKS.items() if whole == "foundry-46" or published.in_17}
+    wanted = {
+        task: published
+        for task, published in TASKS.items()
+        if whole == "foundry-46" or published.in_17
+    }
     paths = {task: _file(folder, task, published) for task, published in wanted.items()}
     missing = tuple(task for task, path in paths.items() if path is None)
     if (missing and whole == kind) or len(missing) == len(wanted):
@@ -123,9 +129,13 @@ def _folder(place: str, name: str) -> Path:
             f"the task files of {name} are not part of scalejax: give a checkout of llm-foundry ({name}:FOLDER), or set "
             "SCALEJAX_REFERENCE to a folder with eval_tasks/"
         )
-    folder = Path(place).expanduser() if place else Path(os.environ["SCALEJAX_REFERENCE"], "eval_tasks")
+    folder = (
+        Path(place).expanduser() if place else Path(os.environ["SCALEJAX_REFERENCE"], "eval_tasks")
+    )
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give a checkout of llm-foundry, or a folder of its task files")
+        raise ValueError(
+            f"{folder} is no folder; give a checkout of llm-foundry, or a folder of its task files"
+        )
     return folder
 
 
@@ -139,7 +149,9 @@ def _file(folder: Path, task: str, published: Published) -> Path | None:
 def _local(path: Path, name: str) -> Suite:
     folder, files = (path, sorted(path.glob("*.jsonl"))) if path.is_dir() else (path.parent, [path])
     if not name.partition(":")[2] or not files or not files[0].is_file():
-        raise ValueError(f"{name!r} names no task file: give local:PATH, a .jsonl file or a folder of them")
+        raise ValueError(
+            f"{name!r} names no task file: give local:PATH, a .jsonl file or a folder of them"
+        )
     listed = _manifest(folder / "manifest.json")
     lost = [name for name in listed if not (folder / name).is_file()]
     if lost and path.is_dir():
@@ -161,18 +173,32 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
         records = json.loads(path.read_text(encoding="utf-8"))
         return {str(record["file"]): record for record in records}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f'{path} is not a list of records like {{"file": "copa.jsonl", "num_fewshot": 0}}: {error}') from error
+        raise ValueError(
+            f'{path} is not a list of records like {{"file": "copa.jsonl", "num_fewshot": 0}}: {error}'
+        ) from error
 
 
 def _listed(file: Path, record: dict[str, Any] | None) -> Task:
     """A file of one's own: asked without examples, unless its manifest says otherwise."""
     if record is None:
         return Task(name=file.stem, path=file)
-    kinds = {"name": str, "num_fewshot": int, "continuation_delimiter": str, "chance": (int, float), "category": str}
+    kinds = {
+        "name": str,
+        "num_fewshot": int,
+        "continuation_delimiter": str,
+        "chance": (int, float),
+        "category": str,
+    }
     for key, kind in kinds.items():
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
-            raise ValueError(f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type")
-    name, shots, chance = record.get("name", file.stem), record.get("num_fewshot", 0), record.get("chance")
+            raise ValueError(
+                f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type"
+            )
+    name, shots, chance = (
+        record.get("name", file.stem),
+        record.get("num_fewshot", 0),
+        record.get("chance"),
+    )
     sound = {
         "name": name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
         "num_fewshot": shots >= 0,

@@ -61,7 +61,9 @@ def read_items(path: Path, *, duplicates: bool = False, categories: bool = False
                 f"{place}: a {item.format} item in a {items[0].format} file; put the items of one format into a file of their own"
             )
         if item.has_duplicates and not duplicates:
-            raise ValueError(f"{place}: two choices are equal, so that no score can tell them apart; change or remove one")
+            raise ValueError(
+                f"{place}: two choices are equal, so that no score can tell them apart; change or remove one"
+            )
         items.append(item)
     if not items:
         raise ValueError(f"{path} holds no items; write one JSON object a line")
@@ -72,11 +74,19 @@ def _item(record: Mapping[str, Any], place: str, categories: bool) -> Item:
     kind = _format(record, place)
     category = _text(record, "category", place) if categories else ""
     if kind == "language_modeling":
-        return Item((_text(record, "context", place),), (_text(record, "continuation", place),), 0, category, place)
+        return Item(
+            (_text(record, "context", place),),
+            (_text(record, "continuation", place),),
+            0,
+            category,
+            place,
+        )
     options = _texts(record, FORMATS[kind][1 if kind == "multiple_choice" else 0], place)
     gold = record["gold"]
     if isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(options):
-        raise ValueError(f"{place}: gold is the index of the true choice, 0 to {len(options) - 1}; got {gold!r}")
+        raise ValueError(
+            f"{place}: gold is the index of the true choice, 0 to {len(options) - 1}; got {gold!r}"
+        )
     if kind == "multiple_choice":
         return Item((_text(record, "query", place),), options, gold, category, place)
     return Item(options, (_text(record, "continuation", place),), gold, category, place)
@@ -114,5 +124,7 @@ def _checked(text: Any, name: str, place: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{place}: {name} holds half a character, U+{ord(text[error.start]):04X}; repair the text") from error
+        raise ValueError(
+            f"{place}: {name} holds half a character, U+{ord(text[error.start]):04X}; repair the text"
+        ) from error
     return text

@@ -66,7 +66,12 @@ def score_suite(
         found[title] = metrics.outcome(_scores(task, subject, path))
         categories[title] = task.about["category"]
         report(title, found[title], len(all_questions) - len(found))
-    summary = {"suite": asked.name, **subject.source, "window": subject.window, "missing": list(asked.missing)}
+    summary = {
+        "suite": asked.name,
+        **subject.source,
+        "window": subject.window,
+        "missing": list(asked.missing),
+    }
     summary |= {"averages": metrics.averages(found, categories), "tasks": found}
     if folder:
         write_json(folder / asked.folder / f"{asked.name}.json", summary)
@@ -83,7 +88,9 @@ def check(asked: Suite, shards: Shards, *, items: int, window: int) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _check_files(asked: Suite, files: tuple[tuple[Path, int, int], ...], model: bytes, window: int) -> None:
+def _check_files(
+    asked: Suite, files: tuple[tuple[Path, int, int], ...], model: bytes, window: int
+) -> None:
     """Once for each content of `files`: a worker asks before every run of a study."""
     _read(asked, restore(model), window)
 
@@ -104,7 +111,12 @@ def _read(asked: Suite, tokenizer: Tokenizer, window: int) -> list[tuple[Task, l
 
 def _continuation(shards: Shards, items: int, window: int) -> Questions:
     chosen = continuation.for_window(shards, items, window)
-    about = {"task": "continuation", "format": "multiple_choice", "chance": 1 / continuation.CHOICES, "category": ""}
+    about = {
+        "task": "continuation",
+        "format": "multiple_choice",
+        "chance": 1 / continuation.CHOICES,
+        "category": "",
+    }
     about |= {"duplicates": 0, "items": items, "data": shards.hash}
     return Questions(about, lambda: continuation.answers(chosen))
 
@@ -112,11 +124,20 @@ def _continuation(shards: Shards, items: int, window: int) -> Questions:
 def _from_file(task: Task, items: list[Item], tokenizer: Tokenizer) -> Questions:
     chance = task.chance
     if chance is None:
-        chance = sum(1 / len(item.pairs) if len(item.pairs) > 1 else 0.0 for item in items) / len(items)
-    about = {"task": task.name, "format": items[0].format, "chance": chance, "category": task.category}
+        chance = sum(1 / len(item.pairs) if len(item.pairs) > 1 else 0.0 for item in items) / len(
+            items
+        )
+    about = {
+        "task": task.name,
+        "format": items[0].format,
+        "chance": chance,
+        "category": task.category,
+    }
     about |= {"duplicates": sum(item.has_duplicates for item in items), "sha256": sha256(task.path)}
     about |= {"shots": task.shots, "delimiter": task.delimiter, "tokenizer": tokenizer.hash}
-    return Questions(about, lambda: prompts.answers(items, tokenizer, shots=task.shots, delimiter=task.delimiter))
+    return Questions(
+        about, lambda: prompts.answers(items, tokenizer, shots=task.shots, delimiter=task.delimiter)
+    )
 
 
 def _scores(task: Questions, subject: Subject, path: Path | None) -> Scores:
@@ -128,10 +149,18 @@ def _scores(task: Questions, subject: Subject, path: Path | None) -> Scores:
 
     def requests():
         for answer in task.answers():
-            asked.append(answer._replace(context=(), continuation=()))  # the tokens are not needed again, and they are many
+            asked.append(
+                answer._replace(context=(), continuation=())
+            )  # the tokens are not needed again, and they are many
             yield answer.context, answer.continuation
 
-    found = score(subject.span_scores(), requests(), window=subject.window, multiple=subject.multiple, packed=packs())
+    found = score(
+        subject.span_scores(),
+        requests(),
+        window=subject.window,
+        multiple=subject.multiple,
+        packed=packs(),
+    )
     scores = Scores.of(about, asked, found)
     if path:
         scores.save(path)

@@ -23,7 +23,9 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
     ended = points.predict(error_fit, loss=reached.value)
     first, second = draws.read(loss_fit), draws.read(error_fit)
     if not (first and second):
-        return Estimate(ended.value, None, None, points.LEVEL, "no interval: both laws need bootstraps")
+        return Estimate(
+            ended.value, None, None, points.LEVEL, "no interval: both laws need bootstraps"
+        )
     for estimate in (reached, ended):
         if estimate.low is None:
             return estimate._replace(value=ended.value)
@@ -36,7 +38,10 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
     else:
         rng = np.random.default_rng(error_fit.seed)
         size = (len(next(iter(first.values()))), len(r))
-        i, j = rng.integers(len(next(iter(second.values()))), size=size), rng.integers(len(s), size=size)
+        i, j = (
+            rng.integers(len(next(iter(second.values()))), size=size),
+            rng.integers(len(s), size=size),
+        )
     run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
     losses = points.measure(loss_fit, points.evaluate(loss_fit.law, first, run)[:, None], r)
     error = points.evaluate(error_fit.law, {name: x[i] for name, x in second.items()}, [losses])
@@ -44,7 +49,11 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
     low, high = np.nanpercentile(measured, [50 * (1 - points.LEVEL), 50 * (1 + points.LEVEL)])
     how = "of the same rows in both laws" if paired else "of each law, independent"
     return Estimate(
-        ended.value, float(low), float(high), points.LEVEL, f"{len(losses)} bootstrap draws {how} x {len(r)} residuals"
+        ended.value,
+        float(low),
+        float(high),
+        points.LEVEL,
+        f"{len(losses)} bootstrap draws {how} x {len(r)} residuals",
     )
 
 
@@ -56,10 +65,16 @@ def _together(first: Fit, second: Fit) -> bool:
 
 def _check(loss_fit: Fit, error_fit: Fit) -> None:
     names = f"{loss_fit.law.name} and {error_fit.law.name}"
-    if loss_fit.law.method != "points" or loss_fit.law.target != "loss" or error_fit.law.inputs != ("loss",):
+    if (
+        loss_fit.law.method != "points"
+        or loss_fit.law.target != "loss"
+        or error_fit.law.inputs != ("loss",)
+    ):
         raise ValueError(
             f"a chain is a law of the loss of one run and a law that reads the loss, such as downstream; got {names}"
         )
     read, wrote = error_fit.columns["loss"], loss_fit.columns["loss"]
     if read != wrote:
-        raise ValueError(f"the {names} laws are chained by one loss: the first predicts {wrote!r}, the second reads {read!r}")
+        raise ValueError(
+            f"the {names} laws are chained by one loss: the first predicts {wrote!r}, the second reads {read!r}"
+        )

@@ -66,13 +66,21 @@ def compare(
         columns = named | {"params": count}
         made = fit(table, law or forms.chinchilla(), columns=columns, **choices)
         drawn = draws.converged(made)
-        free = any(made.intervals.get(name) == (None, None) for k in made.law.coordinates for name, _, _ in k.units)
+        free = any(
+            made.intervals.get(name) == (None, None)
+            for k in made.law.coordinates
+            for name, _, _ in k.units
+        )
         for spent in flops:
-            growth = 1.0 if spent == NOMINAL else _growth(table, choices.get("where"), columns, spent)
+            growth = (
+                1.0 if spent == NOMINAL else _growth(table, choices.get("where"), columns, spent)
+            )
             exponent = float(optimal.params_exponent(made.law.form(**made.params), growth))
             low, high = None, None
             if drawn and not free:
-                ((low, high),) = draws.ends(optimal.params_exponent(made.law.form(**drawn), growth)[:, None])
+                ((low, high),) = draws.ends(
+                    optimal.params_exponent(made.law.form(**drawn), growth)[:, None]
+                )
             found.append(Convention(count, spent, growth, exponent, low, high, made))
     return found
 
@@ -83,5 +91,7 @@ def _growth(frame: "DataFrame", where: str | None, columns: dict[str, str], flop
     read = tables.columns(frame, ("params", "tokens"), "flops", columns | {"flops": flops})
     (params, tokens), spent = read.inputs, read.target
     if np.ptp(params) == 0:
-        raise ValueError(f"{columns['params']} has a single value: how {flops} grow with it cannot be seen")
+        raise ValueError(
+            f"{columns['params']} has a single value: how {flops} grow with it cannot be seen"
+        )
     return float(np.polyfit(np.log(params), np.log(spent / tokens), 1)[0])

@@ -47,8 +47,13 @@ def fit(
     numeric = ("step", "loss", *(["params"] if sized else []))
     named = {name: tables.source(frame, name, columns) for name in ("curve", *numeric)}
     values = {name: tables.numbers(frame, named[name]) for name in numeric}
-    kept = np.all([np.isfinite(x) for x in values.values()], axis=0) & frame[named["curve"]].notna().to_numpy()
-    reasons = [f"dropped {np.sum(~kept)} rows with missing or infinite values"] if not kept.all() else []
+    kept = (
+        np.all([np.isfinite(x) for x in values.values()], axis=0)
+        & frame[named["curve"]].notna().to_numpy()
+    )
+    reasons = (
+        [f"dropped {np.sum(~kept)} rows with missing or infinite values"] if not kept.all() else []
+    )
     every_row, frame = frame, frame.loc[kept]  # a step without a loss still has its rate
     held_out, step, measured = held_out[kept], values["step"][kept], values["loss"][kept]
     if held_out.all():
@@ -56,16 +61,28 @@ def fit(
     params = values["params"][kept] if sized else np.ones(len(step))
     schedule = frame[named["curve"]].astype(str).to_numpy()
     (owner, size), curve = _curves(schedule, params)
-    labels = [f"{name} at {n:g}" for name, n in zip(owner, size, strict=True)] if sized else list(owner)
-    by_schedule = dict(zip(np.unique(owner), _rates(np.unique(owner), every_row, named, columns, schedules), strict=True))
+    labels = (
+        [f"{name} at {n:g}" for name, n in zip(owner, size, strict=True)] if sized else list(owner)
+    )
+    by_schedule = dict(
+        zip(
+            np.unique(owner),
+            _rates(np.unique(owner), every_row, named, columns, schedules),
+            strict=True,
+        )
+    )
     rates = [by_schedule[name] for name in owner]
     for c, label in enumerate(labels):
         if (last := step[curve == c].max()) >= len(rates[c]):
-            raise ValueError(f"curve {label!r} has a loss at step {last:g}, and its schedule only {len(rates[c])} steps")
+            raise ValueError(
+                f"curve {label!r} has a loss at step {last:g}, and its schedule only {len(rates[c])} steps"
+            )
     if "learning_rate" in columns or "learning_rate" in frame.columns:
         named["learning_rate"] = tables.source(frame, "learning_rate", columns)
         reasons += _disagreement(tables.numbers(frame, named["learning_rate"]), rates, curve, step)
-    curve_rows.measured(rates, curve, step, measured, params)  # held-out rows are checked like the others
+    curve_rows.measured(
+        rates, curve, step, measured, params
+    )  # held-out rows are checked like the others
     data = curve_rows.measured(rates, *(x[~held_out] for x in (curve, step, measured, params)))
     reasons += _duplicates(labels, curve[~held_out], step[~held_out], measured[~held_out])
     options: dict[str, Any] = {"loss": loss, "fixed": dict(law.fixed)}
@@ -73,7 +90,9 @@ def fit(
         options["weights"] = _weights(frame.loc[~held_out], weights, named["curve"], data.curve)
     best = curve_solver.fit_curves(law.name, data, **options)
     solved = time.perf_counter()
-    ends, notes = _intervals(law, data, best, frame.loc[~held_out], cluster, bootstrap, seed, options)
+    ends, notes = _intervals(
+        law, data, best, frame.loc[~held_out], cluster, bootstrap, seed, options
+    )
     fitted = Fit(
         law=law,
         params=best.params,
@@ -88,8 +107,12 @@ def fit(
         columns=named,
         seed=seed,
         clusters=cluster or "curve",
-        holdout=_scores(best, labels, rates, *(x[held_out] for x in (curve, step, measured, params))),
-        cross_validation=_leave_one_curve_out(law, data, best, [labels[c] for c in np.unique(curve[~held_out])], options),
+        holdout=_scores(
+            best, labels, rates, *(x[held_out] for x in (curve, step, measured, params))
+        ),
+        cross_validation=_leave_one_curve_out(
+            law, data, best, [labels[c] for c in np.unique(curve[~held_out])], options
+        ),
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=time.perf_counter() - solved)
     return fitted
@@ -111,7 +134,9 @@ def forecast(fit: Fit, **inputs: Any) -> tuple[dict[str, Any], Estimate]:
     return {}, predict(fit, **inputs)
 
 
-def _curves(schedule: np.ndarray, params: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def _curves(
+    schedule: np.ndarray, params: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The distinct (schedule, params), and which of them each row belongs to."""
     owners, owner = np.unique(schedule, return_inverse=True)
     sizes, size = np.unique(params, return_inverse=True)
@@ -125,7 +150,9 @@ def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.nda
         return curve_rows.each_curve_once(curve)
     weights = tables.numbers(frame, tables.source(frame, column))
     if not (np.isfinite(weights).all() and (weights > 0).all()):
-        raise ValueError(f"weights in {column!r} are positive numbers, or the column of the curve: each curve counts once")
+        raise ValueError(
+            f"weights in {column!r} are positive numbers, or the column of the curve: each curve counts once"
+        )
     return weights
 
 
@@ -139,7 +166,9 @@ def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
         table, names, hint = tables.read(schedules), ("curve", "step", "learning_rate"), ""
         for name in names:
             if name not in table.columns:
-                raise ValueError(f"the schedules table has no column {name!r}; it has {', '.join(map(str, table.columns))}")
+                raise ValueError(
+                    f"the schedules table has no column {name!r}; it has {', '.join(map(str, table.columns))}"
+                )
     steps, rates = (tables.numbers(table, name) for name in names[1:])
     owner = table[names[0]].astype(str).to_numpy()
     found = []
@@ -154,17 +183,31 @@ def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
         wrong = np.flatnonzero(steps[rows] != np.arange(len(rows)))
         if len(wrong):
             at = steps[rows[wrong[0]]]
-            what = f"step {at:g} twice" if wrong[0] and at == steps[rows[wrong[0] - 1]] else f"no step {wrong[0]}"
-            raise ValueError(f"the schedule of curve {label!r} has {what}: steps go 0, 1, 2, .. without a gap{hint}")
+            what = (
+                f"step {at:g} twice"
+                if wrong[0] and at == steps[rows[wrong[0] - 1]]
+                else f"no step {wrong[0]}"
+            )
+            raise ValueError(
+                f"the schedule of curve {label!r} has {what}: steps go 0, 1, 2, .. without a gap{hint}"
+            )
         found.append(curves.checked_rates(rates[rows], f"schedule of curve {label!r}"))
     return found
 
 
-def _disagreement(own: np.ndarray, rates: list[np.ndarray], curve: np.ndarray, step: np.ndarray) -> list[str]:
+def _disagreement(
+    own: np.ndarray, rates: list[np.ndarray], curve: np.ndarray, step: np.ndarray
+) -> list[str]:
     """Rows whose learning_rate is not their schedule's: an off-by-one in the steps, most often."""
     scheduled = np.array([rates[c][int(s)] for c, s in zip(curve, step, strict=True)])
-    far = np.isfinite(own) & (np.abs(own - scheduled) > SAME_RATE * np.array([rates[c].max() for c in curve]))
-    return [f"learning_rate of {far.sum()} rows is not that of their schedule at that step"] if far.any() else []
+    far = np.isfinite(own) & (
+        np.abs(own - scheduled) > SAME_RATE * np.array([rates[c].max() for c in curve])
+    )
+    return (
+        [f"learning_rate of {far.sum()} rows is not that of their schedule at that step"]
+        if far.any()
+        else []
+    )
 
 
 def _duplicates(labels, curve, step, measured) -> list[str]:
@@ -173,7 +216,9 @@ def _duplicates(labels, curve, step, measured) -> list[str]:
     if not np.any(same & (np.abs(np.diff(measured[order])) > FAR)):
         return []
     at = order[np.flatnonzero(same & (np.abs(np.diff(measured[order])) > FAR))[0]]
-    return [f"duplicate: curve {labels[curve[at]]!r} has losses more than {FAR} nats apart at step {step[at]:g}"]
+    return [
+        f"duplicate: curve {labels[curve[at]]!r} has losses more than {FAR} nats apart at step {step[at]:g}"
+    ]
 
 
 def _intervals(
@@ -187,9 +232,17 @@ def _intervals(
         units = np.unique(frame[tables.source(frame, cluster)].astype(str), return_inverse=True)[1]
         count, unit = int(units.max()) + 1, cluster
     if count == 1:
-        return dict.fromkeys(law.names, (None, None)), [f"one of {unit}: resampling it gives no interval"]
-    drawn = curve_solver.bootstrap_curves(law.name, data, best, draws=draws, seed=seed, units=units, **options)
-    few = [f"intervals resample {count} {unit}, which is few: read them as rough"] if count < FEW_CURVES else []
+        return dict.fromkeys(law.names, (None, None)), [
+            f"one of {unit}: resampling it gives no interval"
+        ]
+    drawn = curve_solver.bootstrap_curves(
+        law.name, data, best, draws=draws, seed=seed, units=units, **options
+    )
+    few = (
+        [f"intervals resample {count} {unit}, which is few: read them as rough"]
+        if count < FEW_CURVES
+        else []
+    )
     return curve_solver.intervals(law.name, drawn), few
 
 
@@ -221,7 +274,9 @@ def _leave_one_curve_out(law, data, best, labels, options) -> dict[str, Any]:
         others = data.curve != c
         if others.sum() < law.free:
             continue
-        refit = curve_solver.fit_curves(law.name, data, weights=others * weights, start=best, **options)
+        refit = curve_solver.fit_curves(
+            law.name, data, weights=others * weights, start=best, **options
+        )
         rows = ~others
         score = _scores(refit, labels, data.rates, *(x[rows] for x in data[1:]))
         kept = {name: score[name] for name in ("n", "mae", "mean_rel_error", "max_rel_error")}

@@ -33,7 +33,11 @@ READ = (
 )
 """What is read from tables, by our names."""
 FORMAT = 2
-UNKNOWN = ("objective", "gradient_norm", "condition")  # nan, null in JSON, where a table gave no law, as its parameters are
+UNKNOWN = (
+    "objective",
+    "gradient_norm",
+    "condition",
+)  # nan, null in JSON, where a table gave no law, as its parameters are
 STORED = 1000  # draws and residuals kept in the file: percentiles at 95% move by less than the Monte Carlo error
 
 
@@ -101,9 +105,13 @@ class Fit:
         """What `--json` prints: everything but the draws."""
         record = {"format": FORMAT, "law": self.law.name}
         skipped = ("law", "spread", "rows_used")
-        record |= {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped}
+        record |= {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped
+        }
         record |= {name: value if np.isfinite(value := record[name]) else None for name in UNKNOWN}
-        record["params"] = _nested({name: value if np.isfinite(value) else None for name, value in self.params.items()})
+        record["params"] = _nested(
+            {name: value if np.isfinite(value) else None for name, value in self.params.items()}
+        )
         record["intervals"] = _nested({name: list(ends) for name, ends in self.intervals.items()})
         if not self.views:
             del record["views"]
@@ -111,12 +119,23 @@ class Fit:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes fit.json, whole or not at all."""
-        law = {"inputs": list(self.law.inputs), "fixed": dict(self.law.fixed), "tied": list(self.law.tied)}
+        law = {
+            "inputs": list(self.law.inputs),
+            "fixed": dict(self.law.fixed),
+            "tied": list(self.law.tied),
+        }
         target = Path(path)
         if target.is_dir():
-            raise ValueError(f"{target} is a folder; a fit is one file, such as {target / 'fit.json'}")
+            raise ValueError(
+                f"{target} is a folder; a fit is one file, such as {target / 'fit.json'}"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, json.dumps(self.summary() | {"form": law, "spread": self.spread}, allow_nan=False, indent=1))
+        write_text(
+            target,
+            json.dumps(
+                self.summary() | {"form": law, "spread": self.spread}, allow_nan=False, indent=1
+            ),
+        )
 
 
 def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
@@ -125,11 +144,15 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
     Raises FileNotFoundError, or ValueError when the file is no fit, or one of another law.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no fit at {path}; `scalejax fit TABLE --law NAME --out {path}` writes one")
+        raise FileNotFoundError(
+            f"no fit at {path}; `scalejax fit TABLE --law NAME --out {path}` writes one"
+        )
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if record.pop("format") != FORMAT:
-            raise ValueError(f"{path} is not a fit of format {FORMAT}: fit again with this scalejax")
+            raise ValueError(
+                f"{path} is not a fit of format {FORMAT}: fit again with this scalejax"
+            )
         form = record.pop("form")
         law = dataclasses.replace(
             _law_of(path, record.pop("law"), list(_flat(record["params"])), law),
@@ -138,8 +161,13 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
             tied=tuple((a, b) for a, b in form["tied"]),
         )
         record |= {name: np.nan for name in UNKNOWN if record[name] is None}
-        record["params"] = {name: np.nan if value is None else value for name, value in _flat(record["params"]).items()}
-        record["intervals"] = {name: tuple(ends) for name, ends in _flat(record["intervals"]).items()}
+        record["params"] = {
+            name: np.nan if value is None else value
+            for name, value in _flat(record["params"]).items()
+        }
+        record["intervals"] = {
+            name: tuple(ends) for name, ends in _flat(record["intervals"]).items()
+        }
         return Fit(law=law, **record)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -156,7 +184,9 @@ def _law_of(path: str | os.PathLike, name: str, parameters: list[str], given: La
     same = law.name == name and (law.method != "points" or list(law.names) == parameters)
     if not same:
         got = f"{law.name} law of {', '.join(law.names)}"
-        raise ValueError(f"{path} holds a fit of the {name} law of {', '.join(parameters)}; got the {got}")
+        raise ValueError(
+            f"{path} holds a fit of the {name} law of {', '.join(parameters)}; got the {got}"
+        )
     return law
 
 
@@ -179,8 +209,14 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `_nested`."""
-    pairs = ((name, value if isinstance(value, dict) else {"": value}) for name, value in nested.items())
-    return {f"{name}.{rest}".rstrip("."): value for name, inner in pairs for rest, value in inner.items()}
+    pairs = (
+        (name, value if isinstance(value, dict) else {"": value}) for name, value in nested.items()
+    )
+    return {
+        f"{name}.{rest}".rstrip("."): value
+        for name, inner in pairs
+        for rest, value in inner.items()
+    }
 
 
 def fit(
@@ -219,7 +255,9 @@ def fit(
         if number < 0:
             raise ValueError(f"{name} is a whole number, 0 or more; got {number}")
     if unknown := sorted({*(columns or {})} - {*READ, *law.inputs, law.target}):
-        raise ValueError(f"no law reads {', '.join(unknown)}, named in columns; the names are {', '.join(READ)}")
+        raise ValueError(
+            f"no law reads {', '.join(unknown)}, named in columns; the names are {', '.join(READ)}"
+        )
     return fitter(law).fit(
         frame,
         law,
@@ -265,22 +303,33 @@ def influence(fit: Fit, run: dict[str, float]) -> np.ndarray:
     from a file, which has no rows, and for laws of whole curves, isoFLOP or hyperparameters, which are not fitted to rows.
     """
     if fit.law.method != "points":
-        raise ValueError(f"influence is of laws fitted to one row per run; the {fit.law.name} law is not")
+        raise ValueError(
+            f"influence is of laws fitted to one row per run; the {fit.law.name} law is not"
+        )
     if not fit.rows_used:
-        raise ValueError("influence needs the rows of the fit: call it on the Fit that `fit` returned, not on a loaded one")
+        raise ValueError(
+            "influence needs the rows of the fit: call it on the Fit that `fit` returned, not on a loaded one"
+        )
     return fitter(fit.law).influence(fit, **run)
 
 
 def forecast(fit: Fit, **inputs: float) -> dict[str, Any]:
     """What `scalejax predict --json` prints: value, interval, the run's inputs, method."""
     at, estimate = fitter(fit.law).forecast(fit, **inputs)
-    return {"value": estimate.value, "interval": [estimate.low, estimate.high], **at, "method": estimate.method}
+    return {
+        "value": estimate.value,
+        "interval": [estimate.low, estimate.high],
+        **at,
+        "method": estimate.method,
+    }
 
 
 def forecast_text(forecast: dict[str, Any]) -> str:
     """What `scalejax predict` prints: value and interval, and the run that they are of."""
     known = forecast["interval"] != [None, None]
-    lines = [f"{forecast['value']:.5g}{_band(forecast['interval'], 5) if known else ''}  ({forecast['method']})"]
+    lines = [
+        f"{forecast['value']:.5g}{_band(forecast['interval'], 5) if known else ''}  ({forecast['method']})"
+    ]
     for name, value in forecast.items():
         if isinstance(value, float) and name != "value":
             ends = forecast.get(f"{name}_interval")
@@ -289,22 +338,37 @@ def forecast_text(forecast: dict[str, Any]) -> str:
 
 
 def _band(ends: Iterable[float | None], digits: int) -> str:
-    return "  95% [{}, {}]".format(*("open" if end is None else f"{end:.{digits}g}" for end in ends))
+    return "  95% [{}, {}]".format(
+        *("open" if end is None else f"{end:.{digits}g}" for end in ends)
+    )
 
 
 def text(fit: Fit) -> str:
     """A fit on one screen."""
-    lines = [f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}" + "".join(f"\n  {reason}" for reason in fit.reasons)]
+    lines = [
+        f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}"
+        + "".join(f"\n  {reason}" for reason in fit.reasons)
+    ]
     for name, value in fit.params.items():
         shown = f"{value:.6g}" if np.isfinite(value) else "unknown"
-        lines.append(f"  {name:24s} {shown}" + (_band(fit.intervals[name], 6) if name in fit.intervals else ""))
+        lines.append(
+            f"  {name:24s} {shown}"
+            + (_band(fit.intervals[name], 6) if name in fit.intervals else "")
+        )
     if np.isfinite(fit.objective):
-        lines.append(f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts")
+        lines.append(
+            f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts"
+        )
     if "chinchilla" in fit.views:
-        lines.append("  beside it, chinchilla: " + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items()))
+        lines.append(
+            "  beside it, chinchilla: "
+            + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
+        )
     crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"
     for name, record in (("holdout", fit.holdout), (crossed, fit.cross_validation)):
         if record.get("n"):
             mean, most = record["mean_rel_error"], record["max_rel_error"]
-            lines.append(f"  {name}: n {record['n']}, mean relative error {mean:.2%}, max {most:.2%}")
+            lines.append(
+                f"  {name}: n {record['n']}, mean relative error {mean:.2%}, max {most:.2%}"
+            )
     return "\n".join(lines)

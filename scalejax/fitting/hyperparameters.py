@@ -36,10 +36,17 @@ def fit(
 
     Scores are regrets: relative loss above the best run of a cell at the law's learning rate and batch.
     """
-    given = [*choices, *(name for name, _ in law.fixed), *(["cluster"] if cluster else []), *(["weights"] if weights else [])]
+    given = [
+        *choices,
+        *(name for name, _ in law.fixed),
+        *(["cluster"] if cluster else []),
+        *(["weights"] if weights else []),
+    ]
     given += ["loss"] if loss != "huber:1e-3" else []
     if given:
-        raise ValueError(f"the hyperparameters law resamples whole cells and does not read {', '.join(given)}")
+        raise ValueError(
+            f"the hyperparameters law resamples whole cells and does not read {', '.join(given)}"
+        )
     begin = time.perf_counter()
     swept = "beta2" in columns or "beta2" in frame.columns
     read = tables.columns(frame, (*SWEPT, *(["beta2"] if swept else [])), "loss", columns)
@@ -50,7 +57,11 @@ def fit(
     dropped = int(np.sum(~read.kept))
     names, values, draws = hp.NAMES, [*found.law], found.draws
     if found.beta2 is not None:
-        names, values, draws = names + hp.BETA2_NAMES, [*values, *found.beta2], np.hstack([draws, found.beta2_draws])
+        names, values, draws = (
+            names + hp.BETA2_NAMES,
+            [*values, *found.beta2],
+            np.hstack([draws, found.beta2_draws]),
+        )
     known = found.verdict != "unidentified"
     intervals: dict[str, Interval] = dict(zip(names, ends(draws) if known else [], strict=False))
     lost = (None, None) in intervals.values()
@@ -65,7 +76,11 @@ def fit(
         verdict="unidentified" if lost else found.verdict,
         reasons=[
             *found.reasons,
-            *([_lost(float(np.mean(~np.isfinite(draws).all(axis=1))), len(runs.cells()))] if lost else []),
+            *(
+                [_lost(float(np.mean(~np.isfinite(draws).all(axis=1))), len(runs.cells()))]
+                if lost
+                else []
+            ),
             f"{found.kept} of {len(runs.loss)} runs, the best of their cells, give the law",
             *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
         ],
@@ -75,10 +90,21 @@ def fit(
         clusters="cell",
         at_boundary=[name for name in names if name.partition(".")[0] in found.at_boundary],
         holdout=_regrets(
-            np.array([hp.regret(found.law, cell) for cell in (_sweep(read, out).cells() if out.any() else [])]), int(out.sum())
+            np.array(
+                [
+                    hp.regret(found.law, cell)
+                    for cell in (_sweep(read, out).cells() if out.any() else [])
+                ]
+            ),
+            int(out.sum()),
         ),
-        cross_validation={"method": "leave-one-cell-out", **_regrets(found.left_out, len(runs.loss))},
-        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}} if known else {},
+        cross_validation={
+            "method": "leave-one-cell-out",
+            **_regrets(found.left_out, len(runs.loss)),
+        },
+        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}}
+        if known
+        else {},
         spread={"draws": dict(zip(names, stored(draws), strict=True))},
     )
     fitted.seconds.update(solve=solved - begin, uncertainty=0.0)
@@ -87,11 +113,17 @@ def fit(
 
 def predict(fit: Fit, **inputs: float) -> Estimate:
     """The best learning rate of a run; see `forecast` for its batch."""
-    if set(inputs) != {"params", "tokens"} or not all(0 < value < np.inf for value in inputs.values()):
-        raise ValueError(f"the hyperparameters law predicts from params and tokens, both positive; got {inputs or 'nothing'}")
+    if set(inputs) != {"params", "tokens"} or not all(
+        0 < value < np.inf for value in inputs.values()
+    ):
+        raise ValueError(
+            f"the hyperparameters law predicts from params and tokens, both positive; got {inputs or 'nothing'}"
+        )
     if not np.isfinite(list(fit.params.values())).all():
         raise ValueError(f"this fit has no law ({fit.verdict}): {'; '.join(fit.reasons)}")
-    value = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES)).learning_rate(inputs["params"], inputs["tokens"])
+    value = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES)).learning_rate(
+        inputs["params"], inputs["tokens"]
+    )
     draws = fit.spread["draws"]
     if not draws[hp.NAMES[0]]:
         return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
@@ -99,7 +131,9 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     (low, high), *_ = ends(law.learning_rate(inputs["params"], inputs["tokens"])[:, None])
     count = len(draws[hp.NAMES[0]])
     method = (
-        f"{count} bootstrap draws of cells" if low is not None else f"no interval: too few of {count} draws of cells give a law"
+        f"{count} bootstrap draws of cells"
+        if low is not None
+        else f"no interval: too few of {count} draws of cells give a law"
     )
     return Estimate(float(value), low, high, 0.95, method)
 
@@ -121,11 +155,23 @@ def _lost(share: float, cells: int) -> str:
 
 def _sweep(read: tables.Columns, rows: np.ndarray) -> hp.Sweep:
     params, tokens, learning_rate, batch_tokens, *beta2 = (x[rows] for x in read.inputs)
-    return hp.Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows], *(beta2 or [np.zeros(len(params))]))
+    return hp.Sweep(
+        params,
+        tokens,
+        learning_rate,
+        batch_tokens,
+        read.target[rows],
+        *(beta2 or [np.zeros(len(params))]),
+    )
 
 
 def _regrets(regret: np.ndarray, rows: int) -> dict[str, Any]:
     known = regret[np.isfinite(regret)]
     if not len(known):
         return {}
-    return {"n": rows, "cells": len(known), "mean_rel_error": float(known.mean()), "max_rel_error": float(known.max())}
+    return {
+        "n": rows,
+        "cells": len(known),
+        "mean_rel_error": float(known.mean()),
+        "max_rel_error": float(known.max()),
+    }

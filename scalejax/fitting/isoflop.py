@@ -15,7 +15,9 @@ from scalejax.laws.forms import Law
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LOSS = "log-mse"  # of the power laws; the isoFLOP curves are interpolated, or fitted by least squares
+LOSS = (
+    "log-mse"  # of the power laws; the isoFLOP curves are interpolated, or fitted by least squares
+)
 
 
 def fit(
@@ -38,14 +40,22 @@ def fit(
     begin = time.perf_counter()
     read = tables.columns(frame, _inputs(frame, columns), "loss", columns)
     out = held_out[read.kept]
-    options: dict[str, Any] = {"protocol": protocol, "noise": None if noise is None else isoflop.Noise.parse(noise)}
+    options: dict[str, Any] = {
+        "protocol": protocol,
+        "noise": None if noise is None else isoflop.Noise.parse(noise),
+    }
     found = isoflop.fit_isoflop(**_runs(read, ~out), draws=bootstrap, seed=seed, **options)
     solved = time.perf_counter()
     dropped = int(np.sum(~read.kept))
-    reasons = [*found.reasons, *([f"dropped {dropped} rows with missing or infinite values"] if dropped else [])]
+    reasons = [
+        *found.reasons,
+        *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
+    ]
     beside, notes = _parametric(frame.loc[~held_out], columns, seed)
     held, unscored = _holdout(found, read, out, options)
-    notes += unscored + ["the noise is read by draws, and there are none: no intervals"] * (noise is not None and not bootstrap)
+    notes += unscored + ["the noise is read by draws, and there are none: no intervals"] * (
+        noise is not None and not bootstrap
+    )
     fitted = Fit(
         law=law,
         params=found.law._asdict(),
@@ -70,14 +80,19 @@ def fit(
 def predict(fit: Fit, **inputs: float) -> Estimate:
     """N* at a compute budget; see `forecast` for D*."""
     if set(inputs) != {"flops"} or not 0 < inputs["flops"] < np.inf:
-        raise ValueError(f"isoflop predicts the optimum of a compute budget: give flops, positive; got {inputs or 'nothing'}")
+        raise ValueError(
+            f"isoflop predicts the optimum of a compute budget: give flops, positive; got {inputs or 'nothing'}"
+        )
     return _estimate(fit, "params", inputs["flops"])
 
 
 def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
     """N* with its interval as the value, N* and D* beside it."""
     estimate = predict(fit, **inputs)
-    return {"params": estimate.value, "tokens": _estimate(fit, "tokens", inputs["flops"]).value}, estimate
+    return {
+        "params": estimate.value,
+        "tokens": _estimate(fit, "tokens", inputs["flops"]).value,
+    }, estimate
 
 
 def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
@@ -87,18 +102,30 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
     draws = fit.spread["draws"]
     if not draws["params_exponent"]:
         return Estimate(value, None, None, 0.95, "no interval: fitted without noise draws")
-    drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(flops)
+    drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(
+        flops
+    )
     (low, high), *_ = ends(drawn[:, None])
-    method = f"{len(drawn)} noise draws" if low is not None else f"no interval: too few of {len(drawn)} noise draws give a law"
+    method = (
+        f"{len(drawn)} noise draws"
+        if low is not None
+        else f"no interval: too few of {len(drawn)} noise draws give a law"
+    )
     return Estimate(value, low, high, 0.95, method)
 
 
-def _refuse(choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None) -> None:
+def _refuse(
+    choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None
+) -> None:
     given = [*choices, *(f"fix {name}" for name, _ in law.fixed)]
-    given += [name for name, value in (("cluster", cluster), ("weights", weights)) if value is not None]
+    given += [
+        name for name, value in (("cluster", cluster), ("weights", weights)) if value is not None
+    ]
     given += ["loss"] if loss != "huber:1e-3" else []
     if given:
-        raise ValueError(f"isoflop reads protocol, noise and bootstrap; it does not read {', '.join(given)}")
+        raise ValueError(
+            f"isoflop reads protocol, noise and bootstrap; it does not read {', '.join(given)}"
+        )
 
 
 def _inputs(frame: "DataFrame", columns: dict[str, str]) -> tuple[str, ...]:
@@ -112,7 +139,9 @@ def _inputs(frame: "DataFrame", columns: dict[str, str]) -> tuple[str, ...]:
 def _runs(read: tables.Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
     """params, tokens, flops and loss of some rows; what is missing by C = 6 N D."""
     found = {name: x[rows] for name, x in zip(list(read.names)[:-1], read.inputs, strict=True)}
-    found["tokens"] = found["tokens"] if "tokens" in found else found["flops"] / (6 * found["params"])
+    found["tokens"] = (
+        found["tokens"] if "tokens" in found else found["flops"] / (6 * found["params"])
+    )
     found["flops"] = found["flops"] if "flops" in found else 6 * found["params"] * found["tokens"]
     return found | {"loss": read.target[rows]}
 
@@ -129,21 +158,38 @@ def _views(found: isoflop.IsoFLOP) -> dict[str, dict[str, float]]:
     }
 
 
-def _parametric(frame: "DataFrame", columns: dict[str, str], seed: int) -> tuple[dict[str, dict[str, float]], list[str]]:
+def _parametric(
+    frame: "DataFrame", columns: dict[str, str], seed: int
+) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Approach 3 on the same rows: approach 2 is biased where the loss is not symmetric about its optimum."""
-    keys = {name: theirs for name, theirs in columns.items() if name in ("params", "tokens", "loss")}
+    keys = {
+        name: theirs for name, theirs in columns.items() if name in ("params", "tokens", "loss")
+    }
     if "tokens" not in columns and "tokens" not in frame.columns:
-        size, flops = (tables.numbers(frame, tables.source(frame, name, columns)) for name in ("params", "flops"))
+        size, flops = (
+            tables.numbers(frame, tables.source(frame, name, columns))
+            for name in ("params", "flops")
+        )
         frame = frame.assign(tokens=flops / (6 * size))
     law, nothing = forms.chinchilla(), np.zeros(len(frame), bool)
     try:
         fitted = points.fit(
-            frame, law, held_out=nothing, loss="huber:1e-3", weights=None, cluster=None, bootstrap=0, seed=seed, columns=keys
+            frame,
+            law,
+            held_out=nothing,
+            loss="huber:1e-3",
+            weights=None,
+            cluster=None,
+            bootstrap=0,
+            seed=seed,
+            columns=keys,
         )
     except ValueError as error:
         return {}, [f"no parametric fit beside it: {error}"]
     if fitted.verdict != "ok":
-        return {}, [f"the parametric fit beside it is {fitted.verdict}: {'; '.join(fitted.reasons)}"]
+        return {}, [
+            f"the parametric fit beside it is {fitted.verdict}: {'; '.join(fitted.reasons)}"
+        ]
     alpha, beta = fitted.params["alpha"], fitted.params["beta"]
     return {"chinchilla": fitted.params | {"params_exponent": beta / (alpha + beta)}}, []
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 SAME = 1e-6  # inputs that differ by less, relatively, are one value
-SPLITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the runs, cheapest first, that cross-validation fits on
+SPLITS = (
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+)  # shares of the runs, cheapest first, that cross-validation fits on
 
 
 def fit(
@@ -59,17 +65,29 @@ def fit(
 
     points = seeds.design_points(rows, inputs, columns.get("seed", "seed"))
     floor = noise_floor(np.log(target), points, row_weights)
-    theta, notes = draws.draw(law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor)
+    theta, notes = draws.draw(
+        law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor
+    )
     fine = theta[:, draws.settled(theta)]
-    ends = uncertainty.intervals(law, at.problem, fine, LEVEL) if fine.shape[1] else _nothing(law, bootstrap)
+    ends = (
+        uncertainty.intervals(law, at.problem, fine, LEVEL)
+        if fine.shape[1]
+        else _nothing(law, bootstrap)
+    )
     verdict = uncertainty.verdict(law, at, inputs, ends)
     ends = {name: (None, None) if name in verdict.unknown else pair for name, pair in ends.items()}
-    notes += seeds.misfit_reasons(lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free))
+    notes += seeds.misfit_reasons(
+        lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free)
+    )
     dropped = int(np.sum(~read.kept))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
     best = _floats(natural(law, at.problem, at.theta[:, None]))
-    reached = verdict.word != "not-converged"  # if not, where the solver stopped says nothing, and nothing is said of it
-    losses_read = dict(zip((*law.inputs, law.target), (*inputs, target), strict=True)).get("loss", target)
+    reached = (
+        verdict.word != "not-converged"
+    )  # if not, where the solver stopped says nothing, and nothing is said of it
+    losses_read = dict(zip((*law.inputs, law.target), (*inputs, target), strict=True)).get(
+        "loss", target
+    )
     fitted = Fit(
         law=law,
         params=best if reached else dict.fromkeys(best, np.nan),
@@ -79,7 +97,10 @@ def fit(
         starts_at_optimum=at.share,
         n_rows=len(target),
         verdict=verdict.word,
-        reasons=verdict.reasons + uncertainty.held_reasons(law, target) + uncertainty.duplicate_reasons(inputs, target) + notes,
+        reasons=verdict.reasons
+        + uncertainty.held_reasons(law, target)
+        + uncertainty.duplicate_reasons(inputs, target)
+        + notes,
         loss=loss,
         columns=read.names,
         condition=verdict.condition,
@@ -88,11 +109,18 @@ def fit(
         seed=seed,
         clusters=cluster,
         resample=resample,
-        holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out]) if reached else {},
+        holdout=_holdout(law, best, [x[kept_out] for x in read.inputs], read.target[kept_out])
+        if reached
+        else {},
         cross_validation=_rolling_origin(law, at, inputs, target) if reached else {},
         views=_views(law, best) if reached else {},
         spread=draws.spread(
-            law, at, theta if reached else theta[:, :0], inputs, draws.identity(rows, losses_read), verdict.unknown
+            law,
+            at,
+            theta if reached else theta[:, :0],
+            inputs,
+            draws.identity(rows, losses_read),
+            verdict.unknown,
         ),
         rows_used={"inputs": inputs, "optimum": at},
     )
@@ -117,7 +145,11 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     value = float(evaluate(law, fit.params, at)[0])
     drawn = draws.converged(fit)
     if not drawn:
-        lost = "its bootstraps gave none (see its reasons)" if fit.intervals else "the fit has no bootstrap draws"
+        lost = (
+            "its bootstraps gave none (see its reasons)"
+            if fit.intervals
+            else "the fit has no bootstrap draws"
+        )
         return Estimate(value, None, None, LEVEL, f"no interval: {lost}")
     if unsaid := _unsaid(fit, inputs):
         return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(unsaid)}")
@@ -125,7 +157,12 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     measured = measure(fit, evaluate(law, drawn, at)[:, None], residuals)
     low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     unit = fit.clusters or {"pairs": "rows"}.get(fit.resample, fit.resample)
-    method = "; ".join([f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals", *_beyond(fit, inputs)])
+    method = "; ".join(
+        [
+            f"{len(measured)} bootstrap draws of {unit} x {len(residuals)} residuals",
+            *_beyond(fit, inputs),
+        ]
+    )
     return Estimate(value, float(low), float(high), LEVEL, method)
 
 
@@ -162,7 +199,11 @@ def _check_inputs(law: Law, inputs: dict[str, float]) -> None:
 
 def measure(fit: Fit, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
     """What runs measure that fall from the law by residuals (predicted minus observed, on the scale of the loss)."""
-    return predicted * np.exp(-residuals) if losses.loss(fit.loss).residual == "log" else predicted - residuals
+    return (
+        predicted * np.exp(-residuals)
+        if losses.loss(fit.loss).residual == "log"
+        else predicted - residuals
+    )
 
 
 @partial(jax.jit, static_argnums=0)
@@ -173,7 +214,13 @@ def _evaluate(law: Law, params: Any, inputs: list[Any]) -> jax.Array:
 def evaluate(law: Law, params: dict[str, Any], inputs: list[np.ndarray]) -> np.ndarray:
     """The law in the table's units, in float64."""
     with jax.enable_x64(True):
-        return np.asarray(_evaluate(unheld(law), law.form(**{k: np.asarray(v, np.float64) for k, v in params.items()}), inputs))
+        return np.asarray(
+            _evaluate(
+                unheld(law),
+                law.form(**{k: np.asarray(v, np.float64) for k, v in params.items()}),
+                inputs,
+            )
+        )
 
 
 def influence(fit: Fit, **inputs: float) -> np.ndarray:
@@ -190,7 +237,9 @@ def influence(fit: Fit, **inputs: float) -> np.ndarray:
         bend = np.asarray(huber.curvature(local.residuals)) * at.weights[kept]
         at_run = tuple(np.array([inputs[name]]) for name in law.inputs)
         ahead = np.asarray(jax.jacfwd(lambda t: evaluate_at(law, problem, t, at_run))(at.theta))[0]
-    still = np.all(problem.basis == 0, axis=0) | (at.theta <= problem.low) | (at.theta >= problem.high)
+    still = (
+        np.all(problem.basis == 0, axis=0) | (at.theta <= problem.low) | (at.theta >= problem.high)
+    )
     hessian = np.where(still[:, None] | still, np.eye(len(still)), at.state.hessian[..., 0])
     moved = np.where(still, 0.0, local.jacobian) * bend[:, None]
     if at.loss.residual == "log":
@@ -212,7 +261,9 @@ def _nothing(law: Law, bootstrap: int) -> dict[str, tuple[float | None, float | 
 
 def _check_reached(fit: Fit) -> None:
     if fit.verdict == "not-converged":
-        raise ValueError(f"this {fit.law.name} fit did not converge and predicts nothing: {'; '.join(fit.reasons)}")
+        raise ValueError(
+            f"this {fit.law.name} fit did not converge and predicts nothing: {'; '.join(fit.reasons)}"
+        )
 
 
 def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
@@ -220,10 +271,14 @@ def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
     if law.inputs != ("x",):
         return law
     candidates = ("params", "tokens", "flops")
-    found = [name for name in candidates if name in named] or [name for name in candidates if name in frame.columns]
+    found = [name for name in candidates if name in named] or [
+        name for name in candidates if name in frame.columns
+    ]
     if len(found) != 1:
         there = ", ".join(found) or "none of them"
-        raise ValueError(f"the power law reads params, tokens or flops; the table has {there}: name one, --columns params=THEIRS")
+        raise ValueError(
+            f"the power law reads params, tokens or flops; the table has {there}: name one, --columns params=THEIRS"
+        )
     return dataclasses.replace(law, inputs=(found[0],))
 
 
@@ -231,7 +286,9 @@ def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
     again = rows[column][rows[column].duplicated()].tolist() if column in rows.columns else []
     if again:
         run = again[0]
-        raise ValueError(f"run {run!r} has several rows, and a law of points reads one row per run: choose with --where")
+        raise ValueError(
+            f"run {run!r} has several rows, and a law of points reads one row per run: choose with --where"
+        )
 
 
 def _check_rows(law: Law, rows: int, table: int) -> None:
@@ -251,11 +308,15 @@ def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
     return weights
 
 
-def _holdout(law: Law, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray) -> dict[str, Any]:
+def _holdout(
+    law: Law, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray
+) -> dict[str, Any]:
     return scores(evaluate(law, params, inputs), target) if len(target) else {}
 
 
-def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.ndarray) -> dict[str, Any]:
+def _rolling_origin(
+    law: Law, at: Optimum, inputs: list[np.ndarray], target: np.ndarray
+) -> dict[str, Any]:
     """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
 
     Cost is params x tokens, width^2 x depth x tokens, or the law's only input; for laws of error against loss, the lowest losses
@@ -268,13 +329,19 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
     spent = [powers.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)]
     cost = -inputs[0] if law.additive else np.sum(spent, axis=0)
     levels = np.unique(cost)
-    cuts = sorted({float(np.quantile(cost, share, method="lower")) for share in SPLITS} & set(levels[:-1].tolist()))
+    cuts = sorted(
+        {float(np.quantile(cost, share, method="lower")) for share in SPLITS}
+        & set(levels[:-1].tolist())
+    )
     splits = [(cost <= cut) for cut in cuts if np.sum(cost <= cut) > law.free]
     if not splits:
         return {}
     state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
     fine = uncertainty.converged(state, at.problem, at.weights)
-    params = {name: x[:, None] for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()}
+    params = {
+        name: x[:, None]
+        for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()
+    }
     errors = np.abs(evaluate(law, params, inputs) / target - 1)
     by_split = []
     for i in np.flatnonzero(fine):
@@ -294,14 +361,22 @@ def _rolling_origin(law: Law, at: Optimum, inputs: list[np.ndarray], target: np.
 
 def sample(at: Optimum, rows: np.ndarray) -> Optimum:
     """The same optimum over some of its rows, to refit from."""
-    *inputs, targets, weights = pad([np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)])
-    return at._replace(problem=at.problem._replace(inputs=tuple(inputs), targets=targets), weights=weights)
+    *inputs, targets, weights = pad(
+        [np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)]
+    )
+    return at._replace(
+        problem=at.problem._replace(inputs=tuple(inputs), targets=targets), weights=weights
+    )
 
 
 def _views(law: Law, params: dict[str, float]) -> dict[str, dict[str, float]]:
     if not hasattr(law.form, "chinchilla"):
         return {}
-    return {"chinchilla": {name: float(value) for name, value in law.form(**params).chinchilla()._asdict().items()}}
+    return {
+        "chinchilla": {
+            name: float(value) for name, value in law.form(**params).chinchilla()._asdict().items()
+        }
+    }
 
 
 def _floats(form: Any) -> dict[str, float]:
@@ -337,15 +412,29 @@ def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
     if not drawn:
         return {}
     low, high = optimal.compute_optimal_bands(fit.law.form(**drawn), flops, LEVEL)
-    units = ((name, unit) for name, k in zip(fit.law.names, fit.law.coordinates, strict=True) for unit in k.units)
-    ends_of = [(axis, fit.intervals.get(part, (0.0, 0.0))) for name, (exponent, axis, _) in units for part in (name, exponent)]
+    units = (
+        (name, unit)
+        for name, k in zip(fit.law.names, fit.law.coordinates, strict=True)
+        for unit in k.units
+    )
+    ends_of = [
+        (axis, fit.intervals.get(part, (0.0, 0.0)))
+        for name, (exponent, axis, _) in units
+        for part in (name, exponent)
+    ]
     gone = {axis for axis, ends in ends_of if ends[0] is None}
     if any(ends == (None, None) for _, ends in ends_of):
         gone = {0, 1}
     size, data = 0, 1  # axes of the terms
-    held_by = {"params": (size, data), "tokens": (data, size), "tokens_per_param": (data, size)}  # each low end and high end
+    held_by = {
+        "params": (size, data),
+        "tokens": (data, size),
+        "tokens_per_param": (data, size),
+    }  # each low end and high end
     bands = {}
     for (name, terms), ends in zip(held_by.items(), zip(low, high, strict=True), strict=True):
         pairs = zip(ends, terms, strict=True)
-        bands[f"{name}_interval"] = [float(end) if 0 < end < np.inf and term not in gone else None for end, term in pairs]
+        bands[f"{name}_interval"] = [
+            float(end) if 0 < end < np.inf and term not in gone else None for end, term in pairs
+        ]
     return bands

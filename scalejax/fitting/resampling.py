@@ -43,17 +43,26 @@ def draw(
     """
     kind, _, known = resample.partition(":")
     if kind not in ("pairs", "residuals", "noise") or (known and kind != "noise"):
-        raise ValueError(f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) or noise:COLUMN")
+        raise ValueError(
+            f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) or noise:COLUMN"
+        )
     if cluster is not None and kind != "pairs":
-        raise ValueError(f"rows are drawn together with resample='pairs' only; got cluster={cluster!r} and resample={resample!r}")
+        raise ValueError(
+            f"rows are drawn together with resample='pairs' only; got cluster={cluster!r} and resample={resample!r}"
+        )
     std = _std(at, rows, known, floor) if kind == "noise" else np.zeros(0)
     if count == 0:
         return np.zeros((len(at.theta), 0)), []
     rng = np.random.default_rng(seed)
     if kind == "pairs":
         groups = None
-        points = int(design_points([np.asarray(x)[: len(rows)] for x in at.problem.inputs]).max()) + 1
-        if cluster is None and (share := bootstrap.undetermined(len(rows), points, law.free)) > TAIL:
+        points = (
+            int(design_points([np.asarray(x)[: len(rows)] for x in at.problem.inputs]).max()) + 1
+        )
+        if (
+            cluster is None
+            and (share := bootstrap.undetermined(len(rows), points, law.free)) > TAIL
+        ):
             few = f"{len(rows)} rows for {law.free} parameters: {share:.0%} of their draws have fewer distinct rows than that"
             return np.full((len(at.theta), count), np.nan), [f"{few}, and no interval follows"]
         if cluster is not None:
@@ -62,7 +71,9 @@ def draw(
     else:
         made = bootstrap.residuals if kind == "residuals" else partial(bootstrap.noise, std=std)
     most = max(1, ENTRIES // len(rows))
-    parts = [made(law, at, count=min(most, count - done), rng=rng) for done in range(0, count, most)]
+    parts = [
+        made(law, at, count=min(most, count - done), rng=rng) for done in range(0, count, most)
+    ]
     theta = np.concatenate(parts, axis=1)
     failed = int(np.sum(~settled(theta)))
     few = f"{count} bootstrap draws are few: their lowest and highest end the intervals, and 95% needs {FEWEST} or more"
@@ -70,7 +81,9 @@ def draw(
     if failed > TAIL * count:
         lost = f"{failed} of {count} bootstrap fits did not converge, more than the {TAIL:.1%} beyond each end of an interval"
         return np.full_like(theta, np.nan), [f"{lost}: none follows"]
-    return theta, notes + [f"{failed} of {count} bootstrap fits did not converge and are left out"] * (failed > 0)
+    return theta, notes + [
+        f"{failed} of {count} bootstrap fits did not converge and are left out"
+    ] * (failed > 0)
 
 
 def _clusters(rows: "DataFrame", column: str) -> np.ndarray:
@@ -78,9 +91,13 @@ def _clusters(rows: "DataFrame", column: str) -> np.ndarray:
     groups, values = rows[tables.source(rows, column)].factorize()
     if np.any(groups < 0):
         row = rows.index[np.argmin(groups)]
-        raise ValueError(f"{column!r} is missing in row {row} (from 0): what is drawn together needs a value in every row")
+        raise ValueError(
+            f"{column!r} is missing in row {row} (from 0): what is drawn together needs a value in every row"
+        )
     if len(values) < 2:
-        raise ValueError(f"{column!r} has one value in all {len(groups)} rows: nothing can be drawn; clusters are two or more")
+        raise ValueError(
+            f"{column!r} has one value in all {len(groups)} rows: nothing can be drawn; clusters are two or more"
+        )
     return np.asarray(groups)
 
 
@@ -89,8 +106,13 @@ def ends(values: np.ndarray) -> list[Interval]:
     if not len(values):
         return []
     lost = np.mean(~np.isfinite(values), axis=0) > TAIL
-    low, high = np.nanpercentile(np.where(lost, 0.0, values), (100 * TAIL, 100 * (1 - TAIL)), axis=0)
-    return [(None, None) if gone else (float(a), float(b)) for gone, a, b in zip(lost, low, high, strict=True)]
+    low, high = np.nanpercentile(
+        np.where(lost, 0.0, values), (100 * TAIL, 100 * (1 - TAIL)), axis=0
+    )
+    return [
+        (None, None) if gone else (float(a), float(b))
+        for gone, a, b in zip(lost, low, high, strict=True)
+    ]
 
 
 def settled(theta: np.ndarray) -> np.ndarray:
@@ -119,13 +141,17 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     return floor.std * targets / np.sqrt(weights)
 
 
-def spread(law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str, unknown: set[str]) -> dict[str, Any]:
+def spread(
+    law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str, unknown: set[str]
+) -> dict[str, Any]:
     """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
 
     Draws are in natural units; residuals are scaled by sqrt(n / (n - k)) and stay in the order of the rows, on a fixed sample of
     them where there are many. rows: see `identity`. unknown: parameters that the rows leave free.
     """
-    ranges = {name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)}
+    ranges = {
+        name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)
+    }
     rows_say = {"ranges": ranges, "unvaried": uncertainty.unvaried(law, inputs) if unknown else {}}
     if not settled(theta).any():
         return rows_say
@@ -133,7 +159,9 @@ def spread(law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], r
     count = len(residuals)
     residuals = residuals * np.sqrt(count / max(count - law.free, 1))
     if count > STORED:
-        residuals = residuals[np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))]
+        residuals = residuals[
+            np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))
+        ]
     natural_units = np.stack(list(natural(law, at.problem, theta[:, :STORED])), axis=1)
     draws = dict(zip(law.names, stored(natural_units), strict=True))
     return rows_say | {"draws": draws, "residuals": residuals.tolist(), "rows": rows}

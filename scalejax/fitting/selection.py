@@ -36,7 +36,12 @@ class Selection(NamedTuple):
 
 
 def select(
-    table: "str | Path | DataFrame", laws: Sequence[Law], losses: Sequence[str] = LOSSES, *, bootstrap: int = 0, **choices: Any
+    table: "str | Path | DataFrame",
+    laws: Sequence[Law],
+    losses: Sequence[str] = LOSSES,
+    *,
+    bootstrap: int = 0,
+    **choices: Any,
 ) -> Selection:
     """Ranks every law under every loss by how well it predicts dearer runs than those it is fitted to.
 
@@ -52,7 +57,9 @@ def select(
     could be cross-validated.
     """
     if not (laws and losses):
-        raise ValueError(f"select needs laws and losses to choose from; got {len(laws)} laws and {len(losses)} losses")
+        raise ValueError(
+            f"select needs laws and losses to choose from; got {len(laws)} laws and {len(losses)} losses"
+        )
     if len(targets := sorted({law.target for law in laws})) > 1:
         raise ValueError(
             f"laws of {' and '.join(targets)} cannot be ranked against each other: their errors are not of one thing"
@@ -60,19 +67,37 @@ def select(
     fits = [(law, loss, fit(table, law, loss=loss, **choices)) for law in laws for loss in losses]
     if len({made.n_rows for _, _, made in fits}) > 1:
         rows = ", ".join(f"{law.name} {made.n_rows}" for law, _, made in fits[:: len(losses)])
-        raise ValueError(f"the laws read different rows ({rows}): choose rows that have the columns of all, with `where`")
-    scored = [{_split(split): split for split in made.cross_validation.get("by_split", [])} for _, _, made in fits]
-    common = sorted(set.intersection(*(set(splits) for splits in scored if splits))) if any(scored) else []
+        raise ValueError(
+            f"the laws read different rows ({rows}): choose rows that have the columns of all, with `where`"
+        )
+    scored = [
+        {_split(split): split for split in made.cross_validation.get("by_split", [])}
+        for _, _, made in fits
+    ]
+    common = (
+        sorted(set.intersection(*(set(splits) for splits in scored if splits)))
+        if any(scored)
+        else []
+    )
     if not common:
         rows = fits[0][2].n_rows
-        raise ValueError(f"no split of the {rows} rows could be fitted by all candidates: too few rows, costs or curves")
+        raise ValueError(
+            f"no split of the {rows} rows could be fitted by all candidates: too few rows, costs or curves"
+        )
     ranked = []
     for (law, loss, made), splits in zip(fits, scored, strict=True):
         error = float(np.mean([splits[n]["mean_rel_error"] for n in common])) if splits else None
-        ranked.append((law, Candidate(law.name, loss, error, len(common) if splits else 0, made.verdict)))
-    ranked.sort(key=lambda pair: np.inf if pair[1].mean_rel_error is None else pair[1].mean_rel_error)
+        ranked.append(
+            (law, Candidate(law.name, loss, error, len(common) if splits else 0, made.verdict))
+        )
+    ranked.sort(
+        key=lambda pair: np.inf if pair[1].mean_rel_error is None else pair[1].mean_rel_error
+    )
     law, best = ranked[0]
-    return Selection([candidate for _, candidate in ranked], fit(table, law, loss=best.loss, bootstrap=bootstrap, **choices))
+    return Selection(
+        [candidate for _, candidate in ranked],
+        fit(table, law, loss=best.loss, bootstrap=bootstrap, **choices),
+    )
 
 
 def _split(split: dict[str, Any]) -> Any:

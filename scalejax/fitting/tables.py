@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 SHOWN, NAME = 24, 40  # column names in a message, and letters of each
 COUNT = "params_with_head"  # what `params` means in a results table unless another count is named
 ERROR = "top1_error"
-QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`([^`]+)`""")  # text literals are left alone; a name in backticks is captured
+QUOTED = re.compile(
+    r"""'[^']*'|"[^"]*"|`([^`]+)`"""
+)  # text literals are left alone; a name in backticks is captured
 COMPARISONS = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -38,11 +40,23 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
     parquet = path.suffix in (".parquet", ".pq")
     try:
         frame = pd.read_parquet(path) if parquet else pd.read_csv(path, skipinitialspace=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as {'Parquet' if parquet else 'CSV'}: {str(error).strip()}") from error
+    except (
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        UnicodeDecodeError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read as {'Parquet' if parquet else 'CSV'}: {str(error).strip()}"
+        ) from error
     frame = frame.rename(columns=lambda name: str(name).strip())
-    if len(frame.columns) == 1 and (between := [mark for mark in ";\t|" if mark in frame.columns[0]]):
-        raise ValueError(f"{path} separates its columns by {between[0]!r}; expected commas (and points in numbers)")
+    if len(frame.columns) == 1 and (
+        between := [mark for mark in ";\t|" if mark in frame.columns[0]]
+    ):
+        raise ValueError(
+            f"{path} separates its columns by {between[0]!r}; expected commas (and points in numbers)"
+        )
     if frame.empty:
         raise ValueError(f"{path} has no rows (columns: {listed(frame)})")
     return _named_once(frame, str(path))
@@ -57,7 +71,10 @@ def _named_once(frame: "DataFrame", what: str) -> "DataFrame":
 
 def listed(frame: "DataFrame") -> str:
     """The names of a table's columns, the first of them where they are many."""
-    names = [str(name) if len(str(name)) < NAME else f"{str(name)[:NAME]}.." for name in frame.columns[:SHOWN]]
+    names = [
+        str(name) if len(str(name)) < NAME else f"{str(name)[:NAME]}.."
+        for name in frame.columns[:SHOWN]
+    ]
     rest = len(frame.columns) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 
@@ -86,11 +103,15 @@ def rows(frame: "DataFrame", expression: str | None) -> np.ndarray:
     try:
         tree = ast.parse(QUOTED.sub(stand_in, expression.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f'cannot read the expression {expression!r}: expected COLUMN OP LITERAL, such as "size >= 2"') from error
+        raise ValueError(
+            f'cannot read the expression {expression!r}: expected COLUMN OP LITERAL, such as "size >= 2"'
+        ) from error
     return _mask(tree, frame, expression, quoted)
 
 
-def _mask(node: ast.expr, frame: "DataFrame", expression: str, quoted: dict[str, str]) -> np.ndarray:
+def _mask(
+    node: ast.expr, frame: "DataFrame", expression: str, quoted: dict[str, str]
+) -> np.ndarray:
     match node:
         case ast.BoolOp(op=op, values=parts):
             join = np.logical_and if isinstance(op, ast.And) else np.logical_or
@@ -98,8 +119,12 @@ def _mask(node: ast.expr, frame: "DataFrame", expression: str, quoted: dict[str,
         case ast.UnaryOp(op=ast.Not(), operand=part):
             return ~_mask(part, frame, expression, quoted)
         case ast.Compare(left=ast.Name(id=column), ops=[op], comparators=[right]):
-            return _compare(frame, quoted.get(column, column), op, _literal(right, expression), expression)
-    raise ValueError(f"{ast.unparse(node)!r} in {expression!r} is not COLUMN OP LITERAL (== != < <= > >= in, not in)")
+            return _compare(
+                frame, quoted.get(column, column), op, _literal(right, expression), expression
+            )
+    raise ValueError(
+        f"{ast.unparse(node)!r} in {expression!r} is not COLUMN OP LITERAL (== != < <= > >= in, not in)"
+    )
 
 
 def _literal(node: ast.expr, expression: str) -> Any:
@@ -111,20 +136,28 @@ def _literal(node: ast.expr, expression: str) -> Any:
         ) from error
     flat = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(item, str | int | float | bool) for item in flat):
-        raise ValueError(f"{ast.unparse(node)!r} in {expression!r} is not a number, a quoted string, or a list of them")
+        raise ValueError(
+            f"{ast.unparse(node)!r} in {expression!r} is not a number, a quoted string, or a list of them"
+        )
     return value
 
 
-def _compare(frame: "DataFrame", column: str, op: ast.cmpop, value: Any, expression: str) -> np.ndarray:
+def _compare(
+    frame: "DataFrame", column: str, op: ast.cmpop, value: Any, expression: str
+) -> np.ndarray:
     if column not in frame.columns:
         raise ValueError(f"no column {column!r} for {expression!r}; the table has {listed(frame)}")
     series, several = frame[column], isinstance(value, list | tuple)
     if several != isinstance(op, ast.In | ast.NotIn):
-        raise ValueError(f"in {expression!r}, `in` and `not in` take a list or tuple, the other comparisons one value")
+        raise ValueError(
+            f"in {expression!r}, `in` and `not in` take a list or tuple, the other comparisons one value"
+        )
     numbers = series.dtype.kind in "biuf"
     if any(isinstance(item, str) == numbers for item in (value if several else [value])):
         kind = "numbers" if numbers else "text"
-        raise ValueError(f"column {column!r} holds {kind}; {value!r} in {expression!r} does not compare with it")
+        raise ValueError(
+            f"column {column!r} holds {kind}; {value!r} in {expression!r} does not compare with it"
+        )
     if several:
         inside = series.isin(value).to_numpy()
         return inside if isinstance(op, ast.In) else ~inside
@@ -142,7 +175,9 @@ class Columns(NamedTuple):
     """Which column of the table each name was read from."""
 
 
-def columns(frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dict[str, str] | None = None) -> Columns:
+def columns(
+    frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dict[str, str] | None = None
+) -> Columns:
     """Reads the columns a law needs, by name or by `named` (our name -> their column).
 
     In a results table `params` is params_with_head unless another count is named. Rows with a missing or infinite value are
@@ -152,14 +187,18 @@ def columns(frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dic
     values = {name: numbers(frame, column) for name, column in read_from.items()}
     kept = np.all([np.isfinite(x) for x in values.values()], axis=0)
     for name, x in values.items():
-        wrong = np.flatnonzero(kept & (x < np.finfo(np.float64).tiny))  # below, float64 rounds to nothing
+        wrong = np.flatnonzero(
+            kept & (x < np.finfo(np.float64).tiny)
+        )  # below, float64 rounds to nothing
         if len(wrong):
             raise ValueError(
                 f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a law needs positive values"
             )
     if target == ERROR and np.any(kept & (values[target] > 1)):
         most = np.max(values[target][kept])
-        raise ValueError(f"{read_from[target]} reaches {most:g}; a top-1 error is a fraction, at most 1 (percent: divide by 100)")
+        raise ValueError(
+            f"{read_from[target]} reaches {most:g}; a top-1 error is a fraction, at most 1 (percent: divide by 100)"
+        )
     return Columns([values[name][kept] for name in inputs], values[target][kept], kept, read_from)
 
 
@@ -180,7 +219,9 @@ def numbers(frame: "DataFrame", column: str) -> np.ndarray:
     import pandas as pd
 
     series = frame[column]
-    if series.dtype.kind not in "iuf":  # numpy's kinds of numbers; text, dates and truth values are read one by one
+    if (
+        series.dtype.kind not in "iuf"
+    ):  # numpy's kinds of numbers; text, dates and truth values are read one by one
         series = series.astype(str).where(series.notna())
     read = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
     text = np.flatnonzero(np.isnan(read) & np.asarray(series.notna()))

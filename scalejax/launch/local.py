@@ -25,7 +25,11 @@ TRIES = 2
 LOCK_SECONDS = 20
 """How long a launcher waits for the study's lock: the workers of a killed launcher take a moment to die."""
 
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TOP_PAD_": "67108864"}
+MALLOC = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 """For glibc: keep freed memory. Handing it back after every step costs 433 page faults a step at width 32, and 15-20% of the step
 at width 112."""
 
@@ -82,7 +86,9 @@ def locked(folder: Path) -> Iterator[int]:
     try:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
-                raise Busy(f"another `scalejax run` is at work in {folder}: wait for it to end, or give another --out")
+                raise Busy(
+                    f"another `scalejax run` is at work in {folder}: wait for it to end, or give another --out"
+                )
             time.sleep(0.1)
         yield descriptor
     finally:
@@ -163,12 +169,18 @@ class Pool:
         with contextlib.suppress(ValueError):  # closed while reading: the pool is done with it
             for line in worker.events:
                 self.events.put((worker, json.loads(line)))
-        self.events.put((worker, {"event": "died", "error": f"the worker died; its log is {worker.log}"}))
+        self.events.put(
+            (worker, {"event": "died", "error": f"the worker died; its log is {worker.log}"})
+        )
 
     def _hand_out(self) -> bool:
         """Gives idle workers their next segments; says whether any worker is at work."""
         for worker in self.workers:
-            if worker.segment is None and not self.outcome.preempted and (segment := self._next(worker)):
+            if (
+                worker.segment is None
+                and not self.outcome.preempted
+                and (segment := self._next(worker))
+            ):
                 del self.waiting[segment.folder]
                 self._job(segment).write(self.folder / segment.folder)
                 worker.segment = segment
@@ -182,11 +194,19 @@ class Pool:
         among those, the one with the most work behind it."""
         taken = {other.model for other in self.workers if other.segment and other is not worker}
         busy = {other.segment.folder for other in self.workers if other.segment}
-        ready = [s for s in self.waiting.values() if s.parent not in self.waiting and s.parent not in busy]
+        ready = [
+            s
+            for s in self.waiting.values()
+            if s.parent not in self.waiting and s.parent not in busy
+        ]
         order = {True: 0, False: 1}
         return min(
             ready,
-            key=lambda s: (order[s.run.model == worker.model], order[s.run.model not in taken], -self.cost[s.folder]),
+            key=lambda s: (
+                order[s.run.model == worker.model],
+                order[s.run.model not in taken],
+                -self.cost[s.folder],
+            ),
             default=None,
         )
 
@@ -225,7 +245,9 @@ class Pool:
 
     def _job(self, segment: Segment) -> Job:
         study = self.plan.study
-        return Job(segment=segment, study=study.name, measure=study.measure, placement=study.placement)
+        return Job(
+            segment=segment, study=study.name, measure=study.measure, placement=study.placement
+        )
 
     @contextlib.contextmanager
     def _until_stopped(self) -> Iterator[None]:

@@ -24,8 +24,12 @@ def main() -> None:
     launcher, core = int(sys.argv[1]), int(sys.argv[2])
     die_with(launcher)
     if core >= 0 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})  # before jax starts its threads: its bits depend on their number
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
+        os.sched_setaffinity(
+            0, {core}
+        )  # before jax starts its threads: its bits depend on their number
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the launcher decides
     halt = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: halt.set())
     events = os.fdopen(os.dup(1), "w")
@@ -56,7 +60,7 @@ def _warm_up() -> None:
     """The imports that the first segment needs, while the launcher still plans."""
     import orbax.checkpoint
 
-    import scalejax.training.loop  # noqa: F401
+    import scalejax.training.loop
 
     del orbax
 
@@ -66,13 +70,21 @@ def _serve(folder: Path, events: Any, halt: threading.Event) -> None:
     from scalejax.training.segment import Job
 
     def tell(event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, "folder": str(folder), **values}), file=events, flush=True)
+        print(
+            json.dumps({"event": event, "folder": str(folder), **values}), file=events, flush=True
+        )
 
     study = folder.parent.parent
     try:
         job = Job.read(folder)
         parent = study / job.segment.parent if job.segment.parent else None
-        train_segment(job, folder, parent, report=lambda step, loss: tell("step", step=step, loss=loss), stopping=halt.is_set)
+        train_segment(
+            job,
+            folder,
+            parent,
+            report=lambda step, loss: tell("step", step=step, loss=loss),
+            stopping=halt.is_set,
+        )
     except Preempted:
         tell("preempted")
     except Exception as error:  # reported to the launcher, which goes on with the other runs

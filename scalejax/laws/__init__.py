@@ -4,19 +4,41 @@ from importlib import import_module
 
 _HOME = {
     **dict.fromkeys(
-        ("chinchilla", "power", "kaplan", "overtraining", "data_constrained", "downstream", "sigmoid", "Law"), "forms"
+        (
+            "chinchilla",
+            "power",
+            "kaplan",
+            "overtraining",
+            "data_constrained",
+            "downstream",
+            "sigmoid",
+            "Law",
+        ),
+        "forms",
     ),
     **dict.fromkeys(("width_depth", "log_sum_exp"), "log_sum_exp"),
     **dict.fromkeys(("solve", "Solution"), "solver.solve"),
     **dict.fromkeys(
-        ("compute_optimal", "compute_optimal_bands", "params_exponent", "overtraining_penalty", "inference_optimal"), "optimal"
+        (
+            "compute_optimal",
+            "compute_optimal_bands",
+            "params_exponent",
+            "overtraining_penalty",
+            "inference_optimal",
+        ),
+        "optimal",
     ),
     "profile": "inference.verdict",
     **dict.fromkeys(("annealing", "annealing_size", "multipower"), "curves.laws"),
     **dict.fromkeys(("fit_curves", "profile_curves"), "curves.solver"),
-    **dict.fromkeys(("Annealing", "AnnealingSize", "MultiPower", "predict_curve", "best_schedule"), "curves.forms"),
+    **dict.fromkeys(
+        ("Annealing", "AnnealingSize", "MultiPower", "predict_curve", "best_schedule"),
+        "curves.forms",
+    ),
     **dict.fromkeys(("isoflop_law", "fit_isoflop", "envelope", "Noise"), "isoflop"),
-    **dict.fromkeys(("hyperparameter_law", "fit_hyperparameters", "Hyperparameters", "Sweep"), "hyperparameters"),
+    **dict.fromkeys(
+        ("hyperparameter_law", "fit_hyperparameters", "Hyperparameters", "Sweep"), "hyperparameters"
+    ),
 }
 _LAWS = {
     "chinchilla": "chinchilla",

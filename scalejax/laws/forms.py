@@ -40,7 +40,9 @@ def scale(*units: tuple[str, int, float]) -> Coordinate:
 
 
 OFFSET = Coordinate(0.0, np.inf)
-FRACTION = Coordinate(0.0, 1.0)  # without the upper end, nearly straight data send epsilon and k to infinity together
+FRACTION = Coordinate(
+    0.0, 1.0
+)  # without the upper end, nearly straight data send epsilon and k to infinity together
 EXPONENT = Coordinate(0.0, 5.0)
 
 
@@ -117,19 +119,31 @@ class Law:
         """
         unknown = [name for name in values if name not in self.names]
         if unknown:
-            raise ValueError(f"the {self.name} law has no parameter {', '.join(unknown)}; it has {', '.join(self.names)}")
+            raise ValueError(
+                f"the {self.name} law has no parameter {', '.join(unknown)}; it has {', '.join(self.names)}"
+            )
         for name, value in values.items():
             k = self.coordinates[self.names.index(name)]
             low, high = (0.0, np.inf) if k.log else (k.low, k.high)
             if not (low <= value <= high and np.isfinite(value) and (value > 0 or not k.log)):
-                allowed = "positive" if k.log else f"between {low:g} and {high:g}" if np.isfinite(high) else f"{low:g} or more"
-                raise ValueError(f"{name} of the {self.name} law is {allowed}; it cannot be held at {value}")
+                allowed = (
+                    "positive"
+                    if k.log
+                    else f"between {low:g} and {high:g}"
+                    if np.isfinite(high)
+                    else f"{low:g} or more"
+                )
+                raise ValueError(
+                    f"{name} of the {self.name} law is {allowed}; it cannot be held at {value}"
+                )
         return dataclasses.replace(self, fixed=tuple(sorted((dict(self.fixed) | values).items())))
 
     @property
     def free(self) -> int:
         """Number of parameters that the data decide."""
-        return len(self.names) - len({name for name, _ in self.fixed} | {name for name, _ in self.tied})
+        return len(self.names) - len(
+            {name for name, _ in self.fixed} | {name for name, _ in self.tied}
+        )
 
 
 def decay(x: Number, exponent: Number) -> jax.Array:
@@ -272,7 +286,9 @@ class Overtraining(NamedTuple):
 
     def loss(self, N: Number, D: Number) -> jax.Array:
         """Predicted loss, nats per token: M/C = 1/(6 N^2) and 1/(M C) = 1/(6 D^2)."""
-        return self.E + self.a * decay(6 * N**2, self.alpha_C) + self.b * decay(6 * D**2, self.alpha_C)
+        return (
+            self.E + self.a * decay(6 * N**2, self.alpha_C) + self.b * decay(6 * D**2, self.alpha_C)
+        )
 
     def chinchilla(self) -> Chinchilla:
         """The same law in Chinchilla's letters: A = a 6^-alpha_C, B = b 6^-alpha_C, alpha = beta = 2 alpha_C.
@@ -282,7 +298,9 @@ class Overtraining(NamedTuple):
         166.21 287.17 0.2729
         """
         shrink = 6**-self.alpha_C
-        return Chinchilla(self.a * shrink, self.b * shrink, self.E, 2 * self.alpha_C, 2 * self.alpha_C)
+        return Chinchilla(
+            self.a * shrink, self.b * shrink, self.E, 2 * self.alpha_C, 2 * self.alpha_C
+        )
 
 
 def _log_squares(N: Number, D: Number) -> tuple[Number, ...]:
@@ -296,7 +314,12 @@ def overtraining(**fixed: float) -> Law:
         form=Overtraining,
         predict=Overtraining.loss,
         inputs=("params", "tokens"),
-        coordinates=(scale(("alpha_C", 0, 2.0)), scale(("alpha_C", 1, 2.0)), Coordinate(0.0, 2.5), OFFSET),
+        coordinates=(
+            scale(("alpha_C", 0, 2.0)),
+            scale(("alpha_C", 1, 2.0)),
+            Coordinate(0.0, 2.5),
+            OFFSET,
+        ),
         linear=Decays(("a", "b"), ("alpha_C", "alpha_C"), "E", _log_squares),
         grid=(("alpha_C", _steps(0.02, 0.8, 16)),),
     ).hold(**fixed)
@@ -321,9 +344,13 @@ class DataConstrained(NamedTuple):
         """Predicted loss, nats per token; U unique tokens (more than D counts as D)."""
         U = jnp.minimum(U, D)
         slopes = jnp.log(self.alpha * self.A) - jnp.log(self.beta * self.B)
-        optimal = jnp.exp((slopes + self.beta * jnp.log(U)) / self.alpha)  # alpha A N^-alpha = beta B U^-beta
+        optimal = jnp.exp(
+            (slopes + self.beta * jnp.log(U)) / self.alpha
+        )  # alpha A N^-alpha = beta B U^-beta
         size = _worth(N, jnp.minimum(N, optimal), self.R_N)
-        return Chinchilla(self.A, self.B, self.E, self.alpha, self.beta).loss(size, _worth(D, U, self.R_D))
+        return Chinchilla(self.A, self.B, self.E, self.alpha, self.beta).loss(
+            size, _worth(D, U, self.R_D)
+        )
 
     def columns(self, N: Number, D: Number, U: Number) -> tuple[Number, ...]:
         """What multiplies A, B and E while repetition costs nothing (for starts)."""
@@ -413,7 +440,9 @@ class Sigmoid(NamedTuple):
 
 def sigmoid(**fixed: float) -> Law:
     """The sigmoid law of top-1 error against loss (arXiv 2412.04403); it needs runs on both sides of the midpoint."""
-    height = scale(("steepness", 0, 0.0), ("midpoint", 0, 0.0))  # power 0: no units, but its shape means nothing without it
+    height = scale(
+        ("steepness", 0, 0.0), ("midpoint", 0, 0.0)
+    )  # power 0: no units, but its shape means nothing without it
     return Law(
         name="sigmoid",
         form=Sigmoid,
@@ -422,7 +451,15 @@ def sigmoid(**fixed: float) -> Law:
         axes=(0,),
         additive=True,
         target="top1_error",
-        coordinates=(height, Coordinate(0.0, 50.0), Coordinate(-20.0, 20.0, units=(("", 0, 1.0),)), OFFSET),
+        coordinates=(
+            height,
+            Coordinate(0.0, 50.0),
+            Coordinate(-20.0, 20.0, units=(("", 0, 1.0),)),
+            OFFSET,
+        ),
         linear=Linear(("height", "floor"), Sigmoid.columns),
-        grid=(("steepness", _steps(0.5, 20.0, 6)), ("midpoint", (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0))),
+        grid=(
+            ("steepness", _steps(0.5, 20.0, 6)),
+            ("midpoint", (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)),
+        ),
     ).hold(**fixed)

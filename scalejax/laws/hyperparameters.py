@@ -16,7 +16,10 @@ from scalejax.laws.forms import Law
 WITHIN = 0.0025  # runs within 0.25% of the lowest loss of their cell stand for its optimum (Li et al. 2025, section 4)
 SURFACE = 0.01  # runs within 1% of it bend like a quadratic; farther out, high rates cost more than low ones
 FEWEST = 10  # runs for the six numbers of a surface
-MEASURED = {"learning_rate": 3, "batch_tokens": 2}  # parameters of each law: cells that its optima are needed from
+MEASURED = {
+    "learning_rate": 3,
+    "batch_tokens": 2,
+}  # parameters of each law: cells that its optima are needed from
 NAMES = (
     "learning_rate.coefficient",
     "learning_rate.params_exponent",
@@ -154,7 +157,9 @@ def surface_optimum(cell: Sweep) -> Optimum | None:
     centre = swept[near].mean(0)
     x, y = (swept[near] - centre).T
     terms = np.column_stack([np.ones(near.sum()), x, y, x * x / 2, x * y, y * y / 2])
-    (_, *slope, xx, xy, yy), _, rank, _ = np.linalg.lstsq(terms, lowest[near] / lowest.min(), rcond=None)
+    (_, *slope, xx, xy, yy), _, rank, _ = np.linalg.lstsq(
+        terms, lowest[near] / lowest.min(), rcond=None
+    )
     bend = np.array([[xx, xy], [xy, yy]])
     if rank < terms.shape[1] or np.linalg.eigvalsh(bend)[0] <= 0:
         return None
@@ -171,7 +176,11 @@ def near_optimum(cell: Sweep) -> Optimum:
 
 
 def fit_hyperparameters(
-    sweep: Sweep, *, optimum: Callable[[Sweep], Optimum | None] = surface_optimum, draws: int = 0, seed: int = 0
+    sweep: Sweep,
+    *,
+    optimum: Callable[[Sweep], Optimum | None] = surface_optimum,
+    draws: int = 0,
+    seed: int = 0,
 ) -> SweepFit:
     """Weighted least squares of the cells' optima: log LR on (1, log N, log D) and log batch on (1, log D), together.
 
@@ -199,10 +208,16 @@ def fit_hyperparameters(
     every = np.ones((1, len(cells)))
     solution, identified = _regression(*sums, every)
     law = _law(solution[0])
-    drawn = np.random.default_rng(seed).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), size=draws).astype(float)
+    drawn = (
+        np.random.default_rng(seed)
+        .multinomial(len(cells), np.full(len(cells), 1 / len(cells)), size=draws)
+        .astype(float)
+    )
     refits, others = (_regression(*sums, weights)[0] for weights in (drawn, 1 - np.eye(len(cells))))
     (beta2, fine), (beta2_draws, _) = (_solve_beta2(memory, weights) for weights in (every, drawn))
-    missed = [_design(cell) @ solution[0] - best.at for cell, best in zip(cells, optima, strict=True)]
+    missed = [
+        _design(cell) @ solution[0] - best.at for cell, best in zip(cells, optima, strict=True)
+    ]
     edges = [_edges(cell) for cell in cells]
     reasons = [reason for found in edges for reason in found.values()]
     inside = {name: sum(name not in found for found in edges) for name in MEASURED}
@@ -215,7 +230,10 @@ def fit_hyperparameters(
     if sparse:
         reasons.insert(0, _why_near(sparse, len(cells)))
     if not identified[0]:
-        reasons.insert(0, "params and tokens move together over the cells: their exponents cannot be told apart")
+        reasons.insert(
+            0,
+            "params and tokens move together over the cells: their exponents cannot be told apart",
+        )
     return SweepFit(
         law=law,
         kept=sum(best.runs for best in optima),
@@ -240,7 +258,9 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     on the high side, and the best of many noisy runs is on the low side: differences below .05% say little on sweeps like
     StepLaw's. Outside the swept region the nearest run counts; a law that is nan has none (nan).
     """
-    at = np.log([law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])])
+    at = np.log(
+        [law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])]
+    )
     if not np.isfinite(at).all():
         return np.nan
     swept, lowest = _over_beta2(cell)
@@ -316,7 +336,9 @@ def _regression(XX, Xy, weights):
     """Least squares per row of cell weights from each cell's X'X and X'y, and whether it has one solution; nan where not."""
     XX, Xy = (np.tensordot(weights, s, 1) for s in (XX, Xy))
     fine = _condition(XX) < 1e14
-    solution = np.linalg.solve(np.where(fine[:, None, None], XX, np.eye(XX.shape[-1])), Xy[..., None])[..., 0]
+    solution = np.linalg.solve(
+        np.where(fine[:, None, None], XX, np.eye(XX.shape[-1])), Xy[..., None]
+    )[..., 0]
     return np.where(fine[:, None], solution, np.nan), fine
 
 
@@ -338,7 +360,11 @@ def _law(solution: np.ndarray) -> Hyperparameters:
 def _edges(cell: Sweep) -> dict[str, str]:
     """What was swept too little to bracket the cell's best run, and how."""
     found = {}
-    for name in ("learning_rate", "batch_tokens", *(("beta2",) if len(np.unique(cell.beta2)) > 1 else ())):
+    for name in (
+        "learning_rate",
+        "batch_tokens",
+        *(("beta2",) if len(np.unique(cell.beta2)) > 1 else ()),
+    ):
         swept = getattr(cell, name)
         best = swept[np.argmin(cell.loss)]
         where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"

@@ -90,11 +90,18 @@ class Noise(NamedTuple):
         """From `STD` (nats) or `STD@LOSS,STD@LOSS`."""
         wrong = f"noise {text!r} is neither STD nor STD@LOSS,STD@LOSS in nats, such as 0.002 or 0.002@3,0.05@7"
         try:
-            pairs = [tuple(float(number) for number in part.split("@")) for part in str(text).split(",")]
+            pairs = [
+                tuple(float(number) for number in part.split("@")) for part in str(text).split(",")
+            ]
         except ValueError:
             raise ValueError(wrong) from None
         flat = [number for pair in pairs for number in pair]
-        if {len(pair) for pair in pairs} == {1} and len(pairs) == 1 and np.isfinite(flat).all() and flat[0] >= 0:
+        if (
+            {len(pair) for pair in pairs} == {1}
+            and len(pairs) == 1
+            and np.isfinite(flat).all()
+            and flat[0] >= 0
+        ):
             return cls((1.0,), (flat[0],))
         if {len(pair) for pair in pairs} != {2} or not all(np.isfinite(x) and x > 0 for x in flat):
             raise ValueError(wrong)
@@ -112,7 +119,15 @@ class Noise(NamedTuple):
 
 
 def fit_isoflop(
-    params, tokens, flops, loss, *, protocol: str = "parabola", noise: Noise | None = None, draws: int = 0, seed: int = 0
+    params,
+    tokens,
+    flops,
+    loss,
+    *,
+    protocol: str = "parabola",
+    noise: Noise | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> IsoFLOP:
     """Approach 2: the interior minimum of the loss over N (and, apart, over D) at every budget, then N*(C) and D*(C).
 
@@ -130,16 +145,23 @@ def fit_isoflop(
     if protocol not in ("akima", "parabola"):
         raise ValueError(f"isoflop protocol {protocol!r} is not one of akima, parabola")
     if draws and noise is None:
-        raise ValueError("noise draws need the noise of a loss in nats, STD or STD@LOSS,STD@LOSS (--noise 0.002)")
+        raise ValueError(
+            "noise draws need the noise of a loss in nats, STD or STD@LOSS,STD@LOSS (--noise 0.002)"
+        )
     curves, reasons = _curves(*(np.asarray(a, float) for a in (params, tokens, flops, loss)))
     losses = np.stack([curve.loss for curve in curves])
     noisy = losses[None]
     if draws:
         assert noise is not None
-        noisy = losses + noise.std(losses) * np.random.default_rng(seed).standard_normal((draws, *losses.shape))
+        noisy = losses + noise.std(losses) * np.random.default_rng(seed).standard_normal(
+            (draws, *losses.shape)
+        )
         noisy = np.maximum(noisy, 1e-9)  # a draw cannot make a loss negative
     minima, optima = [], []
-    for x in (np.stack([curve.log_N for curve in curves]), np.stack([curve.log_D for curve in curves])):
+    for x in (
+        np.stack([curve.log_N for curve in curves]),
+        np.stack([curve.log_D for curve in curves]),
+    ):
         at, resolution = _minima(x, noisy, np.array([curve.models for curve in curves]), protocol)
         minima.append(at)
         optima.append(_optima(at, resolution if draws else None))
@@ -159,7 +181,9 @@ def envelope(run, params, tokens, flops, loss, *, budgets: int = 200) -> IsoFLOP
     N, D, C, L = (np.asarray(a, float) for a in (params, tokens, flops, loss))
     grid = np.linspace(np.log(C.min()), np.log(C.max()), budgets)
     names = np.unique(run)
-    table = np.full((3, len(names), budgets), np.inf)  # log loss, log N, log D of each curve at each budget
+    table = np.full(
+        (3, len(names), budgets), np.inf
+    )  # log loss, log N, log D of each curve at each budget
     for r, name in enumerate(names):
         rows = np.flatnonzero(run == name)
         rows = rows[np.argsort(C[rows])]
@@ -174,7 +198,9 @@ def envelope(run, params, tokens, flops, loss, *, budgets: int = 200) -> IsoFLOP
         if len(sizes) >= MIN_MODELS and sizes[0] < table[1, winner, b] < sizes[-1]:
             size, seen = (float(np.exp(x)) for x in table[1:, winner, b])
             found.append(Budget(float(np.exp(c)), len(sizes), size, seen, 1.0, 1.0, 1.0, ""))
-    reasons = [f"{budgets - len(found)} of {budgets} budgets have no winner between the smallest and the largest model"]
+    reasons = [
+        f"{budgets - len(found)} of {budgets} budgets have no winner between the smallest and the largest model"
+    ]
     return _power_laws(found, None, reasons if len(found) < budgets else [])
 
 
@@ -211,7 +237,9 @@ def _curves(N, D, C, L) -> tuple[list[_Curve], list[str]]:
         rows = rows[np.lexsort((L[rows], N[rows]))]
         rows = rows[np.unique(N[rows], return_index=True)[1]]
         if len(rows) < MIN_MODELS:
-            reasons.append(f"budget {flops:.3g} left out: {len(rows)} model sizes, an isoFLOP curve needs {MIN_MODELS}")
+            reasons.append(
+                f"budget {flops:.3g} left out: {len(rows)} model sizes, an isoFLOP curve needs {MIN_MODELS}"
+            )
         else:
             found.append((rows, flops))
     if not found:
@@ -225,20 +253,33 @@ def _curves(N, D, C, L) -> tuple[list[_Curve], list[str]]:
         return np.pad(x, (0, longest - len(x)), mode="edge")
 
     log_N, log_D = np.log(N), np.log(D)
-    return [_Curve(pad(log_N[r]), pad(log_D[r]), pad(L[r]), len(r), flops) for r, flops in found], reasons
+    return [
+        _Curve(pad(log_N[r]), pad(log_D[r]), pad(L[r]), len(r), flops) for r, flops in found
+    ], reasons
 
 
 def _minima(x, losses, count, protocol):
     """log of the minimizing size, (draws, budgets), nan where it is not interior, and the resolution of log N per budget."""
     budgets, longest = x.shape
-    more = (0, -budgets % 8), (0, 2 ** max(3, (longest - 1).bit_length()) - longest)  # few shapes, hence few compilations
+    more = (
+        (0, -budgets % 8),
+        (0, 2 ** max(3, (longest - 1).bit_length()) - longest),
+    )  # few shapes, hence few compilations
     span = np.abs(x[np.arange(budgets), count - 1] - x[:, 0])
-    padded = (np.pad(x, more, mode="edge"), np.pad(losses, ((0, 0), *more), mode="edge"), np.pad(count, more[0], mode="edge"))
+    padded = (
+        np.pad(x, more, mode="edge"),
+        np.pad(losses, ((0, 0), *more), mode="edge"),
+        np.pad(count, more[0], mode="edge"),
+    )
     with jax.enable_x64(True):
         if protocol == "parabola":
             return np.asarray(_parabola_minima(*padded))[:, :budgets], np.zeros(budgets)
-        resolution = 0.33 * GRID * span / (GRID * (count - 1) - 1)  # a third of the mean gap between two models
-        return np.asarray(_akima_minima(padded[0], np.log(padded[1]), padded[2]))[:, :budgets], resolution
+        resolution = (
+            0.33 * GRID * span / (GRID * (count - 1) - 1)
+        )  # a third of the mean gap between two models
+        return np.asarray(_akima_minima(padded[0], np.log(padded[1]), padded[2]))[
+            :, :budgets
+        ], resolution
 
 
 @jax.jit
@@ -274,20 +315,28 @@ def _akima_minima(x, log_loss, count):
 
 def akima(x: jax.Array, y: jax.Array, count: jax.Array, at: jax.Array) -> jax.Array:
     """Akima's 1970 spline through the first `count` of the padded points (x, y), x ascending, at `at` within their range."""
-    index = jnp.arange(x.size + 3) - 2  # slopes -2 .. count: two beyond each end, continued linearly
+    index = (
+        jnp.arange(x.size + 3) - 2
+    )  # slopes -2 .. count: two beyond each end, continued linearly
     gap = jnp.where(jnp.arange(x.size - 1) < count - 1, jnp.diff(x), 1.0)
     slope = jnp.diff(y) / gap
     first, last = slope[0], slope[count - 2]
     inside = slope[jnp.clip(index, 0, x.size - 2)]
     slope = jnp.where(index < 0, first + index * (slope[1] - first), inside)
-    slope = jnp.where(index > count - 2, last + (index - (count - 2)) * (last - inside[count - 1]), slope)
+    slope = jnp.where(
+        index > count - 2, last + (index - (count - 2)) * (last - inside[count - 1]), slope
+    )
     change = jnp.abs(jnp.diff(slope))
     right, left = change[2:], change[:-2]
     total = jnp.where(jnp.arange(x.size) < count, left + right, 0)
     flat = total <= 1e-9 * total.max()  # no bend on either side: the mean of the outer slopes
     weighted = (right * slope[1:-2] + left * slope[2:-1]) / jnp.where(flat, 1, total)
     tangent = jnp.where(flat, (slope[:-3] + slope[3:]) / 2, weighted)
-    k = jnp.clip(jnp.searchsorted(jnp.where(jnp.arange(x.size) < count, x, jnp.inf), at, side="right") - 1, 0, count - 2)
+    k = jnp.clip(
+        jnp.searchsorted(jnp.where(jnp.arange(x.size) < count, x, jnp.inf), at, side="right") - 1,
+        0,
+        count - 2,
+    )
     h, t, m = gap[k], (at - x[k]) / gap[k], slope[k + 2]
     c2, c3 = 3 * m - 2 * tangent[k] - tangent[k + 1], tangent[k] + tangent[k + 1] - 2 * m
     return y[k] + h * t * (tangent[k] + t * (c2 + t * c3))
@@ -308,7 +357,11 @@ def _optima(minima: np.ndarray, resolution: np.ndarray | None) -> list[_Optimum]
         if valid < 0.5:
             found.append(_Optimum(np.nan, 1.0, valid))
             continue
-        std = 1.0 if resolution is None else max(float(inside.std()), float(resolution[b]), 1e-12) / valid
+        std = (
+            1.0
+            if resolution is None
+            else max(float(inside.std()), float(resolution[b]), 1e-12) / valid
+        )
         found.append(_Optimum(float(np.log(np.median(np.exp(inside)))), std, valid))
     return found
 
@@ -316,7 +369,16 @@ def _optima(minima: np.ndarray, resolution: np.ndarray | None) -> list[_Optimum]
 def _budget(curve: _Curve, n: _Optimum, d: _Optimum, protocol: str) -> Budget:
     valid = min(n.valid, d.valid)
     reason = "" if np.isfinite(n.log_size + d.log_size) else _refusal(curve, valid, protocol)
-    return Budget(curve.flops, curve.models, float(np.exp(n.log_size)), float(np.exp(d.log_size)), n.std, d.std, valid, reason)
+    return Budget(
+        curve.flops,
+        curve.models,
+        float(np.exp(n.log_size)),
+        float(np.exp(d.log_size)),
+        n.std,
+        d.std,
+        valid,
+        reason,
+    )
 
 
 def _refusal(curve: _Curve, valid: float, protocol: str) -> str:
@@ -325,11 +387,18 @@ def _refusal(curve: _Curve, valid: float, protocol: str) -> str:
     if best in (0, curve.models - 1):
         end = "smallest" if best == 0 else "largest"
         size = np.exp(curve.log_N[best])
-        return where + f"its lowest loss is at the {end} model, {size:.3g} parameters: the optimum is not bracketed"
+        return (
+            where
+            + f"its lowest loss is at the {end} model, {size:.3g} parameters: the optimum is not bracketed"
+        )
     shape = "no interior minimum"
     if protocol == "parabola":
         shape = "the parabola opens downwards or has its vertex outside the sizes"
-    return where + shape + (f" in {100 * (1 - valid):.0f}% of the noise draws" if 0 < valid < 1 else "")
+    return (
+        where
+        + shape
+        + (f" in {100 * (1 - valid):.0f}% of the noise draws" if 0 < valid < 1 else "")
+    )
 
 
 def _power_laws(budgets, minima, reasons) -> IsoFLOP:
@@ -337,24 +406,52 @@ def _power_laws(budgets, minima, reasons) -> IsoFLOP:
     if len(used) < 2:
         reasons = (*reasons, f"{len(used)} budgets with an interior minimum: a power law needs two")
         none = PowerLaws(*[np.nan] * 4)
-        return IsoFLOP(none, tuple(budgets), np.empty((0, 4)), (np.nan, np.nan), np.nan, np.nan, "unidentified", reasons)
+        return IsoFLOP(
+            none,
+            tuple(budgets),
+            np.empty((0, 4)),
+            (np.nan, np.nan),
+            np.nan,
+            np.nan,
+            "unidentified",
+            reasons,
+        )
     if len(used) == 2:
-        reasons = [*reasons, "two budgets with an interior minimum: nothing is left to check the power law with"]
+        reasons = [
+            *reasons,
+            "two budgets with an interior minimum: nothing is left to check the power law with",
+        ]
     x = np.log([budgets[i].flops for i in used])
     law, draws, r2, misfit = [], [], [], []
     for axis in (0, 1):
         y = np.log([(budgets[i].params, budgets[i].tokens)[axis] for i in used])
-        weights = 1 / np.array([(budgets[i].params_std, budgets[i].tokens_std)[axis] for i in used]) ** 2
+        weights = (
+            1 / np.array([(budgets[i].params_std, budgets[i].tokens_std)[axis] for i in used]) ** 2
+        )
         (slope,), (intercept,) = _line(x, y[None], weights)
         residual = y - intercept - slope * x
         law += [float(slope), float(np.exp(intercept))]
         r2.append(float(1 - np.sum(residual**2) / np.sum((y - y.mean()) ** 2)))
-        misfit.append((float(weights @ residual**2), float(max(abs(weights @ residual), abs(weights @ (residual * x))))))
+        misfit.append(
+            (
+                float(weights @ residual**2),
+                float(max(abs(weights @ residual), abs(weights @ (residual * x)))),
+            )
+        )
         if minima is not None:
             slopes, intercepts = _line(x, minima[axis][:, used], weights)
             draws += [slopes, np.exp(intercepts)]
     table = np.stack(draws, 1) if draws else np.empty((0, 4))
-    return IsoFLOP(PowerLaws(*law), tuple(budgets), table, (r2[0], r2[1]), misfit[0][0], misfit[0][1], "ok", tuple(reasons))
+    return IsoFLOP(
+        PowerLaws(*law),
+        tuple(budgets),
+        table,
+        (r2[0], r2[1]),
+        misfit[0][0],
+        misfit[0][1],
+        "ok",
+        tuple(reasons),
+    )
 
 
 def _line(x, y, weights):
@@ -365,5 +462,7 @@ def _line(x, y, weights):
     mean_x, mean_y = (w @ x) / total, (w * y).sum(1) / total
     centred = x - mean_x[:, None]
     spread = (w * centred**2).sum(1)
-    slope = (w * centred * (y - mean_y[:, None])).sum(1) / np.where((w > 0).sum(1) >= 2, spread, np.nan)
+    slope = (w * centred * (y - mean_y[:, None])).sum(1) / np.where(
+        (w > 0).sum(1) >= 2, spread, np.nan
+    )
     return slope, mean_y - slope * mean_x

@@ -43,7 +43,9 @@ def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
     """
     fields, terms = form._fields, len(inputs)
     if len(fields) != 2 * terms + 1:
-        wanted = f"a law of {', '.join(inputs)} has {2 * terms + 1} parameters (sizes, E, exponents)"
+        wanted = (
+            f"a law of {', '.join(inputs)} has {2 * terms + 1} parameters (sizes, E, exponents)"
+        )
         raise ValueError(f"{wanted}; got {', '.join(fields)}")
     exponents = fields[terms + 1 :]
     return Law(
@@ -52,7 +54,11 @@ def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
         predict=loss,
         inputs=inputs,
         axes=tuple(range(terms)),
-        coordinates=(*(scale((p, axis, 1.0)) for axis, p in enumerate(exponents)), OFFSET, *(EXPONENT for _ in exponents)),
+        coordinates=(
+            *(scale((p, axis, 1.0)) for axis, p in enumerate(exponents)),
+            OFFSET,
+            *(EXPONENT for _ in exponents),
+        ),
         linear=Decays(fields[:terms], exponents, fields[terms], logarithms),
         grid=tuple((p, STARTS) for p in exponents),
     )
@@ -61,4 +67,6 @@ def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
 def loss(law: Any, *inputs: Number) -> jax.Array:
     """Predicted loss, nats per token; inputs broadcast."""
     terms = len(inputs)
-    return law[terms] + sum(size * decay(x, p) for size, p, x in zip(law, law[terms + 1 :], inputs, strict=False))
+    return law[terms] + sum(
+        size * decay(x, p) for size, p, x in zip(law, law[terms + 1 :], inputs, strict=False)
+    )

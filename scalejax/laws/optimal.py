@@ -54,7 +54,9 @@ def params_exponent(law: Any, growth: float = 1.0) -> np.ndarray:
     return law.beta / (law.alpha + growth * law.beta)
 
 
-def compute_optimal_bands(draws: Any, flops: Any, level: float = 0.95) -> tuple[Allocation, Allocation]:
+def compute_optimal_bands(
+    draws: Any, flops: Any, level: float = 0.95
+) -> tuple[Allocation, Allocation]:
     """Low and high percentile ends of the compute-optimal run at each budget, from a law whose fields are (draws,).
 
     flops: scalar or (budgets,), as are the ends. An end that enough draws put at nothing, infinity or nowhere is open: 0 or inf.
@@ -63,7 +65,14 @@ def compute_optimal_bands(draws: Any, flops: Any, level: float = 0.95) -> tuple[
     several = law._make(x.reshape(-1, *(1,) * flops.ndim) for x in law)
     found, tail = compute_optimal(several, flops), 50 * (1 - level)
     lows, highs = (
-        Allocation(*(np.percentile(np.nan_to_num(x, nan=at, posinf=np.inf), q, axis=0, method="inverted_cdf") for x in found))
+        Allocation(
+            *(
+                np.percentile(
+                    np.nan_to_num(x, nan=at, posinf=np.inf), q, axis=0, method="inverted_cdf"
+                )
+                for x in found
+            )
+        )
         for q, at in ((tail, 0.0), (100 - tail, np.inf))
     )
     return lows, highs
@@ -93,13 +102,21 @@ def inference_optimal(law: Any, loss: Any, inference_tokens: Any) -> Allocation:
     loss: nats per token.  inference_tokens: T, >= 0; 0 is the compute-optimal run of that loss.
     Raises ValueError when no law reaches the loss, or for a negative T.
     """
-    law, target, served = _chinchilla(law), np.asarray(loss, np.float64), np.asarray(inference_tokens, np.float64)
+    law, target, served = (
+        _chinchilla(law),
+        np.asarray(loss, np.float64),
+        np.asarray(inference_tokens, np.float64),
+    )
     if not np.all(served >= 0):
-        raise ValueError(f"inference_tokens is a number of tokens, 0 or more; got {inference_tokens}")
+        raise ValueError(
+            f"inference_tokens is a number of tokens, 0 or more; got {inference_tokens}"
+        )
     if not np.any(target > law.E):
-        raise ValueError(f"no run reaches a loss of {loss}: the law's irreducible loss is {law.E} nats per token")
+        raise ValueError(
+            f"no run reaches a loss of {loss}: the law's irreducible loss is {law.E} nats per token"
+        )
     reducible = np.where(target > law.E, target - law.E, np.nan)
-    tokens = lambda v: (law.B / (reducible * v)) ** (1 / law.beta)  # noqa: E731
+    tokens = lambda v: (law.B / (reducible * v)) ** (1 / law.beta)
     with np.errstate(over="ignore"):
         low = np.full(np.broadcast_shapes(reducible.shape, served.shape, law.A.shape), -60.0)
         high = np.zeros_like(low)
@@ -116,7 +133,9 @@ def inference_optimal(law: Any, loss: Any, inference_tokens: Any) -> Allocation:
 def _chinchilla(law: Any) -> Any:
     law = law.chinchilla() if hasattr(law, "chinchilla") else law
     if not isinstance(law, Chinchilla):
-        raise ValueError(f"the {type(law).__name__} law has no compute-optimal run; Chinchilla and Overtraining have")
+        raise ValueError(
+            f"the {type(law).__name__} law has no compute-optimal run; Chinchilla and Overtraining have"
+        )
     return law._make(np.asarray(x, np.float64) for x in law)
 
 

@@ -13,7 +13,9 @@ def per_param(ratio: float, *, count: str = "params_with_head") -> Callable[[Run
     Raises ValueError for another count or a ratio that is not positive.
     """
     if count not in ("params_with_head", "params_non_embedding", "params"):
-        raise ValueError(f"count is params_with_head, params_non_embedding or params; got {count!r}")
+        raise ValueError(
+            f"count is params_with_head, params_non_embedding or params; got {count!r}"
+        )
     if not ratio > 0:
         raise ValueError(f"tokens per parameter must be positive; got {ratio!r}")
     return lambda run: float(ratio * getattr(counts(run.model), count))

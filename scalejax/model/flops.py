@@ -21,7 +21,9 @@ PEAK_FLOPS = {  # jax's device_kind -> dense bfloat16 FLOPs per second, as the m
 }
 
 
-def training_flops(model: Model, sequence_length: int, tokens: float, *, convention: str = "exact") -> int:
+def training_flops(
+    model: Model, sequence_length: int, tokens: float, *, convention: str = "exact"
+) -> int:
     """FLOPs of training on `tokens` tokens by the convention of that name in CONVENTIONS; forward 1, backward 2 shares.
 
     Raises ValueError for a name that is not there.
@@ -31,7 +33,9 @@ def training_flops(model: Model, sequence_length: int, tokens: float, *, convent
     [770703360, 1022361600, 1149173760]
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"FLOPs are counted by one of {', '.join(CONVENTIONS)}; got {convention!r}")
+        raise ValueError(
+            f"FLOPs are counted by one of {', '.join(CONVENTIONS)}; got {convention!r}"
+        )
     return 3 * CONVENTIONS[convention](model, sequence_length) * int(tokens) // sequence_length
 
 
@@ -71,7 +75,10 @@ def with_attention(model: Model, sequence_length: int) -> int:
 
 def effective_params(model: Model, sequence_length: int) -> int:
     """N + s w L: the size that carries attention's FLOPs in 6 N D (Porian et al. 2024)."""
-    return counts(model).params_with_head + sequence_length * model.heads * model.head_size * model.depth
+    return (
+        counts(model).params_with_head
+        + sequence_length * model.heads * model.head_size * model.depth
+    )
 
 
 def hoffmann(model: Model, sequence_length: int) -> int:
@@ -95,7 +102,9 @@ def gadre(model: Model, sequence_length: int) -> int:
     return 2 * sequence_length * counts(model).params
 
 
-CONVENTIONS: dict[str, Callable[[Model, int], int]] = {  # name -> forward FLOPs of one sequence of that length
+CONVENTIONS: dict[
+    str, Callable[[Model, int], int]
+] = {  # name -> forward FLOPs of one sequence of that length
     "exact": exact,
     "square": square,
     "kaplan": kaplan,
@@ -111,7 +120,9 @@ def flops_6nd(model: Model, tokens: float) -> int:
     return 6 * counts(model).params_with_head * int(tokens)
 
 
-def mfu(model: Model, sequence_length: int, tokens_per_second: float, *, peak_flops: float) -> float:
+def mfu(
+    model: Model, sequence_length: int, tokens_per_second: float, *, peak_flops: float
+) -> float:
     """Model FLOPs utilization: `exact` training FLOPs per second over the `peak_flops` of all devices (see PEAK_FLOPS).
 
     Causal halving makes it lower than figures that bill the whole square of attention (Chowdhery et al. 2022, appendix B).
@@ -122,5 +133,7 @@ def mfu(model: Model, sequence_length: int, tokens_per_second: float, *, peak_fl
     0.449
     """
     if not peak_flops > 0:
-        raise ValueError(f"peak_flops is the FLOPs per second of all devices together, positive; got {peak_flops!r}")
+        raise ValueError(
+            f"peak_flops is the FLOPs per second of all devices together, positive; got {peak_flops!r}"
+        )
     return 3 * exact(model, sequence_length) / sequence_length * tokens_per_second / peak_flops

@@ -125,25 +125,39 @@ def import_hf(folder: Path) -> tuple[Model, Params]:
     factors = _stream_factors(model, config.get("rms_norm_eps", 1e-6))
     values = []
     for name, spec in _flat(specs).items():
-        array = _from_matrix(tensors[_theirs(name)].astype(np.float32), spec, f"{_theirs(name)} in {folder}")
+        array = _from_matrix(
+            tensors[_theirs(name)].astype(np.float32), spec, f"{_theirs(name)} in {folder}"
+        )
         values.append(jnp.asarray(array * np.float32(factors.get(_kind(name), 1.0))))
     params = jax.tree.unflatten(jax.tree.structure(specs), values)
-    parity(folder, model, Parametrization(), params, positions=int(config.get("max_position_embeddings", 2048)))
+    parity(
+        folder,
+        model,
+        Parametrization(),
+        params,
+        positions=int(config.get("max_position_embeddings", 2048)),
+    )
     return model, params
 
 
-def parity(folder: Path, model: Model, parametrization: Parametrization, params: Params, *, positions: int) -> Parity:
+def parity(
+    folder: Path, model: Model, parametrization: Parametrization, params: Params, *, positions: int
+) -> Parity:
     """How far the logits of `params` are from those of the files in `folder`, on random tokens.
 
     Raises ValueError when a difference is not below TOLERANCE.
     """
     sequences, length = CHECKED
-    tokens = np.random.default_rng(0).integers(0, model.vocabulary, (sequences, min(length, positions)), np.int32)
+    tokens = np.random.default_rng(0).integers(
+        0, model.vocabulary, (sequences, min(length, positions)), np.int32
+    )
     graphdef, _ = abstract(model, parametrization)
     with jax.default_matmul_precision("highest"):
         ours = jax.jit(lambda params: nnx.merge(graphdef, params)(tokens))(params)
     ours = np.asarray(ours, np.float64)
-    found = {"model/hf_reference.py": float(np.abs(hf_reference.logits(folder, tokens) - ours).max())}
+    found = {
+        "model/hf_reference.py": float(np.abs(hf_reference.logits(folder, tokens) - ours).max())
+    }
     if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
         found["transformers"] = float(np.abs(_transformers_logits(folder, tokens) - ours).max())
     for reader, difference in found.items():
@@ -159,11 +173,15 @@ def _safetensors():
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ValueError("Hugging Face checkpoints are safetensors files: pip install 'scalejax[hf]'") from error
+        raise ValueError(
+            "Hugging Face checkpoints are safetensors files: pip install 'scalejax[hf]'"
+        ) from error
     return safetensors.numpy
 
 
-def _folded(model: Model, parametrization: Parametrization, params: Params) -> dict[str, np.ndarray]:
+def _folded(
+    model: Model, parametrization: Parametrization, params: Params
+) -> dict[str, np.ndarray]:
     """The tensors of the checkpoint: transformers' names and shapes, and all multipliers in the weights.
 
     There, queries and keys are multiplied and divided by sqrt(head_size), and nothing else has a multiplier.
@@ -171,7 +189,8 @@ def _folded(model: Model, parametrization: Parametrization, params: Params) -> d
     network, specs = Transformer(model, parametrization), _flat(abstract(model, parametrization)[1])
     block = network.blocks[0]
     factors = {
-        "attention.query_norm.gain" if model.qk_norm else "attention.query": block.attention.scale * math.sqrt(model.head_size),
+        "attention.query_norm.gain" if model.qk_norm else "attention.query": block.attention.scale
+        * math.sqrt(model.head_size),
         "attention.output": block.branch_multiplier,
         "mlp.down": block.branch_multiplier,
         "head": network.output_multiplier,
@@ -179,9 +198,13 @@ def _folded(model: Model, parametrization: Parametrization, params: Params) -> d
     tensors = {}
     for name, value in _flat(params).items():
         matrix = _as_matrix(np.asarray(value, np.float32), specs[name])
-        tensors[_theirs(name)] = np.ascontiguousarray(matrix * np.float32(factors.get(_kind(name), 1.0)))
+        tensors[_theirs(name)] = np.ascontiguousarray(
+            matrix * np.float32(factors.get(_kind(name), 1.0))
+        )
     if model.tied and network.output_multiplier != 1:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * np.float32(network.output_multiplier)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * np.float32(
+            network.output_multiplier
+        )
     return tensors
 
 
@@ -191,12 +214,16 @@ def _stream_factors(model: Model, epsilon: float) -> dict[str, float]:
     factors = {"embedding": c, "attention.output": c, "mlp.down": c}
     if model.qk_norm:
         factors |= {"attention.query": c, "attention.key": c}
-    return factors | {"norm.gain": 1 / c} if model.tied else factors  # the embedding is the head too
+    return (
+        factors | {"norm.gain": 1 / c} if model.tied else factors
+    )  # the embedding is the head too
 
 
 def _config(model: Model, *, tied: bool, positions: int, end: int | None) -> dict[str, Any]:
     """The config.json of a model; `rope_theta` in the words of transformers 4, which 5 reads too."""
-    architecture, model_type = ("Qwen3ForCausalLM", "qwen3") if model.qk_norm else ("LlamaForCausalLM", "llama")
+    architecture, model_type = (
+        ("Qwen3ForCausalLM", "qwen3") if model.qk_norm else ("LlamaForCausalLM", "llama")
+    )
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -223,7 +250,9 @@ def _config(model: Model, *, tied: bool, positions: int, end: int | None) -> dic
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"{folder} has no config.json: name the folder of a Hugging Face checkpoint")
+        raise ValueError(
+            f"{folder} has no config.json: name the folder of a Hugging Face checkpoint"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -239,26 +268,43 @@ def _read_config(folder: Path) -> dict[str, Any]:
                 f"{path} says {name} {value!r}; scalejax models know {' or '.join(map(repr, known))} alone: "
                 "this checkpoint cannot be represented"
             )
-    needed = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    needed = (
+        "model_type",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+    )
     if missing := [name for name in needed if name not in config]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     if not config.get("rms_norm_eps", 1e-6) > 0:
-        raise ValueError(f"{path} says rms_norm_eps {config['rms_norm_eps']!r}; it must be positive")
+        raise ValueError(
+            f"{path} says rms_norm_eps {config['rms_norm_eps']!r}; it must be positive"
+        )
     return config
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     index = folder / "model.safetensors.index.json"
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    names = (
+        sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        if index.is_file()
+        else ["model.safetensors"]
+    )
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} has no {missing[0]}: weights are read from safetensors files alone")
+        raise ValueError(
+            f"{folder} has no {missing[0]}: weights are read from safetensors files alone"
+        )
     tensors = {}
     for name in names:
         try:
             tensors |= _safetensors().load_file(folder / name)
         except Exception as error:  # the package raises its own
             raise ValueError(f"{folder / name} is not a sound safetensors file: {error}") from error
-    return {name: array for name, array in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+    return {
+        name: array for name, array in tensors.items() if not name.endswith("rotary_emb.inv_freq")
+    }
 
 
 def _model(config: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path) -> Model:
@@ -282,7 +328,9 @@ def _check_names(wanted: set[str], found: set[str], folder: Path) -> None:
     if missing := sorted(wanted - found):
         raise ValueError(f"{folder} lacks {missing[0]} ({len(missing)} missing in all)")
     if strange := sorted(found - wanted):
-        raise ValueError(f"{folder} holds {strange[0]}, which scalejax models have no place for ({len(strange)} in all)")
+        raise ValueError(
+            f"{folder} holds {strange[0]}, which scalejax models have no place for ({len(strange)} in all)"
+        )
 
 
 def _as_matrix(value: np.ndarray, spec: Spec) -> np.ndarray:
@@ -304,7 +352,10 @@ def _stays(spec: Spec) -> bool:
 
 def _flat(tree: Params) -> dict[str, Any]:
     """{`blocks.3.mlp.up`: leaf}"""
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _kind(name: str) -> str:
@@ -321,6 +372,10 @@ def _theirs(name: str) -> str:
 def _transformers_logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
     """float64 [b, t, v], computed in float32 by the model that transformers makes of the folder."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
+    network = (
+        transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        .float()
+        .eval()
+    )
     with torch.no_grad():
         return network(torch.tensor(tokens_bt, dtype=torch.long)).logits.double().numpy()

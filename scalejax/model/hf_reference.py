@@ -17,13 +17,23 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 def logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
     """Logits of the model in `folder` (config.json and safetensors), float64 [b, t, v]."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    weights = {name: array for path in sorted(folder.glob("*.safetensors")) for name, array in _tensors(path).items()}
+    weights = {
+        name: array
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, array in _tensors(path).items()
+    }
     epsilon, heads = config.get("rms_norm_eps", 1e-6), config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", heads)
-    theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get("rope_theta", 10_000.0)
+    theta = config.get("rope_theta") or (config.get("rope_parameters") or {}).get(
+        "rope_theta", 10_000.0
+    )
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
-        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weights[f"{name}.weight"].astype(np.float64)
+        return (
+            x
+            / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon)
+            * weights[f"{name}.weight"].astype(np.float64)
+        )
 
     def project(x: np.ndarray, name: str) -> np.ndarray:
         return x @ weights[f"{name}.weight"].astype(np.float64).T
@@ -41,7 +51,9 @@ def logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
         scores_bnts[..., np.triu(np.ones((t, t), bool), k=1)] = -np.inf
         shares_bnts = np.exp(scores_bnts - scores_bnts.max(axis=-1, keepdims=True))
         shares_bnts /= shares_bnts.sum(axis=-1, keepdims=True)
-        return project(np.einsum("bnts,bsnh->btnh", shares_bnts, v_bsnh).reshape(b, t, -1), f"{name}.o_proj")
+        return project(
+            np.einsum("bnts,bsnh->btnh", shares_bnts, v_bsnh).reshape(b, t, -1), f"{name}.o_proj"
+        )
 
     x_btd = weights["model.embed_tokens.weight"][tokens_bt].astype(np.float64)
     for block in (f"model.layers.{i}" for i in range(config["num_hidden_layers"])):
@@ -49,7 +61,9 @@ def logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
         y_btd = norm(x_btd, f"{block}.post_attention_layernorm")
         gate_btf = project(y_btd, f"{block}.mlp.gate_proj")
         silu_btf = gate_btf * np.exp(-np.logaddexp(0, -gate_btf))
-        x_btd = x_btd + project(silu_btf * project(y_btd, f"{block}.mlp.up_proj"), f"{block}.mlp.down_proj")
+        x_btd = x_btd + project(
+            silu_btf * project(y_btd, f"{block}.mlp.up_proj"), f"{block}.mlp.down_proj"
+        )
     head = "model.embed_tokens" if config.get("tie_word_embeddings", False) else "lm_head"
     return project(norm(x_btd, "model.norm"), head)
 

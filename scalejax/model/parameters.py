@@ -42,7 +42,9 @@ class Spec:
 
     def __post_init__(self):
         if len(self.shape) != len(self.axes):
-            raise ValueError(f"a tensor of shape {self.shape} needs {len(self.shape)} axis names; got {self.axes}")
+            raise ValueError(
+                f"a tensor of shape {self.shape} needs {len(self.shape)} axis names; got {self.axes}"
+            )
 
 
 def declare(role: Role, *, fan_in: int, **axes: int) -> nnx.Param:
@@ -58,7 +60,9 @@ def declare(role: Role, *, fan_in: int, **axes: int) -> nnx.Param:
 def specs_of(module: nnx.Module) -> Params:
     """The declarations of a module's parameters, as nested dicts like its values."""
     state = nnx.state(module, nnx.Param)
-    return nnx.to_pure_dict(jax.tree.map(lambda parameter: parameter.spec, state, is_leaf=_is_parameter))
+    return nnx.to_pure_dict(
+        jax.tree.map(lambda parameter: parameter.spec, state, is_leaf=_is_parameter)
+    )
 
 
 def _is_parameter(node: Any) -> bool:
@@ -81,13 +85,26 @@ def initial_values(specs: Params, rows: Params, key: jax.Array) -> Params:
     """
     paths_and_specs, structure = jax.tree_util.tree_flatten_with_path(specs)
     stds = [row.init_std for row in structure.flatten_up_to(rows)]
-    specs_by_name = {jax.tree_util.keystr(path, simple=True, separator="/"): spec for path, spec in paths_and_specs}
-    draws = _draws({name: math.prod(spec.shape) for name, spec in specs_by_name.items() if not spec.is_gain}, key)
+    specs_by_name = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): spec
+        for path, spec in paths_and_specs
+    }
+    draws = _draws(
+        {name: math.prod(spec.shape) for name, spec in specs_by_name.items() if not spec.is_gain},
+        key,
+    )
 
     def value(name: str, spec: Spec, std: float) -> jax.Array:
-        return jnp.ones(spec.shape, jnp.float32) if spec.is_gain else std * draws[name].reshape(spec.shape)
+        return (
+            jnp.ones(spec.shape, jnp.float32)
+            if spec.is_gain
+            else std * draws[name].reshape(spec.shape)
+        )
 
-    values = [value(name, spec, std) for (name, spec), std in zip(specs_by_name.items(), stds, strict=True)]
+    values = [
+        value(name, spec, std)
+        for (name, spec), std in zip(specs_by_name.items(), stds, strict=True)
+    ]
     return jax.tree.unflatten(structure, values)
 
 
@@ -96,7 +113,9 @@ def _draws(sizes: dict[str, int], key: jax.Array) -> dict[str, jax.Array]:
     draws = {}
     for size in sorted(set(sizes.values())):
         names = [name for name in sizes if sizes[name] == size]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray([_hash(name) for name in names]))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            key, jnp.asarray([_hash(name) for name in names])
+        )
         values = jax.vmap(lambda key, size=size: jax.random.normal(key, (size,)))(keys)
         draws |= dict(zip(names, values, strict=True))
     return draws

@@ -64,10 +64,17 @@ def mup(*, base_width: int, base_mlp_width: int = 0, base_head_size: int = 0) ->
     Name `base_mlp_width` when mlp_width does not grow exactly with width (rounding, another ratio), and `base_head_size` when
     heads grow in size and not in number; left out, each model's own ratio and head size are taken for the base's.
     """
-    return Parametrization(name="mup", base_width=base_width, base_mlp_width=base_mlp_width, base_head_size=base_head_size)
+    return Parametrization(
+        name="mup",
+        base_width=base_width,
+        base_mlp_width=base_mlp_width,
+        base_head_size=base_head_size,
+    )
 
 
-def completep(*, base_width: int, base_depth: int, base_mlp_width: int = 0, base_head_size: int = 0) -> Parametrization:
+def completep(
+    *, base_width: int, base_depth: int, base_mlp_width: int = 0, base_head_size: int = 0
+) -> Parametrization:
     """CompleteP: `mup` in width, and in depth residual branches x base_depth / depth; the best rate stays put in both.
 
     The optional bases are those of `mup`.
@@ -93,7 +100,9 @@ def depth_ratio(parametrization: Parametrization, model: Model) -> float:
     return model.depth / parametrization.base_depth if parametrization.base_depth else 1.0
 
 
-def scaling(parametrization: Parametrization, model: Model, *, role: Role, fan_in: int, reads: str = "width") -> Scaling:
+def scaling(
+    parametrization: Parametrization, model: Model, *, role: Role, fan_in: int, reads: str = "width"
+) -> Scaling:
     """The row of the table above for one tensor, whose inputs lie along the axis `reads`.
 
     >>> wide = Model.sized(width=256, depth=8, vocabulary=512, head_size=32)
@@ -107,13 +116,20 @@ def scaling(parametrization: Parametrization, model: Model, *, role: Role, fan_i
     )
     match role:
         case "embedding":
-            return Scaling(init_std=EMBEDDING_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
+            return Scaling(
+                init_std=EMBEDDING_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0
+            )
         case "hidden":
             return Scaling(
-                init_std=HIDDEN_GAIN * fan_in**-0.5, learning_rate=1 / m_in, epsilon=1 / (m * m_depth), weight_decay=m_in
+                init_std=HIDDEN_GAIN * fan_in**-0.5,
+                learning_rate=1 / m_in,
+                epsilon=1 / (m * m_depth),
+                weight_decay=m_in,
             )
         case "block_norm":
-            return Scaling(init_std=0.0, learning_rate=1.0, epsilon=1 / (m * m_depth), weight_decay=0.0)
+            return Scaling(
+                init_std=0.0, learning_rate=1.0, epsilon=1 / (m * m_depth), weight_decay=0.0
+            )
         case "norm":
             return Scaling(init_std=0.0, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
         case "output":
@@ -139,4 +155,8 @@ def attention_multiplier(parametrization: Parametrization, model: Model) -> floa
     0.25
     """
     base_head_size = parametrization.base_head_size or model.head_size
-    return model.head_size**-0.5 if base_head_size == model.head_size else base_head_size**0.5 / model.head_size
+    return (
+        model.head_size**-0.5
+        if base_head_size == model.head_size
+        else base_head_size**0.5 / model.head_size
+    )

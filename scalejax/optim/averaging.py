@@ -60,7 +60,12 @@ def start(average: Average, weights: Params) -> Exponential | Window:
 
 
 def add(
-    average: Average, so_far: Exponential | Window, weights: Params, *, batch_tokens: int, first_batch: int
+    average: Average,
+    so_far: Exponential | Window,
+    weights: Params,
+    *,
+    batch_tokens: int,
+    first_batch: int,
 ) -> Exponential | Window:
     """The average with the weights after a step of `batch_tokens`, in a run whose first batch has `first_batch` tokens."""
     if isinstance(so_far, Exponential):
@@ -79,7 +84,9 @@ def value(average: Average, so_far: Exponential | Window, *, first_batch: int) -
     """The averaged weights."""
     if isinstance(so_far, Exponential):
         return so_far.mean
-    share = jnp.where(so_far.blocks > 0, so_far.count / _block(average, first_batch), so_far.count > 0)
+    share = jnp.where(
+        so_far.blocks > 0, so_far.count / _block(average, first_batch), so_far.count > 0
+    )
     return _towards(so_far.last, so_far.mean, share)
 
 

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers, scale_by_muon, schedule_free, schedule_free_eval_params
+from optax.contrib import (
+    MuonDimensionNumbers,
+    scale_by_muon,
+    schedule_free,
+    schedule_free_eval_params,
+)
 
 from scalejax.config import Run
 from scalejax.model.parameters import Params, Spec
@@ -36,7 +41,12 @@ def hyperparameters(run: Run) -> Hyperparameters:
     """The numbers of `run.optimizer`."""
     given = run.optimizer
     same = {name: getattr(given, name) for name in Hyperparameters._fields if name != "peak"}
-    return Hyperparameters(**{name: jnp.float32(number) for name, number in {"peak": given.learning_rate, **same}.items()})
+    return Hyperparameters(
+        **{
+            name: jnp.float32(number)
+            for name, number in {"peak": given.learning_rate, **same}.items()
+        }
+    )
 
 
 def beta2_from_half_life(half_life_tokens: float, batch_tokens: int) -> float:
@@ -49,12 +59,20 @@ def beta2_from_half_life(half_life_tokens: float, batch_tokens: int) -> float:
     0.9799
     """
     if not half_life_tokens > 0:
-        raise ValueError(f"the half-life of beta2 is a positive number of tokens; got {half_life_tokens!r}")
+        raise ValueError(
+            f"the half-life of beta2 is a positive number of tokens; got {half_life_tokens!r}"
+        )
     return 2 ** (-batch_tokens / half_life_tokens)
 
 
 def optimizer(
-    name: str, numbers: Hyperparameters, learning_rate: jax.Array, *, specs: Params, scalings: Params, decay: str
+    name: str,
+    numbers: Hyperparameters,
+    learning_rate: jax.Array,
+    *,
+    specs: Params,
+    scalings: Params,
+    decay: str,
 ) -> optax.GradientTransformation:
     """The optimizer called `name`, with the multipliers of the parametrization: one `Spec` and one `Scaling` per tensor.
 
@@ -79,9 +97,13 @@ def optimizer(
         return jax.tree.map(value, scalings, is_leaf=lambda node: isinstance(node, Scaling))
 
     if decay == "independent":
-        shrink = per_tensor(lambda row: numbers.weight_decay / numbers.peak * (row.weight_decay > 0))
+        shrink = per_tensor(
+            lambda row: numbers.weight_decay / numbers.peak * (row.weight_decay > 0)
+        )
     else:
-        shrink = per_tensor(lambda row: numbers.weight_decay * (row.learning_rate * row.weight_decay))
+        shrink = per_tensor(
+            lambda row: numbers.weight_decay * (row.learning_rate * row.weight_decay)
+        )
     # Adam's direction is the same for g and c g but for epsilon: dividing g by k multiplies epsilon by k, exactly.
     epsilon = ("epsilon", _scale_each(per_tensor(lambda row: 1 / row.epsilon)))
     adam = optax.scale_by_adam(b1=numbers.beta1, b2=numbers.beta2, eps=numbers.epsilon)
@@ -93,7 +115,9 @@ def optimizer(
         case "muon":
             direction = [("muon", _muon(numbers, specs, others=adam))]
         case "schedule-free-adamw":  # the interpolation stands in for the first moment
-            rms = optax.scale_by_rms(decay=numbers.beta2, eps=numbers.epsilon, eps_in_sqrt=False, bias_correction=True)
+            rms = optax.scale_by_rms(
+                decay=numbers.beta2, eps=numbers.epsilon, eps_in_sqrt=False, bias_correction=True
+            )
             direction = [epsilon, ("rms", rms)]
         case _:
             raise ValueError(f"no optimizer is called {name!r}")
@@ -101,10 +125,21 @@ def optimizer(
         ("clip", optax.clip_by_global_norm(jnp.where(numbers.clip > 0, numbers.clip, jnp.inf))),
         *direction,
         ("parametrization", _scale_each(per_tensor(lambda row: row.learning_rate))),
-        ("decay", optax.stateless(lambda updates, params: jax.tree.map(lambda u, w, c: u + c * w, updates, params, shrink))),
+        (
+            "decay",
+            optax.stateless(
+                lambda updates, params: jax.tree.map(
+                    lambda u, w, c: u + c * w, updates, params, shrink
+                )
+            ),
+        ),
         ("learning_rate", optax.scale(-learning_rate)),
     )
-    return schedule_free(chain, learning_rate, b1=numbers.beta1) if name == "schedule-free-adamw" else chain
+    return (
+        schedule_free(chain, learning_rate, b1=numbers.beta1)
+        if name == "schedule-free-adamw"
+        else chain
+    )
 
 
 def evaluated(name: str, params: Params, state: optax.OptState) -> Params:
@@ -112,12 +147,19 @@ def evaluated(name: str, params: Params, state: optax.OptState) -> Params:
     return schedule_free_eval_params(state, params) if name == "schedule-free-adamw" else params
 
 
-def _muon(numbers: Hyperparameters, specs: Params, others: optax.GradientTransformation) -> optax.GradientTransformation:
+def _muon(
+    numbers: Hyperparameters, specs: Params, others: optax.GradientTransformation
+) -> optax.GradientTransformation:
     def per_spec(value: Callable[[Spec], Any]) -> Params:
         return jax.tree.map(value, specs, is_leaf=lambda node: isinstance(node, Spec))
 
     hidden = optax.named_chain(
-        ("momentum", scale_by_muon(beta=numbers.momentum, weight_dimension_numbers=lambda _: per_spec(_matrix))),
+        (
+            "momentum",
+            scale_by_muon(
+                beta=numbers.momentum, weight_dimension_numbers=lambda _: per_spec(_matrix)
+            ),
+        ),
         ("shape", _scale_each(per_spec(_root_of_larger_fan))),
     )
     labels = per_spec(lambda spec: "hidden" if spec.role == "hidden" else "others")
@@ -140,4 +182,6 @@ def _root_of_larger_fan(spec: Spec) -> float | optax.MaskedNode:
 
 
 def _scale_each(factors: Params) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors))
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)
+    )

@@ -16,7 +16,9 @@ def _cosine(x: np.ndarray) -> np.ndarray:
     return (1 + np.cos(np.pi * x)) / 2
 
 
-COOLDOWNS: dict[str, Fall] = {  # Hägele et al. 2024 and its code; `exponential` is final^x, see `learning_rate`
+COOLDOWNS: dict[
+    str, Fall
+] = {  # Hägele et al. 2024 and its code; `exponential` is final^x, see `learning_rate`
     "linear": lambda x: 1 - x,
     "1-sqrt": lambda x: 1 - np.sqrt(x),  # beats linear at every length tried: section 4
     "cosine": _cosine,
@@ -46,26 +48,57 @@ def inverse_sqrt(*, warmup: int, warmup_shape: str = "linear") -> Schedule:
 
 
 def multistep(
-    *, warmup: int, milestones: tuple[float, ...] = (0.8, 0.9), factor: float = 10**-0.5, warmup_shape: str = "linear"
+    *,
+    warmup: int,
+    milestones: tuple[float, ...] = (0.8, 0.9),
+    factor: float = 10**-0.5,
+    warmup_shape: str = "linear",
 ) -> Schedule:
     """Warm-up, the peak, and a fall by `factor` at each of `milestones`, fractions of the run (defaults: DeepSeek LLM 2024)."""
-    return Schedule(shape="multistep", warmup=warmup, milestones=milestones, factor=factor, warmup_shape=warmup_shape)
+    return Schedule(
+        shape="multistep",
+        warmup=warmup,
+        milestones=milestones,
+        factor=factor,
+        warmup_shape=warmup_shape,
+    )
 
 
-def cyclic(*, warmup: int, period: int, final: float = 0.0, warmup_shape: str = "linear") -> Schedule:
+def cyclic(
+    *, warmup: int, period: int, final: float = 0.0, warmup_shape: str = "linear"
+) -> Schedule:
     """Warm-up, then triangles between the peak and `final` x peak, `period` tokens from peak to peak (Smith 2017)."""
-    return Schedule(shape="cyclic", warmup=warmup, period=period, final=final, warmup_shape=warmup_shape)
+    return Schedule(
+        shape="cyclic", warmup=warmup, period=period, final=final, warmup_shape=warmup_shape
+    )
 
 
 def wsd(
-    *, warmup: int, cooldown: float = 0.2, shape: str = "1-sqrt", final: float = 0.0, warmup_shape: str = "linear"
+    *,
+    warmup: int,
+    cooldown: float = 0.2,
+    shape: str = "1-sqrt",
+    final: float = 0.0,
+    warmup_shape: str = "linear",
 ) -> Schedule:
     """Warm-up, stable, cooldown: the last `cooldown` of the run's tokens fall to `final` x peak (Hägele et al. 2024)."""
-    return Schedule(shape="wsd", warmup=warmup, cooldown=cooldown, cooldown_shape=shape, final=final, warmup_shape=warmup_shape)
+    return Schedule(
+        shape="wsd",
+        warmup=warmup,
+        cooldown=cooldown,
+        cooldown_shape=shape,
+        final=final,
+        warmup_shape=warmup_shape,
+    )
 
 
 def learning_rate(
-    schedule: Schedule, *, peak: float, steps: int, batch_tokens: int, batch_doublings: Sequence[int] = ()
+    schedule: Schedule,
+    *,
+    peak: float,
+    steps: int,
+    batch_tokens: int,
+    batch_doublings: Sequence[int] = (),
 ) -> optax.Schedule:
     """The rate as a function of the step (0-based; a number or an array), in float64.
 
@@ -92,7 +125,9 @@ def learning_rate(
     [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
     """
     clock = Clock(batch_tokens=batch_tokens, doublings=batch_doublings)
-    warm, end = (float(clock.batches(np.asarray(step))) for step in (clock.steps(schedule.warmup), steps))
+    warm, end = (
+        float(clock.batches(np.asarray(step))) for step in (clock.steps(schedule.warmup), steps)
+    )
     share = _after_warmup(schedule, clock, warm, end)
 
     def rate(step):
@@ -106,7 +141,9 @@ def learning_rate(
     return rate
 
 
-def _after_warmup(schedule: Schedule, clock: Clock, warm: float, end: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _after_warmup(
+    schedule: Schedule, clock: Clock, warm: float, end: float
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Share of the peak from (batches before the step, batches after it)."""
     final = schedule.final
 
@@ -129,10 +166,14 @@ def _after_warmup(schedule: Schedule, clock: Clock, warm: float, end: float) -> 
         case "multistep":
             falls = [_nearest_step(clock, milestone * end) for milestone in schedule.milestones]
             _check_after_warmup(schedule, clock, "first milestone", min([*falls, end]), warm)
-            return lambda before, after: schedule.factor ** np.searchsorted(falls, before, side="right")
+            return lambda before, after: (
+                schedule.factor ** np.searchsorted(falls, before, side="right")
+            )
         case "cyclic":
             period = schedule.period / clock.batch_tokens
-            return lambda before, after: final + (1 - final) * np.abs(1 - 2 * (np.maximum(before - warm, 0.0) / period % 1))
+            return lambda before, after: (
+                final + (1 - final) * np.abs(1 - 2 * (np.maximum(before - warm, 0.0) / period % 1))
+            )
         case _:
             start = _nearest_step(clock, (1 - schedule.cooldown) * end)
             _check_after_warmup(schedule, clock, "cooldown", start, warm)
@@ -148,7 +189,9 @@ def _nearest_step(clock: Clock, batches: float) -> float:
     return above if batches >= (below + above) / 2 else below
 
 
-def _check_after_warmup(schedule: Schedule, clock: Clock, what: str, start: float, warm: float) -> None:
+def _check_after_warmup(
+    schedule: Schedule, clock: Clock, what: str, start: float, warm: float
+) -> None:
     if start < warm:
         begin = start * clock.batch_tokens
         raise ValueError(

@@ -25,19 +25,27 @@ def loss_curves(curves: "pd.DataFrame", results: "pd.DataFrame", sizes: dict[flo
     """Training loss of every run against tokens (averaged in log-even windows), and each held-out loss of the raw weights."""
     series = []
     curves = curves.loc[curves["weights"] == "raw", :]
-    ordered = results.assign(diverged=results["status"] == "diverged").sort_values(["diverged", SIZE, "tokens"])
+    ordered = results.assign(diverged=results["status"] == "diverged").sort_values(
+        ["diverged", SIZE, "tokens"]
+    )
     for row in ordered.to_dict("records"):
         rows, diverged = curves.loc[curves["run"] == row["run"], :], row["diverged"]
         label = "diverged" if diverged else f"{compact(row[SIZE])} params"
         look: dict[str, Any] = {"label": label, "colour": ALARM if diverged else sizes[row[SIZE]]}
         tokens, loss = _windows(rows.dropna(subset=["train_loss"]), "train_loss")
         words = about(row) + "<br>training loss %{y:.4f} at %{x:.4s} tokens"
-        series.append(Series(x=tokens, y=loss, kind="line", hover=[words], width=1.1, dash=diverged, **look))
+        series.append(
+            Series(x=tokens, y=loss, kind="line", hover=[words], width=1.1, dash=diverged, **look)
+        )
         held_out = rows.dropna(subset=["loss"])
         held_out = held_out[np.isfinite(held_out["loss"])]
-        words = [f"{about(row)}<br>held-out loss {loss:.4f} at {compact(at)} tokens"
-                 for at, loss in zip(held_out["tokens"], held_out["loss"], strict=True)]  # fmt: skip
-        series.append(Series(x=_array(held_out["tokens"]), y=_array(held_out["loss"]), hover=words, **look))
+        words = [
+            f"{about(row)}<br>held-out loss {loss:.4f} at {compact(at)} tokens"
+            for at, loss in zip(held_out["tokens"], held_out["loss"], strict=True)
+        ]
+        series.append(
+            Series(x=_array(held_out["tokens"]), y=_array(held_out["loss"]), hover=words, **look)
+        )
     return Chart(
         name="loss_curves",
         title="Loss curves",
@@ -61,7 +69,9 @@ def _of_finished(curves: "pd.DataFrame", results: "pd.DataFrame") -> tuple[float
     return float(losses.min() - room), float(losses.max() + room)
 
 
-def law_lines(fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]) -> Chart:
+def law_lines(
+    fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]
+) -> Chart:
     """Loss against tokens for every size: measured points, fitted lines, 95% bands; `held_out` (never fitted) dashed."""
     every = np.concatenate([_array(rows["tokens"]), _array(held_out["tokens"])])
     tokens = np.geomspace(every.min() / 1.08, every.max() * 1.08, GRID_POINTS)
@@ -70,7 +80,9 @@ def law_lines(fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes:
         params = float(points[fit.columns.get("params", SIZE)].iloc[0])
         value, low, high = predicted(fit, [{"params": params, "tokens": at} for at in tokens])
         series.append(Series(x=tokens, y=low, high=high, kind="band", in_legend=False, **look))
-        series.append(Series(x=tokens, y=value, kind="line", dash=is_forecast, in_legend=False, **look))
+        series.append(
+            Series(x=tokens, y=value, kind="line", dash=is_forecast, in_legend=False, **look)
+        )
         symbol = "diamond" if is_forecast else "circle"
         series.append(Series(symbol=symbol, **look, **_points(points, "tokens", "loss")))
     return Chart(
@@ -86,13 +98,21 @@ def law_lines(fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes:
     )
 
 
-def residuals(fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]) -> Chart:
+def residuals(
+    fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]
+) -> Chart:
     """Measured minus fitted loss against tokens, by size; zero is a perfect law."""
     series = []
-    for place, (look, points, is_forecast) in enumerate(groups := list(_by_size(rows, held_out, sizes))):
+    for place, (look, points, is_forecast) in enumerate(
+        groups := list(_by_size(rows, held_out, sizes))
+    ):
         params = points[fit.columns.get("params", SIZE)]
-        value, _, _ = predicted(fit, [{"params": n, "tokens": d} for n, d in zip(params, points["tokens"], strict=True)])
-        rest = points.assign(residual=points["loss"] - value, residual_se=points.get("loss_se", np.nan))
+        value, _, _ = predicted(
+            fit, [{"params": n, "tokens": d} for n, d in zip(params, points["tokens"], strict=True)]
+        )
+        rest = points.assign(
+            residual=points["loss"] - value, residual_se=points.get("loss_se", np.nan)
+        )
         symbol = "diamond" if is_forecast else "circle"
         marks = _points(rest, "tokens", "residual")
         marks["x"] = marks["x"] * SIDE_BY_SIDE ** (place - (len(groups) - 1) / 2)
@@ -124,12 +144,33 @@ def forecast_bars(pairs: list[dict[str, Any]], metric: str) -> Chart:
         if pair["low"] is not None and pair["high"] is not None:
             ends = np.array([pair["low"], pair["high"]], float)
             words = [f"{pair['run']}<br>{level} {pair['low']:.4g} to {pair['high']:.4g}"]
-            series.append(Series(label=level, colour="#b8c4d6", x=ends, y=np.repeat(y, 2), kind="line", width=9, hover=words))
+            series.append(
+                Series(
+                    label=level,
+                    colour="#b8c4d6",
+                    x=ends,
+                    y=np.repeat(y, 2),
+                    kind="line",
+                    width=9,
+                    hover=words,
+                )
+            )
         words = [f"{pair['run']}<br>forecast {pair['value']:.4g}"]
-        series.append(Series(label="forecast", colour="#31508a", x=np.array([pair["value"]], float), y=y, hover=words))
+        series.append(
+            Series(
+                label="forecast",
+                colour="#31508a",
+                x=np.array([pair["value"]], float),
+                y=y,
+                hover=words,
+            )
+        )
         if pair.get("measured") is not None:
             error = np.array([pair["measured_se"]]) if np.isfinite(pair["measured_se"]) else None
-            at, words = np.array([pair["measured"]], float), [f"{pair['run']}<br>measured {pair['measured']:.4g}"]
+            at, words = (
+                np.array([pair["measured"]], float),
+                [f"{pair['run']}<br>measured {pair['measured']:.4g}"],
+            )
             look: dict[str, Any] = {"symbol": "diamond", "x_error": error, "hover": words}
             series.append(Series(label="measured", colour="#c2571a", x=at, y=y, **look))
     return Chart(
@@ -146,7 +187,11 @@ def forecast_bars(pairs: list[dict[str, Any]], metric: str) -> Chart:
 
 
 def error_curve(
-    fit: "Fit | None", rows: "pd.DataFrame", forecast: list[str], chance: float | None, sizes: dict[float, str]
+    fit: "Fit | None",
+    rows: "pd.DataFrame",
+    forecast: list[str],
+    chance: float | None,
+    sizes: dict[float, str],
 ) -> Chart:
     """Top-1 error against loss, the fitted curve where there is one, and the error of guessing.
 
@@ -158,7 +203,9 @@ def error_curve(
     if fit is not None:
         room = 0.1 * (np.ptp(rows["loss"]) or 1.0)
         grid = np.linspace(rows["loss"].min() - room, rows["loss"].max() + room, GRID_POINTS)
-        value, low, high = (np.clip(edge, 0, 1) for edge in predicted(fit, [{"loss": at} for at in grid]))  # a fraction
+        value, low, high = (
+            np.clip(edge, 0, 1) for edge in predicted(fit, [{"loss": at} for at in grid])
+        )  # a fraction
         look: dict[str, Any] = {"label": "fitted law", "colour": QUIET}
         series.append(Series(x=grid, y=low, high=high, kind="band", in_legend=False, **look))
         series.append(Series(x=grid, y=value, kind="line", **look))
@@ -170,7 +217,8 @@ def error_curve(
         title="Top-1 error against loss",
         caption="Points: one run each, with standard errors; diamonds: forecast runs."
         + " The dashed line is the error of guessing." * (chance is not None)
-        + " Curve and band: the fitted law, and where 95% of runs should fall if it holds." * (fit is not None),
+        + " Curve and band: the fitted law, and where 95% of runs should fall if it holds."
+        * (fit is not None),
         x_label="held-out loss, nats per token",
         y_label="top-1 error",
         series=_drawable(series),
@@ -178,10 +226,16 @@ def error_curve(
     )
 
 
-def predicted(fit: "Fit", points: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predicted(
+    fit: "Fit", points: list[dict[str, float]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(value, low, high) of the fit at each point, of which it takes the inputs it knows; NaN for an edge it has not."""
-    estimates = [fit.predict(**{name: float(point[name]) for name in fit.law.inputs}) for point in points]
-    value, low, high = (_array([getattr(one, name) for one in estimates]) for name in ("value", "low", "high"))
+    estimates = [
+        fit.predict(**{name: float(point[name]) for name in fit.law.inputs}) for point in points
+    ]
+    value, low, high = (
+        _array([getattr(one, name) for one in estimates]) for name in ("value", "low", "high")
+    )
     return value, low, high
 
 
@@ -191,7 +245,10 @@ def colours(params: Iterable[float]) -> dict[float, str]:
     from matplotlib.colors import to_hex
 
     ordered = sorted(set(params))
-    return {size: to_hex(colormaps["viridis"](0.85 * i / max(1, len(ordered) - 1))) for i, size in enumerate(ordered)}
+    return {
+        size: to_hex(colormaps["viridis"](0.85 * i / max(1, len(ordered) - 1)))
+        for i, size in enumerate(ordered)
+    }
 
 
 def _by_size(
@@ -201,14 +258,27 @@ def _by_size(
     for group, is_forecast in ((rows, False), (held_out, True)):
         for params in sorted(set(group[SIZE])):
             words = f"{compact(params)} params" + (", forecast" if is_forecast else "")
-            yield {"label": words, "colour": sizes[params]}, group.loc[group[SIZE] == params, :], is_forecast
+            yield (
+                {"label": words, "colour": sizes[params]},
+                group.loc[group[SIZE] == params, :],
+                is_forecast,
+            )
 
 
 def _points(rows: "pd.DataFrame", x: str, y: str) -> dict[str, Any]:
     """Marks with standard errors where the table has them, and the run's facts under the pointer."""
-    bars = {axis: _array(rows[f"{name}_se"]) if f"{name}_se" in rows else None for axis, name in (("x", x), ("y", y))}
+    bars = {
+        axis: _array(rows[f"{name}_se"]) if f"{name}_se" in rows else None
+        for axis, name in (("x", x), ("y", y))
+    }
     words = [f"{about(row)}<br>{y.replace('_', ' ')} {row[y]:.4f}" for _, row in rows.iterrows()]
-    return {"x": _array(rows[x]), "y": _array(rows[y]), "x_error": bars["x"], "y_error": bars["y"], "hover": words}
+    return {
+        "x": _array(rows[x]),
+        "y": _array(rows[y]),
+        "x_error": bars["x"],
+        "y_error": bars["y"],
+        "hover": words,
+    }
 
 
 def about(row: Any) -> str:
@@ -234,7 +304,9 @@ def _drawable(series: list[Series]) -> list[Series]:
     """Series without the empty ones, and without bands that are open on a side."""
 
     def is_open(one: Series) -> bool:
-        return one.high is not None and not (np.isfinite(one.y).all() and np.isfinite(one.high).all())
+        return one.high is not None and not (
+            np.isfinite(one.y).all() and np.isfinite(one.high).all()
+        )
 
     return [one for one in series if len(one.x) and not is_open(one)]
 

@@ -30,7 +30,9 @@ def page(*, title: str, lead: str, sections: Sequence[Section], footer: str) -> 
     """The whole page. `title` is text; the rest is HTML, escaped by who made it. plotly's script is in it, once."""
     from plotly.offline import get_plotlyjs
 
-    body = "\n".join(f"<section><h2>{escape(one.title)}</h2>\n{one.body}\n</section>" for one in sections)
+    body = "\n".join(
+        f"<section><h2>{escape(one.title)}</h2>\n{one.body}\n</section>" for one in sections
+    )
     colours = {"ink": INK, "quiet": QUIET, "alarm": ALARM, "rule": RULE}
     style = Template(STYLE).substitute(font=FONT, **colours)
     parts = {"title": escape(title), "style": style, "lead": lead, "body": body, "footer": footer}
@@ -50,28 +52,46 @@ def bullets(texts: Sequence[str], kind: str = "") -> str:
 
 def glossary(pairs: Sequence[tuple[str, str]]) -> str:
     """(name, text) pairs as an HTML description list."""
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
+        + "</dl>"
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, sortable: bool = False) -> str:
     """An HTML table of at least one row; the headings of a sortable one are buttons."""
-    names = [f'<button type="button">{escape(name)}</button>' if sortable else escape(name) for name in head]
+    names = [
+        f'<button type="button">{escape(name)}</button>' if sortable else escape(name)
+        for name in head
+    ]
     kinds = ["" if cell.value is None else "number" for cell in rows[0]]
-    top = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in zip(names, kinds, strict=True))
+    top = "".join(
+        f'<th scope="col" class="{kind}">{name}</th>'
+        for name, kind in zip(names, kinds, strict=True)
+    )
     body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     sorts = ' class="sortable"' if sortable else ""
     return f'<div class="wide"><table{sorts}><thead><tr>{top}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def _cell(cell: Cell) -> str:
-    kinds = " ".join(name for name, holds in (("number", cell.value is not None), ("alarm", cell.alarming)) if holds)
-    value = "" if cell.value is None else f' data-value="{json.dumps(cell.value)}"'  # Infinity, as JavaScript reads it
+    kinds = " ".join(
+        name
+        for name, holds in (("number", cell.value is not None), ("alarm", cell.alarming))
+        if holds
+    )
+    value = (
+        "" if cell.value is None else f' data-value="{json.dumps(cell.value)}"'
+    )  # Infinity, as JavaScript reads it
     return f'<td class="{kinds}"{value}>{escape(cell.text)}</td>'
 
 
 def picture(div: str, png_base64: str, title: str, caption: str) -> str:
     """A chart: plotly's on a screen, the PNG on paper and where scripts do not run."""
-    image = f'<img alt="{escape(title)}. {escape(caption)}" src="data:image/png;base64,{png_base64}">'
+    image = (
+        f'<img alt="{escape(title)}. {escape(caption)}" src="data:image/png;base64,{png_base64}">'
+    )
     live = f'<div class="screen">{div}</div><div class="paper">{image}</div>'
     return f"<figure>{live}<figcaption>{escape(caption)}</figcaption></figure>"
 

@@ -38,7 +38,9 @@ class Record:
     @cached_property
     def done(self) -> "pd.DataFrame":
         """Rows of the runs that did not diverge."""
-        return self.results.loc[(self.results["status"] == "done") & np.isfinite(self.results["loss"]), :]
+        return self.results.loc[
+            (self.results["status"] == "done") & np.isfinite(self.results["loss"]), :
+        ]
 
     @property
     def fitted(self) -> "pd.DataFrame":
@@ -53,7 +55,11 @@ class Record:
     @property
     def with_error(self) -> "pd.DataFrame":
         """Rows of `done` whose downstream task was measured."""
-        return self.done.dropna(subset=["top1_error"]) if "top1_error" in self.done else self.done.iloc[:0]
+        return (
+            self.done.dropna(subset=["top1_error"])
+            if "top1_error" in self.done
+            else self.done.iloc[:0]
+        )
 
     @property
     def chance(self) -> float | None:
@@ -65,7 +71,9 @@ class Record:
     def unfinished(self) -> list[str]:
         """Runs of the study without a row."""
         finished = set(self.results["run"])
-        return [run for run in [*self.study["runs"], *self.study["forecast"]] if run not in finished]
+        return [
+            run for run in [*self.study["runs"], *self.study["forecast"]] if run not in finished
+        ]
 
     @cached_property
     def sizes(self) -> dict[float, str]:
@@ -80,15 +88,25 @@ def read_study(folder: Path) -> Record:
     """
     import pandas as pd
 
-    for name, made_by in (("study.json", "give OUT/<study>"), ("results.parquet", "`scalejax run` writes it when runs finish")):
+    for name, made_by in (
+        ("study.json", "give OUT/<study>"),
+        ("results.parquet", "`scalejax run` writes it when runs finish"),
+    ):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no study's folder to report on: it has no {name}; {made_by}")
+            raise FileNotFoundError(
+                f"{folder} is no study's folder to report on: it has no {name}; {made_by}"
+            )
     study, results = read_json(folder / "study.json"), pd.read_parquet(folder / "results.parquet")
     if not len(results):
         raise ValueError(f"{folder} has no finished run to report on; run the study first")
-    for name, needed, given in (("study.json", STUDY_KEYS, study), ("results.parquet", RESULT_COLUMNS, results)):
+    for name, needed, given in (
+        ("study.json", STUDY_KEYS, study),
+        ("results.parquet", RESULT_COLUMNS, results),
+    ):
         if lacking := [key for key in needed if key not in given]:
-            raise ValueError(f"{folder / name} lacks {', '.join(lacking)}; `scalejax run` writes it anew")
+            raise ValueError(
+                f"{folder / name} lacks {', '.join(lacking)}; `scalejax run` writes it anew"
+            )
     has_curves = (folder / "curves.parquet").is_file()
     found, unreadable = {}, []
     for path in sorted((folder / "fits").glob("*.json")):
@@ -110,6 +128,8 @@ def read_study(folder: Path) -> Record:
 def _scored(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Forecast lines joined with their scores."""
     scores = {
-        line["id"]: {key: line[key] for key in ("measured", "error", "inside")} for line in lines if line["kind"] == "score"
+        line["id"]: {key: line[key] for key in ("measured", "error", "inside")}
+        for line in lines
+        if line["kind"] == "score"
     }
     return [line | scores.get(line["id"], {}) for line in lines if line["kind"] == "forecast"]

@@ -23,8 +23,12 @@ VERDICTS = {
 def summary(record: Record) -> list[tuple[str, str]]:
     """(name, sentences) of the study: runs, laws, forecasts, downstream error, FLOPs saved."""
     said = [("Runs", runs_in_words(record))]
-    said += [(f"Law: {name}", law_in_words(fit)) for name, fit in record.fits.items()] or [("Law", no_law(record))]
-    said += [("Forecast", forecast_in_words(line)) for line in record.forecasts] or [("Forecast", "None was registered.")]
+    said += [(f"Law: {name}", law_in_words(fit)) for name, fit in record.fits.items()] or [
+        ("Law", no_law(record))
+    ]
+    said += [("Forecast", forecast_in_words(line)) for line in record.forecasts] or [
+        ("Forecast", "None was registered.")
+    ]
     if len(record.with_error):
         said.append(("Top-1 error", error_in_words(record)))
     plan = record.study["plan"]
@@ -49,14 +53,19 @@ def runs_in_words(record: Record) -> str:
 def error_in_words(record: Record) -> str:
     """Top-1 error at the two ends of the losses, beside guessing."""
     rows = record.with_error.sort_values("loss")
-    best, worst = (f"{with_error(row, 'top1_error', 3)} at loss {row['loss']:.3f}" for _, row in rows.iloc[[0, -1]].iterrows())
+    best, worst = (
+        f"{with_error(row, 'top1_error', 3)} at loss {row['loss']:.3f}"
+        for _, row in rows.iloc[[0, -1]].iterrows()
+    )
     guess = "" if record.chance is None else f"; guessing gives {record.chance:.3g}"
     return f"From {worst} to {best}{guess}." if len(rows) > 1 else f"{best}{guess}."
 
 
 def law_in_words(fit: fits.Fit) -> str:
     """The parameters with their intervals, the verdict, and what the verdict means."""
-    values = ", ".join(f"{name} = {value:.4g}{interval(fit, name)}" for name, value in fit.params.items())
+    values = ", ".join(
+        f"{name} = {value:.4g}{interval(fit, name)}" for name, value in fit.params.items()
+    )
     drawn = " (95% intervals)" if fit.intervals else ""
     words = f"{values}{drawn}, from {count(fit.n_rows, 'run')}. Verdict {fit.verdict}: {VERDICTS[fit.verdict]}."
     return words + (f" Notes: {'; '.join(fit.reasons)}." if fit.reasons else "")
@@ -72,7 +81,10 @@ def interval(fit: fits.Fit, name: str) -> str:
 
 def forecast_in_words(line: dict[str, Any]) -> str:
     """A registered forecast beside its measurement."""
-    metric, unit = line["metric"].replace("_", " "), " nats per token" if line["metric"] == "loss" else ""
+    metric, unit = (
+        line["metric"].replace("_", " "),
+        " nats per token" if line["metric"] == "loss" else "",
+    )
     words = f"Before run {short(line['run'])} started, the {line['law']} law gave {metric} {line['value']:.4f}{bounds(line, 4)}"
     words += "" if unbounded(line) else f" ({line['level']:.0%} interval)"
     if "measured" not in line:
@@ -83,7 +95,9 @@ def forecast_in_words(line: dict[str, Any]) -> str:
 
 def bounds(line: dict[str, Any], digits: int) -> str:
     """` [low, high]` of a forecast, an open end as `open`; ` without an interval` when both ends are open."""
-    low, high = ("open" if line[end] is None else f"{line[end]:.{digits}f}" for end in ("low", "high"))
+    low, high = (
+        "open" if line[end] is None else f"{line[end]:.{digits}f}" for end in ("low", "high")
+    )
     return " without an interval" if unbounded(line) else f" [{low}, {high}]"
 
 
@@ -99,7 +113,12 @@ def unbounded(line: dict[str, Any]) -> bool:
     return line["low"] is None and line["high"] is None
 
 
-KINDS = {"code": "versions of the code", "jax": "versions of jax", "data_hash": "data sets", "devices": "kinds of devices"}
+KINDS = {
+    "code": "versions of the code",
+    "jax": "versions of jax",
+    "data_hash": "data sets",
+    "devices": "kinds of devices",
+}
 """Columns in which the runs of one study should agree."""
 FLAGS = {
     "placement_changed": "Resumed under another placement, so not repeatable bit for bit",
@@ -114,18 +133,28 @@ def cautions(record: Record) -> list[str]:
     said = []
     for column, words in KINDS.items():
         kinds = sorted(set(rows[column].dropna().astype(str))) if column in rows else []
-        said += [f"These runs come from {len(kinds)} {words}: {', '.join(kinds)}."] if len(kinds) > 1 else []
+        said += (
+            [f"These runs come from {len(kinds)} {words}: {', '.join(kinds)}."]
+            if len(kinds) > 1
+            else []
+        )
     for column, words in FLAGS.items():
         flagged = list(rows.loc[rows[column].fillna(0) > 0, "run"]) if column in rows else []
         said += [f"{words}: {', '.join(flagged)}."] if flagged else []
-    return [*said, *record.study["plan"]["warnings"], *(f"A fit could not be read: {why}." for why in record.unreadable)]
+    return [
+        *said,
+        *record.study["plan"]["warnings"],
+        *(f"A fit could not be read: {why}." for why in record.unreadable),
+    ]
 
 
 def no_law(record: Record) -> str:
     """Why there is no law."""
     runs = f"{count(len(record.fitted), 'run')} finished that could be fitted"
     reasons = [f"{name}: {reason}" for name, reason in record.study.get("unfitted", {}).items()]
-    return f"No law was fitted; {runs}. " + " ".join(reasons or ["A law needs at least one run for each of its parameters."])
+    return f"No law was fitted; {runs}. " + " ".join(
+        reasons or ["A law needs at least one run for each of its parameters."]
+    )
 
 
 def with_error(row: Any, name: str, digits: int) -> str:

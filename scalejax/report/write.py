@@ -17,7 +17,17 @@ from scalejax.report import charts, figures
 from scalejax.report.charts import Chart, compact
 from scalejax.report.page import Cell, Section, bullets, glossary, page, paragraph, picture, table
 from scalejax.report.record import Record, read_study
-from scalejax.report.summary import VERDICTS, cautions, count, forecast_in_words, interval, no_law, short, summary, with_error
+from scalejax.report.summary import (
+    VERDICTS,
+    cautions,
+    count,
+    forecast_in_words,
+    interval,
+    no_law,
+    short,
+    summary,
+    with_error,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +41,17 @@ def write_report(folder: Path) -> Path:
     """
     record = read_study(Path(folder))
     (record.folder / "figures").mkdir(exist_ok=True)
-    sections = [Section("Summary", glossary(summary(record)) + _cautions(record)), _curves(record), *_laws(record)]
+    sections = [
+        Section("Summary", glossary(summary(record)) + _cautions(record)),
+        _curves(record),
+        *_laws(record),
+    ]
     sections += [_forecasts(record), _errors(record), Section("Runs", run_table(record.results))]
     title = record.study["name"]
     path = record.folder / "report.html"
-    write_text(path, page(title=title, lead=_lead(record), sections=sections, footer=_footer(record)))
+    write_text(
+        path, page(title=title, lead=_lead(record), sections=sections, footer=_footer(record))
+    )
     return path
 
 
@@ -46,7 +62,9 @@ def _cautions(record: Record) -> str:
 
 def _curves(record: Record) -> Section:
     if record.curves is None or not len(record.curves):
-        return Section("Loss curves", paragraph("There are no curves: curves.parquet is missing or empty."))
+        return Section(
+            "Loss curves", paragraph("There are no curves: curves.parquet is missing or empty.")
+        )
     return _chart_section(record, figures.loss_curves(record.curves, record.results, record.sizes))
 
 
@@ -54,9 +72,17 @@ def _laws(record: Record) -> list[Section]:
     """Every law: formula, parameters, verdict; and for a law of (params, tokens) its lines and residuals."""
     sections = []
     for fit in record.fits.values():
-        body = _formula(fit) + _parameters(fit) + paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}.")
+        body = (
+            _formula(fit)
+            + _parameters(fit)
+            + paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}.")
+        )
         body += bullets([*fit.reasons, *_checks(fit)])
-        of_points = fit.law.method == "points" and fit.law.target == "loss" and set(fit.law.inputs) <= {"params", "tokens"}
+        of_points = (
+            fit.law.method == "points"
+            and fit.law.target == "loss"
+            and set(fit.law.inputs) <= {"params", "tokens"}
+        )
         if of_points and len(record.fitted):
             for draw in (figures.law_lines, figures.residuals):
                 body += _picture(record, draw(fit, record.fitted, record.held_out, record.sizes))
@@ -68,7 +94,9 @@ def _formula(fit: fits.Fit) -> str:
     """The first line of the law's docstring: formula and source; then what its letters are."""
     first, _, rest = (inspect.getdoc(fit.law.form) or "").partition("\n\n")
     letters = rest.partition("\n\n")[0]
-    return f"<p><code>{escape(first)}</code></p>" + (f'<p class="small">{escape(letters)}</p>' if letters else "")
+    return f"<p><code>{escape(first)}</code></p>" + (
+        f'<p class="small">{escape(letters)}</p>' if letters else ""
+    )
 
 
 def _parameters(fit: fits.Fit) -> str:
@@ -97,26 +125,50 @@ def _checks(fit: fits.Fit) -> list[str]:
 
 def _forecasts(record: Record) -> Section:
     if not record.forecasts:
-        return Section("Forecast against truth", paragraph("No forecast was registered in this study."))
+        return Section(
+            "Forecast against truth", paragraph("No forecast was registered in this study.")
+        )
     rows = record.results.set_index("run")
     pairs: dict[str, list[dict[str, Any]]] = {}
     for line in record.forecasts:
         run, se = short(line["run"]), f"{line['metric']}_se"
         known = run in rows.index
-        size = f"{compact(rows.loc[run, SIZE])} params\n{compact(rows.loc[run, 'tokens'])} tokens" if known else run
+        size = (
+            f"{compact(rows.loc[run, SIZE])} params\n{compact(rows.loc[run, 'tokens'])} tokens"
+            if known
+            else run
+        )
         error = float(rows.loc[run, se]) if known and se in rows else math.nan
-        pairs.setdefault(line["metric"], []).append(line | {"label": f"{size}\n{line['law']} law", "measured_se": error})
-    body = "".join(_picture(record, figures.forecast_bars(group, metric)) for metric, group in pairs.items())
-    return Section("Forecast against truth", body + bullets([forecast_in_words(line) for line in record.forecasts]))
+        pairs.setdefault(line["metric"], []).append(
+            line | {"label": f"{size}\n{line['law']} law", "measured_se": error}
+        )
+    body = "".join(
+        _picture(record, figures.forecast_bars(group, metric)) for metric, group in pairs.items()
+    )
+    return Section(
+        "Forecast against truth",
+        body + bullets([forecast_in_words(line) for line in record.forecasts]),
+    )
 
 
 def _errors(record: Record) -> Section:
     title = "Top-1 error against loss"
     if not len(record.with_error):
         return Section(title, paragraph("No run of this study measured a downstream task."))
-    fit = next((fit for fit in record.fits.values() if fit.law.target == "top1_error" and fit.law.inputs == ("loss",)), None)
-    chart = figures.error_curve(fit, record.with_error, record.study["forecast"], record.chance, record.sizes)
-    note = "" if fit else paragraph("No law of error against loss was fitted, so there is no curve.")
+    fit = next(
+        (
+            fit
+            for fit in record.fits.values()
+            if fit.law.target == "top1_error" and fit.law.inputs == ("loss",)
+        ),
+        None,
+    )
+    chart = figures.error_curve(
+        fit, record.with_error, record.study["forecast"], record.chance, record.sizes
+    )
+    note = (
+        "" if fit else paragraph("No law of error against loss was fitted, so there is no curve.")
+    )
     return Section(title, _picture(record, chart) + note)
 
 
@@ -141,14 +193,18 @@ def run_table(results: "pd.DataFrame") -> str:
     """The runs as a sortable table, losses and errors with their standard errors; settings that all share stand above it."""
     shared = [name for name in SETTINGS if name in results and len(set(results[name])) == 1]
     shown = [name for name in COLUMNS if name in results and name not in shared]
-    same = ", ".join(f"{COLUMNS[name][0]} {COLUMNS[name][1](results[name].iloc[0])}" for name in shared)
+    same = ", ".join(
+        f"{COLUMNS[name][0]} {COLUMNS[name][1](results[name].iloc[0])}" for name in shared
+    )
     rows = []
     for row in results.to_dict("records"):
         diverged = row["status"] == "diverged"
         cells = [Cell(_number(row, name), _sort_value(row[name])) for name in shown]
         rows.append([Cell(row["run"]), *cells, Cell(row["status"], alarming=diverged)])
     above = paragraph(f"The same in every run: {same}.") if shared else ""
-    return above + table(["run", *(COLUMNS[name][0] for name in shown), "status"], rows, sortable=True)
+    return above + table(
+        ["run", *(COLUMNS[name][0] for name in shown), "status"], rows, sortable=True
+    )
 
 
 def _number(row: dict[str, Any], name: str) -> str:
@@ -172,13 +228,19 @@ def _picture(record: Record, chart: Chart) -> str:
         return paragraph(f"{chart.title}: there is nothing to draw.")
     image = charts.png(chart)
     (record.folder / "figures" / f"{chart.name}.png").write_bytes(image)
-    return picture(charts.plotly_div(chart), base64.b64encode(image).decode(), chart.title, chart.caption)
+    return picture(
+        charts.plotly_div(chart), base64.b64encode(image).decode(), chart.title, chart.caption
+    )
 
 
 def _lead(record: Record) -> str:
     """The experiment's docstring: its first paragraph large, the others as they stand."""
-    first, *others = (record.study["question"].strip() or "This experiment's file states no question.").split("\n\n")
-    return f'<p class="lead">{escape(first)}</p>' + "".join(f"<p>{escape(other)}</p>" for other in others)
+    first, *others = (
+        record.study["question"].strip() or "This experiment's file states no question."
+    ).split("\n\n")
+    return f'<p class="lead">{escape(first)}</p>' + "".join(
+        f"<p>{escape(other)}</p>" for other in others
+    )
 
 
 def _footer(record: Record) -> str:
@@ -187,7 +249,15 @@ def _footer(record: Record) -> str:
         for name in ("code", "jax", "devices")
         if name in record.results
     ]
-    last = max(record.results["finished"].dropna(), default="") if "finished" in record.results else ""
+    last = (
+        max(record.results["finished"].dropna(), default="") if "finished" in record.results else ""
+    )
     return escape(
-        " · ".join([*facts, *([f"last run finished {last}"] if last else []), "figures as PNG in figures/ beside this page"])
+        " · ".join(
+            [
+                *facts,
+                *([f"last run finished {last}"] if last else []),
+                "figures as PNG in figures/ beside this page",
+            ]
+        )
     )

@@ -26,30 +26,44 @@ def suite(run: Path, name: str, *, out: Path | None, window: int | None) -> dict
 
 def _progress(task: str, outcome: dict[str, Any], remaining: int) -> None:
     """A line on standard error, where the suite goes on for long."""
-    print(f"{task}: error {outcome['error']:.3f} ± {outcome['error_se']:.3f}; {remaining} to go", file=sys.stderr, flush=True)
+    print(
+        f"{task}: error {outcome['error']:.3f} ± {outcome['error_se']:.3f}; {remaining} to go",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def row_text(row: dict[str, float]) -> str:
     """A line for each number."""
     width = max(map(len, row))
-    return "\n".join(f"{name:<{width}}  {'' if value is None else f'{value:.4f}'}" for name, value in row.items())
+    return "\n".join(
+        f"{name:<{width}}  {'' if value is None else f'{value:.4f}'}" for name, value in row.items()
+    )
 
 
 def text(summary: dict[str, Any]) -> str:
     """A suite as a table: a line a task, then the averages."""
     tasks = summary["tasks"]
     width = max(len("mean of tasks"), *map(len, tasks))
-    lines = [f"{summary['suite']}, run {summary['run']} at step {summary['step']}, window {summary['window']}"]
+    lines = [
+        f"{summary['suite']}, run {summary['run']} at step {summary['step']}, window {summary['window']}"
+    ]
     lines.append(
         f"{'':<{width}}  {'items':>6}  {'error':>6}  {'se':>6}  {'chance':>6}  {'const':>6}  {'bits/byte':>9}  {'cut':>4}"
     )
     for name, one in tasks.items():
         bits = f"{one['bits_per_byte']:9.3f}" if "bits_per_byte" in one else " " * 9
         lines.append(f"{name:<{width}}  {one['n']:6,}  {_numbers(one)}  {bits}  {one['cut']:4.0%}")
-    lines.append(f"{'mean of tasks':<{width}}  {'':>6}  {_numbers(summary['averages']['mean_of_tasks'])}")
+    lines.append(
+        f"{'mean of tasks':<{width}}  {'':>6}  {_numbers(summary['averages']['mean_of_tasks'])}"
+    )
     if summary["missing"]:
-        lines.append(f"an average over {len(tasks)} tasks; missing: {', '.join(summary['missing'])}")
-    lines.append("error: 1 - accuracy, per token, ties shared; chance, const: of guessing, of the commonest answer every time;")
+        lines.append(
+            f"an average over {len(tasks)} tasks; missing: {', '.join(summary['missing'])}"
+        )
+    lines.append(
+        "error: 1 - accuracy, per token, ties shared; chance, const: of guessing, of the commonest answer every time;"
+    )
     lines.append("cut: share of prompts that lost their beginning, being longer than the window")
     return "\n".join(lines)
 

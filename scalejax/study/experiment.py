@@ -24,7 +24,11 @@ def load_study(target: str) -> tuple[Study, str]:
         raise ValueError(f"{path} is not Python that can be read: {error}") from error
     if name not in _assigned(tree):
         studies = sorted(_assigned(tree) & {"smoke", "mini", "paper", "study"})
-        hint = f"; it has {', '.join(studies)}" if studies else ": an experiment file ends in `study = Study(..)`"
+        hint = (
+            f"; it has {', '.join(studies)}"
+            if studies
+            else ": an experiment file ends in `study = Study(..)`"
+        )
         raise ValueError(f"{path} assigns no `{name}` at its top level, so it was not run{hint}")
     study = getattr(_import(path), name)
     if not isinstance(study, Study):
@@ -38,14 +42,19 @@ def _split(target: str) -> tuple[Path, str]:
 
 
 def _assigned(tree: ast.Module) -> set[str]:
-    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    targets = [
+        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+    ]
     targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def _import(path: Path):
     path = path.resolve()
-    root = next((p for p in path.parents if (p / "configs").is_dir() or (p / "pyproject.toml").exists()), path.parent)
+    root = next(
+        (p for p in path.parents if (p / "configs").is_dir() or (p / "pyproject.toml").exists()),
+        path.parent,
+    )
     for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
         del sys.modules[name]  # of another project, or of this one before it was edited
     sys.path.insert(0, str(root))
@@ -55,7 +64,9 @@ def _import(path: Path):
     try:
         spec.loader.exec_module(module)
     except (ValueError, TypeError, NameError, ImportError, AttributeError) as error:
-        raise ValueError(f"{path} does not run: {type(error).__name__}: {error}{_line(error, path)}") from error
+        raise ValueError(
+            f"{path} does not run: {type(error).__name__}: {error}{_line(error, path)}"
+        ) from error
     finally:
         sys.path.remove(str(root))
     return module

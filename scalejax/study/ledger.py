@@ -20,7 +20,14 @@ LEDGER = "forecasts.jsonl"
 
 
 def register(
-    folder: Path, *, run: str, law: str, metric: str, estimate: "Estimate", fits: Sequence[Path], rows: "pd.DataFrame"
+    folder: Path,
+    *,
+    run: str,
+    law: str,
+    metric: str,
+    estimate: "Estimate",
+    fits: Sequence[Path],
+    rows: "pd.DataFrame",
 ) -> str:
     """Adds the forecast of `metric` for `run` to the ledger and gives its id; one that is there already is not added again.
 
@@ -31,7 +38,12 @@ def register(
     key = hashlib.sha256(json.dumps([run, law, metric, rows_sha256]).encode()).hexdigest()
     if all(line["id"] != key for line in read_lines(folder / LEDGER)):
         line = {"kind": "forecast", "id": key, "run": run, "law": law, "metric": metric}
-        line |= {"value": estimate.value, "low": estimate.low, "high": estimate.high, "level": estimate.level}
+        line |= {
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "level": estimate.level,
+        }
         content = b"".join(path.read_bytes() for path in fits)
         line |= {"fit_sha256": hashlib.sha256(content).hexdigest(), "rows_sha256": rows_sha256}
         append_lines(folder / LEDGER, [line | {"code": code_version(), "created": now()}])
@@ -46,17 +58,35 @@ def score(folder: Path, measured: "pd.DataFrame") -> list[dict[str, Any]]:
     joined = []
     for line in (line for line in lines if line["kind"] == "forecast"):
         row = found.get(line["run"].rpartition("/")[2])
-        if line["id"] not in scores and row is not None and row["status"] == "done" and np.isfinite(row[line["metric"]]):
+        if (
+            line["id"] not in scores
+            and row is not None
+            and row["status"] == "done"
+            and np.isfinite(row[line["metric"]])
+        ):
             scores[line["id"]] = _score(line, float(row[line["metric"]]))
             append_lines(folder / LEDGER, [scores[line["id"]]])
-        joined.append({**line, **{k: v for k, v in scores.get(line["id"], {}).items() if k in ("measured", "error", "inside")}})
+        joined.append(
+            {
+                **line,
+                **{
+                    k: v
+                    for k, v in scores.get(line["id"], {}).items()
+                    if k in ("measured", "error", "inside")
+                },
+            }
+        )
     return joined
 
 
 def hash_rows(rows: "pd.DataFrame") -> str:
     """sha256 of the fitted rows: run, params, tokens and what was measured, to the last bit, whatever their order."""
-    names = [name for name in ("run", "params_with_head", "tokens", "loss", "top1_error") if name in rows]
-    text = [json.dumps([str(value) for value in row]) for row in rows[names].itertuples(index=False)]
+    names = [
+        name for name in ("run", "params_with_head", "tokens", "loss", "top1_error") if name in rows
+    ]
+    text = [
+        json.dumps([str(value) for value in row]) for row in rows[names].itertuples(index=False)
+    ]
     return hashlib.sha256("\n".join(sorted(text)).encode()).hexdigest()
 
 
@@ -65,4 +95,11 @@ def _score(forecast: dict[str, Any], measured: float) -> dict[str, Any]:
     low, high = forecast["low"], forecast["high"]
     inside = (low is None or low <= measured) and (high is None or measured <= high)
     error = measured - forecast["value"]
-    return {"kind": "score", "id": forecast["id"], "measured": measured, "error": error, "inside": inside, "created": now()}
+    return {
+        "kind": "score",
+        "id": forecast["id"],
+        "measured": measured,
+        "error": error,
+        "inside": inside,
+        "created": now(),
+    }

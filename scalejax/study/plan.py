@@ -42,12 +42,16 @@ class Study:
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9_.-]+@[0-9]+", self.name):
-            raise ValueError(f"a study is named `name@version`, such as `quickstart@1`; got {self.name!r}")
+            raise ValueError(
+                f"a study is named `name@version`, such as `quickstart@1`; got {self.name!r}"
+            )
         if not self.runs:
             raise ValueError(f"study {self.name} has no runs")
         for group, runs in (("runs", self.runs), ("forecast", self.forecast)):
             if strays := [run for run in runs if not isinstance(run, Run)]:
-                raise ValueError(f"study {self.name}: {group} must be Run values; got {strays[0]!r}")
+                raise ValueError(
+                    f"study {self.name}: {group} must be Run values; got {strays[0]!r}"
+                )
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
         if odd := [run for run in [*self.runs, *self.forecast] if run.fewest_sequences % parts]:
             raise ValueError(
@@ -55,7 +59,9 @@ class Study:
                 f"run {run_id(odd[0])} has {odd[0].fewest_sequences} sequences in its smallest batch"
             )
         if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
-            raise ValueError(f"study {self.name}: run {min(both)} is among both the fitted runs and the forecast ones")
+            raise ValueError(
+                f"study {self.name}: run {min(both)} is among both the fitted runs and the forecast ones"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +95,9 @@ class Plan:
     def flops_separate(self) -> int:
         """Training FLOPs if every run were trained from scratch."""
         finals = (segment.run for segment in self.segments if segment.final)
-        return sum(training_flops(run.model, run.data.sequence_length, run.tokens_read) for run in finals)
+        return sum(
+            training_flops(run.model, run.data.sequence_length, run.tokens_read) for run in finals
+        )
 
     @property
     def saved(self) -> float:
@@ -99,8 +107,18 @@ class Plan:
     def summary(self) -> dict[str, Any]:
         """What `scalejax plan --json` prints and study.json keeps."""
         runs, trunks = (sum(s.final is final for s in self.segments) for final in (True, False))
-        cost = {"flops": self.flops, "flops_separate": self.flops_separate, "saved_fraction": self.saved}
-        return {"study": self.study.name, "runs": runs, "trunks": trunks, **cost, "warnings": self.warnings()}
+        cost = {
+            "flops": self.flops,
+            "flops_separate": self.flops_separate,
+            "saved_fraction": self.saved,
+        }
+        return {
+            "study": self.study.name,
+            "runs": runs,
+            "trunks": trunks,
+            **cost,
+            "warnings": self.warnings(),
+        }
 
     def warnings(self) -> list[str]:
         """What would make the laws of this study hard to identify."""
@@ -111,15 +129,27 @@ class Plan:
         found = []
         if "chinchilla" in names:
             if len(runs) > 2 and max(ratios) < 1.01 * min(ratios):
-                found.append("tokens per parameter is constant: alpha and beta cannot be told apart; share budgets between sizes")
+                found.append(
+                    "tokens per parameter is constant: alpha and beta cannot be told apart; share budgets between sizes"
+                )
             if len(set(sizes)) < 3:
-                found.append(f"{len(set(sizes))} model sizes: the exponent of size needs at least 3")
+                found.append(
+                    f"{len(set(sizes))} model sizes: the exponent of size needs at least 3"
+                )
             if len({run.tokens for run in runs}) < 3:
-                found.append(f"{len({run.tokens for run in runs})} token budgets: the exponent of tokens needs at least 3")
+                found.append(
+                    f"{len({run.tokens for run in runs})} token budgets: the exponent of tokens needs at least 3"
+                )
         if len({run.schedule.warmup for run in runs}) > 1:
-            found.append("runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose")
-        if (most := self.epochs()) > 1.001:  # a budget rounded up to whole batches is no second epoch
-            found.append(f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question")
+            found.append(
+                "runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose"
+            )
+        if (
+            most := self.epochs()
+        ) > 1.001:  # a budget rounded up to whole batches is no second epoch
+            found.append(
+                f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question"
+            )
         return found
 
     def epochs(self) -> float:
@@ -129,7 +159,9 @@ class Plan:
             longest[run.data] = max(run.tokens_read, longest.get(run.data, 0))
         passes = []
         for data, tokens in longest.items():
-            with contextlib.suppress(ValueError):  # a source that is not here: training says so, on the machine that trains
+            with contextlib.suppress(
+                ValueError
+            ):  # a source that is not here: training says so, on the machine that trains
                 passes.append(shards.epochs(data, tokens) or 0)
         return max(passes, default=0)
 
@@ -143,21 +175,34 @@ def plan(study: Study) -> Plan:
     unique = {run_id(run): run for run in [*study.runs, *study.forecast]}
     families: dict[str, list[Run]] = defaultdict(list)
     for run in unique.values():
-        alike = {name: value for name, value in as_dict(run).items() if name not in ("schedule", "tokens")}
+        alike = {
+            name: value
+            for name, value in as_dict(run).items()
+            if name not in ("schedule", "tokens")
+        }
         families[repr(alike)].append(run)
     segments: list[Segment] = []
     for family in families.values():
-        segments += _branch(sorted(family, key=canonical), {run_id(run): learning_rates(run) for run in family}, 0, "")
+        segments += _branch(
+            sorted(family, key=canonical),
+            {run_id(run): learning_rates(run) for run in family},
+            0,
+            "",
+        )
     return Plan(study=study, segments=tuple(segments))
 
 
 def segment_flops(segment: Segment) -> int:
     """Training FLOPs of a segment (exact matmul count with causal halving)."""
     run = segment.run
-    return training_flops(run.model, run.data.sequence_length, segment.tokens(segment.start, segment.stop))
+    return training_flops(
+        run.model, run.data.sequence_length, segment.tokens(segment.start, segment.stop)
+    )
 
 
-def _branch(runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: str) -> list[Segment]:
+def _branch(
+    runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: str
+) -> list[Segment]:
     """Segments of runs that agree up to `start`: their common trunk, then each branch."""
     if len(runs) == 1:
         return [Segment(run=runs[0], start=start, stop=runs[0].steps, parent=parent)]
@@ -170,7 +215,9 @@ def _branch(runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: s
     for run in runs:
         last = run.steps == stop + 1  # its last step is its own
         groups[run_id(run) if last else float(rates[run_id(run)][stop])].append(run)
-    return segments + [segment for group in groups.values() for segment in _branch(group, rates, stop, parent)]
+    return segments + [
+        segment for group in groups.values() for segment in _branch(group, rates, stop, parent)
+    ]
 
 
 def _common_steps(rates: list[np.ndarray], start: int) -> int:

@@ -38,7 +38,12 @@ class Progress:
             from rich.progress import BarColumn, TaskProgressColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}")]
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[note]}"),
+            ]
             self.bar = Bar(*columns, console=Console(stderr=True))
             self.task = self.bar.add_task(self.plan.study.name, total=self.total, note="")
             self.bar.start()
@@ -81,7 +86,9 @@ class Progress:
             self.bar.update(self.task, completed=self._flops(), note=self._note())
         elif time.monotonic() - self.printed > LINE_SECONDS:
             self.printed = time.monotonic()
-            self.say(f"{self.plan.study.name}: {100 * self._flops() / self.total:.0f}% of the FLOPs, {self._note()}")
+            self.say(
+                f"{self.plan.study.name}: {100 * self._flops() / self.total:.0f}% of the FLOPs, {self._note()}"
+            )
 
     def _note(self) -> str:
         runs = f"{self._runs_done()} of {self.runs} runs"
@@ -97,11 +104,18 @@ class Progress:
         for folder, step in self.steps.items():
             segment = self.plan.by_folder[folder]
             begin = self.first[folder] if of_this_call else segment.start
-            done += segment_flops(segment) * segment.tokens(begin, step) / segment.tokens(segment.start, segment.stop)
+            done += (
+                segment_flops(segment)
+                * segment.tokens(begin, step)
+                / segment.tokens(segment.start, segment.stop)
+            )
         return done
 
     def _tokens(self) -> int:
-        return sum(self.plan.by_folder[folder].tokens(self.first[folder], step) for folder, step in self.steps.items())
+        return sum(
+            self.plan.by_folder[folder].tokens(self.first[folder], step)
+            for folder, step in self.steps.items()
+        )
 
     def _runs_done(self) -> int:
         return sum(self.plan.by_folder[folder].final for folder in self.ended)

@@ -56,7 +56,9 @@ def finished_runs(folder: Path) -> list[Path]:
     Raises FileNotFoundError when there is no study.json.
     """
     if not (folder / "study.json").exists():
-        raise FileNotFoundError(f"{folder} is no study's folder (it has no study.json); give OUT/<study>, or run the study first")
+        raise FileNotFoundError(
+            f"{folder} is no study's folder (it has no study.json); give OUT/<study>, or run the study first"
+        )
     study = read_json(folder / "study.json")
     runs = [folder / "runs" / name for name in [*study["runs"], *study["forecast"]]]
     return [run for run in runs if (run / "DONE").exists()]
@@ -66,7 +68,15 @@ def run_state(run: Path) -> dict[str, Any]:
     """State of the run in a folder: `waiting`, `started` (resumable), `done` or `diverged`, with its step and last loss."""
     if (run / "DONE").exists():
         row = Result.load(run).row
-        return {"status": row["status"], "step": row["step"], "loss": row["loss"] if row["status"] == "done" else None}
+        return {
+            "status": row["status"],
+            "step": row["step"],
+            "loss": row["loss"] if row["status"] == "done" else None,
+        }
     rows = read_lines(run / "metrics.jsonl")
     status = "started" if (run / "status.json").exists() else "waiting"
-    return {"status": status, "step": rows[-1]["step"] if rows else 0, "loss": rows[-1].get("train_loss") if rows else None}
+    return {
+        "status": status,
+        "step": rows[-1]["step"] if rows else 0,
+        "loss": rows[-1].get("train_loss") if rows else None,
+    }

@@ -47,7 +47,11 @@ class Conclusion:
             return 75
         if self.outcome.failed:
             return 1
-        diverged = self.table is not None and len(self.table) > 0 and bool((self.table["status"] == "diverged").all())
+        diverged = (
+            self.table is not None
+            and len(self.table) > 0
+            and bool((self.table["status"] == "diverged").all())
+        )
         return 3 if diverged else 0
 
 
@@ -64,7 +68,9 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> Co
     folder = out / study.name
     with locked(folder) as lock, Progress(planned) as progress:
         write_json(folder / "study.json", describe(planned, question))
-        pool = Pool(planned, folder, lock, cores(devices, study), on_step=progress.step, on_end=progress.end)
+        pool = Pool(
+            planned, folder, lock, cores(devices, study), on_step=progress.step, on_end=progress.end
+        )
         try:
             return _conduct(planned, folder, pool, progress)
         finally:
@@ -73,13 +79,17 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> Co
 
 def _conduct(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> Conclusion:
     study = planned.study
-    conclusion = Conclusion(folder=folder, plan=planned, outcome=pool.train(planned.needed(study.runs)))
+    conclusion = Conclusion(
+        folder=folder, plan=planned, outcome=pool.train(planned.needed(study.runs))
+    )
     if conclusion.outcome.preempted:
         return conclusion
     progress.say("fitting the laws")
     rows = fitted_rows(write_tables(folder), study)
     _fit_laws(conclusion, rows)
-    write_json(folder / "study.json", read_json(folder / "study.json") | {"unfitted": conclusion.unfitted})
+    write_json(
+        folder / "study.json", read_json(folder / "study.json") | {"unfitted": conclusion.unfitted}
+    )
     if study.forecast:
         _register(conclusion, rows)
         pool.train(planned.needed(study.forecast))
@@ -115,14 +125,25 @@ def _fit_laws(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
 def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
     """Puts on record, before any forecast run starts, what every law of the loss and every chain to an error law predicts."""
     study, fits, folder = conclusion.plan.study, conclusion.fits, conclusion.folder
-    laws = [name for name, made in fits.items() if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"]
-    errors = [name for name, made in fits.items() if made.law.inputs == ("loss",) and made.law.target == "top1_error"]
+    laws = [
+        name
+        for name, made in fits.items()
+        if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"
+    ]
+    errors = [
+        name
+        for name, made in fits.items()
+        if made.law.inputs == ("loss",) and made.law.target == "top1_error"
+    ]
     for run in study.forecast:
         counted = {"params": counts(run.model).params_with_head, "tokens": run.tokens_read}
         for name in laws:
             inputs = {x: counted[x] for x in fits[name].law.inputs}
             made = {(name,): ("loss", fits[name].predict(**inputs))}
-            made |= {(name, error): ("top1_error", chain.predict(fits[name], fits[error], **inputs)) for error in errors}
+            made |= {
+                (name, error): ("top1_error", chain.predict(fits[name], fits[error], **inputs))
+                for error in errors
+            }
             for used, (metric, estimate) in made.items():
                 forecasts.register(
                     folder,
@@ -138,16 +159,27 @@ def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
 def fitted_rows(table: "pd.DataFrame", study: Study) -> "pd.DataFrame":
     """The rows of the runs that laws are fitted to: finished, not diverged, not among the forecasts."""
     wanted = [run_id(run) for run in study.runs]
-    return table.loc[table["run"].isin(wanted) & (table["status"] == "done"), :] if len(table) else table
+    return (
+        table.loc[table["run"].isin(wanted) & (table["status"] == "done"), :]
+        if len(table)
+        else table
+    )
 
 
 def describe(planned: Plan, question: str) -> dict[str, Any]:
     """The content of study.json."""
     study = planned.study
     runs, ahead = (
-        [run_id(run) for run in {run_id(run): run for run in group}.values()] for group in (study.runs, study.forecast)
+        [run_id(run) for run in {run_id(run): run for run in group}.values()]
+        for group in (study.runs, study.forecast)
     )
-    return {"name": study.name, "question": question, "runs": runs, "forecast": ahead, "plan": planned.summary()}
+    return {
+        "name": study.name,
+        "question": question,
+        "runs": runs,
+        "forecast": ahead,
+        "plan": planned.summary(),
+    }
 
 
 def cores(devices: int | None, study: Study) -> list[int]:
@@ -158,7 +190,11 @@ def cores(devices: int | None, study: Study) -> list[int]:
     placement = study.placement
     if accelerators() or placement.data * placement.fsdp * placement.tensor > 1:
         return [-1]
-    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    free = (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
     if devices is not None and not 1 <= devices <= len(free):
         raise ValueError(f"--devices {devices}: this process may use {len(free)} cores")
     return free[:devices]
@@ -168,4 +204,6 @@ def accelerators() -> bool:
     """Whether jax would run on something else than the CPU here; without importing it, the launcher must not hold the device."""
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return False
-    return any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd"))
+    return any(
+        Path(path).exists() for path in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
+    )

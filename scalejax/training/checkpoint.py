@@ -35,10 +35,15 @@ def save(folder: Path, step: int, state: Any, notes: dict[str, Any]) -> None:
     host = jax.device_get(state)
     for path, leaf in jax.tree.leaves_with_path(host):
         if not np.all(np.isfinite(leaf)):
-            raise NotFinite(f"{jax.tree_util.keystr(path)} is not finite at step {step}: not saved in {folder}")
+            raise NotFinite(
+                f"{jax.tree_util.keystr(path)} is not finite at step {step}: not saved in {folder}"
+            )
     with _checkpointer() as checkpointer:
         checkpointer.save(folder.absolute() / str(step), state, force=True)
-    write_json(folder / f"{step}.json", {"step": step, "arrays": _record(host, hashed=True), "notes": notes})
+    write_json(
+        folder / f"{step}.json",
+        {"step": step, "arrays": _record(host, hashed=True), "notes": notes},
+    )
     for old in steps(folder)[:-KEEP]:
         (folder / f"{old}.json").unlink()
         shutil.rmtree(folder / str(old))
@@ -50,7 +55,9 @@ def steps(folder: Path) -> list[int]:
     return sorted(step for step in found if (folder / str(step)).is_dir())
 
 
-def restore(folder: Path, like: Any, *, step: int | None = None) -> tuple[int, Any, dict[str, Any]] | None:
+def restore(
+    folder: Path, like: Any, *, step: int | None = None
+) -> tuple[int, Any, dict[str, Any]] | None:
     """The newest sound checkpoint (or that of `step`) as (step, state, notes), placed like the abstract state `like`.
 
     None when there is no checkpoint at all.
@@ -68,13 +75,21 @@ def restore(folder: Path, like: Any, *, step: int | None = None) -> tuple[int, A
             reasons.append(f"{folder / str(candidate)}: {str(error).splitlines()[0]}")
             log.warning("checkpoint passed over: %s", reasons[-1])
     if reasons:
-        raise CheckpointError("no sound checkpoint is left; " + "; ".join(reasons) + "; delete the run's folder to train it anew")
+        raise CheckpointError(
+            "no sound checkpoint is left; "
+            + "; ".join(reasons)
+            + "; delete the run's folder to train it anew"
+        )
     return None
 
 
 def kept(folder: Path) -> list[str]:
     """Names of the arrays in the newest checkpoint, such as `.params['head']`; none without one."""
-    return list(read_json(folder / f"{newest[-1]}.json")["arrays"]) if (newest := steps(folder)) else []
+    return (
+        list(read_json(folder / f"{newest[-1]}.json")["arrays"])
+        if (newest := steps(folder))
+        else []
+    )
 
 
 def clean(folder: Path) -> None:
@@ -93,7 +108,9 @@ def _read(folder: Path, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
     strays = [name for name in saved.keys() - wanted.keys() if not name.startswith(".averages")]
     for name in [*wanted, *strays]:
         if saved.get(name, [])[:2] != wanted.get(name, []):
-            raise CheckpointError(f"{name} is {saved.get(name, ['absent'])[:2]}, this run's is {wanted.get(name, ['absent'])}")
+            raise CheckpointError(
+                f"{name} is {saved.get(name, ['absent'])[:2]}, this run's is {wanted.get(name, ['absent'])}"
+            )
     state = _restored(folder.absolute() / str(step), like)
     for name, found in _record(jax.device_get(state), hashed=True).items():
         if found != saved[name]:
@@ -105,7 +122,11 @@ def _record(state: Any, *, hashed: bool) -> dict[str, list[Any]]:
     """name -> [dtype, shape] of every array, with 16 hex digits of its sha256 when `hashed`."""
     record = {}
     for path, leaf in jax.tree.leaves_with_path(state):
-        digest = [hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()[:16]] if hashed else []
+        digest = (
+            [hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()[:16]]
+            if hashed
+            else []
+        )
         record[jax.tree_util.keystr(path)] = [str(leaf.dtype), list(leaf.shape), *digest]
     return record
 
@@ -125,5 +146,7 @@ def _restored(folder: Path, like: Any) -> Any:
     template = {name: part for name, part in parts.items() if jax.tree.leaves(part)}
     placed = ocp.checkpoint_utils.construct_restore_args(template)
     with ocp.PyTreeCheckpointer() as checkpointer:
-        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(template, placed, partial_restore=True))
+        found = checkpointer.restore(
+            folder, args=ocp.args.PyTreeRestore(template, placed, partial_restore=True)
+        )
     return like._replace(**found) if named else {**like, **found}

@@ -28,7 +28,9 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
     found = held_out_loss(losses_under(params, run, mesh), shards, run, measure)
-    return found | downstream(subject(Path(out), step, run, mesh, shards, lambda: params), measure, None)
+    return found | downstream(
+        subject(Path(out), step, run, mesh, shards, lambda: params), measure, None
+    )
 
 
 def evaluate_suite(
@@ -49,8 +51,12 @@ def evaluate_suite(
     """
     job, step = _found(out)
     run, mesh = job.segment.run, _mesh(job.placement)
-    asked = subject(out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window)
-    return score_suite(suite, asked, items=items, folder=folder or out / "evaluations", report=report)
+    asked = subject(
+        out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window
+    )
+    return score_suite(
+        suite, asked, items=items, folder=folder or out / "evaluations", report=report
+    )
 
 
 class Weights(NamedTuple):
@@ -81,7 +87,9 @@ def last_weights(out: Path) -> Weights:
 def _found(out: Path) -> tuple[Job, int]:
     """The job of a run's folder and the step of its last checkpoint."""
     if not (out / "config.json").is_file():
-        raise ValueError(f"{out} is no run's folder (it has no config.json); give OUT/<study>/runs/<id>, or `out` of train()")
+        raise ValueError(
+            f"{out} is no run's folder (it has no config.json); give OUT/<study>/runs/<id>, or `out` of train()"
+        )
     job, steps = Job.read(out), checkpoint.steps(out / "checkpoints")
     if not steps:
         raise checkpoint.CheckpointError(f"{out} has no checkpoint yet: nothing to evaluate")
@@ -91,7 +99,9 @@ def _found(out: Path) -> tuple[Job, int]:
 def _restored(job: Job, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
     """The weights to evaluate."""
     initial = init_state(job.segment.run, mesh)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial)
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial
+    )
     found = checkpoint.restore(out / "checkpoints", like, step=step)
     if found is None:  # removed since it was listed
         raise checkpoint.CheckpointError(f"{out} has no checkpoint of step {step} any more")

@@ -39,7 +39,9 @@ def export_hf(run_folder: Path, out: Path) -> Exported:
     run = weights.run
     files, reason, end = _tokenizer(prepare(run.data))
     length = run.data.sequence_length
-    parity = hf.export_hf(run.model, run.parametrization, weights.params, out, positions=length, end=end, files=files)
+    parity = hf.export_hf(
+        run.model, run.parametrization, weights.params, out, positions=length, end=end, files=files
+    )
     return Exported(run_id(run), weights.step, parity, reason)
 
 
@@ -54,14 +56,22 @@ def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageMo
 
     weights = last_weights(run_folder)
     shards = prepare(weights.run.data)
-    asked = subject(run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window)
-    return LanguageModel(asked.span_scores(), shards.tokenizer(), window=asked.window, multiple=asked.multiple)
+    asked = subject(
+        run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window
+    )
+    return LanguageModel(
+        asked.span_scores(), shards.tokenizer(), window=asked.window, multiple=asked.multiple
+    )
 
 
 def text(exported: Exported, out: Path) -> str:
     """The export in three lines."""
     numpy, transformers = exported.parity
-    by = f"{transformers:.1e} by transformers" if transformers is not None else "transformers and torch are not installed"
+    by = (
+        f"{transformers:.1e} by transformers"
+        if transformers is not None
+        else "transformers and torch are not installed"
+    )
     return (
         f"run {exported.run} at step {exported.step} in {out}\n"
         f"largest difference of a logit, of at most {hf.TOLERANCE:g}: {numpy:.1e} by numpy; {by}\n"

@@ -40,14 +40,22 @@ DIVERGED_AFTER = 20
 """Skipped steps in a row after which a run counts as diverged: its weights have stopped changing."""
 
 
-def train(run: Run, placement: Placement | None = None, out: str | Path = "run", *, measure: Measure | None = None) -> Result:
+def train(
+    run: Run,
+    placement: Placement | None = None,
+    out: str | Path = "run",
+    *,
+    measure: Measure | None = None,
+) -> Result:
     """Trains `run` in the folder `out` and measures it; goes on where a killed call stopped.
 
     A folder that holds the finished run gives its Result at once. Raises ValueError when the folder belongs to another run,
     when the data cannot be read, or when its vocabulary does not fit the model.
     """
     segment = Segment(run=run, start=0, stop=run.steps)
-    job = Job(segment=segment, study="", measure=measure or Measure(), placement=placement or Placement())
+    job = Job(
+        segment=segment, study="", measure=measure or Measure(), placement=placement or Placement()
+    )
     job.write(Path(out))
     train_segment(job, Path(out), parent=None)
     return Result.load(Path(out))
@@ -99,7 +107,10 @@ def train_segment(
         training.advance(report, stopping)
         if job.segment.final:
             Result(row=training.measured(status), measure=job.measure).save(folder)
-    write_json(folder / "status.json", status | {"status": "diverged" if position.diverged else "done", "step": position.step})
+    write_json(
+        folder / "status.json",
+        status | {"status": "diverged" if position.diverged else "done", "step": position.step},
+    )
     mark_done(folder)
 
 
@@ -117,32 +128,52 @@ class Training:
 
     def advance(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
         """Trains to the segment's end: metrics rows every LOG_EVERY steps, evaluations by tokens, checkpoints by the clock."""
-        run, stop, position, placement = self.job.segment.run, self.job.segment.stop, self.position, self.job.placement
-        train_step = make_train_step(run, self.mesh, placement.accumulate, self.job.measure.averages)
+        run, stop, position, placement = (
+            self.job.segment.run,
+            self.job.segment.stop,
+            self.position,
+            self.job.placement,
+        )
+        train_step = make_train_step(
+            run, self.mesh, placement.accumulate, self.job.measure.averages
+        )
         rates = learning_rates(run)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
             before, after = (run.clock.tokens(step) for step in (position.step, position.step + 1))
-            rows = self.rows.rows(before // run.data.sequence_length, after // run.data.sequence_length)
+            rows = self.rows.rows(
+                before // run.data.sequence_length, after // run.data.sequence_length
+            )
             position.state, seen = train_step(position.state, rows, rates[position.step])
             position.losses.append(seen["loss"])
             position.step += 1
             if position.step % LOG_EVERY == 0:
-                position.seconds, clock = position.seconds + time.monotonic() - clock, time.monotonic()
+                position.seconds, clock = (
+                    position.seconds + time.monotonic() - clock,
+                    time.monotonic(),
+                )
                 report(position.step, self.log(float(rates[position.step - 1])))
             if self.is_due(before, after) and position.step < run.steps:
                 self.measure()
             halt = stopping() and position.step < stop
-            if halt or position.step == stop or time.monotonic() - saved > placement.checkpoint_seconds:
+            if (
+                halt
+                or position.step == stop
+                or time.monotonic() - saved > placement.checkpoint_seconds
+            ):
                 self.save()
                 saved = time.monotonic()
             if halt:
-                raise Preempted(f"stopped at step {position.step} of {stop}; the state is saved in {self.folder}")
+                raise Preempted(
+                    f"stopped at step {position.step} of {stop}; the state is saved in {self.folder}"
+                )
 
     def log(self, learning_rate: float) -> float:
         """Writes the metrics row of the last LOG_EVERY steps and gives their mean loss; skipped steps do not count in it."""
         position = self.position
-        losses = np.array([math.nan if x is None else float(x) for x in jax.device_get(position.losses)])
+        losses = np.array(
+            [math.nan if x is None else float(x) for x in jax.device_get(position.losses)]
+        )
         kept = losses[np.isfinite(losses)]
         loss = float(np.mean(kept)) if kept.size else math.nan
         position.losses = []
@@ -154,10 +185,15 @@ class Training:
     def save(self) -> None:
         """A checkpoint of the position; weights that are not finite are not saved: the run has diverged."""
         losses = [float(x) for x in jax.device_get(self.position.losses)]
-        notes = {"seconds": self.position.seconds, "losses": [x if math.isfinite(x) else None for x in losses]}
+        notes = {
+            "seconds": self.position.seconds,
+            "losses": [x if math.isfinite(x) else None for x in losses],
+        }
         self.metrics.sync()
         try:
-            checkpoint.save(self.folder / "checkpoints", self.position.step, self.position.state, notes)
+            checkpoint.save(
+                self.folder / "checkpoints", self.position.step, self.position.state, notes
+            )
         except checkpoint.NotFinite:
             self.position.diverged = True
 
@@ -176,7 +212,9 @@ class Training:
         found: dict[str, dict[str, float]] = {"raw": {}}
         if not self.position.diverged:
             for name, params in weights(run, self.position.state, measure.averages).items():
-                found[name] = held_out_loss(losses_under(params, run, self.mesh), self.shards, run, measure)
+                found[name] = held_out_loss(
+                    losses_under(params, run, self.mesh), self.shards, run, measure
+                )
         if not math.isfinite(found["raw"].get("loss", math.inf)):
             found = {"raw": {}}
         for name, losses in found.items():
@@ -192,15 +230,24 @@ class Training:
             asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
             found |= downstream(asked, self.job.measure, self.folder / "evaluations")
         epochs = self.rows.epochs(run.clock.tokens(position.step) / run.batch_tokens)
-        counted = {"step": position.step, "skipped": int(position.state.skipped), "seconds": position.seconds}
+        counted = {
+            "step": position.step,
+            "skipped": int(position.state.skipped),
+            "seconds": position.seconds,
+        }
         return result_row(self.job, self.shards, found, status, epochs=epochs, **counted)
 
     def row(self) -> dict[str, Any]:
         """The head of a metrics row."""
-        return {"step": self.position.step, "tokens": self.job.segment.run.clock.tokens(self.position.step)}
+        return {
+            "step": self.position.step,
+            "tokens": self.job.segment.run.clock.tokens(self.position.step),
+        }
 
 
-def losses_under(params: Params, run: Run, mesh: jax.sharding.Mesh) -> Callable[[np.ndarray], np.ndarray]:
+def losses_under(
+    params: Params, run: Run, mesh: jax.sharding.Mesh
+) -> Callable[[np.ndarray], np.ndarray]:
     """rows int32[b, L + 1] -> loss of every predicted token, float32[b, L], under these weights."""
     token_losses = make_token_losses(run, mesh)
     return lambda rows: np.asarray(token_losses(params, rows))
@@ -227,7 +274,11 @@ def subject(
         shards=shards,
         window=window or run.data.sequence_length,
         multiple=mesh.shape["data"] * mesh.shape["fsdp"],
-        source={"run": run_id(run), "step": step, "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16]},
+        source={
+            "run": run_id(run),
+            "step": step,
+            "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16],
+        },
     )
 
 
@@ -237,13 +288,19 @@ def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Posit
     What stands on a trunk that diverged has diverged with it. Raises ValueError when a checkpoint was trained without an average
     that is asked for: only training takes them.
     """
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial)
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial
+    )
     checkpoint.clean(folder / "checkpoints")
     if parent is not None and (end := read_json(parent / "status.json"))["status"] == "diverged":
         return Position(state=initial, step=end["step"], diverged=True), parent / "metrics.jsonl"
     for source in [folder] if parent is None else [folder, parent]:
         kept = checkpoint.kept(source / "checkpoints")
-        lacking = [name for name in initial.averages if not any(array.startswith(f".averages['{name}']") for array in kept)]
+        lacking = [
+            name
+            for name in initial.averages
+            if not any(array.startswith(f".averages['{name}']") for array in kept)
+        ]
         if kept and lacking:
             raise ValueError(
                 f"Measure.averages asks for {', '.join(lacking)}, which {source} was trained without, and only training takes "
@@ -253,7 +310,9 @@ def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Posit
             step, state, notes = found
             return Position(state=state, step=step, **notes), source / "metrics.jsonl"
     if parent is not None:
-        raise checkpoint.CheckpointError(f"the trunk in {parent} has no checkpoint; delete that folder and run again")
+        raise checkpoint.CheckpointError(
+            f"the trunk in {parent} has no checkpoint; delete that folder and run again"
+        )
     return Position(state=initial), folder / "metrics.jsonl"
 
 
@@ -268,9 +327,18 @@ def open_folder(folder: Path) -> dict[str, Any]:
     """Writes status.json for a start or a resume; keeps the first start and notes a change of machine, threads or versions."""
     (folder / "DONE").unlink(missing_ok=True)
     path = folder / "status.json"
-    before = read_json(path) if path.exists() else {"started": now(), "placement": here(), "placement_changed": False}
+    before = (
+        read_json(path)
+        if path.exists()
+        else {"started": now(), "placement": here(), "placement_changed": False}
+    )
     changed = before["placement_changed"] or before["placement"] != here()
-    status = {"status": "running", "started": before["started"], "placement": here(), "placement_changed": changed}
+    status = {
+        "status": "running",
+        "started": before["started"],
+        "placement": here(),
+        "placement_changed": changed,
+    }
     write_json(path, status)
     return status
 

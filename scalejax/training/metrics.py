@@ -15,7 +15,7 @@ class Metrics:
         """`history` is where the rows up to `step` stand: `path` itself on resume, the trunk's file on a branch."""
         rows = [row for row in read_lines(history) if row["step"] <= step]
         write_text(path, "".join(_line(row) for row in rows))
-        self._handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed on exit)
+        self._handle = open(path, "a", encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row; rows of one step are merged on reading."""

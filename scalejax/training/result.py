@@ -34,7 +34,11 @@ class Result:
 
     def save(self, folder: Path) -> None:
         """Writes folder/result.json; numbers that are not finite are left out, JSON has none."""
-        row = {name: value for name, value in self.row.items() if not (isinstance(value, float) and not math.isfinite(value))}
+        row = {
+            name: value
+            for name, value in self.row.items()
+            if not (isinstance(value, float) and not math.isfinite(value))
+        }
         write_json(folder / "result.json", {**row, "measure": as_dict(self.measure)})
 
     @classmethod
@@ -48,7 +52,9 @@ class Result:
         return cls(row=row, measure=measure)
 
 
-def result_row(job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any) -> dict[str, Any]:
+def result_row(
+    job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any
+) -> dict[str, Any]:
     """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged.
 
     Seconds are those of the whole loop, compilation and evaluations included: `mfu` is below that of the steps alone.
@@ -57,17 +63,40 @@ def result_row(job: Job, shards: Shards, found: dict[str, float], status: dict[s
     tokens = run.clock.tokens(counted["step"])
     size = counts(run.model)
     flops = training_flops(run.model, run.data.sequence_length, tokens)
-    row = {"run": run_id(run), "study": job.study, "status": "done" if found else "diverged", **flatten(run)}
-    row |= {"params": size.params, "params_non_embedding": size.params_non_embedding, "params_with_head": size.params_with_head}
+    row = {
+        "run": run_id(run),
+        "study": job.study,
+        "status": "done" if found else "diverged",
+        **flatten(run),
+    }
+    row |= {
+        "params": size.params,
+        "params_non_embedding": size.params_non_embedding,
+        "params_with_head": size.params_with_head,
+    }
     row |= {"tokens": tokens, "tokens_skipped": counted["skipped"] * run.data.sequence_length}
-    row |= {"epochs": counted["epochs"], "step": counted["step"], "flops": flops, "flops_6nd": flops_6nd(run.model, tokens)}
+    row |= {
+        "epochs": counted["epochs"],
+        "step": counted["step"],
+        "flops": flops,
+        "flops_6nd": flops_6nd(run.model, tokens),
+    }
     row |= found or {"loss": math.inf}
     speed = tokens / max(counted["seconds"], 1e-9)
     row |= {"wall_seconds": counted["seconds"], "tokens_per_second": speed}
     if peak := peak_flops(job.placement):
         row |= {"mfu": mfu(run.model, run.data.sequence_length, speed, peak_flops=peak)}
-    row |= {"devices": status["placement"]["devices"], "placement_changed": status["placement_changed"], "data_hash": shards.hash}
-    row |= {"code": code_version(), "jax": status["placement"]["jax"], "started": status["started"], "finished": now()}
+    row |= {
+        "devices": status["placement"]["devices"],
+        "placement_changed": status["placement_changed"],
+        "data_hash": shards.hash,
+    }
+    row |= {
+        "code": code_version(),
+        "jax": status["placement"]["jax"],
+        "started": status["started"],
+        "finished": now(),
+    }
     return row
 
 
@@ -96,7 +125,13 @@ def here() -> dict[str, Any]:
     devices = jax.devices()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kinds = f"{len(devices)} x {devices[0].device_kind}"
-    return {"devices": kinds, "threads": threads, "jax": jax.__version__, "machine": platform.machine(), "cpu": _cpu_kind()}
+    return {
+        "devices": kinds,
+        "threads": threads,
+        "jax": jax.__version__,
+        "machine": platform.machine(),
+        "cpu": _cpu_kind(),
+    }
 
 
 @functools.cache
@@ -114,5 +149,9 @@ def code_version() -> str:
 @functools.cache
 def _cpu_kind() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().split("\n") if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line for line in info.read_text().split("\n") if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0].split(":")[1].strip() if names else platform.processor()

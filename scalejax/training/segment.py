@@ -32,8 +32,15 @@ class Segment:
         """What the weights at `stop` depend on: the run; for a trunk the run without its end, and the rates of every step."""
         if self.final:
             return as_dict(self.run)
-        shared = {name: value for name, value in as_dict(self.run).items() if name not in ("schedule", "tokens")}
-        return shared | {"steps": self.stop, "rates": hashlib.sha256(learning_rates(self.run)[: self.stop].tobytes()).hexdigest()}
+        shared = {
+            name: value
+            for name, value in as_dict(self.run).items()
+            if name not in ("schedule", "tokens")
+        }
+        return shared | {
+            "steps": self.stop,
+            "rates": hashlib.sha256(learning_rates(self.run)[: self.stop].tobytes()).hexdigest(),
+        }
 
     @property
     def id(self) -> str:
@@ -67,17 +74,35 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config.json"
         if path.exists() and (there := read_json(path)["identity"]) != self.segment.identity:
-            differing = sorted(k for k in there | self.segment.identity if there.get(k) != self.segment.identity.get(k))
-            raise ValueError(f"{folder} holds another run: {', '.join(differing)} differ; train this one in another folder")
+            differing = sorted(
+                k
+                for k in there | self.segment.identity
+                if there.get(k) != self.segment.identity.get(k)
+            )
+            raise ValueError(
+                f"{folder} holds another run: {', '.join(differing)} differ; train this one in another folder"
+            )
         segment = {**asdict(self.segment), "run": as_dict(self.segment.run)}
         parts = {"measure": as_dict(self.measure), "placement": as_dict(self.placement)}
         identity = self.segment.identity
-        write_json(path, {"id": self.segment.id, "study": self.study, "identity": identity, "segment": segment, **parts})
+        write_json(
+            path,
+            {
+                "id": self.segment.id,
+                "study": self.study,
+                "identity": identity,
+                "segment": segment,
+                **parts,
+            },
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Job":
         """The job that `write` left. Raises ValueError naming the file when it is not sound."""
         value = read_json(folder / "config.json")
         segment = Segment(**{**value["segment"], "run": from_dict(Run, value["segment"]["run"])})
-        measure, placement = from_dict(Measure, value["measure"]), from_dict(Placement, value["placement"])
+        measure, placement = (
+            from_dict(Measure, value["measure"]),
+            from_dict(Placement, value["placement"]),
+        )
         return cls(segment=segment, study=value["study"], measure=measure, placement=placement)

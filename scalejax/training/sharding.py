@@ -53,7 +53,9 @@ def _parameter_sharding(mesh: Mesh, spec: Spec) -> NamedSharding:
     names = [RULES[axis] for axis in spec.axes]
     for axis, size, name in zip(spec.axes, spec.shape, names, strict=True):
         if name is not None and size % mesh.shape[name]:
-            raise ValueError(f"Placement.{name} {mesh.shape[name]} does not divide the model's {axis} of {size}")
+            raise ValueError(
+                f"Placement.{name} {mesh.shape[name]} does not divide the model's {axis} of {size}"
+            )
     return NamedSharding(mesh, PartitionSpec(*names))
 
 

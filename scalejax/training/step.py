@@ -20,7 +20,12 @@ from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
-from scalejax.training.sharding import batch_sharding, like_parameters, parameter_shardings, replicated
+from scalejax.training.sharding import (
+    batch_sharding,
+    like_parameters,
+    parameter_shardings,
+    replicated,
+)
 
 LOGITS_AT_ONCE = 2**24
 """Largest number of logits held at a time (64 MiB in float32); a batch with more is taken in chunks of positions."""
@@ -57,7 +62,9 @@ def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> Trai
     return start(jax.random.key(run.seed), hyperparameters(run))
 
 
-def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[Average, ...] = ()) -> Step:
+def make_train_step(
+    run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[Average, ...] = ()
+) -> Step:
     """The compiled step: (state, rows int32 [sequences, length + 1], learning_rate) -> (state, metrics).
 
     Row k holds the tokens of a sequence and the one that follows it, marked (data/marks.py) when the run packs documents. The
@@ -72,7 +79,9 @@ def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[A
     """
     sequences = run.fewest_sequences
     if sequences % accumulate:
-        raise ValueError(f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences")
+        raise ValueError(
+            f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences"
+        )
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if sequences // accumulate % shards:
         raise ValueError(
@@ -83,9 +92,13 @@ def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[A
     train_step = _train_step(*network, name, run.optimizer.decay, mesh, accumulate)
     if not averages:
         return train_step
-    add = _add(run.model, run.parametrization, name, averages, sequences * run.data.sequence_length, mesh)
+    add = _add(
+        run.model, run.parametrization, name, averages, sequences * run.data.sequence_length, mesh
+    )
 
-    def step(state: TrainState, rows: ArrayLike, learning_rate: ArrayLike) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, rows: ArrayLike, learning_rate: ArrayLike
+    ) -> tuple[TrainState, Metrics]:
         so_far = state.averages
         state, metrics = train_step(state._replace(averages={}), rows, learning_rate)
         return state._replace(averages=add(so_far, state, jnp.shape(rows))), metrics
@@ -96,7 +109,10 @@ def make_train_step(run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[A
 def weights(run: Run, state: TrainState, averages: tuple[Average, ...] = ()) -> dict[str, Params]:
     """The weights to evaluate by name: `raw` (under schedule-free-adamw its average), then those of `averages`."""
     first_batch = run.fewest_sequences * run.data.sequence_length
-    found = {a.name: averaging.value(a, state.averages[a.name], first_batch=first_batch) for a in averages}
+    found = {
+        a.name: averaging.value(a, state.averages[a.name], first_batch=first_batch)
+        for a in averages
+    }
     return {"raw": evaluated(run.optimizer.name, state.params, state.optimizer_state), **found}
 
 
@@ -113,12 +129,16 @@ def make_span_scores(run: Run, mesh: Mesh) -> SpanScores:
     return _span_scores(run.model, run.parametrization, run.compute_dtype, mesh)
 
 
-def cross_entropy(model: Transformer, rows: jax.Array, segments_bt: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+def cross_entropy(
+    model: Transformer, rows: jax.Array, segments_bt: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """(cross-entropy, log Z) of every token after the first, both float32 [b, t]; Z is the sum of exponentiated logits.
 
     Logits exist for LOGITS_AT_ONCE / v tokens at a time; the backward pass computes them again.
     """
-    return _in_chunks(model, model.hidden(rows[:, :-1], segments_bt), rows[:, 1:], _cross_entropy_of)
+    return _in_chunks(
+        model, model.hidden(rows[:, :-1], segments_bt), rows[:, 1:], _cross_entropy_of
+    )
 
 
 def unpacked(rows: jax.Array, packing: str) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
@@ -145,11 +165,18 @@ def span_scores(
     targets_bs = jnp.take_along_axis(ids, positions_bs + 1, axis=1)
     losses_bs, greedy_bs = _in_chunks(model, x_bsd, targets_bs, _greedy_of)
     inside_bkw = jnp.arange(width) < counts_bk[..., None]
-    losses_bkw, greedy_bkw = losses_bs.reshape(inside_bkw.shape), greedy_bs.reshape(inside_bkw.shape)
-    return -jnp.sum(losses_bkw, axis=2, where=inside_bkw), jnp.all(greedy_bkw, axis=2, where=inside_bkw)
+    losses_bkw, greedy_bkw = (
+        losses_bs.reshape(inside_bkw.shape),
+        greedy_bs.reshape(inside_bkw.shape),
+    )
+    return -jnp.sum(losses_bkw, axis=2, where=inside_bkw), jnp.all(
+        greedy_bkw, axis=2, where=inside_bkw
+    )
 
 
-def _in_chunks(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:
+def _in_chunks(
+    model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head: Head
+) -> tuple[jax.Array, jax.Array]:
     b, t, d = x_btd.shape
     chunks = _chunks(t, logits_per_position=b * model.vocabulary)
     if chunks == 1:
@@ -162,18 +189,24 @@ def _in_chunks(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array, head
     def chunk(params, x_btd, targets_bt):
         return head(nnx.merge(graphdef, params), x_btd, targets_bt)
 
-    _, (first, second) = jax.lax.scan(lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt))
+    _, (first, second) = jax.lax.scan(
+        lambda _, xs: (None, chunk(params, *xs)), None, (x_cbtd, targets_cbt)
+    )
     return first.swapaxes(0, 1).reshape(b, t), second.swapaxes(0, 1).reshape(b, t)
 
 
-def _cross_entropy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _cross_entropy_of(
+    model: Transformer, x_btd: jax.Array, targets_bt: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     logits_btv = model.logits(x_btd)
     log_z_bt = jax.nn.logsumexp(logits_btv, axis=-1)
     hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
     return log_z_bt - jnp.sum(logits_btv, axis=-1, where=hit_btv), log_z_bt
 
 
-def _greedy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _greedy_of(
+    model: Transformer, x_btd: jax.Array, targets_bt: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     logits_btv = model.logits(x_btd)
     hit_btv = targets_bt[..., None] == jnp.arange(logits_btv.shape[-1])
     target_bt = jnp.sum(logits_btv, axis=-1, where=hit_btv)
@@ -182,15 +215,28 @@ def _greedy_of(model: Transformer, x_btd: jax.Array, targets_bt: jax.Array) -> t
 
 def _chunks(length: int, *, logits_per_position: int) -> int:
     """Fewest equal chunks of positions within LOGITS_AT_ONCE; at most one per position."""
-    return next((n for n in range(1, length) if length % n == 0 and length // n * logits_per_position <= LOGITS_AT_ONCE), length)
+    return next(
+        (
+            n
+            for n in range(1, length)
+            if length % n == 0 and length // n * logits_per_position <= LOGITS_AT_ONCE
+        ),
+        length,
+    )
 
 
 @functools.cache
 def _init(
-    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], mesh: Mesh
+    model: Model,
+    parametrization: Parametrization,
+    name: str,
+    averages: tuple[Average, ...],
+    mesh: Mesh,
 ) -> Callable[[jax.Array, Hyperparameters], TrainState]:
     start = functools.partial(_start, model, parametrization, name, averages)
-    return jax.jit(start, out_shardings=_state_shardings(model, parametrization, name, averages, mesh))
+    return jax.jit(
+        start, out_shardings=_state_shardings(model, parametrization, name, averages, mesh)
+    )
 
 
 def _start(
@@ -202,14 +248,21 @@ def _start(
     numbers: Hyperparameters,
 ) -> TrainState:
     params = initialize(model, parametrization, key)
-    moments = _optimizer(model, parametrization, name, "independent", numbers, numbers.peak).init(params)
+    moments = _optimizer(model, parametrization, name, "independent", numbers, numbers.peak).init(
+        params
+    )
     zero = jnp.int32(0)
     started = {average.name: averaging.start(average, params) for average in averages}
     return TrainState(params, moments, numbers, zero, zero, zero, started)
 
 
 def _optimizer(
-    model: Model, parametrization: Parametrization, name: str, decay: str, numbers: Hyperparameters, learning_rate: jax.Array
+    model: Model,
+    parametrization: Parametrization,
+    name: str,
+    decay: str,
+    numbers: Hyperparameters,
+    learning_rate: jax.Array,
 ) -> optax.GradientTransformation:
     _, specs = abstract(model, parametrization)
     rows = scalings(specs, parametrization, model)
@@ -218,7 +271,11 @@ def _optimizer(
 
 @functools.cache
 def _state_shardings(
-    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], mesh: Mesh
+    model: Model,
+    parametrization: Parametrization,
+    name: str,
+    averages: tuple[Average, ...],
+    mesh: Mesh,
 ) -> TrainState:
     _, specs = abstract(model, parametrization)
     numbers = Hyperparameters(*jnp.zeros(len(Hyperparameters._fields)))
@@ -240,14 +297,18 @@ def _train_step(
 ) -> Step:
     graphdef, _ = abstract(model, parametrization, compute_dtype)
 
-    def loss_share(params: Params, rows: jax.Array, z_loss: jax.Array, tokens: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    def loss_share(
+        params: Params, rows: jax.Array, z_loss: jax.Array, tokens: ArrayLike
+    ) -> tuple[jax.Array, jax.Array]:
         """What these rows add to the mean over the batch's tokens: (with z-loss, without)."""
         ids, segments_bt, counted_bt = unpacked(rows, packing)
         losses_bt, log_z_bt = cross_entropy(nnx.merge(graphdef, params), ids, segments_bt)
         loss = jnp.sum(losses_bt, where=counted_bt) / tokens
         return loss + z_loss * jnp.sum(jnp.square(log_z_bt), where=counted_bt) / tokens, loss
 
-    def loss_and_gradient(params: Params, rows: jax.Array, z_loss: jax.Array) -> tuple[jax.Array, Params]:
+    def loss_and_gradient(
+        params: Params, rows: jax.Array, z_loss: jax.Array
+    ) -> tuple[jax.Array, Params]:
         _, _, counted_bt = unpacked(rows, packing)
         tokens = rows.shape[0] * (rows.shape[1] - 1) if counted_bt is None else jnp.sum(counted_bt)
         gradient_of = jax.grad(loss_share, has_aux=True)
@@ -264,7 +325,9 @@ def _train_step(
         micro_batches = rows.reshape(-1, accumulate, rows.shape[1]).swapaxes(0, 1)
         return jax.lax.scan(add, nothing, micro_batches)[0]
 
-    def train_step(state: TrainState, rows: jax.Array, learning_rate: jax.Array) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, rows: jax.Array, learning_rate: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         numbers = state.hyperparameters
         loss, gradient = loss_and_gradient(state.params, rows, numbers.z_loss)
         grad_norm = optax.tree.norm(gradient)
@@ -273,7 +336,9 @@ def _train_step(
         updated = (optax.apply_updates(state.params, updates), moments)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         params, moments = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), updated, (state.params, state.optimizer_state)
+            lambda new, old: jnp.where(finite, new, old),
+            updated,
+            (state.params, state.optimizer_state),
         )
         skipped = state.skipped + jnp.where(finite, 0, rows.shape[0])
         in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
@@ -283,7 +348,9 @@ def _train_step(
             "skipped": skipped,
             "skipped_in_a_row": in_a_row,
         }
-        state = TrainState(params, moments, numbers, state.step + 1, skipped, in_a_row, state.averages)
+        state = TrainState(
+            params, moments, numbers, state.step + 1, skipped, in_a_row, state.averages
+        )
         return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     state_shardings = _state_shardings(model, parametrization, name, (), mesh)
@@ -297,22 +364,34 @@ def _train_step(
 
 @functools.cache
 def _add(
-    model: Model, parametrization: Parametrization, name: str, averages: tuple[Average, ...], first_batch: int, mesh: Mesh
+    model: Model,
+    parametrization: Parametrization,
+    name: str,
+    averages: tuple[Average, ...],
+    first_batch: int,
+    mesh: Mesh,
 ) -> Callable[[dict[str, Any], TrainState, tuple[int, ...]], dict[str, Any]]:
     """The compiled averaging: (averages so far, the state after a step, the shape of its rows) -> averages."""
 
     def add(so_far: dict[str, Any], state: TrainState, shape: tuple[int, ...]) -> dict[str, Any]:
         new = evaluated(name, state.params, state.optimizer_state)
         tokens = {"batch_tokens": shape[0] * (shape[1] - 1), "first_batch": first_batch}
-        added = {average.name: averaging.add(average, so_far[average.name], new, **tokens) for average in averages}
-        return jax.tree.map(lambda new, old: jnp.where(state.skipped_in_a_row == 0, new, old), added, so_far)
+        added = {
+            average.name: averaging.add(average, so_far[average.name], new, **tokens)
+            for average in averages
+        }
+        return jax.tree.map(
+            lambda new, old: jnp.where(state.skipped_in_a_row == 0, new, old), added, so_far
+        )
 
     shardings = _state_shardings(model, parametrization, name, averages, mesh).averages
     return jax.jit(add, donate_argnums=0, static_argnums=2, out_shardings=shardings)
 
 
 @functools.cache
-def _token_losses(model: Model, parametrization: Parametrization, compute_dtype: str, packing: str, mesh: Mesh) -> TokenLosses:
+def _token_losses(
+    model: Model, parametrization: Parametrization, compute_dtype: str, packing: str, mesh: Mesh
+) -> TokenLosses:
     graphdef, specs = abstract(model, parametrization, compute_dtype)
 
     def token_losses(params: Params, rows: jax.Array) -> jax.Array:
@@ -327,7 +406,9 @@ def _token_losses(model: Model, parametrization: Parametrization, compute_dtype:
 
 
 @functools.cache
-def _span_scores(model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh) -> SpanScores:
+def _span_scores(
+    model: Model, parametrization: Parametrization, compute_dtype: str, mesh: Mesh
+) -> SpanScores:
     graphdef, specs = abstract(model, parametrization, compute_dtype)
 
     def scores(params: Params, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int):

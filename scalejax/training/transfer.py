@@ -22,10 +22,14 @@ def transfer_check(table: "pd.DataFrame", *, over: str = "width") -> "Transfer":
     Raises ValueError when a column or a point of the grid is missing, or when runs of several parametrizations are mixed.
     """
     if missing := sorted({over, "learning_rate", "loss"} - set(table.columns)):
-        raise ValueError(f"transfer_check reads the columns {over}, learning_rate and loss; {', '.join(missing)} is not there")
+        raise ValueError(
+            f"transfer_check reads the columns {over}, learning_rate and loss; {', '.join(missing)} is not there"
+        )
     if "parametrization" in table and len(table["parametrization"].unique()) > 1:
         names = ", ".join(sorted(table["parametrization"].unique()))
-        raise ValueError(f"transfer_check compares sizes under one parametrization; got {names}: give the rows of one of them")
+        raise ValueError(
+            f"transfer_check compares sizes under one parametrization; got {names}: give the rows of one of them"
+        )
     grid = table.assign(loss=table["loss"].fillna(np.inf)).pivot_table(
         index=over, columns="learning_rate", values="loss", aggfunc=["mean", "size"], dropna=False
     )
@@ -36,7 +40,12 @@ def transfer_check(table: "pd.DataFrame", *, over: str = "width") -> "Transfer":
             f"(down) and rate:\n{runs.astype(int).to_string()}"
         )
     rates = tuple(float(rate) for rate in losses.columns)
-    return Transfer(over=over, sizes=tuple(int(size) for size in losses.index), rates=rates, losses=losses.to_numpy(float))
+    return Transfer(
+        over=over,
+        sizes=tuple(int(size) for size in losses.index),
+        rates=rates,
+        losses=losses.to_numpy(float),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +91,48 @@ class Transfer:
                 found.append(self.rates[at])
                 continue
             bend, slope, _ = np.polyfit(log_rates[near] - log_rates[at], losses[near], 2)
-            found.append(float(self.rates[at] * np.exp(-slope / (2 * bend))) if bend > 0 else self.rates[at])
+            found.append(
+                float(self.rates[at] * np.exp(-slope / (2 * bend))) if bend > 0 else self.rates[at]
+            )
         return np.asarray(found)
 
     def __str__(self) -> str:
-        verdict = "passed" if self.passed else "FAILED" if self.interior else "FAILED, a best rate stands at an end of the grid"
+        verdict = (
+            "passed"
+            if self.passed
+            else "FAILED"
+            if self.interior
+            else "FAILED, a best rate stands at an end of the grid"
+        )
         steps = f"{self.drift} grid step{'s' * (self.drift != 1)}"
-        lines = [f"transfer check over {self.over}: {verdict}; the best learning rate moves by {steps}"]
-        for size, at, vertex, losses in zip(self.sizes, self.best, self.optima, self.losses, strict=True):
-            lines.append(f"  {self.over} {size:>5}: best {self.rates[at]:.3g} (vertex {vertex:.3g}), loss {losses[at]:.4f}")
+        lines = [
+            f"transfer check over {self.over}: {verdict}; the best learning rate moves by {steps}"
+        ]
+        for size, at, vertex, losses in zip(
+            self.sizes, self.best, self.optima, self.losses, strict=True
+        ):
+            lines.append(
+                f"  {self.over} {size:>5}: best {self.rates[at]:.3g} (vertex {vertex:.3g}), loss {losses[at]:.4f}"
+            )
         return "\n".join(lines)
 
     def draw(self, axes: Any) -> None:
         """Loss against learning rate on matplotlib axes, one line per size, the best point of each marked."""
         from matplotlib import colormaps
 
-        for place, (size, at, losses) in enumerate(zip(self.sizes, self.best, self.losses, strict=True)):
+        for place, (size, at, losses) in enumerate(
+            zip(self.sizes, self.best, self.losses, strict=True)
+        ):
             colour = colormaps["viridis"](0.85 * place / (len(self.sizes) - 1))
             finite = np.isfinite(losses)
-            axes.plot(np.asarray(self.rates)[finite], losses[finite], "o-", ms=3, color=colour, label=f"{self.over} {size}")
+            axes.plot(
+                np.asarray(self.rates)[finite],
+                losses[finite],
+                "o-",
+                ms=3,
+                color=colour,
+                label=f"{self.over} {size}",
+            )
             axes.plot(self.rates[at], losses[at], "*", ms=13, color=colour)
         axes.set_xscale("log", base=2)
         axes.set_xlabel("peak learning rate")

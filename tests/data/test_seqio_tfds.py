@@ -20,10 +20,16 @@ from scalejax.data.packing import unmarked
 from scalejax.data.shards import prepare
 from scalejax.files import read_json
 
-MISSING = [name for name in ("tensorflow", "seqio", "tensorflow_datasets") if importlib.util.find_spec(name) is None]
+MISSING = [
+    name
+    for name in ("tensorflow", "seqio", "tensorflow_datasets")
+    if importlib.util.find_spec(name) is None
+]
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[data]'"),
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[data]'"
+    ),
     pytest.mark.filterwarnings("default"),  # TensorFlow's own
 ]
 
@@ -81,7 +87,9 @@ def module(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     (folder / "own_tasks.py").write_text(textwrap.dedent(TASKS))
     (folder / "lines.txt").write_text("".join(f"line {i} of the file\n" for i in range(400)))
-    (folder / "own.model").write_bytes(train_bpe((f"text number {i}, naïve and more" for i in range(400)), pieces=320).model)
+    (folder / "own.model").write_bytes(
+        train_bpe((f"text number {i}, naïve and more" for i in range(400)), pieces=320).model
+    )
     sys.path.insert(0, str(folder))
     yield "own_tasks"
     sys.path.remove(str(folder))
@@ -101,10 +109,14 @@ def test_a_task_is_written_once_in_its_own_vocabulary(module, cache):
     shards = prepare(data, cache)
     import own_tasks  # pyright: ignore[reportMissingImports]
 
-    assert shards.vocabulary == own_tasks.BYTES.vocab_size and shards.manifest["tokenizer"]["end"] == 1
+    assert (
+        shards.vocabulary == own_tasks.BYTES.vocab_size and shards.manifest["tokenizer"]["end"] == 1
+    )
     for split, tokens in (("train", shards.train), ("validation", shards.validation)):
         decoded = sorted(own_tasks.BYTES.decode(ids) for ids in documents(tokens, end=1))
-        assert decoded == sorted(own_tasks.TEXTS[split]), "a task with a validation split keeps its own splits"
+        assert decoded == sorted(own_tasks.TEXTS[split]), (
+            "a task with a validation split keeps its own splits"
+        )
     before = shards.folder.stat().st_mtime_ns
     assert prepare(data, cache).folder.stat().st_mtime_ns == before
 
@@ -114,7 +126,9 @@ def test_a_sentencepiece_vocabulary_comes_with_its_model(module, cache):
     import own_tasks  # pyright: ignore[reportMissingImports]
 
     assert shards.vocabulary == 330
-    found = [shards.tokenizer().decode(ids) for ids in documents(shards.train, shards.tokenizer().end)]
+    found = [
+        shards.tokenizer().decode(ids) for ids in documents(shards.train, shards.tokenizer().end)
+    ]
     assert found == own_tasks.TEXTS["train"]
 
 
@@ -124,9 +138,15 @@ def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(mod
 
     for split in ("train", "validation"):
         ids, starts, counted = unmarked(shards.tokens(split, "documents").rows())
-        found = zip(np.split(ids, np.flatnonzero(starts))[1:], np.split(counted, np.flatnonzero(starts))[1:], strict=True)
+        found = zip(
+            np.split(ids, np.flatnonzero(starts))[1:],
+            np.split(counted, np.flatnonzero(starts))[1:],
+            strict=True,
+        )
         decode = own_tasks.BYTES.decode
-        texts = [(decode(each[~its].tolist()), decode(each[its][1:].tolist())) for each, its in found][:-1]
+        texts = [
+            (decode(each[~its].tolist()), decode(each[its][1:].tolist())) for each, its in found
+        ][:-1]
         assert sorted(texts) == sorted((text, "yes") for text in own_tasks.TEXTS[split])
     assert shards.tokens("train", "concatenate").counted is None
 
@@ -134,11 +154,18 @@ def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(mod
 def test_a_mixture_keeps_its_rates_between_domains(module, cache):
     shards = prepare(Data(source=f"seqio:{module}:own_mixture", tokenizer="own"), cache)
     assert shards.domains == ["own_function", "own_lines"]
-    tokens = {name: shards.tokens("train", "concatenate", domain=name).ids for name in shards.domains}
+    tokens = {
+        name: shards.tokens("train", "concatenate", domain=name).ids for name in shards.domains
+    }
     mean = {name: len(ids) / np.sum(ids[1:] == 1) for name, ids in tokens.items()}
     odds = shards.shares["own_function"] / shards.shares["own_lines"]
-    assert odds == pytest.approx(3 * mean["own_function"] / mean["own_lines"], rel=0.01), "rates count examples, shares tokens"
-    assert quotas(shards.shares).sum() == PERIOD and set(shards.validation_domains.tolist()) == {0, 1}
+    assert odds == pytest.approx(3 * mean["own_function"] / mean["own_lines"], rel=0.01), (
+        "rates count examples, shares tokens"
+    )
+    assert quotas(shards.shares).sum() == PERIOD and set(shards.validation_domains.tolist()) == {
+        0,
+        1,
+    }
     lines = len(documents(tokens["own_lines"], end=1))
     assert 360 < lines < 400, "a task without a validation split holds out about 4%"
 
@@ -191,14 +218,19 @@ def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_pat
     [
         ("seqio:own_tasks", "`seqio:MODULE:TASK`"),
         ("seqio:no_such_module:task", "no module 'no_such_module' can be imported"),
-        ("seqio:own_tasks:own_funktion", "registers no Task or Mixture 'own_funktion'; registered are .*own_function"),
+        (
+            "seqio:own_tasks:own_funktion",
+            "registers no Task or Mixture 'own_funktion'; registered are .*own_function",
+        ),
         ("seqio:own_tasks:own_held_out", "own_held_out has no `train` split; it has validation"),
         ("tfds:no_such_builder", "tfds has no 'no_such_builder' ready to read"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_what_is_there(module, tmp_path, source, said):
     with pytest.raises(ValueError, match=said):
-        prepare(Data(source=source, tokenizer="own" if source.startswith("seqio") else "byte"), tmp_path)
+        prepare(
+            Data(source=source, tokenizer="own" if source.startswith("seqio") else "byte"), tmp_path
+        )
 
 
 def test_a_task_under_another_tokenizer_is_refused(module, tmp_path):
@@ -212,30 +244,60 @@ def test_c4_comes_out_of_tfds(tmp_path):
     with tfds.testing.mock_data(num_examples=40):
         shards = prepare(Data(source="tfds:c4/en:3.1.0", tokenizer="byte"), tmp_path)
         records = list(tfds.as_numpy(tfds.load("c4/en:3.1.0", split="train")))
-    assert sum(shards.manifest["documents"].values()) + shards.manifest["duplicates_dropped"] == len(records) == 40
-    found = {shards.tokenizer().decode(ids) for split in (shards.train, shards.validation) for ids in documents(split, end=256)}
+    assert (
+        sum(shards.manifest["documents"].values()) + shards.manifest["duplicates_dropped"]
+        == len(records)
+        == 40
+    )
+    found = {
+        shards.tokenizer().decode(ids)
+        for split in (shards.train, shards.validation)
+        for ids in documents(split, end=256)
+    }
     assert found <= {record["text"].decode().strip() for record in records} and len(found) > 30
 
 
 def test_array_records_are_a_source(tmp_path):
-    writer = pytest.importorskip("array_record.python.array_record_module", reason="array_record is not installed")
+    writer = pytest.importorskip(
+        "array_record.python.array_record_module", reason="array_record is not installed"
+    )
     texts = [f"record number {i}" for i in range(60)]
     file = writer.ArrayRecordWriter(str(tmp_path / "x.array_record"), "group_size:1")
     for text in texts:
         file.write(json.dumps({"text": text}).encode())
     file.close()
-    shards = prepare(Data(source=str(tmp_path / "x.array_record"), tokenizer="byte"), tmp_path / "cache")
-    found = [shards.tokenizer().decode(ids) for split in (shards.train, shards.validation) for ids in documents(split, end=256)]
+    shards = prepare(
+        Data(source=str(tmp_path / "x.array_record"), tokenizer="byte"), tmp_path / "cache"
+    )
+    found = [
+        shards.tokenizer().decode(ids)
+        for split in (shards.train, shards.validation)
+        for ids in documents(split, end=256)
+    ]
     assert sorted(found) == sorted(texts)
 
 
 def test_the_command_line_prepares_a_task(module, tmp_path):
-    command = [sys.executable, "-m", "scalejax.cli", "data", "prepare", "--seqio", f"{module}:own_function"]
+    command = [
+        sys.executable,
+        "-m",
+        "scalejax.cli",
+        "data",
+        "prepare",
+        "--seqio",
+        f"{module}:own_function",
+    ]
     done = subprocess.run(
-        [*command, "--out", tmp_path / "out"], capture_output=True, text=True, env=_environment(module, tmp_path)
+        [*command, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env=_environment(module, tmp_path),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "out") and (tmp_path / "out" / "manifest.json").is_file()
+    assert (
+        done.stdout.strip() == str(tmp_path / "out")
+        and (tmp_path / "out" / "manifest.json").is_file()
+    )
 
 
 def _environment(module: str, cache) -> dict[str, str]:

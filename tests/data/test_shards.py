@@ -46,12 +46,17 @@ def shards(data, cache):
 def texts(tokens: np.ndarray, shards) -> list[str]:
     end = shards.manifest["tokenizer"]["end"]
     assert tokens[0] == tokens[-1] == end
-    return [shards.tokenizer().decode(ids[1:]) for ids in np.split(tokens, np.flatnonzero(tokens == end))[1:-1]]
+    return [
+        shards.tokenizer().decode(ids[1:])
+        for ids in np.split(tokens, np.flatnonzero(tokens == end))[1:-1]
+    ]
 
 
 def test_the_documents_come_back_out_of_the_shards(shards, folder):
     train, held_out = texts(shards.train, shards), texts(shards.validation, shards)
-    assert {d.casefold() for d in train + held_out} == {clean(p.read_text()).casefold() for p in folder.glob("???.txt")}
+    assert {d.casefold() for d in train + held_out} == {
+        clean(p.read_text()).casefold() for p in folder.glob("???.txt")
+    }
     assert shards.manifest["documents"] == {"train": len(train), "validation": len(held_out)}
     assert shards.manifest["duplicates_dropped"] == 20
     assert not set(train) & set(held_out)
@@ -59,14 +64,20 @@ def test_the_documents_come_back_out_of_the_shards(shards, folder):
 
 def test_held_out_documents_are_indexed_by_token_and_sized_in_bytes(shards):
     ends = [*shards.validation_starts[1:], len(shards.validation)]
-    found = [shards.tokenizer().decode(shards.validation[a:b]) for a, b in zip(shards.validation_starts, ends, strict=True)]
+    found = [
+        shards.tokenizer().decode(shards.validation[a:b])
+        for a, b in zip(shards.validation_starts, ends, strict=True)
+    ]
     assert found == texts(shards.validation, shards)
     assert [len(text.encode()) for text in found] == shards.validation_bytes.tolist()
     assert shards.manifest["bytes"]["validation"] == shards.validation_bytes.sum()
 
 
 def test_the_manifest_counts_what_the_files_hold(shards):
-    assert shards.manifest["tokens"] == {"train": len(shards.train), "validation": len(shards.validation)}
+    assert shards.manifest["tokens"] == {
+        "train": len(shards.train),
+        "validation": len(shards.validation),
+    }
     assert shards.vocabulary == 320 and shards.train.max() < 320 and shards.train.dtype == np.uint16
     assert shards.entropy_rate is None
     assert {"source", "licence", "attribution", "hash", "files"} <= shards.manifest.keys()
@@ -80,8 +91,12 @@ def test_equal_text_gives_equal_shards_wherever_it_lies(data, shards, folder, tm
     again = prepare(Data(source=str(copy), tokenizer="bpe:320"), tmp_path / "cache")
     assert again.hash == shards.hash
     (copy / "new.txt").write_text("One more document.")
-    assert prepare(Data(source=str(copy), tokenizer="bpe:320"), tmp_path / "cache").hash != shards.hash
-    assert prepare(Data(source=data.source, tokenizer="byte"), tmp_path / "cache").hash != shards.hash
+    assert (
+        prepare(Data(source=str(copy), tokenizer="bpe:320"), tmp_path / "cache").hash != shards.hash
+    )
+    assert (
+        prepare(Data(source=data.source, tokenizer="byte"), tmp_path / "cache").hash != shards.hash
+    )
 
 
 def test_shards_that_exist_are_opened_and_not_written_again(data, cache, shards, monkeypatch):
@@ -114,7 +129,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert shards_file.default_cache() == tmp_path / "own"
 
 
-@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "validation_documents.bin", "tokenizer.model"])
+@pytest.mark.parametrize(
+    "name", ["train.bin", "validation.bin", "validation_documents.bin", "tokenizer.model"]
+)
 @pytest.mark.parametrize("damage", ["changed", "truncated", "gone"])
 def test_a_damaged_file_is_refused_by_name(data, tmp_path, name, damage):
     path = prepare(data, tmp_path).folder / name
@@ -136,7 +153,9 @@ def test_an_id_outside_the_vocabulary_is_refused_with_its_place(data, tmp_path):
     manifest["files"]["train.bin"] = shards_file.sha256(folder / "train.bin")
     manifest["hash"] = shards_file._content_hash(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"):
+    with pytest.raises(
+        ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"
+    ):
         open_shards(folder)
 
 
@@ -172,12 +191,19 @@ def test_two_writers_of_one_folder_leave_each_other_alone_and_the_first_to_finis
 
     def records():
         yield from ({"text": text} for text in texts)
-        write(({"text": text.upper()} for text in texts), tmp_path / "out", tokenizer="byte")  # while the first is at work
+        write(
+            ({"text": text.upper()} for text in texts), tmp_path / "out", tokenizer="byte"
+        )  # while the first is at work
         yield from ({"text": f"{text} more"} for text in texts)
 
     with pytest.raises(ValueError, match="another process wrote it"):
         write(records(), tmp_path / "out", tokenizer="byte")
-    assert open_shards(tmp_path / "out").tokenizer().decode(open_shards(tmp_path / "out").train[:60]).isupper()
+    assert (
+        open_shards(tmp_path / "out")
+        .tokenizer()
+        .decode(open_shards(tmp_path / "out").train[:60])
+        .isupper()
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -238,13 +264,18 @@ def domains(tmp_path_factory, cache):
 
 def test_domains_lie_one_after_another_in_train_and_mixed_in_validation(domains):
     assert domains.domains == ["a", "b"]
-    parts = {name: texts(domains.tokens("train", "concatenate", domain=name).ids, domains) for name in "ab"}
+    parts = {
+        name: texts(domains.tokens("train", "concatenate", domain=name).ids, domains)
+        for name in "ab"
+    }
     for name, other in (("a", "b"), ("b", "a")):
         found = parts[name]
         assert len(found) > 20 and all(name * 3 in text and other * 3 not in text for text in found)
     assert parts["a"] + parts["b"] == texts(domains.train, domains)
     tags = domains.validation_domains
-    assert [domains.domains[tag] for tag in tags] == [text[0] for text in texts(domains.validation, domains)]
+    assert [domains.domains[tag] for tag in tags] == [
+        text[0] for text in texts(domains.validation, domains)
+    ]
     assert set(tags.tolist()) == {0, 1}
 
 
@@ -267,10 +298,17 @@ def test_a_manifest_whose_domains_were_changed_is_refused(domains, tmp_path):
 
 
 def test_anything_that_gives_dicts_becomes_a_source(tmp_path):
-    records = [{"content": f"text {i} " * 9, "meta": {"set": "odd" if i % 2 else "even"}} for i in range(40)]
-    shards = write(iter(records), tmp_path / "out", tokenizer="byte", field="content", domain="meta.set")
+    records = [
+        {"content": f"text {i} " * 9, "meta": {"set": "odd" if i % 2 else "even"}}
+        for i in range(40)
+    ]
+    shards = write(
+        iter(records), tmp_path / "out", tokenizer="byte", field="content", domain="meta.set"
+    )
     assert shards.domains == ["even", "odd"]
-    assert sorted(texts(shards.train, shards) + texts(shards.validation, shards)) == sorted(r["content"].strip() for r in records)
+    assert sorted(texts(shards.train, shards) + texts(shards.validation, shards)) == sorted(
+        r["content"].strip() for r in records
+    )
     assert prepare(Data(source=str(tmp_path / "out"), tokenizer="own")).hash == shards.hash
     with pytest.raises(ValueError, match="exists: name a new folder"):
         write(records, tmp_path / "out", tokenizer="byte")
@@ -282,20 +320,39 @@ def test_anything_that_gives_dicts_becomes_a_source(tmp_path):
 @pytest.mark.hf
 @pytest.mark.filterwarnings("default")
 def test_a_hugging_face_dataset_is_a_source_streaming_or_not(tmp_path):
-    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets are not installed: pip install datasets")
-    whole = datasets.Dataset.from_list([{"content": f"record {i} says {i * i}", "meta": {"set": "ab"[i % 2]}} for i in range(90)])
+    datasets = pytest.importorskip(
+        "datasets", reason="Hugging Face datasets are not installed: pip install datasets"
+    )
+    whole = datasets.Dataset.from_list(
+        [{"content": f"record {i} says {i * i}", "meta": {"set": "ab"[i % 2]}} for i in range(90)]
+    )
     shuffled = whole.to_iterable_dataset().shuffle(seed=1, buffer_size=20)
     kinds = {"whole": whole, "stream": whole.to_iterable_dataset(), "shuffled": shuffled}
     found = {
-        name: write(kind, tmp_path / name, tokenizer="byte", field="content", domain="meta.set") for name, kind in kinds.items()
+        name: write(kind, tmp_path / name, tokenizer="byte", field="content", domain="meta.set")
+        for name, kind in kinds.items()
     }
-    assert len({shards.hash for shards in found.values()}) == 1 and found["whole"].domains == ["a", "b"]
-    with pytest.raises(ValueError, match="record 0 is str, not a dict of fields; of a dataset in splits, give one split"):
+    assert len({shards.hash for shards in found.values()}) == 1 and found["whole"].domains == [
+        "a",
+        "b",
+    ]
+    with pytest.raises(
+        ValueError,
+        match="record 0 is str, not a dict of fields; of a dataset in splits, give one split",
+    ):
         write(datasets.DatasetDict({"train": whole}), tmp_path / "splits", tokenizer="byte")
 
 
 def test_another_field_is_other_data(tmp_path):
     path = tmp_path / "two.jsonl"
-    path.write_text("".join(json.dumps({"text": f"one {i}", "note": f"two {i}"}) + "\n" for i in range(9)))
-    first, second = (prepare(Data(source=str(path), tokenizer="byte", field=field), tmp_path) for field in ("text", "note"))
-    assert all(text.startswith("two") for text in texts(second.train, second)) and first.hash != second.hash
+    path.write_text(
+        "".join(json.dumps({"text": f"one {i}", "note": f"two {i}"}) + "\n" for i in range(9))
+    )
+    first, second = (
+        prepare(Data(source=str(path), tokenizer="byte", field=field), tmp_path)
+        for field in ("text", "note")
+    )
+    assert (
+        all(text.startswith("two") for text in texts(second.train, second))
+        and first.hash != second.hash
+    )

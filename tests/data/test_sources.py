@@ -23,7 +23,9 @@ def read(source: str, wheels) -> list[str]:
 def test_a_file_is_one_document_up_to_the_size_and_paragraphs_beyond():
     paragraph = "x" * 1_500
     assert documents("a\n\nb") == ["a\n\nb"]
-    assert documents("\n\n".join([paragraph] * 5)) == [paragraph + "\n\n" + paragraph] * 2 + [paragraph]
+    assert documents("\n\n".join([paragraph] * 5)) == [paragraph + "\n\n" + paragraph] * 2 + [
+        paragraph
+    ]
     assert [len(part) for part in documents("y" * 150_000)] == [65_536, 65_536, 18_928]
 
 
@@ -56,7 +58,9 @@ def test_bytes_that_are_no_utf8_are_refused_with_file_and_offset(tmp_path):
         read(str(tmp_path), tmp_path)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a file that no one can read is at hand on Linux alone")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a file that no one can read is at hand on Linux alone"
+)
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"/proc/self/mem cannot be read: Input/output error"):
         read("/proc/self/mem", tmp_path)
@@ -70,13 +74,19 @@ def test_a_corpus_of_fewer_than_two_documents_is_refused(tmp_path, text):
 
 
 def test_a_source_that_is_nowhere_is_refused_with_what_would_be_right(tmp_path):
-    with pytest.raises(ValueError, match=r"neither `english`, nor `mini`, `synthetic:V`, .*, nor a file or folder that exists"):
+    with pytest.raises(
+        ValueError,
+        match=r"neither `english`, nor `mini`, `synthetic:V`, .*, nor a file or folder that exists",
+    ):
         read("englsh", tmp_path)
     with pytest.raises(ValueError, match="holds no text file"):
         read(str(tmp_path), tmp_path)
 
 
-@given(text=st.text(alphabet="aé\n \u2028日", max_size=80), cuts=st.lists(st.integers(0, 80), max_size=4))
+@given(
+    text=st.text(alphabet="aé\n \u2028日", max_size=80),
+    cuts=st.lists(st.integers(0, 80), max_size=4),
+)
 def test_documents_do_not_depend_on_where_the_blocks_end(text, cuts):
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     blocks = [text[a:b] for a, b in pairwise(edges)]
@@ -85,11 +95,15 @@ def test_documents_do_not_depend_on_where_the_blocks_end(text, cuts):
 
 @pytest.mark.parametrize("before", range(5))
 @pytest.mark.parametrize("lead", ["", "é", "日", "🙂"])
-def test_the_byte_that_is_no_utf8_is_found_at_the_edge_of_a_block(tmp_path, monkeypatch, before, lead):
+def test_the_byte_that_is_no_utf8_is_found_at_the_edge_of_a_block(
+    tmp_path, monkeypatch, before, lead
+):
     monkeypatch.setattr(sources, "BLOCK", 4)
     good = "x" * before + lead
     (tmp_path / "bad.txt").write_bytes(good.encode() + b"\xff and more")
-    with pytest.raises(ValueError, match=rf"bad\.txt is not UTF-8 text: byte {len(good.encode())} is 0xff"):
+    with pytest.raises(
+        ValueError, match=rf"bad\.txt is not UTF-8 text: byte {len(good.encode())} is 0xff"
+    ):
         list(sources.decoded(tmp_path / "bad.txt"))
     (tmp_path / "good.txt").write_text(good * 3)
     assert "".join(sources.decoded(tmp_path / "good.txt")) == good * 3
@@ -99,8 +113,13 @@ def test_domains_are_the_first_folders_below_the_source(tmp_path):
     for place in ("wiki/a.txt", "code/deep/b.txt", "c.txt"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(place)
-    found = {document.text: document.domain for document in sources.read(Data(source=str(tmp_path)), tmp_path).documents}
+    found = {
+        document.text: document.domain
+        for document in sources.read(Data(source=str(tmp_path)), tmp_path).documents
+    }
     assert found == {"wiki/a.txt": "wiki", "code/deep/b.txt": "code", "c.txt": "text"}
     before = sources.fingerprint(str(tmp_path))
     (tmp_path / "wiki").rename(tmp_path / "web")
-    assert sources.fingerprint(str(tmp_path)) != before, "another domain, and the old shards would be opened"
+    assert sources.fingerprint(str(tmp_path)) != before, (
+        "another domain, and the old shards would be opened"
+    )

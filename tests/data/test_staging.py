@@ -14,7 +14,9 @@ def spooled(tmp_path, documents: list[Document]) -> tuple[Documents, dict[str, l
         for document in documents:
             spool.add(document)
         closed = spool.close("these")
-        return closed, {name: list(closed.texts(part.places.tolist())) for name, part in closed.splits.items()}
+        return closed, {
+            name: list(closed.texts(part.places.tolist())) for name, part in closed.splits.items()
+        }
 
 
 def plain(*texts: str) -> list[Document]:
@@ -30,14 +32,18 @@ def test_equal_documents_are_kept_once_in_an_order_that_does_not_depend_on_their
     assert turned == splits
     assert found != sorted(found), "this order is alphabetical by chance"
     reverse = spooled(tmp_path, plain(*texts[::-1]))[1]
-    assert "ONE" in reverse["train"] + reverse["validation"], "the first one met is not the one kept"
+    assert "ONE" in reverse["train"] + reverse["validation"], (
+        "the first one met is not the one kept"
+    )
 
 
 def test_a_split_does_not_depend_on_the_other_documents(tmp_path):
     texts = [f"document {i}" for i in range(2_000)]
     held_out = set(spooled(tmp_path, plain(*texts))[1]["validation"])
     assert 0.03 < len(held_out) / 2_000 < 0.05
-    assert set(spooled(tmp_path, plain(*texts[500:]))[1]["validation"]) == held_out & set(texts[500:])
+    assert set(spooled(tmp_path, plain(*texts[500:]))[1]["validation"]) == held_out & set(
+        texts[500:]
+    )
 
 
 def test_two_documents_give_one_to_each_split(tmp_path):
@@ -56,9 +62,17 @@ def test_no_split_lacks_a_domain(tmp_path):
         assert np.bincount(part.domains).min() == 1
         assert [text[:6] for text in splits[name]] == [found.domains[i] for i in part.domains]
     assert np.all(np.diff(found.splits["train"].domains) >= 0)
-    train = dict(zip(found.splits["train"].places.tolist(), found.splits["train"].domains.tolist(), strict=True))
+    train = dict(
+        zip(
+            found.splits["train"].places.tolist(),
+            found.splits["train"].domains.tolist(),
+            strict=True,
+        )
+    )
     mixed = [train[place] for place in found.mixed.tolist()]
-    assert len(mixed) == len(train) and mixed != sorted(mixed), "a tokenizer would be trained on one domain first"
+    assert len(mixed) == len(train) and mixed != sorted(mixed), (
+        "a tokenizer would be trained on one domain first"
+    )
 
 
 def test_a_domain_of_one_document_is_refused_by_name(tmp_path):

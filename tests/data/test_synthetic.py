@@ -24,7 +24,9 @@ def test_entropy_rate_of_a_chain_solved_by_linear_algebra_is_the_same():
     pairs = np.linalg.lstsq(system, np.append(np.zeros(V * V), 1.0), rcond=None)[0].reshape(V, V)
     p = chain.transitions()
     assert np.allclose(chain.stationary(), pairs, rtol=0, atol=1e-12)
-    assert chain.entropy_rate() == pytest.approx(-(pairs[:, :, None] * p * np.log(p)).sum(), abs=1e-12)
+    assert chain.entropy_rate() == pytest.approx(
+        -(pairs[:, :, None] * p * np.log(p)).sum(), abs=1e-12
+    )
 
 
 def test_pairs_are_drawn_as_often_as_the_stationary_distribution_says():
@@ -57,7 +59,9 @@ def test_a_draw_is_a_function_of_its_seed():
     assert not np.array_equal(first, chain.draw(streams=4, tokens=64, seed=1))
 
 
-@pytest.mark.parametrize("source", ["synthetic:", "synthetic:many", "synthetic:3", "synthetic:1000", "synthetic:-8"])
+@pytest.mark.parametrize(
+    "source", ["synthetic:", "synthetic:many", "synthetic:3", "synthetic:1000", "synthetic:-8"]
+)
 def test_a_source_that_names_no_language_is_refused(source):
     with pytest.raises(ValueError, match="synthetic:"):
         language(source)

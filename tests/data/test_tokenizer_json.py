@@ -32,7 +32,22 @@ needs_transformers = [
 
 def documents():
     rng = random.Random(0)
-    words = ["the", "scaling", "law", "model", "token", "loss", "width", "depth", "batch", "rate", "trunk", "branch", "aa", "aaa"]
+    words = [
+        "the",
+        "scaling",
+        "law",
+        "model",
+        "token",
+        "loss",
+        "width",
+        "depth",
+        "batch",
+        "rate",
+        "trunk",
+        "branch",
+        "aa",
+        "aaa",
+    ]
     return [" ".join(rng.choices(words, k=80)) + ".\nA second line é." for _ in range(60)]
 
 
@@ -51,13 +66,23 @@ def test_merges_stand_in_the_order_of_their_scores(bpe):
     joined = ["".join(pair) for pair in model["merges"]]
     assert len(set(joined)) > 20 and all(piece in model["vocab"] for piece in joined)
     ids = [model["vocab"][piece] for piece in joined]
-    assert ids == sorted(ids), "SentencePiece numbers BPE pieces in the order in which it learnt them"
+    assert ids == sorted(ids), (
+        "SentencePiece numbers BPE pieces in the order in which it learnt them"
+    )
 
 
 def test_a_unigram_model_or_one_that_changes_text_is_refused():
-    for changes in ({"model_type": "unigram"}, {"add_dummy_prefix": True}, {"normalization_rule_name": "nmt_nfkc"}):
+    for changes in (
+        {"model_type": "unigram"},
+        {"add_dummy_prefix": True},
+        {"normalization_rule_name": "nmt_nfkc"},
+    ):
         settings = dict(
-            model_type="bpe", byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False, vocab_size=300
+            model_type="bpe",
+            byte_fallback=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            vocab_size=300,
         )
         model = io.BytesIO()
         SentencePieceTrainer.train(
@@ -77,7 +102,11 @@ class TestTransformers:
     def test_transformers_gives_the_same_ids_and_the_text_back(self, kind, bpe, tmp_path):
         from transformers import AutoTokenizer
 
-        own = {"bpe": bpe, "bytes": Bytes(), "tokenizer.json": HuggingFace(tokenizer_files(bpe)["tokenizer.json"])}[kind]
+        own = {
+            "bpe": bpe,
+            "bytes": Bytes(),
+            "tokenizer.json": HuggingFace(tokenizer_files(bpe)["tokenizer.json"]),
+        }[kind]
         for name, content in tokenizer_files(own).items():
             (tmp_path / name).write_bytes(content)
         loaded = AutoTokenizer.from_pretrained(tmp_path)

@@ -7,7 +7,16 @@ import pytest
 
 from scalejax.data.tokenizers import Bytes, HuggingFace, Pieces, restore, tokenizer, train_bpe
 
-ODD = ["", "plain", "  two blanks  ", "a\n\nb\n", "tab\tand\xa0space", "naïve café", "日本語 🙂", "</s> <unk> <0x41>"]
+ODD = [
+    "",
+    "plain",
+    "  two blanks  ",
+    "a\n\nb\n",
+    "tab\tand\xa0space",
+    "naïve café",
+    "日本語 🙂",
+    "</s> <unk> <0x41>",
+]
 
 
 def documents(count: int = 60) -> list[str]:
@@ -94,7 +103,9 @@ def test_too_little_text_for_so_many_pieces_is_refused():
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    return pytest.importorskip("tokenizers", reason="Hugging Face tokenizers need the package `tokenizers`")
+    return pytest.importorskip(
+        "tokenizers", reason="Hugging Face tokenizers need the package `tokenizers`"
+    )
 
 
 @pytest.fixture

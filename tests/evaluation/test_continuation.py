@@ -13,7 +13,9 @@ END = 99
 
 def shards(documents: list[list[int]]) -> Shards:
     """Held-out documents, each ended by END, as shards of text lay them out."""
-    tokens = np.array([END, *(token for document in documents for token in [*document, END])], np.uint16)
+    tokens = np.array(
+        [END, *(token for document in documents for token in [*document, END])], np.uint16
+    )
     starts = np.cumsum([1, *(len(document) + 1 for document in documents[:-1])])
     manifest = {"vocabulary": 100, "tokenizer": {"end": END}, "entropy_rate": None}
     return Shards(Path(), tokens, tokens, starts, np.ones(len(documents), np.int64), manifest)
@@ -38,7 +40,9 @@ def contains(document: list[int], passage: np.ndarray) -> bool:
 
 def test_the_gold_candidate_goes_on_from_its_context(items):
     assert len(items) == 64 and items.candidates.shape == (64, 4, 3)
-    for context, candidates, gold, documents in zip(items.contexts, items.candidates, items.gold, items.documents, strict=True):
+    for context, candidates, gold, documents in zip(
+        items.contexts, items.candidates, items.gold, items.documents, strict=True
+    ):
         assert contains(HELD_OUT[documents[gold]], np.concatenate([context, candidates[gold]]))
 
 
@@ -46,7 +50,10 @@ def test_wrong_candidates_come_from_other_documents_and_differ(items):
     for candidates, documents in zip(items.candidates, items.documents, strict=True):
         assert len(set(documents)) == 4
         assert len({tuple(candidate) for candidate in candidates}) == 4
-        assert all(contains(HELD_OUT[d], candidate) for d, candidate in zip(documents, candidates, strict=True))
+        assert all(
+            contains(HELD_OUT[d], candidate)
+            for d, candidate in zip(documents, candidates, strict=True)
+        )
 
 
 def test_gold_stands_equally_often_at_each_place(items):
@@ -55,7 +62,12 @@ def test_gold_stands_equally_often_at_each_place(items):
 
 
 def test_no_two_items_hold_the_same_passage(items):
-    passages = [(*c, *x[g]) for c, x, g in zip(items.contexts.tolist(), items.candidates.tolist(), items.gold, strict=True)]
+    passages = [
+        (*c, *x[g])
+        for c, x, g in zip(
+            items.contexts.tolist(), items.candidates.tolist(), items.gold, strict=True
+        )
+    ]
     assert len(set(passages)) == len(passages)
 
 
@@ -78,13 +90,23 @@ def test_less_text_gives_fewer_items():
 
 def test_equal_passages_give_one_item_and_never_equal_candidates():
     same = list(range(9))
-    repeated = continuation_items(shards([same, same, *HELD_OUT]), items=10_000, context=6, continuation=3, seed=0)
+    repeated = continuation_items(
+        shards([same, same, *HELD_OUT]), items=10_000, context=6, continuation=3, seed=0
+    )
     assert (repeated.contexts == same[:6]).all(axis=1).sum() == 1
 
 
 def test_too_few_long_documents_are_refused_with_what_is_needed():
-    with pytest.raises(ValueError, match=r"needs 4 held-out documents of at least 9 tokens; 3 of 5 are that long"):
-        continuation_items(shards([[1] * 9, [2] * 20, [3] * 9, [4] * 8, [5]]), items=4, context=6, continuation=3, seed=0)
+    with pytest.raises(
+        ValueError, match=r"needs 4 held-out documents of at least 9 tokens; 3 of 5 are that long"
+    ):
+        continuation_items(
+            shards([[1] * 9, [2] * 20, [3] * 9, [4] * 8, [5]]),
+            items=4,
+            context=6,
+            continuation=3,
+            seed=0,
+        )
 
 
 def test_documents_that_repeat_one_another_are_refused():

@@ -17,7 +17,10 @@ from scalejax.training.evaluate import evaluate_suite, last_weights
 
 pytestmark = [
     pytest.mark.hf,
-    pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-eval not installed: pip install 'scalejax[eval]'"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("lm_eval") is None,
+        reason="lm-eval not installed: pip install 'scalejax[eval]'",
+    ),
     pytest.mark.filterwarnings("default"),  # its own
 ]
 
@@ -46,7 +49,9 @@ def folder(tiny_run, tmp_path_factory):
     animals = ["cat", "dog", "horse", "mouse", "sheep", "goat"]
     (root / "text").mkdir()
     for i in range(60):
-        text = " ".join(f"the {rng.choice(animals)} saw the {rng.choice(animals)}." for _ in range(40))
+        text = " ".join(
+            f"the {rng.choice(animals)} saw the {rng.choice(animals)}." for _ in range(40)
+        )
         (root / "text" / f"{i}.txt").write_text(f"{i} {text}")
     run = tiny_run.replace(
         data=Data(source=str(root / "text"), tokenizer="byte", sequence_length=16),
@@ -77,14 +82,23 @@ def test_both_scorers_choose_the_same_answer_to_every_item(folder, monkeypatch):
         bootstrap_iters=0,
     )
     samples = sorted(found["samples"]["animals"], key=lambda sample: sample["doc_id"])
-    theirs = np.array([[choice[0] for choice in sample["filtered_resps"]] for sample in samples], np.float32)
+    theirs = np.array(
+        [[choice[0] for choice in sample["filtered_resps"]] for sample in samples], np.float32
+    )
     evaluate_suite(folder / "run", f"local:{folder / 'animals.jsonl'}", folder=folder / "scores")
     (table,) = (folder / "scores").rglob("animals.parquet")
-    ours = pd.read_parquet(table).sort_values(["item", "choice"])["log_likelihood"].to_numpy().reshape(100, 4)
+    ours = (
+        pd.read_parquet(table)
+        .sort_values(["item", "choice"])["log_likelihood"]
+        .to_numpy()
+        .reshape(100, 4)
+    )
     assert np.abs(theirs - ours).max() < 1e-4
     assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).all()
     assert len(set(ours.argmax(axis=1))) == 4, "one answer everywhere: this test could not fail"
-    assert found["results"]["animals"]["acc,none"] == pytest.approx((ours.argmax(axis=1) == np.arange(100) % 4).mean())
+    assert found["results"]["animals"]["acc,none"] == pytest.approx(
+        (ours.argmax(axis=1) == np.arange(100) % 4).mean()
+    )
 
 
 def test_a_long_text_is_predicted_once_in_every_token(folder):
@@ -104,7 +118,11 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
     for start in range(0, len(ids) - 1, length):
         stop = min(start + length, len(ids) - 1)
         row = ids[stop - length : stop + 1]  # the last window reaches back for context
-        total -= float(np.asarray(jax.device_get(token_losses(weights.params, np.tile(row, (4, 1)))))[0, -(stop - start) :].sum())
+        total -= float(
+            np.asarray(jax.device_get(token_losses(weights.params, np.tile(row, (4, 1)))))[
+                0, -(stop - start) :
+            ].sum()
+        )
     assert found == pytest.approx(total, abs=1e-3)
 
 

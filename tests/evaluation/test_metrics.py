@@ -9,19 +9,31 @@ from scalejax.evaluation.metrics import Scores, averages, bits_per_byte, credit,
 from scalejax.evaluation.prompts import Answer
 from scalejax.evaluation.scoring import Likelihoods
 
-ABOUT = {"task": "quiz", "format": "multiple_choice", "chance": 0.5, "category": "", "duplicates": 0}
+ABOUT = {
+    "task": "quiz",
+    "format": "multiple_choice",
+    "chance": 0.5,
+    "category": "",
+    "duplicates": 0,
+}
 
 
-def scores(items: list, *, categories: str = "", greedy: bool = False, about: dict = ABOUT) -> Scores:
+def scores(
+    items: list, *, categories: str = "", greedy: bool = False, about: dict = ABOUT
+) -> Scores:
     """Items of (gold, [(text, tokens, log-likelihood), ..])."""
     answers, sums, tokens = [], [], []
     for i, (gold, choices) in enumerate(items):
         for j, (text, count, value) in enumerate(choices):
-            answers.append(Answer(i, j, j == gold, categories[i : i + 1], text, np.ones(1), np.ones(1)))
+            answers.append(
+                Answer(i, j, j == gold, categories[i : i + 1], text, np.ones(1), np.ones(1))
+            )
             sums.append(value)
             tokens.append(count)
     n = len(sums)
-    found = Likelihoods(np.array(sums, np.float32), np.array(tokens), np.full(n, greedy), np.zeros(n, np.int32))
+    found = Likelihoods(
+        np.array(sums, np.float32), np.array(tokens), np.full(n, greedy), np.zeros(n, np.int32)
+    )
     return Scores.of(about, answers, found)
 
 
@@ -30,14 +42,25 @@ LENGTHS = scores([(0, [("é" * 4, 4, -4.0), ("abcdefgh", 2, -3.0)])])
 
 def test_each_normaliser_divides_by_its_own_size():
     # per token -1 and -1.5; sums -4 and -3; per character -1 and -0.375; per byte -0.5 and -0.375
-    assert [credit(LENGTHS, name)[0] for name in ("per_token", "sum", "per_char", "per_byte")] == [1, 0, 0, 0]
+    assert [credit(LENGTHS, name)[0] for name in ("per_token", "sum", "per_char", "per_byte")] == [
+        1,
+        0,
+        0,
+        0,
+    ]
     assert bits_per_byte(LENGTHS)[0] == pytest.approx(4 / (8 * math.log(2)))
     with pytest.raises(ValueError, match="no normaliser 'tokens'; there are per_token, sum"):
         credit(LENGTHS, "tokens")
 
 
 def test_ties_count_in_parts_or_the_first_is_taken():
-    tied = scores([(1, [("a", 1, -1.0), ("b", 1, -1.0), ("c", 1, -2.0)]), (0, [("a", 1, -1.0)] * 2), (2, [("a", 1, -1.0)] * 3)])
+    tied = scores(
+        [
+            (1, [("a", 1, -1.0), ("b", 1, -1.0), ("c", 1, -2.0)]),
+            (0, [("a", 1, -1.0)] * 2),
+            (2, [("a", 1, -1.0)] * 3),
+        ]
+    )
     assert credit(tied).tolist() == [1 / 2, 1 / 2, 1 / 3]
     assert credit(tied, ties="first").tolist() == [0, 1, 0]
     found = outcome(tied)
@@ -55,7 +78,9 @@ def test_language_modelling_counts_greedy_answers():
     items = [(0, [(text, 1, -1.0)]) for text in ("yes", "no", "yes")]
     assert outcome(scores(items, greedy=True, about={**ABOUT, "chance": 0.0}))["error"] == 0
     found = outcome(scores(items, about={**ABOUT, "chance": 0.0}))
-    assert found["error"] == 1 and found["chance"] == 1 and found["constant"] == pytest.approx(1 / 3)
+    assert (
+        found["error"] == 1 and found["chance"] == 1 and found["constant"] == pytest.approx(1 / 3)
+    )
     assert "errors" not in found
 
 

@@ -55,14 +55,23 @@ def files():
 def test_prompts_are_those_of_llm_foundry(files, task):
     published = gadre_tasks.TASKS[task]
     items = read_items(files / f"{task}.jsonl", duplicates=True)
-    for shots, blank, digest in zip((published.shots, 3), (True, False), FOUNDRY[task], strict=True):
+    for shots, blank, digest in zip(
+        (published.shots, 3), (True, False), FOUNDRY[task], strict=True
+    ):
         built = prompts.prompts(items, shots=shots, delimiter=published.delimiter)
-        texts = [text for item, prompt in zip(items, built, strict=True) for text in prompts._texts(item, prompt, blank)]
+        texts = [
+            text
+            for item, prompt in zip(items, built, strict=True)
+            for text in prompts._texts(item, prompt, blank)
+        ]
         assert hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] == digest
 
 
 def test_examples_come_first_and_the_item_follows_on_a_line_of_its_own():
-    (first, *_), drawn = prompts.prompts(QUIZ, shots=2, delimiter="\nAnswer: "), prompts.few_shots(QUIZ, 2)
+    (first, *_), drawn = (
+        prompts.prompts(QUIZ, shots=2, delimiter="\nAnswer: "),
+        prompts.few_shots(QUIZ, 2),
+    )
     answers = ["yes0", "no1", "yes2", "no3"]
     assert first.examples == "\n".join(f"q{i}\nAnswer: {answers[i]}" for i in drawn[0])
     assert first.contexts == ["\nq0\nAnswer:"]
@@ -105,20 +114,32 @@ class Words:
 
     def encode(self, texts):
         return [
-            np.array([hash(word) % 1000 for word in text.replace(" ", "\0 ").split("\0") if word], np.int64) for text in texts
+            np.array(
+                [hash(word) % 1000 for word in text.replace(" ", "\0 ").split("\0") if word],
+                np.int64,
+            )
+            for text in texts
         ]
 
 
 def test_an_answer_gets_a_blank_iff_words_carry_it():
     assert prompts.wants_blank(Words()) and not prompts.wants_blank(Bytes())
-    led, bare = (next(prompts.answers(QUIZ, tokenizer, shots=0, delimiter=" ")) for tokenizer in (Words(), Bytes()))
+    led, bare = (
+        next(prompts.answers(QUIZ, tokenizer, shots=0, delimiter=" "))
+        for tokenizer in (Words(), Bytes())
+    )
     assert led.continuation.tolist() == [hash(" yes0") % 1000]
     assert bytes(bare.continuation.tolist()) == b"yes0" and bare.text == led.text == "yes0"
 
 
 def test_parts_are_encoded_apart_and_every_choice_is_an_answer():
     found = list(prompts.answers(QUIZ, Bytes(), shots=1, delimiter=" "))
-    assert [(one.item, one.choice, one.gold) for one in found[:4]] == [(0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)]
+    assert [(one.item, one.choice, one.gold) for one in found[:4]] == [
+        (0, 0, True),
+        (0, 1, False),
+        (1, 0, False),
+        (1, 1, True),
+    ]
     (prompt, *_) = prompts.prompts(QUIZ, shots=1, delimiter=" ")
     assert bytes(found[1].context.tolist()).decode() == prompt.examples + prompt.contexts[0]
 
@@ -134,12 +155,18 @@ def test_blocks_of_items_change_nothing(monkeypatch):
 
 def test_an_answer_longer_than_the_window_is_refused_by_line():
     prompts.check(QUIZ, Bytes(), window=5)
-    with pytest.raises(ValueError, match=r"here: an answer of 4 tokens leaves no context in a window of 4, and neither do 3 sh"):
+    with pytest.raises(
+        ValueError,
+        match=r"here: an answer of 4 tokens leaves no context in a window of 4, and neither do 3 sh",
+    ):
         prompts.check(QUIZ, Bytes(), window=4)
 
 
 def test_the_message_names_the_longest_answer_and_the_window_that_holds_it():
     long = choice("q", "yes", "a" * 9)._replace(place="there")
-    with pytest.raises(ValueError, match=r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10"):
+    with pytest.raises(
+        ValueError,
+        match=r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10",
+    ):
         prompts.check([*QUIZ, long], Bytes(), window=8)
     prompts.check([*QUIZ, long], Bytes(), window=10)

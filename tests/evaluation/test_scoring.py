@@ -16,7 +16,11 @@ class Unigram:
     def __call__(self, rows, starts, counts, width):
         self.calls.append((rows.shape, width))
         assert rows.dtype == starts.dtype == counts.dtype == np.int32
-        assert (starts >= 1).all() and (counts <= width).all() and (starts + counts <= rows.shape[1]).all()
+        assert (
+            (starts >= 1).all()
+            and (counts <= width).all()
+            and (starts + counts <= rows.shape[1]).all()
+        )
         sums, greedy = np.zeros(starts.shape, np.float32), np.ones(starts.shape, bool)
         ids, marked, _ = unmarked(rows)
         self.prompts += int((counts > 0).sum())
@@ -71,14 +75,23 @@ def test_a_continuation_may_fill_the_window_but_for_one_token():
     found = score(Unigram(), [(context, continuation)], window=32)
     assert found.cut.tolist() == [9]
     assert found.log_likelihood[0] == pytest.approx(likelihood([9], continuation), rel=1e-5)
-    with pytest.raises(ValueError, match=r"request 0 has a continuation of 32 tokens: .* a window of 32; shorten"):
+    with pytest.raises(
+        ValueError, match=r"request 0 has a continuation of 32 tokens: .* a window of 32; shorten"
+    ):
         score(Unigram(), [(context, np.arange(32))], window=32)
 
 
-@pytest.mark.parametrize(("context", "continuation", "said"), [([], [1], "empty context"), ([1], [], "empty continuation")])
+@pytest.mark.parametrize(
+    ("context", "continuation", "said"),
+    [([], [1], "empty context"), ([1], [], "empty continuation")],
+)
 def test_nothing_is_refused(context, continuation, said):
     with pytest.raises(ValueError, match=f"request 1 has an {said}"):
-        score(Unigram(), [(np.ones(1), np.ones(1)), (np.array(context), np.array(continuation))], window=32)
+        score(
+            Unigram(),
+            [(np.ones(1), np.ones(1)), (np.array(context), np.array(continuation))],
+            window=32,
+        )
 
 
 def test_a_handful_of_shapes_serves_all_lengths():
@@ -100,21 +113,36 @@ def test_equal_requests_are_scored_once_and_tie_exactly():
     model = Unigram()
     one, other = requests(2, 60)
     found = score(model, [one, other, one, one], window=128)
-    assert len(set(found.log_likelihood[[0, 2, 3]].tolist())) == 1 and found.log_likelihood[0] != found.log_likelihood[1]
+    assert (
+        len(set(found.log_likelihood[[0, 2, 3]].tolist())) == 1
+        and found.log_likelihood[0] != found.log_likelihood[1]
+    )
     again = score(Unigram(), [(one[0][:3], one[0][3:5]), (one[0][:4], one[0][4:5])], window=128)
-    assert again.log_likelihood[0] != again.log_likelihood[1], "the same row with another start is another request"
+    assert again.log_likelihood[0] != again.log_likelihood[1], (
+        "the same row with another start is another request"
+    )
 
 
 def test_packed_prompts_share_rows_of_one_length_in_two_programs():
     asked, model = requests(2_000, 60), Unigram()
     score(model, asked, window=256, packed=True)
-    assert {shape for shape, _ in model.calls} == {(64, 257)} and {width for _, width in model.calls} == {32, 256}
+    assert {shape for shape, _ in model.calls} == {(64, 257)} and {
+        width for _, width in model.calls
+    } == {32, 256}
     assert model.prompts == 2_000
     rows = sum(shape[0] for (shape, width) in model.calls if width == 32)
-    short = [a + b for a, b in ((len(context), len(continuation)) for context, continuation in asked) if b <= 32]
-    assert sum(short) / 257 <= rows < 1.5 * sum(short) / 257, "rows hold hardly more than one prompt"
+    short = [
+        a + b
+        for a, b in ((len(context), len(continuation)) for context, continuation in asked)
+        if b <= 32
+    ]
+    assert sum(short) / 257 <= rows < 1.5 * sum(short) / 257, (
+        "rows hold hardly more than one prompt"
+    )
 
 
 def test_requests_may_be_a_stream():
     asked = requests(20, 60)
-    assert np.array_equal(score(Unigram(), iter(asked), window=128)[0], score(Unigram(), asked, window=128)[0])
+    assert np.array_equal(
+        score(Unigram(), iter(asked), window=128)[0], score(Unigram(), asked, window=128)[0]
+    )

@@ -25,7 +25,9 @@ def checkout(folder: Path, tasks) -> Path:
 def test_there_are_46_tasks_and_17_of_them():
     assert len(TASKS) == 46 and sum(task.in_17 for task in TASKS.values()) == 17
     assert 1 - sum(task.chance for task in TASKS.values()) / 46 == pytest.approx(0.75)
-    assert 1 - sum(task.chance for task in TASKS.values() if task.in_17) / 17 == pytest.approx(0.8088, abs=5e-5)
+    assert 1 - sum(task.chance for task in TASKS.values() if task.in_17) / 17 == pytest.approx(
+        0.8088, abs=5e-5
+    )
 
 
 @pytest.mark.replication
@@ -34,14 +36,26 @@ def test_the_tasks_are_those_of_the_paper():
     assert set(table.index) == set(TASKS)
     for name, task in TASKS.items():
         row = table.loc[name]
-        assert (task.shots, task.chance, task.in_17) == (row["shots"], row["random_acc"], bool(row["in_17"]))
+        assert (task.shots, task.chance, task.in_17) == (
+            row["shots"],
+            row["random_acc"],
+            bool(row["in_17"]),
+        )
         assert task.category == row["category"].replace(" ", "_")
         assert task.items == row["n"] or name == "arc_challenge"
     accuracies = pd.read_csv(reference("gadre2024") / "downstream_acc.csv").set_index("name")
     models = pd.read_csv(reference("gadre2024") / "models.csv").set_index("name")
-    for column, names in (("err_avg46", list(TASKS)), ("err_avg17", [name for name in TASKS if TASKS[name].in_17])):
-        assert (1 - accuracies[names].mean(axis=1)).to_numpy() == pytest.approx(models.loc[accuracies.index, column], abs=1e-7)
-    for name, task in TASKS.items():  # accuracies are whole numbers of items, which tells the size of a file
+    for column, names in (
+        ("err_avg46", list(TASKS)),
+        ("err_avg17", [name for name in TASKS if TASKS[name].in_17]),
+    ):
+        assert (1 - accuracies[names].mean(axis=1)).to_numpy() == pytest.approx(
+            models.loc[accuracies.index, column], abs=1e-7
+        )
+    for (
+        name,
+        task,
+    ) in TASKS.items():  # accuracies are whole numbers of items, which tells the size of a file
         counts = accuracies[name] * task.items
         assert task.by_category or (counts - counts.round()).abs().max() < 0.02
 
@@ -50,15 +64,26 @@ def test_a_checkout_has_the_tasks_in_the_papers_order(tmp_path):
     found = suite(f"foundry-17:{checkout(tmp_path, [n for n in TASKS if TASKS[n].in_17])}")
     assert [task.name for task in found.tasks] == [name for name in TASKS if TASKS[name].in_17]
     winograd = next(task for task in found.tasks if task.name == "winograd")
-    assert winograd.path.name == "winograd_wsc.jsonl" and winograd.shots == 0 and found.folder == "foundry"
+    assert (
+        winograd.path.name == "winograd_wsc.jsonl"
+        and winograd.shots == 0
+        and found.folder == "foundry"
+    )
 
 
 def test_a_missing_task_is_named_and_the_rest_is_asked_for_by_name(tmp_path):
     checkout(tmp_path, [name for name in TASKS if name not in ("boolq", "squad")])
-    with pytest.raises(ValueError, match=r"lacks 2 of the 17 tasks of foundry-17: boolq, squad; .* foundry-17-available"):
+    with pytest.raises(
+        ValueError,
+        match=r"lacks 2 of the 17 tasks of foundry-17: boolq, squad; .* foundry-17-available",
+    ):
         suite(f"foundry-17:{tmp_path}")
     found = suite(f"foundry-46-available:{tmp_path}")
-    assert len(found.tasks) == 44 and found.missing == ("boolq", "squad") and found.name == "foundry-46-available"
+    assert (
+        len(found.tasks) == 44
+        and found.missing == ("boolq", "squad")
+        and found.name == "foundry-46-available"
+    )
 
 
 def test_a_part_of_a_published_file_is_refused(tmp_path):
@@ -72,8 +97,13 @@ def test_the_reference_files_are_whole(monkeypatch):
     monkeypatch.setenv("SCALEJAX_REFERENCE", str(reference("eval_tasks").parent))
     found = suite("foundry-46-available")
     assert len(found.tasks) == 21 and len(found.missing) == 25
-    duplicates = {task.name: sum(item.has_duplicates for item in task.read()) for task in found.tasks}
-    assert {name: count for name, count in duplicates.items() if count} == {"arc_easy": 7, "arc_challenge": 4}
+    duplicates = {
+        task.name: sum(item.has_duplicates for item in task.read()) for task in found.tasks
+    }
+    assert {name: count for name, count in duplicates.items() if count} == {
+        "arc_easy": 7,
+        "arc_challenge": 4,
+    }
 
 
 def test_without_a_folder_the_message_says_what_to_give(monkeypatch, tmp_path):
@@ -89,11 +119,31 @@ def test_without_a_folder_the_message_says_what_to_give(monkeypatch, tmp_path):
 def test_files_of_ones_own_are_asked_as_their_manifest_says(tmp_path):
     for name in ("mine", "yours"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(COPA) + "\n")
-    manifest = [{"file": "mine.jsonl", "name": "quiz", "num_fewshot": 3, "continuation_delimiter": "\nA: ", "chance": 0.25}]
+    manifest = [
+        {
+            "file": "mine.jsonl",
+            "name": "quiz",
+            "num_fewshot": 3,
+            "continuation_delimiter": "\nA: ",
+            "chance": 0.25,
+        }
+    ]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     quiz, yours = suite(f"local:{tmp_path}").tasks
-    assert (quiz.name, quiz.shots, quiz.delimiter, quiz.chance, quiz.vouched) == ("quiz", 3, "\nA: ", 0.25, True)
-    assert (yours.name, yours.shots, yours.delimiter, yours.chance, yours.vouched) == ("yours", 0, " ", None, False)
+    assert (quiz.name, quiz.shots, quiz.delimiter, quiz.chance, quiz.vouched) == (
+        "quiz",
+        3,
+        "\nA: ",
+        0.25,
+        True,
+    )
+    assert (yours.name, yours.shots, yours.delimiter, yours.chance, yours.vouched) == (
+        "yours",
+        0,
+        " ",
+        None,
+        False,
+    )
     assert suite(f"local:{tmp_path / 'mine.jsonl'}").tasks == (quiz,)
 
 
@@ -105,9 +155,15 @@ def test_files_of_ones_own_are_asked_as_their_manifest_says(tmp_path):
         ('[{"file": "a.jsonl", "num_fewshot": "3"}]', "wrong type"),
         ('[{"file": "a.jsonl", "num_fewshot": -1}]', "num_fewshot of a.jsonl is -1; .* 0 or more"),
         ('[{"file": "a.jsonl", "chance": 1.0}]', "chance of a.jsonl is 1.0; .* below 1"),
-        ('[{"file": "a.jsonl", "name": "../../a"}]', "name of a.jsonl is '../../a'; a name is of letters"),
+        (
+            '[{"file": "a.jsonl", "name": "../../a"}]',
+            "name of a.jsonl is '../../a'; a name is of letters",
+        ),
         ('[{"file": "a.jsonl", "name": ""}]', "name of a.jsonl is ''; a name is"),
-        ('[{"file": "a.jsonl"}, {"file": "b.jsonl"}]', "lists b.jsonl, not in .*: an average over the rest is another one"),
+        (
+            '[{"file": "a.jsonl"}, {"file": "b.jsonl"}]',
+            "lists b.jsonl, not in .*: an average over the rest is another one",
+        ),
     ],
 )
 def test_a_malformed_manifest_is_refused(tmp_path, manifest, said):

@@ -21,20 +21,32 @@ def without(record: dict, name: str) -> bytes:
 
 MALFORMED = {  # name -> (the second line, what the message says)
     "gold": (without(CHOICE, "gold"), "gold missing for multiple_choice; add it"),
-    "continuation": (without(CONTINUE, "continuation"), "continuation missing for language_modeling; add it"),
+    "continuation": (
+        without(CONTINUE, "continuation"),
+        "continuation missing for language_modeling; add it",
+    ),
     "range": (line(CHOICE, gold=2), "gold is the index of the true choice, 0 to 1; got 2"),
     "true": (line(CHOICE, gold=True), "gold is the index of the true choice, 0 to 1; got True"),
     "equal": (line(CHOICE, choices=["a", "b", "a"]), "two choices are equal"),
     "single": (line(CHOICE, choices=["a"]), "choices is a list of at least 2 texts"),
     "number": (line(CHOICE, choices=["a", 2]), "choices[1] is a text; got int"),
     "blank": (line(CHOICE, choices=["a", " "]), "choices[1] is empty"),
-    "empty": (line(CHOICE, query="  \n"), "query is empty: nothing to score; fill it or remove the item"),
+    "empty": (
+        line(CHOICE, query="  \n"),
+        "query is empty: nothing to score; fill it or remove the item",
+    ),
     "mixed": (line(CONTINUE), "a language_modeling item in a multiple_choice file; put"),
-    "bom": (b"\xef\xbb\xbf" + line(CHOICE), "begins with a byte-order mark; save the file as UTF-8 without one"),
+    "bom": (
+        b"\xef\xbb\xbf" + line(CHOICE),
+        "begins with a byte-order mark; save the file as UTF-8 without one",
+    ),
     "utf8": (b'{"query": "\xff"}\n', "is not UTF-8 text: byte 11 of the line is 0xff; convert"),
     "json": (b'{"query": "half\n', "is not JSON"),
     "list": (b"[1, 2]\n", "is list, not an object"),
-    "parted": (line(CHOICE)[:-1] + "\u2028".encode() + line(CHOICE), "records are parted by U+2028: part them by newlines"),
+    "parted": (
+        line(CHOICE)[:-1] + "\u2028".encode() + line(CHOICE),
+        "records are parted by U+2028: part them by newlines",
+    ),
     "half": (line(CHOICE, query="\ud83d"), "query holds half a character, U+D83D"),
     "nothing": (b"\n", "is blank; remove it"),
 }
@@ -72,7 +84,9 @@ def test_strings_are_stripped_and_lists_are_not(tmp_path, record, format, pairs)
 
 def test_line_separators_inside_a_text_are_text(tmp_path):
     text = "a\u2028b\u0085c\u2029d"
-    (tmp_path / "task.jsonl").write_text(json.dumps({**CHOICE, "query": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    (tmp_path / "task.jsonl").write_text(
+        json.dumps({**CHOICE, "query": text}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (item,) = read_items(tmp_path / "task.jsonl")
     assert item.contexts == (text,)
 

@@ -43,7 +43,12 @@ def quickstart_size():
     run = quickstart.base.replace(model=models.TINY[2])
     rng = np.random.default_rng(0)
     params = initialize(run.model, run.parametrization, jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape).astype(np.float32) * (x.ndim == 1 or not x.any()), params)
+    params = jax.tree.map(
+        lambda x: (
+            x + 0.2 * rng.normal(size=x.shape).astype(np.float32) * (x.ndim == 1 or not x.any())
+        ),
+        params,
+    )
     return run, params | {"head": params["head"] * 8}
 
 
@@ -63,7 +68,9 @@ def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
     def turn(x):  # pairs (i, i + h/2) as complex numbers, turned by position x frequency
         half = model.head_size // 2
         pairs = x[:, :half] + 1j * x[:, half:]
-        pairs = pairs * np.exp(1j * np.outer(np.arange(len(x)), 10_000.0 ** (-np.arange(half) / half)))
+        pairs = pairs * np.exp(
+            1j * np.outer(np.arange(len(x)), 10_000.0 ** (-np.arange(half) / half))
+        )
         return np.concatenate([pairs.real, pairs.imag], axis=1)
 
     x = p["embedding"][tokens]
@@ -80,10 +87,16 @@ def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
         gate = inside @ m["gate"]
         x = x + (gate / (1 + np.exp(-gate)) * (inside @ m["up"])) @ m["down"]
     logits = norm(x, p["norm"]["gain"]) @ p["head"] / (model.width / run.parametrization.base_width)
-    return logits - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True)) - logits.max(1, keepdims=True)
+    return (
+        logits
+        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
+        - logits.max(1, keepdims=True)
+    )
 
 
-def slow_prompt(rows: list[dict], number: int, shots: int, delimiter: str) -> list[tuple[list[str], str]]:
+def slow_prompt(
+    rows: list[dict], number: int, shots: int, delimiter: str
+) -> list[tuple[list[str], str]]:
     """[(parts of the context, answer)] of item `number`, from the raw lines of a file, by the rules as they are written down."""
     generator = random.Random(1234)
     for at in range(number + 1):
@@ -104,7 +117,9 @@ def slow_prompt(rows: list[dict], number: int, shots: int, delimiter: str) -> li
         return one["choices"][one["gold"]] if "choices" in one else one["continuation"].strip()
 
     if "context_options" in row:
-        return [(["", option], " " + row["continuation"].strip()) for option in row["context_options"]]
+        return [
+            (["", option], " " + row["continuation"].strip()) for option in row["context_options"]
+        ]
     head = "\n".join(question(rows[i]) + delimiter + gold(rows[i]) for i in drawn)
     context = (("\n" if head else "") + question(row) + delimiter).rstrip()
     wanted = row.get("choices") or [row["continuation"].strip()]
@@ -117,7 +132,10 @@ class Pieces:
     vocabulary, end, hash, model = 512, 0, "pieces", b""
 
     def encode(self, texts):
-        return [np.array([self.token(text[i : i + 3]) for i in range(0, len(text), 3)], np.int64) for text in texts]
+        return [
+            np.array([self.token(text[i : i + 3]) for i in range(0, len(text), 3)], np.int64)
+            for text in texts
+        ]
 
     def token(self, piece):
         return int.from_bytes(piece.encode()) * 2_654_435_761 % 2**32 % 511 + 1
@@ -127,9 +145,14 @@ def test_prompts_that_share_a_row_do_not_see_each_other(quickstart_size):
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, [WINDOW // 3, 40], (60, 2))
     asked = [(rng.integers(1, 512, a), rng.integers(1, 512, b)) for a, b in sizes]
-    alone, packed = (score(spans(*quickstart_size), asked, window=WINDOW, packed=packed) for packed in (False, True))
+    alone, packed = (
+        score(spans(*quickstart_size), asked, window=WINDOW, packed=packed)
+        for packed in (False, True)
+    )
     np.testing.assert_allclose(packed.log_likelihood, alone.log_likelihood, rtol=1e-5, atol=1e-4)
-    assert np.array_equal(packed.greedy, alone.greedy) and np.array_equal(packed.tokens, alone.tokens)
+    assert np.array_equal(packed.greedy, alone.greedy) and np.array_equal(
+        packed.tokens, alone.tokens
+    )
 
 
 @pytest.mark.replication
@@ -139,9 +162,13 @@ def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, c
     chosen = collections.defaultdict(set)
     for known in suite(f"foundry-46-available:{files}").tasks:
         lines = [json.loads(line) for line in known.path.read_bytes().split(b"\n") if line]
-        asked = prompts.answers(known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter)
+        asked = prompts.answers(
+            known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter
+        )
         asked = [one for one in itertools.takewhile(lambda one: one.item < count, asked)]
-        found = score(spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW)
+        found = score(
+            spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW
+        )
         scores = Scores.of({"task": known.name}, asked, found)
         slow_credit = []
         for number in range(count):
@@ -155,11 +182,18 @@ def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, c
                 slow_sums.append(sum(step[token] for step, token in zip(steps, after, strict=True)))
                 slow_greedy.append([int(step.argmax()) for step in steps] == after)
                 sizes.append(len(after))
-            assert found.log_likelihood[mine] == pytest.approx(slow_sums, abs=2e-4), (known.name, number)
-            assert found.greedy[mine].tolist() == slow_greedy and found.tokens[mine].tolist() == sizes
+            assert found.log_likelihood[mine] == pytest.approx(slow_sums, abs=2e-4), (
+                known.name,
+                number,
+            )
+            assert (
+                found.greedy[mine].tolist() == slow_greedy and found.tokens[mine].tolist() == sizes
+            )
             fast = (found.log_likelihood[mine] / found.tokens[mine]).argmax()
             assert fast == (np.array(slow_sums) / sizes).argmax(), (known.name, number)
-            right = fast == lines[number]["gold"] if "gold" in lines[number] else slow_greedy == [True]
+            right = (
+                fast == lines[number]["gold"] if "gold" in lines[number] else slow_greedy == [True]
+            )
             slow_credit.append(float(right))
         assert credit(scores, ties="first").tolist() == slow_credit, known.name
         chosen["choices" if "gold" in lines[0] else "continuations"].update(slow_credit)
@@ -184,12 +218,19 @@ def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement, packed):
     asked = [(rng.integers(0, 512, n), rng.integers(0, 512, 5)) for n in rng.integers(5, 180, 40)]
     one = score(spans(run, params), asked, window=WINDOW)
     multiple = placement.data * placement.fsdp
-    many = score(spans(run, params, placement), asked, window=WINDOW, multiple=multiple, packed=packed)
+    many = score(
+        spans(run, params, placement), asked, window=WINDOW, multiple=multiple, packed=packed
+    )
     assert many.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-5)
 
 
-SENTENCES = [f"the {a} {b} sees the {c} and {d} it" for a in ("old", "red", "big") for b in ("cat", "dog", "hen", "fox")
-             for c in ("sea", "sun", "hut") for d in ("likes", "eats", "fears")]  # fmt: skip
+SENTENCES = [
+    f"the {a} {b} sees the {c} and {d} it"
+    for a in ("old", "red", "big")
+    for b in ("cat", "dog", "hen", "fox")
+    for c in ("sea", "sun", "hut")
+    for d in ("likes", "eats", "fears")
+]
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +244,13 @@ def trained(tmp_path_factory):
         domain="kind",
     )
     (folder / "tasks").mkdir()
-    rows = [{"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": i % 2} for i in range(6)]
+    rows = [
+        {"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": i % 2} for i in range(6)
+    ]
     (folder / "tasks" / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "tasks" / "next.jsonl").write_text(json.dumps({"context": "the red cat sees", "continuation": "t"}) + "\n")
+    (folder / "tasks" / "next.jsonl").write_text(
+        json.dumps({"context": "the red cat sees", "continuation": "t"}) + "\n"
+    )
     run = Run(
         model=Model.sized(width=16, depth=1, head_size=8, vocabulary=257),
         data=Data(source=str(folder / "text"), tokenizer="own", sequence_length=32),
@@ -221,12 +266,21 @@ def trained(tmp_path_factory):
 def test_a_run_measures_its_suites_and_keeps_every_score(trained):
     folder, run, result = trained
     row = result.row
-    assert row["error_quiz"] == 0.5 and {"error_next", "top1_error", "top1_error_se", "top1_chance"} <= set(row)
+    assert row["error_quiz"] == 0.5 and {
+        "error_next",
+        "top1_error",
+        "top1_error_se",
+        "top1_chance",
+    } <= set(row)
     assert row["top1_error"] == pytest.approx((row["error_quiz"] + row["error_next"]) / 2)
     assert row["top1_chance"] == pytest.approx((0.5 + 1) / 2)
     assert {"loss_a", "loss_a_se", "loss_b", "bits_per_byte_b", "bits_per_byte_b_se"} <= set(row)
     kept = folder / "run" / "evaluations" / "local-tasks"
-    assert sorted(path.name for path in kept.iterdir()) == ["local-tasks.json", "next.parquet", "quiz.parquet"]
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "local-tasks.json",
+        "next.parquet",
+        "quiz.parquet",
+    ]
     scores = Scores.load(kept / "quiz.parquet")
     assert len(scores.item) == 12 and scores.about["step"] == run.steps
 
@@ -234,21 +288,33 @@ def test_a_run_measures_its_suites_and_keeps_every_score(trained):
 def test_in_the_loop_every_row_has_the_loss_of_every_domain(trained):
     folder, _, result = trained
     measured = [row for row in read_lines(folder / "run" / "metrics.jsonl") if "weights" in row]
-    names = {f"{kind}{part}{se}" for kind in ("loss", "bits_per_byte") for part in ("", "_a", "_b") for se in ("", "_se")}
+    names = {
+        f"{kind}{part}{se}"
+        for kind in ("loss", "bits_per_byte")
+        for part in ("", "_a", "_b")
+        for se in ("", "_se")
+    }
     assert len(measured) == 4 and all(names <= set(row) for row in measured)
-    assert {name: result.row[name] for name in names} == {name: measured[-1][name] for name in names}
+    assert {name: result.row[name] for name in names} == {
+        name: measured[-1][name] for name in names
+    }
     assert measured[0]["loss_a"] > measured[-1]["loss_a"]
 
 
 def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
     folder, run, _ = trained
     measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
-    short = run.replace(tokens=4 * 256, model=dataclasses.replace(run.model, vocabulary=258))  # 257 is prime
+    short = run.replace(
+        tokens=4 * 256, model=dataclasses.replace(run.model, vocabulary=258)
+    )  # 257 is prime
     row = train(short, Placement(data=2, fsdp=2, tensor=2), tmp_path / "run", measure=measure).row
     _, step, params, mesh = last_weights(tmp_path / "run")
     assert mesh.size == 8 and not params["head"].sharding.is_fully_replicated
     alone = make_mesh(Placement())
-    params = jax.device_put(jax.device_get(params), jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params))
+    params = jax.device_put(
+        jax.device_get(params),
+        jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params),
+    )
     losses = held_out_loss(losses_under(params, short, alone), prepare(short.data), short, measure)
     assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
     one = subject(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
@@ -258,7 +324,8 @@ def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
     }
     for task in found["tasks"]:
         many, few = (
-            Scores.load(at / "local-tasks" / f"{task}.parquet") for at in (tmp_path / "run/evaluations", tmp_path / "one")
+            Scores.load(at / "local-tasks" / f"{task}.parquet")
+            for at in (tmp_path / "run/evaluations", tmp_path / "one")
         )
         assert many.log_likelihood == pytest.approx(few.log_likelihood, rel=1e-5)
 
@@ -276,14 +343,20 @@ def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeyp
     assert (
         elsewhere
         == again
-        == {k: v for k, v in read_json(folder / "elsewhere/local-tasks/local-tasks.json").items() if k != "format"}
+        == {
+            k: v
+            for k, v in read_json(folder / "elsewhere/local-tasks/local-tasks.json").items()
+            if k != "format"
+        }
     )
 
 
 def test_a_changed_file_is_scored_anew(trained, tmp_path):
     folder, _, _ = trained
     path = tmp_path / "quiz.jsonl"
-    path.write_text(json.dumps({"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": 0}) + "\n")
+    path.write_text(
+        json.dumps({"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": 0}) + "\n"
+    )
     first = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
     path.write_text(path.read_text().replace('"gold": 0', '"gold": 1'))
     second = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
@@ -292,7 +365,12 @@ def test_a_changed_file_is_scored_anew(trained, tmp_path):
 
 def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tmp_path):
     folder, run, _ = trained
-    broken = lambda: lambda rows, starts, *_: (np.full(starts.shape, np.nan, np.float32), np.ones(starts.shape, bool))  # noqa: E731
+    broken = lambda: (
+        lambda rows, starts, *_: (
+            np.full(starts.shape, np.nan, np.float32),
+            np.ones(starts.shape, bool),
+        )
+    )
     subject = tasks.Subject(span_scores=broken, shards=prepare(run.data), window=32, source={})
     with pytest.raises(ValueError, match="item 0, choice 0: the log-likelihood is nan"):
         tasks.score_suite(f"local:{folder / 'tasks'}", subject, items=0, folder=tmp_path)

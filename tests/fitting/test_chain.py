@@ -21,7 +21,9 @@ def true_error(loss):
 def measured(seed=0, noise=0.01, own=0.001):
     """A table in which the error follows what the law says of the loss, so what moves a measured loss moves no error."""
     frame, clean = ladder(seed, noise), ladder(seed, 0.0).loss
-    return frame.assign(top1_error=true_error(clean) + np.random.default_rng(seed + 1).normal(0, own, len(frame)))
+    return frame.assign(
+        top1_error=true_error(clean) + np.random.default_rng(seed + 1).normal(0, own, len(frame))
+    )
 
 
 def both(frame, seed=0, bootstrap=200):
@@ -52,7 +54,11 @@ def test_the_interval_holds_what_the_loss_does_not_tell():
     ends = [error.predict(loss=end).value for end in (independent.low, independent.high)]
     alone = error.predict(loss=independent.value)
     carried = chain.predict(
-        loss, fits.fit(measured(noise=0.02, own=1e-4), laws.downstream(), loss="log-mse", bootstrap=200, seed=1), **RUN
+        loss,
+        fits.fit(
+            measured(noise=0.02, own=1e-4), laws.downstream(), loss="log-mse", bootstrap=200, seed=1
+        ),
+        **RUN,
     )
     assert width(carried) > 1.2 * width(alone) and width(carried) > 0.9 * (ends[1] - ends[0])
 
@@ -74,18 +80,27 @@ def test_a_chain_of_saved_fits_is_the_same(fitted, tmp_path):
 def test_draws_that_failed_leave_the_others_in_step(fitted):
     spoilt = []
     for at, made in zip((3, 7), fitted, strict=True):
-        drawn = {name: [None if i == at else x for i, x in enumerate(values)] for name, values in made.spread["draws"].items()}
+        drawn = {
+            name: [None if i == at else x for i, x in enumerate(values)]
+            for name, values in made.spread["draws"].items()
+        }
         spoilt.append(replace(made, spread=made.spread | {"draws": drawn}))
     estimate, whole = chain.predict(*spoilt, **RUN), chain.predict(*fitted, **RUN)
-    assert width(estimate) == pytest.approx(width(whole), rel=0.1), "out of step they add up as independent ones do"
+    assert width(estimate) == pytest.approx(width(whole), rel=0.1), (
+        "out of step they add up as independent ones do"
+    )
     assert len(draws.converged(spoilt[0])["alpha"]) == 199
 
 
 def test_other_rows_other_losses_and_other_laws_do_not_pair(fitted):
     loss, error = fitted
-    some = fits.fit(measured(), laws.downstream(), loss="log-mse", bootstrap=200, where="tokens > 1.5e6")
+    some = fits.fit(
+        measured(), laws.downstream(), loss="log-mse", bootstrap=200, where="tokens > 1.5e6"
+    )
     assert "independent" in chain.predict(loss, some, **RUN).method
-    other = fits.fit(measured().assign(c4=lambda f: f.loss), laws.downstream(), columns={"loss": "c4"})
+    other = fits.fit(
+        measured().assign(c4=lambda f: f.loss), laws.downstream(), columns={"loss": "c4"}
+    )
     with pytest.raises(ValueError, match="first predicts 'loss', the second reads 'c4'"):
         chain.predict(loss, other, **RUN)
     with pytest.raises(ValueError, match="a law that reads the loss"):

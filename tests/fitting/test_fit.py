@@ -24,10 +24,17 @@ def true_loss(params, tokens, E=TRUTH["E"]):
 def ladder(seed=0, noise=0.004, E=TRUTH["E"]):
     """Four sizes x five budgets, as a small study measures them."""
     rng = np.random.default_rng(seed)
-    params, tokens = (x.ravel() for x in np.meshgrid([2e5, 6e5, 2e6, 6e6], [1e6, 2e6, 4e6, 8e6, 16e6]))
+    params, tokens = (
+        x.ravel() for x in np.meshgrid([2e5, 6e5, 2e6, 6e6], [1e6, 2e6, 4e6, 8e6, 16e6])
+    )
     loss = true_loss(params, tokens, E) * np.exp(rng.normal(0, noise, len(params)))
     return pd.DataFrame(
-        {"run": [f"r{i}" for i in range(len(params))], "params_with_head": params, "tokens": tokens, "loss": loss}
+        {
+            "run": [f"r{i}" for i in range(len(params))],
+            "params_with_head": params,
+            "tokens": tokens,
+            "loss": loss,
+        }
     )
 
 
@@ -37,14 +44,20 @@ def fitted():
 
 
 def test_a_fit_says_what_it_read_and_how_far_it_can_be_trusted(fitted):
-    assert fitted.verdict == "ok" and fitted.n_rows == 20 and fitted.columns["params"] == "params_with_head"
+    assert (
+        fitted.verdict == "ok"
+        and fitted.n_rows == 20
+        and fitted.columns["params"] == "params_with_head"
+    )
     assert fitted.intervals["beta"][0] < TRUTH["beta"] < fitted.intervals["beta"][1]
     assert fitted.cross_validation["n"] > 0 and 0 < fitted.cross_validation["mean_rel_error"] < 0.02
 
 
 def test_a_fit_says_how_well_its_parameters_can_be_told_apart_and_which_are_at_an_edge(fitted):
     said = fitted.summary()
-    assert 10 < said["condition"] < 1e6 and said["at_boundary"] == [] and said["resample"] == "pairs"
+    assert (
+        10 < said["condition"] < 1e6 and said["at_boundary"] == [] and said["resample"] == "pairs"
+    )
     below = ladder(E=0.0).assign(loss=lambda frame: frame.loss - 0.1)
     assert fits.fit(below, laws.chinchilla()).summary()["at_boundary"] == ["E"]
 
@@ -85,10 +98,14 @@ LINE = Law(
 def test_a_fit_of_ones_own_law_is_read_with_that_law(tmp_path):
     made = fits.fit(ladder(), LINE, bootstrap=40)
     made.save(tmp_path / "fit.json")
-    with pytest.raises(ValueError, match=r"'line' is no law of scalejax's; give your own .*load\(path, law=yours\)"):
+    with pytest.raises(
+        ValueError, match=r"'line' is no law of scalejax's; give your own .*load\(path, law=yours\)"
+    ):
         fits.load(tmp_path / "fit.json")
     assert fits.load(tmp_path / "fit.json", LINE).predict(params=2e7) == made.predict(params=2e7)
-    with pytest.raises(ValueError, match="holds a fit of the line law of top, fall; got the power law of a, b, c"):
+    with pytest.raises(
+        ValueError, match="holds a fit of the line law of top, fall; got the power law of a, b, c"
+    ):
         fits.load(tmp_path / "fit.json", laws.power())
 
 
@@ -140,7 +157,10 @@ def test_an_open_irreducible_loss_is_named_and_the_forecast_stays_usable():
 def test_clusters_are_drawn_together():
     frame = ladder().assign(seed_group=lambda f: f["params_with_head"].rank(method="dense"))
     made = fits.fit(frame, laws.chinchilla(), bootstrap=50, cluster="seed_group")
-    assert made.clusters == "seed_group" and made.intervals != fits.fit(frame, laws.chinchilla(), bootstrap=50).intervals
+    assert (
+        made.clusters == "seed_group"
+        and made.intervals != fits.fit(frame, laws.chinchilla(), bootstrap=50).intervals
+    )
 
 
 def test_one_cluster_cannot_be_resampled():
@@ -178,7 +198,11 @@ def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_pat
     frame["loss"] *= 1e-300  # squares of it are nil, so that no start leads anywhere
     made = fits.fit(frame, laws.chinchilla(), bootstrap=5)
     assert made.verdict == "not-converged" and made.reasons
-    assert made.summary()["params"] == dict.fromkeys(TRUTH) and made.intervals == {} and made.cross_validation == {}
+    assert (
+        made.summary()["params"] == dict.fromkeys(TRUTH)
+        and made.intervals == {}
+        and made.cross_validation == {}
+    )
     made.save(tmp_path / "fit.json")
     for ask in ({"params": 1e7, "tokens": 1e7}, {"flops": 1e15}):
         with pytest.raises(ValueError, match="did not converge and predicts nothing"):
@@ -217,7 +241,10 @@ def test_the_compute_optimal_run_minimizes_the_fitted_loss(fitted):
     best = fits.forecast(fitted, flops=1e16)
     assert 6 * best["params"] * best["tokens"] == pytest.approx(1e16)
     for factor in (0.9, 1.1):
-        assert fitted.predict(params=best["params"] * factor, tokens=best["tokens"] / factor).value > best["value"]
+        assert (
+            fitted.predict(params=best["params"] * factor, tokens=best["tokens"] / factor).value
+            > best["value"]
+        )
 
 
 def test_the_compute_optimal_run_comes_with_bands_that_hold_the_truths(fitted):
@@ -228,19 +255,30 @@ def test_the_compute_optimal_run_comes_with_bands_that_hold_the_truths(fitted):
         assert low < true < high < 100 * low, name
     assert best["params_interval"][0] < best["params"] < best["params_interval"][1]
     plain = fits.fit(ladder(), laws.chinchilla())
-    assert set(fits.forecast(plain, flops=1e14)) == {"value", "interval", "params", "tokens", "method"}
+    assert set(fits.forecast(plain, flops=1e14)) == {
+        "value",
+        "interval",
+        "params",
+        "tokens",
+        "method",
+    }
 
 
 def test_a_size_term_that_may_vanish_leaves_the_optimal_size_open_below():
     frame = ladder()
-    frame["loss"] = (1.5 + 300.0 * frame.tokens**-0.35) * np.exp(np.random.default_rng(1).normal(0, 0.01, len(frame)))
+    frame["loss"] = (1.5 + 300.0 * frame.tokens**-0.35) * np.exp(
+        np.random.default_rng(1).normal(0, 0.01, len(frame))
+    )
     made = fits.fit(frame, laws.chinchilla(), bootstrap=200)
     assert made.intervals["A"][0] is None
     best = fits.forecast(made, flops=1e14)
     assert best["params_interval"][0] is None and best["tokens_interval"][1] is None
 
 
-@pytest.mark.parametrize("wrong", [{"params": 1e7}, {"params": 1e7, "tokens": -1.0}, {"params": 1e7, "tokens": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"params": 1e7}, {"params": 1e7, "tokens": -1.0}, {"params": 1e7, "tokens": float("nan")}],
+)
 def test_a_prediction_needs_every_input_and_positive(fitted, wrong):
     with pytest.raises(ValueError):
         fitted.predict(**wrong)
@@ -250,15 +288,23 @@ def test_a_prediction_needs_every_input_and_positive(fitted, wrong):
 def any_table(draw):
     """Few rows; columns constant, within rounding of each other, or over twenty orders of magnitude."""
     rows, rng = draw(st.integers(3, 12)), np.random.default_rng(draw(st.integers(0, 10**6)))
-    column = lambda centre, width: 10.0 ** (centre + width * rng.uniform(-1, 1, rows))  # noqa: E731
+    column = lambda centre, width: 10.0 ** (centre + width * rng.uniform(-1, 1, rows))
     widths = st.sampled_from([0.0, 1e-9, 1e-3, 0.3, 2.0, 10.0])
     params, tokens = column(8, draw(widths)), column(10, draw(widths))
-    loss = column(draw(st.sampled_from([-3, 0.5, 6])), draw(st.sampled_from([0.0, 1e-9, 1e-3, 0.1, 3.0])))
+    loss = column(
+        draw(st.sampled_from([-3, 0.5, 6])), draw(st.sampled_from([0.0, 1e-9, 1e-3, 0.1, 3.0]))
+    )
     return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss})
 
 
-@given(table=any_table(), loss=st.sampled_from(["huber:1e-3", "log-mse", "mse"]), bootstrap=st.sampled_from([0, 8]))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    table=any_table(),
+    loss=st.sampled_from(["huber:1e-3", "log-mse", "mse"]),
+    bootstrap=st.sampled_from([0, 8]),
+)
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 def test_any_table_gives_a_fit_or_one_clear_error_and_ok_only_at_an_optimum(table, loss, bootstrap):
     try:
         made = fits.fit(table, laws.chinchilla(), loss=loss, bootstrap=bootstrap)
@@ -272,22 +318,45 @@ def test_any_table_gives_a_fit_or_one_clear_error_and_ok_only_at_an_optimum(tabl
         best = objective(table, loss, made.params)
         for name, value in made.params.items():
             for factor in (1 - 1e-4, 1 + 1e-4):
-                assert objective(table, loss, made.params | {name: value * factor}) >= best * (1 - 1e-6)
+                assert objective(table, loss, made.params | {name: value * factor}) >= best * (
+                    1 - 1e-6
+                )
 
 
 def objective(table, loss, p):
     predicted = p["E"] + p["A"] * table.params ** -p["alpha"] + p["B"] * table.tokens ** -p["beta"]
     r = np.abs(predicted - table.loss if loss == "mse" else np.log(predicted / table.loss))
-    return np.sum(np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)) if loss == "huber:1e-3" else r**2)
+    return np.sum(
+        np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)) if loss == "huber:1e-3" else r**2
+    )
 
 
 CELLS = st.sampled_from(
-    ["3.1", "2.9", "1e9", "1e10", "7e8", "", "nan", "inf", "-inf", "0", "-1", "many", "True", "1e400", "3e-320", "1,2"]
+    [
+        "3.1",
+        "2.9",
+        "1e9",
+        "1e10",
+        "7e8",
+        "",
+        "nan",
+        "inf",
+        "-inf",
+        "0",
+        "-1",
+        "many",
+        "True",
+        "1e400",
+        "3e-320",
+        "1,2",
+    ]
 )
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=12))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 def test_any_cells_give_a_typed_verdict_or_one_clear_error(tmp_path_factory, rows):
     good = [f"{n},{d},{true_loss(n, d)}" for n in (2e5, 6e5, 2e6) for d in (1e6, 4e6)]
     path = tmp_path_factory.mktemp("cells") / "runs.csv"
@@ -297,5 +366,10 @@ def test_any_cells_give_a_typed_verdict_or_one_clear_error(tmp_path_factory, row
     except ValueError as error:
         assert str(error)
         return
-    assert made.verdict in ("ok", "at-boundary", "unidentified", "not-converged") and made.n_rows >= len(good)
+    assert made.verdict in (
+        "ok",
+        "at-boundary",
+        "unidentified",
+        "not-converged",
+    ) and made.n_rows >= len(good)
     assert made.n_rows == len(good) + len(rows) or "dropped" in str(made.reasons)

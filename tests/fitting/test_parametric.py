@@ -17,8 +17,12 @@ def ladder(rows=24, noise=0.004):
     rng = np.random.default_rng(0)
     params = np.exp(rng.uniform(np.log(1e7), np.log(5e9), rows))
     tokens = params * np.exp(rng.uniform(np.log(4), np.log(200), rows))
-    loss = (1.75 + 300 * params**-0.33 + 900 * tokens**-0.34) * np.exp(noise * rng.normal(size=rows))
-    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss, "top1_error": 0.9 - 2 * np.exp(-loss)})
+    loss = (1.75 + 300 * params**-0.33 + 900 * tokens**-0.34) * np.exp(
+        noise * rng.normal(size=rows)
+    )
+    return pd.DataFrame(
+        {"params": params, "tokens": tokens, "loss": loss, "top1_error": 0.9 - 2 * np.exp(-loss)}
+    )
 
 
 ONE_SIZE = ladder().assign(params=1e8)
@@ -30,12 +34,19 @@ ONE_RATIO = ladder().assign(tokens=lambda table: 20 * table.params)
     [
         (ONE_SIZE, laws.chinchilla(), "params has a single value", {"A", "alpha", "E"}),
         (ONE_SIZE, laws.kaplan(), "params has a single value", {"N_c", "alpha_N"}),
-        (ONE_RATIO, laws.chinchilla(), "tokens/params is constant: alpha and beta", {"A", "B", "alpha", "beta"}),
+        (
+            ONE_RATIO,
+            laws.chinchilla(),
+            "tokens/params is constant: alpha and beta",
+            {"A", "B", "alpha", "beta"},
+        ),
         (ONE_RATIO, laws.overtraining(), "the parameters a, b cannot be told apart", {"a", "b"}),
     ],
     ids=["one size", "one size, Kaplan", "one ratio", "one ratio, one exponent"],
 )
-def test_what_the_design_leaves_free_has_open_intervals_and_no_forecast_off_it(table, law, said, unknown):
+def test_what_the_design_leaves_free_has_open_intervals_and_no_forecast_off_it(
+    table, law, said, unknown
+):
     made = fits.fit(table, law, bootstrap=40)
     assert made.verdict == "unidentified" and said in " ".join(made.reasons)
     assert {name for name, ends in made.intervals.items() if ends == (None, None)} >= unknown
@@ -51,14 +62,21 @@ def test_an_exponent_that_another_term_shows_is_known_at_one_size():
     made = fits.fit(ONE_SIZE, laws.overtraining(), bootstrap=40)
     assert made.reasons[0] == "params has a single value: a cannot be identified"
     assert made.intervals["a"] == (None, None) and None not in made.intervals["alpha_C"]
-    assert fits.fit(ONE_SIZE, laws.chinchilla(tied=True)).reasons[0] == "params has a single value: A cannot be identified"
+    assert (
+        fits.fit(ONE_SIZE, laws.chinchilla(tied=True)).reasons[0]
+        == "params has a single value: A cannot be identified"
+    )
     held = fits.fit(ONE_SIZE, laws.chinchilla(E=1.0, alpha=0.33), bootstrap=40)
-    assert held.verdict == "ok" and held.predict(**RUN).low is not None, "the size term is known where its exponent and E are"
+    assert held.verdict == "ok" and held.predict(**RUN).low is not None, (
+        "the size term is known where its exponent and E are"
+    )
 
 
 def test_a_forecast_says_how_far_it_lies_beyond_the_rows_and_a_chain_has_no_interval_where_its_first_law_has_none():
     table = ladder()
-    loss, error = (fits.fit(table, law, bootstrap=40) for law in (laws.chinchilla(), laws.downstream()))
+    loss, error = (
+        fits.fit(table, law, bootstrap=40) for law in (laws.chinchilla(), laws.downstream())
+    )
     far = {"params": 10 * table.params.max(), "tokens": table.tokens.max()}
     assert loss.predict(**far).method.endswith("; params is 10 times the largest fitted")
     assert chain.predict(loss, error, **RUN).low is not None
@@ -85,14 +103,24 @@ def test_what_was_never_repeated_says_nothing_of_repetition():
 
 def test_a_loss_without_a_slope_gives_no_sizes():
     made = fits.fit(ladder().assign(loss=2.5), laws.chinchilla(), bootstrap=40)
-    assert made.verdict == "unidentified" and {made.intervals[name] for name in ("A", "B", "E")} == {(None, None)}
+    assert made.verdict == "unidentified" and {
+        made.intervals[name] for name in ("A", "B", "E")
+    } == {(None, None)}
 
 
 @pytest.mark.parametrize(
     ("table", "law", "said"),
     [
-        (ladder(5), laws.chinchilla(), "5 rows for 5 parameters: nothing is left to check the law with"),
-        (pd.concat([ladder(), ladder()[:3]]), laws.chinchilla(), "duplicate rows: 3 repeat another"),
+        (
+            ladder(5),
+            laws.chinchilla(),
+            "5 rows for 5 parameters: nothing is left to check the law with",
+        ),
+        (
+            pd.concat([ladder(), ladder()[:3]]),
+            laws.chinchilla(),
+            "duplicate rows: 3 repeat another",
+        ),
         (ladder(), laws.chinchilla(E=2.5), "E is held at 2.5, above the loss of"),
     ],
     ids=["as many rows as parameters", "copies", "an offset above the losses"],
@@ -103,7 +131,9 @@ def test_reasons_name_what_a_verdict_does_not(table, law, said):
 
 
 def test_few_draws_are_said_to_be_few():
-    assert "20 bootstrap draws are few" in " ".join(fits.fit(ladder(), laws.chinchilla(), bootstrap=20).reasons)
+    assert "20 bootstrap draws are few" in " ".join(
+        fits.fit(ladder(), laws.chinchilla(), bootstrap=20).reasons
+    )
     assert not fits.fit(ladder(), laws.chinchilla(), bootstrap=40).reasons
 
 
@@ -115,12 +145,16 @@ def test_draws_that_failed_too_often_give_no_interval(monkeypatch):
 
     monkeypatch.setattr(bootstrap, "pairs", one_in(50))
     assert (
-        "1 of 50 bootstrap fits did not converge and are left out" in fits.fit(ladder(), laws.chinchilla(), bootstrap=50).reasons
+        "1 of 50 bootstrap fits did not converge and are left out"
+        in fits.fit(ladder(), laws.chinchilla(), bootstrap=50).reasons
     )
     monkeypatch.setattr(bootstrap, "pairs", one_in(10))
     made = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
     assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
-    assert "5 of 50 bootstrap fits did not converge" in " ".join(made.reasons) and made.predict(**RUN).low is None
+    assert (
+        "5 of 50 bootstrap fits did not converge" in " ".join(made.reasons)
+        and made.predict(**RUN).low is None
+    )
 
 
 def test_a_row_without_its_cluster_is_refused():

@@ -23,7 +23,9 @@ def repeated(seed=0, noise=0.004, bend=0.0):
 
 def test_a_fit_reports_the_noise_of_its_replicates_and_no_lack_of_fit_of_a_true_law():
     made = fits.fit(repeated(), **LOG_MSE)
-    assert made.noise["degrees_of_freedom"] == 60 and made.noise["std"] == pytest.approx(0.004, rel=0.25)
+    assert made.noise["degrees_of_freedom"] == 60 and made.noise["std"] == pytest.approx(
+        0.004, rel=0.25
+    )
     assert not any("lack of fit" in reason for reason in made.reasons)
     assert fits.fit(ladder(), **LOG_MSE).noise == {}
 
@@ -47,9 +49,13 @@ def test_an_average_of_r_runs_counts_as_r_runs():
     alone = fits.fit(frame, **LOG_MSE)
     weighted = fits.fit(averages, weights="replicates", **LOG_MSE)
     assert weighted.params == pytest.approx(alone.params, rel=1e-6)
-    assert fits.fit(averages, **LOG_MSE).params["alpha"] != pytest.approx(alone.params["alpha"], rel=1e-4)
+    assert fits.fit(averages, **LOG_MSE).params["alpha"] != pytest.approx(
+        alone.params["alpha"], rel=1e-4
+    )
     small, large = (averages[averages.replicates == r].iloc[0] for r in (3, 4))
-    assert small.loss_se / small.loss * np.sqrt(3) == pytest.approx(large.loss_se / large.loss * np.sqrt(4))
+    assert small.loss_se / small.loss * np.sqrt(3) == pytest.approx(
+        large.loss_se / large.loss * np.sqrt(4)
+    )
     with pytest.raises(ValueError, match="to average"):
         seeds.average(ladder())
 
@@ -57,10 +63,15 @@ def test_an_average_of_r_runs_counts_as_r_runs():
 def test_a_noise_bootstrap_draws_what_the_replicates_show():
     frame = repeated()
     measured = fits.fit(frame, resample="noise", bootstrap=200, **LOG_MSE)
-    known = fits.fit(frame.assign(sd=0.004 * frame.loss), resample="noise:sd", bootstrap=200, **LOG_MSE)
-    width = lambda made: np.subtract(*made.intervals["alpha"][::-1])  # noqa: E731
+    known = fits.fit(
+        frame.assign(sd=0.004 * frame.loss), resample="noise:sd", bootstrap=200, **LOG_MSE
+    )
+    width = lambda made: np.subtract(*made.intervals["alpha"][::-1])
     assert width(measured) == pytest.approx(width(known) * measured.noise["std"] / 0.004, rel=0.02)
-    assert measured.resample == "noise" and "draws of noise x" in measured.predict(params=1e7, tokens=1e7).method
+    assert (
+        measured.resample == "noise"
+        and "draws of noise x" in measured.predict(params=1e7, tokens=1e7).method
+    )
 
 
 @pytest.mark.parametrize(

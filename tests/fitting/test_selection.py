@@ -11,11 +11,18 @@ from scalejax.fitting.selection import select
 
 
 def test_the_law_that_made_the_runs_wins_and_is_fitted_to_all_of_them():
-    found = select(ladder(noise=0.001), [laws.overtraining(), laws.chinchilla()], ["huber:1e-3", "log-mse"], bootstrap=20)
+    found = select(
+        ladder(noise=0.001),
+        [laws.overtraining(), laws.chinchilla()],
+        ["huber:1e-3", "log-mse"],
+        bootstrap=20,
+    )
     assert len(found.ranking) == 4 and found.ranking[0].law == "chinchilla" == found.fit.law.name
     errors = [candidate.mean_rel_error for candidate in found.ranking]
     assert errors == sorted(errors) and errors[-1] > 1.2 * errors[0]
-    assert found.fit.loss == found.ranking[0].loss and found.fit.n_rows == 20 and found.fit.intervals
+    assert (
+        found.fit.loss == found.ranking[0].loss and found.fit.n_rows == 20 and found.fit.intervals
+    )
 
 
 def test_a_loss_that_runs_far_out_do_not_sway_wins():
@@ -27,9 +34,14 @@ def test_a_loss_that_runs_far_out_do_not_sway_wins():
 
 
 def test_all_are_scored_on_the_splits_that_all_could_fit():
-    frame = ladder(noise=0.001)[::2][:9]  # half of 9 rows fit the four parameters of one law, not the five of the other
+    frame = ladder(noise=0.001)[::2][
+        :9
+    ]  # half of 9 rows fit the four parameters of one law, not the five of the other
     found = select(frame, [laws.overtraining(), laws.chinchilla()], ["log-mse"])
-    alone = {law.name: fits.fit(frame, law, loss="log-mse").cross_validation for law in (laws.overtraining(), laws.chinchilla())}
+    alone = {
+        law.name: fits.fit(frame, law, loss="log-mse").cross_validation
+        for law in (laws.overtraining(), laws.chinchilla())
+    }
     assert alone["overtraining"]["splits"] > alone["chinchilla"]["splits"]
     assert {candidate.splits for candidate in found.ranking} == {alone["chinchilla"]["splits"]}
     scored = {candidate.law: candidate.mean_rel_error for candidate in found.ranking}
@@ -68,5 +80,7 @@ def test_losses_of_a_whole_curve_law_are_ranked_by_the_curves_left_out():
     assert [candidate.splits for candidate in found.ranking] == [3, 3]
     splits = found.fit.cross_validation["by_split"]
     assert {split["left_out"] for split in splits} == {"constant", "cosine", "drop"}
-    assert found.ranking[0].mean_rel_error == pytest.approx(np.mean([split["mean_rel_error"] for split in splits]))
+    assert found.ranking[0].mean_rel_error == pytest.approx(
+        np.mean([split["mean_rel_error"] for split in splits])
+    )
     assert found.ranking[0].mean_rel_error < found.ranking[1].mean_rel_error

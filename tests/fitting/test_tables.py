@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from scalejax.fitting import tables
 
-FRAME = pd.DataFrame({"size": [1.0, 2.0, 3.0, np.nan], "set": ["c4", "c4", "rw", "rw"], "kept": [1, 0, 1, 1]})
+FRAME = pd.DataFrame(
+    {"size": [1.0, 2.0, 3.0, np.nan], "set": ["c4", "c4", "rw", "rw"], "kept": [1, 0, 1, 1]}
+)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,9 @@ def test_no_text_does_more_than_choose_rows_or_be_refused(text):
 
 
 def test_missing_and_infinite_values_are_left_out():
-    frame = pd.DataFrame({"params": [1e6, 1e7, 1e8], "tokens": [1e9, np.inf, 1e9], "loss": [3.0, 2.9, np.nan]})
+    frame = pd.DataFrame(
+        {"params": [1e6, 1e7, 1e8], "tokens": [1e9, np.inf, 1e9], "loss": [3.0, 2.9, np.nan]}
+    )
     assert tables.columns(frame, ("params", "tokens"), "loss").kept.tolist() == [True, False, False]
 
 
@@ -94,7 +98,9 @@ def test_zero_negative_and_text_are_refused(value, said):
 
 
 def test_params_of_a_results_table_count_the_head_unless_another_count_is_named():
-    frame = pd.DataFrame({"params": [10.0], "params_with_head": [8.0], "params_non_embedding": [6.0], "loss": [3.0]})
+    frame = pd.DataFrame(
+        {"params": [10.0], "params_with_head": [8.0], "params_non_embedding": [6.0], "loss": [3.0]}
+    )
     assert tables.columns(frame, ("params",), "loss").inputs[0].tolist() == [8.0]
     named = tables.columns(frame, ("params",), "loss", {"params": "params_non_embedding"})
     assert named.inputs[0].tolist() == [6.0] and named.names["params"] == "params_non_embedding"
@@ -121,7 +127,9 @@ def test_what_is_not_a_table_is_refused(tmp_path, content, said):
 def test_parquet_and_csv_hold_the_same_table(tmp_path):
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     FRAME.to_parquet(tmp_path / "a.parquet")
-    pd.testing.assert_frame_equal(tables.read(tmp_path / "a.csv"), tables.read(tmp_path / "a.parquet"), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        tables.read(tmp_path / "a.csv"), tables.read(tmp_path / "a.parquet"), check_dtype=False
+    )
     (tmp_path / "b.csv").write_text("size , set \n1, c4\n")  # as people type it
     assert list(tables.read(tmp_path / "b.csv").columns) == ["size", "set"]
     for path, said in ((tmp_path / "c.csv", "no table at"), (tmp_path, "is a folder")):
@@ -131,5 +139,8 @@ def test_parquet_and_csv_hold_the_same_table(tmp_path):
 
 def test_a_message_names_the_first_columns_of_many():
     frame = pd.DataFrame({f"c{i}": [1.0] for i in range(300)})
-    with pytest.raises(ValueError, match=r"the table has c0, c1, .* and 276 more. Say which is loss: --columns loss=THEIRS"):
+    with pytest.raises(
+        ValueError,
+        match=r"the table has c0, c1, .* and 276 more. Say which is loss: --columns loss=THEIRS",
+    ):
         tables.source(frame, "loss")

@@ -24,7 +24,17 @@ RUNS = {"standard": (standard(), False), "mup-tied": (mup(base_width=16), True)}
 def test_first_steps_are_the_recorded_ones(name):
     parametrization, tied = RUNS[name]
     run = Run(
-        model=Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, tied=tied, qk_norm=tied),
+        model=Model(
+            width=32,
+            depth=2,
+            heads=4,
+            kv_heads=2,
+            head_size=8,
+            mlp_width=64,
+            vocabulary=64,
+            tied=tied,
+            qk_norm=tied,
+        ),
         data=Data(sequence_length=16),
         tokens=1280,
         batch_tokens=128,
@@ -32,10 +42,15 @@ def test_first_steps_are_the_recorded_ones(name):
         schedule=constant(warmup=0),
         parametrization=parametrization,
     )
-    mesh, rows = make_mesh(Placement()), (np.arange(8 * 17).reshape(8, 17) ** 2 % 61).astype(np.int32)
+    mesh, rows = (
+        make_mesh(Placement()),
+        (np.arange(8 * 17).reshape(8, 17) ** 2 % 61).astype(np.int32),
+    )
     state, step, found = init_state(run, mesh), make_train_step(run, mesh), []
     for _ in range(3):
         state, metrics = step(state, rows, np.float32(0.01))
         found.append((float(metrics["loss"]), float(metrics["grad_norm"])))
     seen = (found[0], found[2])
-    assert np.allclose(seen, GOLDEN[name], rtol=1e-5), f"golden values of {name!r} moved: {seen}; if that is meant, record these"
+    assert np.allclose(seen, GOLDEN[name], rtol=1e-5), (
+        f"golden values of {name!r} moved: {seen}; if that is meant, record these"
+    )

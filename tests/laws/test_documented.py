@@ -23,8 +23,14 @@ def test_the_documented_examples_run_and_recover_their_laws(call, tmp_path, monk
     assert fit.verdict == curve_fit.verdict == own.verdict == "ok"
     assert fit.params["alpha"] == pytest.approx(0.35, abs=0.015)
     assert curve_fit.params["lambda"] == pytest.approx(0.99, rel=1e-8)
-    assert own.params == pytest.approx({"B": 2000.0, "critical": 5e5, "E": 2.0, "beta": 0.36}, rel=1e-8)
-    assert values["best"].loss < values["laws"].predict_curve(curve_fit, values["rates"]["cosine"])[-1]
+    assert own.params == pytest.approx(
+        {"B": 2000.0, "critical": 5e5, "E": 2.0, "beta": 0.36}, rel=1e-8
+    )
+    assert (
+        values["best"].loss < values["laws"].predict_curve(curve_fit, values["rates"]["cosine"])[-1]
+    )
     slopes, nudge = np.asarray(values["slopes"]), 1e-4
     assert slopes.shape == (30,) and np.isfinite(slopes).all()
-    assert np.std(values["many"]) > nudge * np.abs(values["many"]).mean(), "resampled losses left the exponent where it was"
+    assert np.std(values["many"]) > nudge * np.abs(values["many"]).mean(), (
+        "resampled losses left the exponent where it was"
+    )

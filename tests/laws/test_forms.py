@@ -14,10 +14,14 @@ TRUTHS = {
     "kaplan": forms.Kaplan(N_c=6.4e13, D_c=1.8e13, alpha_N=0.076, alpha_D=0.103),
     "overtraining": forms.Overtraining(a=212.2, b=366.7, alpha_C=0.136, E=1.84),
     "power": forms.Power(a=300.0, b=-0.4, c=2.0),
-    "data-constrained": forms.DataConstrained(A=521.0, B=1488.0, E=1.87, alpha=0.35, beta=0.35, R_N=5.3, R_D=15.4),
+    "data-constrained": forms.DataConstrained(
+        A=521.0, B=1488.0, E=1.87, alpha=0.35, beta=0.35, R_N=5.3, R_D=15.4
+    ),
     "downstream": forms.Downstream(k=2.2, gamma=0.71, epsilon=0.86),
     "sigmoid": forms.Sigmoid(height=0.6, steepness=3.0, midpoint=3.2, floor=0.25),
-    "width-depth": WidthDepth(A_width=9.0, A_depth=1.2, A_tokens=400.0, E=1.7, p_width=0.45, p_depth=0.8, p_tokens=0.3),
+    "width-depth": WidthDepth(
+        A_width=9.0, A_depth=1.2, A_tokens=400.0, E=1.7, p_width=0.45, p_depth=0.8, p_tokens=0.3
+    ),
 }
 
 
@@ -26,7 +30,10 @@ def design(law, rng, rows=60):
     if law.additive:
         return [np.sort(rng.uniform(2.2, 4.5, rows))]
     if law.inputs[0] == "width":
-        return [np.exp(rng.uniform(np.log(low), np.log(high), rows)) for low, high in ((64, 4096), (2, 64), (1e8, 1e12))]
+        return [
+            np.exp(rng.uniform(np.log(low), np.log(high), rows))
+            for low, high in ((64, 4096), (2, 64), (1e8, 1e12))
+        ]
     sizes = np.exp(rng.uniform(np.log(1e7), np.log(1e10), rows))
     tokens = sizes * np.exp(rng.uniform(np.log(5), np.log(300), rows))
     return [sizes, tokens, tokens / rng.uniform(1, 40, rows)][: len(law.inputs)]
@@ -47,13 +54,17 @@ def test_a_law_in_centred_units_predicts_what_it_predicts_in_its_own(name):
         problem, _ = prepare(law, ((), ()), tuple(columns), padded, weights, np.zeros(0), "log")
         theta = encode(law, problem, law.form(*(np.full(1, value) for value in truth)))
         again = natural(law, problem, theta)
-        centred = np.asarray(law.predict(_values(law, theta[:, 0]), *problem.inputs))[: len(targets)]
+        centred = np.asarray(law.predict(_values(law, theta[:, 0]), *problem.inputs))[
+            : len(targets)
+        ]
     np.testing.assert_allclose([x[0] for x in again], truth, rtol=1e-12)
     np.testing.assert_allclose(centred, targets, rtol=1e-11)
 
 
 def _values(law, theta):
-    return law.form(*(np.exp(x) if k.log else x for x, k in zip(theta, law.coordinates, strict=True)))
+    return law.form(
+        *(np.exp(x) if k.log else x for x, k in zip(theta, law.coordinates, strict=True))
+    )
 
 
 def test_overtraining_in_chinchilla_letters_is_the_same_law():
@@ -63,7 +74,9 @@ def test_overtraining_in_chinchilla_letters_is_the_same_law():
     np.testing.assert_allclose(view, exact(laws.overtraining(), gadre, inputs), rtol=1e-13)
     N, D = inputs
     C, M = 6 * N * D, D / N
-    published = gadre.E + (gadre.a * M**gadre.alpha_C + gadre.b * M**-gadre.alpha_C) * C**-gadre.alpha_C
+    published = (
+        gadre.E + (gadre.a * M**gadre.alpha_C + gadre.b * M**-gadre.alpha_C) * C**-gadre.alpha_C
+    )
     np.testing.assert_allclose(exact(laws.overtraining(), gadre, inputs), published, rtol=1e-13)
 
 
@@ -71,10 +84,14 @@ def test_fresh_data_makes_the_data_constrained_law_chinchilla_below_the_optimal_
     truth = TRUTHS["data-constrained"]
     base = forms.Chinchilla(*truth[:5])
     D = np.geomspace(1e9, 1e12, 9)
-    N = 0.5 * D * (truth.A / truth.B) ** (1 / truth.alpha)  # half the size that is optimal for D when alpha = beta
+    N = (
+        0.5 * D * (truth.A / truth.B) ** (1 / truth.alpha)
+    )  # half the size that is optimal for D when alpha = beta
     fresh = exact(laws.data_constrained(), truth, [N, D, D])
     np.testing.assert_allclose(fresh, exact(laws.chinchilla(), base, [N, D]), rtol=1e-13)
-    assert np.all(exact(laws.data_constrained(), truth, [N, D, D / 8]) > fresh), "repeated tokens are worth less than fresh ones"
+    assert np.all(exact(laws.data_constrained(), truth, [N, D, D / 8]) > fresh), (
+        "repeated tokens are worth less than fresh ones"
+    )
 
 
 def test_the_optimal_size_minimizes_the_loss_at_its_budget():
@@ -88,7 +105,11 @@ def test_the_optimal_size_minimizes_the_loss_at_its_budget():
 def test_a_law_cannot_be_held_at_what_it_does_not_have():
     with pytest.raises(ValueError, match="no parameter gamma"):
         laws.chinchilla(gamma=1.0)
-    for wrong, said in (({"A": -3.0}, "positive"), ({"E": -1.0}, "0 or more"), ({"alpha": float("nan")}, "between 0 and 5")):
+    for wrong, said in (
+        ({"A": -3.0}, "positive"),
+        ({"E": -1.0}, "0 or more"),
+        ({"alpha": float("nan")}, "between 0 and 5"),
+    ):
         with pytest.raises(ValueError, match=f"of the chinchilla law is {said}"):
             laws.chinchilla(**wrong)
     with pytest.raises(ValueError, match="'chinchila' is not one of"):

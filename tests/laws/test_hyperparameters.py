@@ -26,7 +26,15 @@ def sweep(law=TRUTH, sizes=SIZES, tokens=TOKENS, points=9, bend=0.02, shift=0.0)
             for x in np.linspace(-2, 2, points) + shift:
                 for y in np.linspace(-2, 2, points) + shift:
                     loss = 2 + 100 / N**0.25 + bend * (x**2 + y**2)
-                    runs.append((N, D, law.learning_rate(N, D) * np.exp(x), law.batch_tokens(D) * np.exp(y), loss))
+                    runs.append(
+                        (
+                            N,
+                            D,
+                            law.learning_rate(N, D) * np.exp(x),
+                            law.batch_tokens(D) * np.exp(y),
+                            loss,
+                        )
+                    )
     return Sweep(*np.array(runs).T, np.full(len(runs), 0.95))
 
 
@@ -41,7 +49,9 @@ def test_surfaces_find_an_optimum_between_the_runs():
     off = sweep(shift=0.13)
     np.testing.assert_allclose(fit_hyperparameters(off).law, TRUTH, rtol=1e-9)
     rule = fit_hyperparameters(off, optimum=near_optimum).law
-    assert abs(np.log(rule.batch_tokens(8e9) / TRUTH.batch_tokens(8e9))) > 0.02, "this design could not tell the two apart"
+    assert abs(np.log(rule.batch_tokens(8e9) / TRUTH.batch_tokens(8e9))) > 0.02, (
+        "this design could not tell the two apart"
+    )
 
 
 def test_few_runs_near_the_optimum_are_read_without_surfaces_and_said_so():
@@ -55,7 +65,9 @@ def test_regret_is_what_a_wrong_rate_costs():
     twice = TRUTH._replace(lr_coefficient=2 * TRUTH.lr_coefficient)
     best = cell.loss.min()
     exact = 0.02 * np.log(2) ** 2 / best
-    assert exact <= regret(twice, cell) < 2 * exact  # linear interpolation of a convex loss is on the high side
+    assert (
+        exact <= regret(twice, cell) < 2 * exact
+    )  # linear interpolation of a convex loss is on the high side
     assert regret(TRUTH, cell) == pytest.approx(0, abs=1e-12)
     far = TRUTH._replace(lr_coefficient=1e3)
     assert regret(far, cell) > regret(twice, cell), "outside the sweep the nearest run counts"
@@ -82,27 +94,44 @@ def test_draws_resample_cells_and_repeat_with_their_seed():
 
 def test_a_best_run_at_the_edge_of_the_sweep_is_named():
     assert not fit_hyperparameters(sweep()).reasons
-    assert any("smallest learning_rate swept" in reason for reason in fit_hyperparameters(sweep(shift=2.0)).reasons)
+    assert any(
+        "smallest learning_rate swept" in reason
+        for reason in fit_hyperparameters(sweep(shift=2.0)).reasons
+    )
 
 
 @pytest.mark.parametrize(
     ("runs", "reason", "edges"),
     [
-        (sweep(shift=2.0), "inside of what was swept in 0 of 9 cells", ("learning_rate", "batch_tokens")),
-        (sweep()._replace(loss=np.full(729, 2.0)), "what the sweeps chose is no optimum", ("learning_rate", "batch_tokens")),
+        (
+            sweep(shift=2.0),
+            "inside of what was swept in 0 of 9 cells",
+            ("learning_rate", "batch_tokens"),
+        ),
+        (
+            sweep()._replace(loss=np.full(729, 2.0)),
+            "what the sweeps chose is no optimum",
+            ("learning_rate", "batch_tokens"),
+        ),
         (sweep(points=1), "one learning_rate, ", ("learning_rate", "batch_tokens")),
     ],
     ids=["edge", "flat", "one run per cell"],
 )
 def test_optima_that_no_sweep_brackets_are_no_measurement(runs, reason, edges):
     fit = fit_hyperparameters(runs)
-    assert fit.verdict == "at-boundary" and fit.at_boundary == edges and reason in " ".join(fit.reasons)
+    assert (
+        fit.verdict == "at-boundary"
+        and fit.at_boundary == edges
+        and reason in " ".join(fit.reasons)
+    )
     assert fit_hyperparameters(sweep()).at_boundary == ()
 
 
 def test_one_ratio_of_tokens_to_params_does_not_identify_the_exponents():
     cells = [sweep(sizes=(N,), tokens=(20 * N,)) for N in (1e8, 3e8, 1e9, 3e9)]
-    fit = fit_hyperparameters(Sweep(*(np.concatenate(column) for column in zip(*cells, strict=True))))
+    fit = fit_hyperparameters(
+        Sweep(*(np.concatenate(column) for column in zip(*cells, strict=True)))
+    )
     assert fit.verdict == "unidentified" and "move together" in fit.reasons[0]
     assert np.all(np.isnan(fit.law)) and np.all(np.isnan(fit.regret))
 
@@ -129,7 +158,9 @@ def test_several_beta2_give_its_law_of_the_batch():
     assert fit.beta2 is not None and fit.beta2_draws.shape == (20, len(BETA2_NAMES))
     np.testing.assert_allclose(fit.beta2, MEMORY, rtol=1e-9)
     np.testing.assert_allclose(fit.law, TRUTH, rtol=1e-9)
-    assert np.all(fit.regret < 1e-9), "a beta2 far from the best was counted as the cost of a learning rate"
+    assert np.all(fit.regret < 1e-9), (
+        "a beta2 far from the best was counted as the cost of a learning rate"
+    )
 
 
 def test_one_beta2_has_no_law():
@@ -139,7 +170,11 @@ def test_one_beta2_has_no_law():
 
 def test_a_memory_of_fixed_tokens_has_exponent_one():
     law = Beta2(1e-8, 1.0)
-    assert law.half_life(1e5) == pytest.approx(law.half_life(1e6), rel=0.01) == pytest.approx(np.log(2) / 1e-8, rel=0.01)
+    assert (
+        law.half_life(1e5)
+        == pytest.approx(law.half_life(1e6), rel=0.01)
+        == pytest.approx(np.log(2) / 1e-8, rel=0.01)
+    )
 
 
 def test_a_beta2_of_one_is_an_error():

@@ -20,15 +20,22 @@ def test_the_compute_optimal_run_costs_its_budget_and_no_other_size_is_better():
     np.testing.assert_allclose(6 * best.params * best.tokens, C, rtol=1e-12)
     np.testing.assert_allclose(best.tokens / best.params, best.tokens_per_param, rtol=1e-12)
     for factor in (0.99, 1.01):
-        assert np.all(loss(EPOCH, best.params * factor, best.tokens / factor) > loss(EPOCH, best.params, best.tokens))
+        assert np.all(
+            loss(EPOCH, best.params * factor, best.tokens / factor)
+            > loss(EPOCH, best.params, best.tokens)
+        )
 
 
 def test_the_over_training_law_has_the_optimum_of_its_chinchilla_view():
     gadre = TRUTHS["overtraining"]
     best = laws.compute_optimal(gadre, 1e21)
-    assert best.params == pytest.approx(laws.compute_optimal(gadre.chinchilla(), 1e21).params, rel=1e-12)
+    assert best.params == pytest.approx(
+        laws.compute_optimal(gadre.chinchilla(), 1e21).params, rel=1e-12
+    )
     others = [laws.compute_optimal(gadre, C).tokens_per_param for C in (1e18, 1e24)]
-    np.testing.assert_allclose(others, best.tokens_per_param, rtol=1e-9)  # equal exponents: one M at every budget
+    np.testing.assert_allclose(
+        others, best.tokens_per_param, rtol=1e-9
+    )  # equal exponents: one M at every budget
 
 
 def test_bands_are_percentiles_of_the_draws_at_each_budget():
@@ -37,16 +44,26 @@ def test_bands_are_percentiles_of_the_draws_at_each_budget():
     budgets = np.array([1e20, 1e23])
     low, high = laws.compute_optimal_bands(draws, budgets)
     for i, C in enumerate(budgets):
-        each = [float(laws.compute_optimal(EPOCH._replace(beta=b), C).tokens_per_param) for b in beta]
+        each = [
+            float(laws.compute_optimal(EPOCH._replace(beta=b), C).tokens_per_param) for b in beta
+        ]
         assert low.tokens_per_param[i] == pytest.approx(np.percentile(each, 2.5), rel=0.01)
         assert high.tokens_per_param[i] == pytest.approx(np.percentile(each, 97.5), rel=0.01)
-    narrow, wide = laws.compute_optimal_bands(draws, 1e23, level=0.5), laws.compute_optimal_bands(draws, 1e23)
+    narrow, wide = (
+        laws.compute_optimal_bands(draws, 1e23, level=0.5),
+        laws.compute_optimal_bands(draws, 1e23),
+    )
     assert wide[0].params < narrow[0].params < narrow[1].params < wide[1].params
 
 
 def test_draws_without_an_optimum_open_the_band():
     flat = np.arange(100) < 5  # 5% of the draws have no exponents
-    draws = Chinchilla(*(np.where(flat, 0.0 if name in ("alpha", "beta") else x, x) for name, x in EPOCH._asdict().items()))
+    draws = Chinchilla(
+        *(
+            np.where(flat, 0.0 if name in ("alpha", "beta") else x, x)
+            for name, x in EPOCH._asdict().items()
+        )
+    )
     low, high = laws.compute_optimal_bands(draws, 1e23)
     assert low.params == 0 and high.params == np.inf
     some = Chinchilla(*(x[4:] for x in draws))  # 1 of 96: not enough to open a 95% band
@@ -59,7 +76,9 @@ def test_the_penalty_is_the_difference_of_two_losses_at_one_budget():
     best = laws.compute_optimal(EPOCH, C)
     N, D = best.params / np.sqrt(factor), best.tokens * np.sqrt(factor)
     penalty = laws.overtraining_penalty(EPOCH, C, factor)
-    np.testing.assert_allclose(penalty, loss(EPOCH, N, D) - loss(EPOCH, best.params, best.tokens), atol=1e-13)
+    np.testing.assert_allclose(
+        penalty, loss(EPOCH, N, D) - loss(EPOCH, best.params, best.tokens), atol=1e-13
+    )
     assert penalty[2] == 0 and np.all(penalty[[0, 1, 3, 4]] > 0)
 
 
@@ -93,7 +112,10 @@ def test_draws_that_never_reach_the_loss_have_no_run():
     ("call", "words"),
     [
         (lambda: laws.compute_optimal(EPOCH, -1.0), "flops is a positive number"),
-        (lambda: laws.compute_optimal(TRUTHS["kaplan"], 1e20), "Kaplan law has no compute-optimal run"),
+        (
+            lambda: laws.compute_optimal(TRUTHS["kaplan"], 1e20),
+            "Kaplan law has no compute-optimal run",
+        ),
         (lambda: laws.overtraining_penalty(EPOCH, 1e20, 0.0), "factor is a positive number"),
         (lambda: laws.inference_optimal(EPOCH, 1.5, 1e12), "no run reaches a loss of 1.5"),
         (lambda: laws.inference_optimal(EPOCH, 2.5, -1.0), "0 or more"),

@@ -12,24 +12,47 @@ import pytest
 from scalejax.config import OPTIMIZER_READS, Optimizer
 from scalejax.model.parameters import Spec
 from scalejax.model.parametrization import Scaling, mup
-from scalejax.optim.optimizers import MUON_RMS, Hyperparameters, beta2_from_half_life, evaluated, optimizer
+from scalejax.optim.optimizers import (
+    MUON_RMS,
+    Hyperparameters,
+    beta2_from_half_life,
+    evaluated,
+    optimizer,
+)
 
-NUMBERS = dict(peak=0.1, beta1=0.8, beta2=0.9, epsilon=1e-2, momentum=0.95, weight_decay=0.3, clip=0.0, z_loss=0.0)
-SCALINGS = {"w": Scaling(init_std=1.0, learning_rate=0.25, epsilon=0.5, weight_decay=4.0),
-            "gain": Scaling(init_std=0.0, learning_rate=1.0, epsilon=0.5, weight_decay=0.0)}  # fmt: skip
-SPECS = {"w": Spec(shape=(2,), axes=("width",), role="output", fan_in=2),
-         "gain": Spec(shape=(1,), axes=("width",), role="norm", fan_in=1)}  # fmt: skip
+NUMBERS = dict(
+    peak=0.1,
+    beta1=0.8,
+    beta2=0.9,
+    epsilon=1e-2,
+    momentum=0.95,
+    weight_decay=0.3,
+    clip=0.0,
+    z_loss=0.0,
+)
+SCALINGS = {
+    "w": Scaling(init_std=1.0, learning_rate=0.25, epsilon=0.5, weight_decay=4.0),
+    "gain": Scaling(init_std=0.0, learning_rate=1.0, epsilon=0.5, weight_decay=0.0),
+}
+SPECS = {
+    "w": Spec(shape=(2,), axes=("width",), role="output", fan_in=2),
+    "gain": Spec(shape=(1,), axes=("width",), role="norm", fan_in=1),
+}
 START = {"w": np.asarray([1.0, -2.0]), "gain": np.asarray([3.0])}
 RATES = (0.05, 0.1, 0.02)
 
 
 def run_steps(name, decay, gradients, params, specs, scalings, **changes):
     """(params, state) after a step for each gradient."""
-    numbers = Hyperparameters(**{key: jnp.float32(value) for key, value in (NUMBERS | changes).items()})
+    numbers = Hyperparameters(
+        **{key: jnp.float32(value) for key, value in (NUMBERS | changes).items()}
+    )
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
 
     def with_rate(rate):
-        return optimizer(name, numbers, jnp.float32(rate), specs=specs, scalings=scalings, decay=decay)
+        return optimizer(
+            name, numbers, jnp.float32(rate), specs=specs, scalings=scalings, decay=decay
+        )
 
     state = with_rate(0).init(params)
     for rate, gradient in zip(RATES, gradients, strict=False):
@@ -43,7 +66,10 @@ def trained(decay, gradients, name="adamw", **changes):
 
 
 def shrink_of(decay, row):
-    return {"independent": 0.3 / 0.1 * (row.weight_decay > 0), "standard": 0.3 * row.learning_rate * row.weight_decay}[decay]
+    return {
+        "independent": 0.3 / 0.1 * (row.weight_decay > 0),
+        "standard": 0.3 * row.learning_rate * row.weight_decay,
+    }[decay]
 
 
 def adamw_by_formula(decay, gradients):
@@ -66,7 +92,11 @@ def lion_by_formula(decay, gradients):
         row, m = SCALINGS[name], 0.0
         for rate, gradient in zip(RATES, gradients, strict=True):
             g = gradient[name].astype(float)
-            w = w - rate * row.learning_rate * np.sign(0.8 * m + 0.2 * g) - rate * shrink_of(decay, row) * w
+            w = (
+                w
+                - rate * row.learning_rate * np.sign(0.8 * m + 0.2 * g)
+                - rate * shrink_of(decay, row) * w
+            )
             m = 0.9 * m + 0.1 * g
         found[name] = w
     return found
@@ -96,7 +126,9 @@ def gradients(scale: float = 1.0) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("decay", ["independent", "standard"])
-@pytest.mark.parametrize(("name", "by_formula"), [("adamw", adamw_by_formula), ("lion", lion_by_formula)])
+@pytest.mark.parametrize(
+    ("name", "by_formula"), [("adamw", adamw_by_formula), ("lion", lion_by_formula)]
+)
 def test_three_steps_are_the_formula_with_every_multiplier(name, by_formula, decay):
     found, expected = trained(decay, gradients(), name), by_formula(decay, gradients())
     for tensor in expected:
@@ -118,14 +150,21 @@ def test_muon_makes_the_momentum_of_hidden_matrices_orthogonal_and_leaves_the_ot
     """By singular values: five times x -> 3.4445 x - 4.7750 x^3 + 2.0315 x^5 from those of M / |M| (Jordan 2024)."""
     generator = np.random.default_rng(1)
     specs = {
-        "query": Spec(shape=(6, 2, 4), axes=("width", "heads", "head_size"), role="hidden", fan_in=6),
-        "output": Spec(shape=(2, 4, 6), axes=("heads", "head_size", "width"), role="hidden", fan_in=8),
+        "query": Spec(
+            shape=(6, 2, 4), axes=("width", "heads", "head_size"), role="hidden", fan_in=6
+        ),
+        "output": Spec(
+            shape=(2, 4, 6), axes=("heads", "head_size", "width"), role="hidden", fan_in=8
+        ),
         "gain": SPECS["gain"],
     }
     one = Scaling(init_std=1.0, learning_rate=1.0, epsilon=1.0, weight_decay=0.0)
     scalings = dict.fromkeys(specs, one)
     params = {name: generator.normal(size=spec.shape) for name, spec in specs.items()}
-    draws = [{name: generator.normal(size=spec.shape).astype(np.float32) for name, spec in specs.items()} for _ in RATES]
+    draws = [
+        {name: generator.normal(size=spec.shape).astype(np.float32) for name, spec in specs.items()}
+        for _ in RATES
+    ]
     found, _ = run_steps("muon", "standard", draws, params, specs, scalings)
     for name, matrix in {"query": (6, 8), "output": (8, 6)}.items():
         w, mu = params[name].reshape(matrix), np.zeros(matrix)
@@ -139,16 +178,26 @@ def test_muon_makes_the_momentum_of_hidden_matrices_orthogonal_and_leaves_the_ot
             assert np.all((s > 0.5) & (s < 1.5))
             w = w - rate * MUON_RMS * np.sqrt(8) * (u * s) @ v
         np.testing.assert_allclose(found[name].reshape(matrix), w, rtol=1e-4, atol=1e-5)
-    alone, _ = run_steps("adamw", "standard", [{"gain": draw["gain"]} for draw in draws], {"gain": params["gain"]},
-                         {"gain": specs["gain"]}, {"gain": one})  # fmt: skip
+    alone, _ = run_steps(
+        "adamw",
+        "standard",
+        [{"gain": draw["gain"]} for draw in draws],
+        {"gain": params["gain"]},
+        {"gain": specs["gain"]},
+        {"gain": one},
+    )
     np.testing.assert_array_equal(found["gain"], alone["gain"])
 
 
 BY_OPTAX = {
     "adamw": lambda rate: optax.adamw(rate, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.3),
     "lion": lambda rate: optax.lion(rate, b1=0.8, b2=0.9, weight_decay=0.3),
-    "muon": lambda rate: optax.contrib.muon(rate, beta=0.95, weight_decay=0.3, consistent_rms=MUON_RMS),
-    "schedule-free-adamw": lambda rate: optax.contrib.schedule_free_adamw(rate, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.3),
+    "muon": lambda rate: optax.contrib.muon(
+        rate, beta=0.95, weight_decay=0.3, consistent_rms=MUON_RMS
+    ),
+    "schedule-free-adamw": lambda rate: optax.contrib.schedule_free_adamw(
+        rate, b1=0.8, b2=0.9, eps=1e-2, weight_decay=0.3
+    ),
 }
 
 
@@ -164,7 +213,9 @@ def test_without_multipliers_every_step_is_optaxs_own(name):
         updates, state = BY_OPTAX[name](rate).update(draw, state, theirs)
         theirs = optax.apply_updates(theirs, updates)
         ours, _ = run_steps(name, "standard", draws[:taken], params, specs, one)
-        np.testing.assert_allclose(ours["w"], theirs["w"], rtol=1e-5, atol=1e-6, err_msg=f"step {taken}")
+        np.testing.assert_allclose(
+            ours["w"], theirs["w"], rtol=1e-5, atol=1e-6, err_msg=f"step {taken}"
+        )
 
 
 def test_epsilon_and_its_multiplier_matter_for_small_gradients():
@@ -187,16 +238,31 @@ def test_norm_gains_are_not_decayed_in_either_mode(name):
 
 def test_independent_decay_does_not_depend_on_the_peak_and_standard_does():
     shares = [rate / 0.1 for rate in RATES]
-    np.testing.assert_allclose(trained("independent", STILL)["w"][0], np.prod([1 - 0.3 * share for share in shares]), rtol=1e-6)
-    np.testing.assert_allclose(trained("standard", STILL)["w"][0], np.prod([1 - 0.3 * rate for rate in RATES]), rtol=1e-6)
+    np.testing.assert_allclose(
+        trained("independent", STILL)["w"][0],
+        np.prod([1 - 0.3 * share for share in shares]),
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        trained("standard", STILL)["w"][0], np.prod([1 - 0.3 * rate for rate in RATES]), rtol=1e-6
+    )
 
 
 def test_clipping_bounds_the_whole_gradient_and_zero_leaves_it_alone():
     large = gradients(scale=100.0)
     norms = [np.sqrt(sum(np.sum(g**2) for g in step.values())) for step in large]
-    clipped = [{name: g / norm for name, g in step.items()} for step, norm in zip(large, norms, strict=True)]
-    np.testing.assert_allclose(trained("standard", large, clip=1.0)["w"], adamw_by_formula("standard", clipped)["w"], rtol=1e-5)
-    np.testing.assert_allclose(trained("standard", large)["w"], adamw_by_formula("standard", large)["w"], rtol=1e-5)
+    clipped = [
+        {name: g / norm for name, g in step.items()}
+        for step, norm in zip(large, norms, strict=True)
+    ]
+    np.testing.assert_allclose(
+        trained("standard", large, clip=1.0)["w"],
+        adamw_by_formula("standard", clipped)["w"],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        trained("standard", large)["w"], adamw_by_formula("standard", large)["w"], rtol=1e-5
+    )
 
 
 def test_beta2_halves_the_weight_of_a_gradient_in_its_half_life_whatever_the_batch():
@@ -224,8 +290,13 @@ def test_an_optimizer_that_says_nothing_sensible_is_refused(fields, said):
 def test_muon_is_refused_under_mup_with_the_reason_and_the_others_are_not(tiny_run):
     scaled = tiny_run.replace(parametrization=mup(base_width=16))
     for name in ("adamw", "lion", "schedule-free-adamw"):
-        assert scaled.replace(optimizer=Optimizer(name=name, learning_rate=0.01)).optimizer.name == name
+        assert (
+            scaled.replace(optimizer=Optimizer(name=name, learning_rate=0.01)).optimizer.name
+            == name
+        )
     muon = Optimizer(name="muon", learning_rate=0.01)
     assert tiny_run.replace(optimizer=muon).optimizer == dataclasses.replace(muon)
-    with pytest.raises(ValueError, match=r"muon under mup: .* by its shape itself; use standard\(\)"):
+    with pytest.raises(
+        ValueError, match=r"muon under mup: .* by its shape itself; use standard\(\)"
+    ):
         scaled.replace(optimizer=muon)

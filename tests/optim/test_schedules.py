@@ -33,17 +33,23 @@ AREAS = {"linear": 1 / 2, "1-sqrt": 1 / 3, "cosine": 1 / 2, "mirror-cosine": 1 /
 
 
 def rates(schedule: Schedule, steps: int, peak: float = 1.0, batch_doublings=()) -> np.ndarray:
-    rate = learning_rate(schedule, peak=peak, steps=steps, batch_tokens=16, batch_doublings=batch_doublings)
+    rate = learning_rate(
+        schedule, peak=peak, steps=steps, batch_tokens=16, batch_doublings=batch_doublings
+    )
     return np.asarray(rate(np.arange(steps)))
 
 
 def test_linear_warm_up_rises_evenly_and_its_last_step_is_the_first_at_the_peak():
-    np.testing.assert_array_equal(rates(constant(warmup=64), 6, peak=0.5), [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(
+        rates(constant(warmup=64), 6, peak=0.5), [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    )
 
 
 def test_cosine_warm_up_is_half_a_cosine_up_to_the_peak():
     found = rates(constant(warmup=160, warmup_shape="cosine"), 12)
-    np.testing.assert_allclose(found[:10], [(1 - math.cos(math.pi * i / 10)) / 2 for i in range(1, 11)], rtol=1e-12)
+    np.testing.assert_allclose(
+        found[:10], [(1 - math.cos(math.pi * i / 10)) / 2 for i in range(1, 11)], rtol=1e-12
+    )
     np.testing.assert_array_equal(found[9:], 1.0)
 
 
@@ -54,8 +60,12 @@ def test_warm_up_of_part_of_a_batch_counts_as_a_whole_step_and_none_is_none():
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine_is_loshchilov_and_hutters(final):
-    expected = [final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (i - 10) / 90)) for i in range(10, 100)]
-    np.testing.assert_allclose(rates(cosine(warmup=160, final=final), 100)[10:], expected, rtol=1e-12)
+    expected = [
+        final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (i - 10) / 90)) for i in range(10, 100)
+    ]
+    np.testing.assert_allclose(
+        rates(cosine(warmup=160, final=final), 100)[10:], expected, rtol=1e-12
+    )
 
 
 def test_linear_falls_evenly_from_the_end_of_the_warm_up():
@@ -67,7 +77,9 @@ def test_inverse_sqrt_is_vaswanis():
     """peak sqrt(W) min(1 / sqrt(n), n / W^1.5), n = 1, 2, .. (section 5.3, d^-0.5 written as peak sqrt(W))."""
     n, warm = np.arange(1, 401), 25
     expected = 0.3 * math.sqrt(warm) * np.minimum(n**-0.5, n * warm**-1.5)
-    np.testing.assert_allclose(rates(inverse_sqrt(warmup=16 * warm), 400, peak=0.3), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        rates(inverse_sqrt(warmup=16 * warm), 400, peak=0.3), expected, rtol=1e-12
+    )
 
 
 def test_multistep_falls_to_a_third_and_to_a_tenth_as_in_deepseek_llm():
@@ -75,14 +87,18 @@ def test_multistep_falls_to_a_third_and_to_a_tenth_as_in_deepseek_llm():
     np.testing.assert_array_equal(found[9:80], 1.0)
     np.testing.assert_allclose(found[80:90], 0.316, atol=5e-4)
     np.testing.assert_allclose(found[90:], 0.1, rtol=1e-12)
-    np.testing.assert_array_equal(rates(multistep(warmup=0, milestones=(0.5,), factor=0.25), 4), [1, 1, 0.25, 0.25])
+    np.testing.assert_array_equal(
+        rates(multistep(warmup=0, milestones=(0.5,), factor=0.25), 4), [1, 1, 0.25, 0.25]
+    )
 
 
 def test_cyclic_is_smiths_triangle_begun_at_its_peak():
     """base + (peak - base) max(0, 1 - |i / half - 2 floor(1 + i / (2 half)) + 1|) (Smith 2017, section 3.1)."""
     half, base = 10, 0.2
     i = np.arange(90) + half
-    expected = base + (1 - base) * np.maximum(0, 1 - np.abs(i / half - 2 * np.floor(1 + i / (2 * half)) + 1))
+    expected = base + (1 - base) * np.maximum(
+        0, 1 - np.abs(i / half - 2 * np.floor(1 + i / (2 * half)) + 1)
+    )
     found = rates(cyclic(warmup=160, period=16 * 2 * half, final=base), 100)
     np.testing.assert_allclose(found[10:], expected, rtol=1e-12)
     assert found.min() < 0.2 + 1e-9 and (found == 1).sum() == 6
@@ -93,7 +109,9 @@ def test_cooldowns_are_haegeles(shape):
     steps, decay = 100, int(0.2 * 100)
     found = rates(wsd(warmup=160, cooldown=0.2, shape=shape), steps)
     np.testing.assert_array_equal(found[9 : steps - decay], 1.0)
-    expected = [FALLS[shape]((step - (steps - decay)) / decay) for step in range(steps - decay, steps)]
+    expected = [
+        FALLS[shape]((step - (steps - decay)) / decay) for step in range(steps - decay, steps)
+    ]
     np.testing.assert_allclose(found[steps - decay :], expected, rtol=1e-12)
     assert 0 < found[-1] < 0.15
 
@@ -111,29 +129,54 @@ def test_every_named_shape_has_its_formula_here():
 
 @pytest.mark.parametrize("shape", COOLDOWN_SHAPES)
 @given(st.integers(50, 2000), st.floats(0.05, 0.9), st.floats(0.001, 0.5))
-def test_a_cooldown_falls_without_a_jump_to_final_and_has_the_area_of_its_formula(shape, steps, fraction, final):
+def test_a_cooldown_falls_without_a_jump_to_final_and_has_the_area_of_its_formula(
+    shape, steps, fraction, final
+):
     found = rates(wsd(warmup=0, cooldown=fraction, shape=shape, final=final), steps)
     cooling = found[found < 1.0]
     assert np.all(np.diff(found) <= 0) and np.all(found > 0)
     n = steps - math.floor((1 - fraction) * steps + 0.5)
     assert abs(len(cooling) - n) <= 1 and cooling[-1] > final
-    steepest = {"1-sqrt": math.sqrt(1 / n), "exponential": -math.log(final) / n}.get(shape, 2 / n)  # 1-sqrt falls like a root
+    steepest = {"1-sqrt": math.sqrt(1 / n), "exponential": -math.log(final) / n}.get(
+        shape, 2 / n
+    )  # 1-sqrt falls like a root
     assert np.abs(np.diff([*found[-n:], final])).max() <= steepest + 1e-12
-    area = (final - 1) / math.log(final) if shape == "exponential" else final + (1 - final) * AREAS[shape]
+    area = (
+        (final - 1) / math.log(final)
+        if shape == "exponential"
+        else final + (1 - final) * AREAS[shape]
+    )
     assert 0 <= found[-n:].mean() - area <= 1 / n + 1e-9, "a sum of left ends of a falling curve"
 
 
 SCHEDULES = st.one_of(
     st.builds(linear, warmup=st.integers(0, 800), final=st.floats(0, 1)),
-    st.builds(cosine, warmup=st.integers(0, 800), final=st.floats(0, 1), warmup_shape=st.sampled_from(["linear", "cosine"])),
+    st.builds(
+        cosine,
+        warmup=st.integers(0, 800),
+        final=st.floats(0, 1),
+        warmup_shape=st.sampled_from(["linear", "cosine"]),
+    ),
     st.builds(inverse_sqrt, warmup=st.integers(1, 800)),
-    st.builds(cyclic, warmup=st.integers(0, 800), period=st.integers(16, 5000), final=st.floats(0, 1)),
-    st.builds(wsd, warmup=st.integers(0, 800), cooldown=st.floats(0, 0.5), shape=st.sampled_from(sorted(FALLS))),
+    st.builds(
+        cyclic, warmup=st.integers(0, 800), period=st.integers(16, 5000), final=st.floats(0, 1)
+    ),
+    st.builds(
+        wsd,
+        warmup=st.integers(0, 800),
+        cooldown=st.floats(0, 0.5),
+        shape=st.sampled_from(sorted(FALLS)),
+    ),
     st.builds(multistep, warmup=st.integers(0, 800), factor=st.floats(0.01, 1)),
 )
 
 
-@given(SCHEDULES, st.integers(110, 1000), st.floats(1e-6, 10), st.sets(st.integers(1, 600), max_size=2).map(sorted))
+@given(
+    SCHEDULES,
+    st.integers(110, 1000),
+    st.floats(1e-6, 10),
+    st.sets(st.integers(1, 600), max_size=2).map(sorted),
+)
 def test_rates_are_finite_never_negative_and_at_most_the_peak(schedule, steps, peak, doublings):
     found = rates(schedule, steps + 200, peak, tuple(doublings))
     assert np.isfinite(found).all() and (found >= 0).all() and found.max() <= peak * (1 + 1e-15)
@@ -145,7 +188,11 @@ def test_smooth_schedules_have_no_jump(schedule, steps):
     found = rates(schedule, steps)
     warm = math.ceil(schedule.warmup / 16)
     after = np.abs(np.diff(found[max(warm - 1, 0) :])).max()
-    limits = {"cyclic": 32 / max(schedule.period, 16), "multistep": 1.0, "inverse_sqrt": 1 / max(warm, 1)}
+    limits = {
+        "cyclic": 32 / max(schedule.period, 16),
+        "multistep": 1.0,
+        "inverse_sqrt": 1 / max(warm, 1),
+    }
     root = math.sqrt(1 / max(schedule.cooldown * steps - 1, 1)) if schedule.cooldown else 0.0
     assert after <= limits.get(schedule.shape, max(root, 4 / (steps - warm))) + 1e-12
     rising = np.diff(found[:warm], prepend=0.0)
@@ -153,22 +200,39 @@ def test_smooth_schedules_have_no_jump(schedule, steps):
 
 
 def test_the_step_after_the_last_would_have_the_final_rate():
-    rate = learning_rate(wsd(warmup=0, cooldown=0.5, final=0.1), peak=2.0, steps=10, batch_tokens=10)
+    rate = learning_rate(
+        wsd(warmup=0, cooldown=0.5, final=0.1), peak=2.0, steps=10, batch_tokens=10
+    )
     assert float(rate(10)) == pytest.approx(0.2)
     assert float(rate(9)) > 0.2
 
 
-@given(st.integers(20, 3000), st.integers(20, 3000), st.floats(1e-5, 1), st.integers(0, 100), st.floats(0.01, 0.6))
-def test_wsd_runs_and_the_constant_run_agree_to_the_last_bit_until_the_first_cooldown(short, long, peak, warmup, cooldown):
+@given(
+    st.integers(20, 3000),
+    st.integers(20, 3000),
+    st.floats(1e-5, 1),
+    st.integers(0, 100),
+    st.floats(0.01, 0.6),
+)
+def test_wsd_runs_and_the_constant_run_agree_to_the_last_bit_until_the_first_cooldown(
+    short, long, peak, warmup, cooldown
+):
     short, long = sorted((short, long))
     shared = math.floor((1 - cooldown) * short + 0.5)
     warmup = min(warmup, 16 * (shared - 1))
     schedule, trunk = wsd(warmup=warmup, cooldown=cooldown), constant(warmup=warmup)
-    curves = [np.float32(rates(s, n, peak)) for s, n in ((schedule, short), (schedule, long), (trunk, long))]
-    assert curves[0][:shared].tobytes() == curves[1][:shared].tobytes() == curves[2][:shared].tobytes()
+    curves = [
+        np.float32(rates(s, n, peak))
+        for s, n in ((schedule, short), (schedule, long), (trunk, long))
+    ]
+    assert (
+        curves[0][:shared].tobytes() == curves[1][:shared].tobytes() == curves[2][:shared].tobytes()
+    )
 
 
-@pytest.mark.parametrize("schedule", [wsd(warmup=64, cooldown=0.52), cosine(warmup=64), cyclic(warmup=64, period=320)])
+@pytest.mark.parametrize(
+    "schedule", [wsd(warmup=64, cooldown=0.52), cosine(warmup=64), cyclic(warmup=64, period=320)]
+)
 def test_when_the_batch_doubles_the_rate_is_the_same_function_of_the_tokens(schedule):
     plain = learning_rate(schedule, peak=1.0, steps=100, batch_tokens=4)
     clock = Clock(batch_tokens=16, doublings=(80, 160))
@@ -177,13 +241,19 @@ def test_when_the_batch_doubles_the_rate_is_the_same_function_of_the_tokens(sche
     found = rates(schedule, steps, batch_doublings=(80, 160))
     before = np.array([clock.tokens(step) for step in range(steps)])
     np.testing.assert_allclose(found[before >= 64], plain(before[before >= 64] // 4), rtol=1e-12)
-    np.testing.assert_allclose(found[before < 64], [4 / 64 * (i + 1) for i in range(16)], rtol=1e-12)
+    np.testing.assert_allclose(
+        found[before < 64], [4 / 64 * (i + 1) for i in range(16)], rtol=1e-12
+    )
 
 
 def test_a_warm_up_that_runs_into_what_follows_is_refused():
-    with pytest.raises(ValueError, match="1440 tokens runs into the cooldown, which begins after 1280 tokens"):
+    with pytest.raises(
+        ValueError, match="1440 tokens runs into the cooldown, which begins after 1280 tokens"
+    ):
         rates(wsd(warmup=1440, cooldown=0.2), 100)
-    with pytest.raises(ValueError, match="runs into the first milestone, which begins after 1280 tokens"):
+    with pytest.raises(
+        ValueError, match="runs into the first milestone, which begins after 1280 tokens"
+    ):
         rates(multistep(warmup=1440), 100)
 
 
@@ -191,7 +261,10 @@ def test_a_warm_up_that_runs_into_what_follows_is_refused():
     ("fields", "said"),
     [
         ({"shape": "cosin"}, "shape is one of constant, linear, cosine"),
-        ({"shape": "constant", "final": 0.1}, r"Schedule.final means nothing to constant: leave it out; got 0.1"),
+        (
+            {"shape": "constant", "final": 0.1},
+            r"Schedule.final means nothing to constant: leave it out; got 0.1",
+        ),
         ({"shape": "cosine", "cooldown": 0.2}, "cooldown means nothing to cosine"),
         ({"shape": "inverse_sqrt", "warmup": 0}, "warmup must be a whole number of at least 1"),
         ({"shape": "cyclic"}, "period must be a whole number of at least 1"),

@@ -29,7 +29,9 @@ def test_the_huber_optimum_is_not_above_any_published_fit(huber):
     assert huber.objective == pytest.approx(0.00101827401780, rel=1e-9)
     assert huber.objective < 0.00101827403462, "the best of the published 4,500 starts"
     wanted = {"A": 477.825868, "B": 2143.41736, "E": 1.81721810}
-    assert all(huber.params[name] == pytest.approx(value, rel=1e-5) for name, value in wanted.items())
+    assert all(
+        huber.params[name] == pytest.approx(value, rel=1e-5) for name, value in wanted.items()
+    )
     assert huber.params["alpha"] == pytest.approx(0.34731050, abs=1e-6)
     assert huber.params["beta"] == pytest.approx(0.36717243, abs=1e-6)
     assert huber.verdict == "ok" and huber.starts_at_optimum > 0.5
@@ -58,20 +60,27 @@ def _standard_errors(points):
     random = np.random.RandomState(42)
     draws = np.stack([np.bincount(random.choice(240, 240), minlength=240) for _ in range(4000)])
     state = refits(law, at, draws)
-    return {name: float(np.std(x)) for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()}
+    return {
+        name: float(np.std(x))
+        for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()
+    }
 
 
 def test_least_absolute_deviations_give_the_headline_numbers(points):
     lad = fits.fit(points, laws.chinchilla(), where=USED, loss="lad")
     published = {"A": 482.006, "B": 2085.436, "E": 1.81686, "alpha": 0.34781, "beta": 0.36585}
-    assert all(lad.params[name] == pytest.approx(value, rel=1e-4) for name, value in published.items())
+    assert all(
+        lad.params[name] == pytest.approx(value, rel=1e-4) for name, value in published.items()
+    )
     assert lad.objective == pytest.approx(1.12949465, abs=2e-5)
 
 
 def test_the_five_dropped_points_move_beta(points):
     everything = fits.fit(points, laws.chinchilla())
     wanted = {"A": 495.7, "B": 12846, "E": 1.891, "alpha": 0.3493, "beta": 0.4530}
-    assert all(everything.params[name] == pytest.approx(value, rel=1e-3) for name, value in wanted.items())
+    assert all(
+        everything.params[name] == pytest.approx(value, rel=1e-3) for name, value in wanted.items()
+    )
 
 
 def test_the_compute_optimal_run_at_chinchillas_budget(huber):
@@ -97,8 +106,15 @@ def test_robust_losses_of_the_logarithm_extrapolate_best(points, where, holdout,
 
 
 def test_rolling_origin_cross_validation_chooses_the_same_loss(points):
-    found = selection.select(points, [laws.chinchilla()], ["mse", "log-mse", "huber:1e-2", "huber:1e-3"], where=USED)
-    assert [candidate.loss for candidate in found.ranking] == ["huber:1e-3", "huber:1e-2", "log-mse", "mse"]
+    found = selection.select(
+        points, [laws.chinchilla()], ["mse", "log-mse", "huber:1e-2", "huber:1e-3"], where=USED
+    )
+    assert [candidate.loss for candidate in found.ranking] == [
+        "huber:1e-3",
+        "huber:1e-2",
+        "log-mse",
+        "mse",
+    ]
 
 
 def test_residual_bootstraps_are_half_as_wide_as_pairs(points, huber):

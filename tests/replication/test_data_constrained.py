@@ -13,7 +13,13 @@ from scalejax.fitting import fit as fits
 from scalejax.fitting import tables
 
 pytestmark = pytest.mark.replication
-BASE = {"A": math.exp(6.255414), "B": math.exp(7.3049974), "E": math.exp(0.6254804), "alpha": 0.3526596, "beta": 0.3526596}
+BASE = {
+    "A": math.exp(6.255414),
+    "B": math.exp(7.3049974),
+    "E": math.exp(0.6254804),
+    "alpha": 0.3526596,
+    "beta": 0.3526596,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,14 @@ def test_the_published_point_has_the_published_objective(runs):
 def test_the_better_optimum_is_found_and_its_constant_is_unidentified(runs):
     fitted = fits.fit(runs, laws.data_constrained(**BASE), bootstrap=200)
     assert fitted.objective <= 0.01580467
-    assert fitted.params["R_D"] == pytest.approx(95.4, rel=0.02) and fitted.params["R_N"] == pytest.approx(1.706, rel=0.01)
-    assert fitted.verdict == "unidentified" and fitted.intervals["R_D"][1] is None and "R_D" in fitted.reasons[0]
+    assert fitted.params["R_D"] == pytest.approx(95.4, rel=0.02) and fitted.params[
+        "R_N"
+    ] == pytest.approx(1.706, rel=0.01)
+    assert (
+        fitted.verdict == "unidentified"
+        and fitted.intervals["R_D"][1] is None
+        and "R_D" in fitted.reasons[0]
+    )
 
 
 def test_the_profile_over_repetitions_is_flat(runs):

@@ -32,7 +32,9 @@ ANNEALING = {  # lambda -> parameters L0, A, alpha, C
 def tables():
     path = reference("lr_schedules")
     rates = pd.read_parquet(path / "schedules_per_step.parquet").groupby("curve").learning_rate
-    return pd.read_csv(path / "mpl_loss_curves.csv"), {name: group.to_numpy() for name, group in rates}
+    return pd.read_csv(path / "mpl_loss_curves.csv"), {
+        name: group.to_numpy() for name, group in rates
+    }
 
 
 @functools.cache
@@ -42,7 +44,9 @@ def refit(law: str, model: str, **options):
     curve = rows.schedule.map(TRAIN.index)
     data = curve_rows.measured([rates[name] for name in TRAIN], curve, rows.step, rows.loss)
     fixed = {"lambda": options.pop("momentum")} if options.get("momentum") else None
-    return fit_curves(law, data, fixed=fixed, **{k: v for k, v in options.items() if k != "momentum"})
+    return fit_curves(
+        law, data, fixed=fixed, **{k: v for k, v in options.items() if k != "momentum"}
+    )
 
 
 def errors(fit, model: str) -> tuple[float, float]:
@@ -72,7 +76,9 @@ def test_annealing_errors_on_curves_it_has_not_seen(model, every, late):
     assert found[0] <= every and found[1] <= late
 
 
-@pytest.mark.parametrize("model, objective, late", [("25M", 0.000128, 0.0054), ("100M", 0.000023, 0.0074)])
+@pytest.mark.parametrize(
+    "model, objective, late", [("25M", 0.000128, 0.0054), ("100M", 0.000023, 0.0074)]
+)
 def test_the_converged_multi_power_fit(model, objective, late):
     fit = refit("multipower", model, prior=False)
     assert fit.objective == pytest.approx(objective, rel=0.02) and fit.starts_at_optimum == 1
@@ -80,8 +86,13 @@ def test_the_converged_multi_power_fit(model, objective, late):
 
 
 @pytest.mark.parametrize("model, every, late", [("25M", 0.0038, 0.0054), ("100M", 0.0044, 0.0074)])
-def test_maximum_a_posteriori_makes_the_multi_power_law_better_on_curves_it_has_not_seen(model, every, late):
-    held, free = errors(refit("multipower", model, loss="lad"), model), errors(refit("multipower", model, prior=False), model)
+def test_maximum_a_posteriori_makes_the_multi_power_law_better_on_curves_it_has_not_seen(
+    model, every, late
+):
+    held, free = (
+        errors(refit("multipower", model, loss="lad"), model),
+        errors(refit("multipower", model, prior=False), model),
+    )
     assert held[0] <= every and held[1] <= late
     assert held[0] < free[0] and held[1] < free[1]
 
@@ -110,5 +121,7 @@ def test_a_loss_chosen_on_the_three_curves_alone_does_as_well_on_the_six_others(
 def test_one_curve_leaves_lambda_unidentified():
     losses, rates = tables()
     rows = losses[(losses.model == "25M") & (losses.schedule == "cosine_24000")]
-    data = curve_rows.measured([rates["cosine_24000"]], np.zeros(len(rows), int), rows.step, rows.loss)
+    data = curve_rows.measured(
+        [rates["cosine_24000"]], np.zeros(len(rows), int), rows.step, rows.loss
+    )
     assert fit_curves("annealing", data).verdict == "unidentified"

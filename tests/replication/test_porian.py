@@ -17,11 +17,32 @@ from scalejax.laws.isoflop import Noise, fit_isoflop
 pytestmark = pytest.mark.replication
 
 CONFIGS = [
-    *(f"rw-base-{rest}" for rest in ("long-kaplan-kaplan", "long-kaplan-standard", "short-kaplan-standard")),
-    *(f"rw-base-{rest}" for rest in ("short-chinchilla-standard", "long-kaplan-attention", "short-kaplan-attention")),
-    *(f"rw-{rest}" for rest in ("base-short-chinchilla-attention", "tuned-short-const-standard", "tuned-short-const-attention")),
-    *("rw-tuned-long-const-kaplan", "owt2-base-long-kaplan-kaplan", "owt2-base-long-kaplan-standard"),
-    *("owt2-base-short-kaplan-standard", "owt2-base-short-chinchilla-standard", "owt2-tuned-short-const-standard"),
+    *(
+        f"rw-base-{rest}"
+        for rest in ("long-kaplan-kaplan", "long-kaplan-standard", "short-kaplan-standard")
+    ),
+    *(
+        f"rw-base-{rest}"
+        for rest in ("short-chinchilla-standard", "long-kaplan-attention", "short-kaplan-attention")
+    ),
+    *(
+        f"rw-{rest}"
+        for rest in (
+            "base-short-chinchilla-attention",
+            "tuned-short-const-standard",
+            "tuned-short-const-attention",
+        )
+    ),
+    *(
+        "rw-tuned-long-const-kaplan",
+        "owt2-base-long-kaplan-kaplan",
+        "owt2-base-long-kaplan-standard",
+    ),
+    *(
+        "owt2-base-short-kaplan-standard",
+        "owt2-base-short-chinchilla-standard",
+        "owt2-tuned-short-const-standard",
+    ),
 ]
 DOCUMENTED = {  # 95% intervals of the exponent of N* under the noise that the paper describes
     "rw-base-long-kaplan-kaplan": (0.818, 0.866),
@@ -40,7 +61,13 @@ def folder() -> Path:
 @functools.cache
 def refit(config: str, noise: str):
     points = pd.read_csv(folder() / "isoflop_points.csv").query(f"config == '{config}'")
-    columns = dict(zip(("params", "tokens", "flops", "loss"), points[["N", "D", "C", "loss"]].to_numpy(float).T, strict=True))
+    columns = dict(
+        zip(
+            ("params", "tokens", "flops", "loss"),
+            points[["N", "D", "C", "loss"]].to_numpy(float).T,
+            strict=True,
+        )
+    )
     return fit_isoflop(**columns, protocol="akima", noise=Noise.parse(noise), draws=1000, seed=42)
 
 

@@ -11,7 +11,13 @@ import pandas as pd
 import pytest
 from published import reference
 
-from scalejax.laws.hyperparameters import Hyperparameters, Sweep, fit_hyperparameters, near_optimum, regret
+from scalejax.laws.hyperparameters import (
+    Hyperparameters,
+    Sweep,
+    fit_hyperparameters,
+    near_optimum,
+    regret,
+)
 
 pytestmark = pytest.mark.replication
 
@@ -34,7 +40,13 @@ def refit():
 
 def published() -> Hyperparameters:
     mean = pd.read_csv(folder() / "published_bootstrap_params.csv").mean()
-    return Hyperparameters(np.exp(mean.lr_intercept), mean.lr_coefN, mean.lr_coefD, np.exp(mean.bs_intercept), mean.bs_coefD)
+    return Hyperparameters(
+        np.exp(mean.lr_intercept),
+        mean.lr_coefN,
+        mean.lr_coefD,
+        np.exp(mean.bs_intercept),
+        mean.bs_coefD,
+    )
 
 
 def test_the_published_bootstrap_is_the_published_law():
@@ -51,19 +63,32 @@ def on_a_surface(law: Hyperparameters, cell: Sweep) -> float:
     near = cell.loss <= cell.loss.min() * 1.03
     swept = np.log([cell.learning_rate[near], cell.batch_tokens[near]])
     centre = swept.mean(1)
-    columns = lambda x, y: np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)  # noqa: E731
-    bowl, *_ = np.linalg.lstsq(columns(*(swept - centre[:, None])), np.log(cell.loss[near]), rcond=None)
+    columns = lambda x, y: np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
+    bowl, *_ = np.linalg.lstsq(
+        columns(*(swept - centre[:, None])), np.log(cell.loss[near]), rcond=None
+    )
     bend = np.array([[2 * bowl[3], bowl[4]], [bowl[4], 2 * bowl[5]]])
     lowest = -np.linalg.solve(bend, bowl[1:3])
-    at = np.log([law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])]) - centre
+    at = (
+        np.log(
+            [law.learning_rate(cell.params[0], cell.tokens[0]), law.batch_tokens(cell.tokens[0])]
+        )
+        - centre
+    )
     return float(np.expm1((at - lowest) @ bend @ (at - lowest) / 2))
 
 
 def left_out(**options) -> list[tuple[Hyperparameters, Sweep]]:
     """Every cell with the law of the others."""
     cells = runs().cells()
-    rest = [Sweep(*map(np.concatenate, zip(*(c for c in cells if c is not out), strict=True))) for out in cells]
-    return [(fit_hyperparameters(others, **options).law, out) for others, out in zip(rest, cells, strict=True)]
+    rest = [
+        Sweep(*map(np.concatenate, zip(*(c for c in cells if c is not out), strict=True)))
+        for out in cells
+    ]
+    return [
+        (fit_hyperparameters(others, **options).law, out)
+        for others, out in zip(rest, cells, strict=True)
+    ]
 
 
 def test_the_published_rule_gives_the_law_of_the_released_runs():
@@ -77,10 +102,15 @@ def test_the_published_rule_gives_the_law_of_the_released_runs():
 
 
 def test_left_out_cells_lose_less_than_by_the_published_rule_and_by_the_published_law():
-    lost, rule = ([on_a_surface(law, cell) for law, cell in left_out(**o)] for o in ({}, {"optimum": near_optimum}))
+    lost, rule = (
+        [on_a_surface(law, cell) for law, cell in left_out(**o)]
+        for o in ({}, {"optimum": near_optimum})
+    )
     law = [on_a_surface(published(), cell) for cell in runs().cells()]
     assert np.mean(lost) <= 0.00074, "the goal"
-    assert np.mean(rule) == pytest.approx(0.00147, abs=5e-5) and np.mean(law) == pytest.approx(0.00080, abs=5e-5)
+    assert np.mean(rule) == pytest.approx(0.00147, abs=5e-5) and np.mean(law) == pytest.approx(
+        0.00080, abs=5e-5
+    )
 
 
 def test_left_out_cells_lose_at_most_a_sixth_of_a_percent_between_their_own_runs():
@@ -107,10 +137,14 @@ def test_interpolation_is_too_high_at_runs_that_it_did_not_see():
             there = Hyperparameters(cell.learning_rate[i], 0.0, 0.0, cell.batch_tokens[i], 0.0)
             errors.append((1 + regret(there, rest)) * rest.loss.min() / cell.loss[i] - 1)
     assert len(errors) > 500
-    assert 100 * np.mean(errors) == pytest.approx(0.10, abs=0.03) and 100 * np.std(errors) == pytest.approx(0.13, abs=0.03)
+    assert 100 * np.mean(errors) == pytest.approx(0.10, abs=0.03) and 100 * np.std(
+        errors
+    ) == pytest.approx(0.13, abs=0.03)
 
 
 def test_intervals_by_cell_hold_the_published_law():
     low, high = np.percentile(refit().draws, (2.5, 97.5), axis=0)
     law = published()
-    assert np.all(low[[1, 4]] < np.array(law)[[1, 4]]) and np.all(np.array(law)[[1, 4]] < high[[1, 4]])
+    assert np.all(low[[1, 4]] < np.array(law)[[1, 4]]) and np.all(
+        np.array(law)[[1, 4]] < high[[1, 4]]
+    )

@@ -26,7 +26,9 @@ def rows_of(sizes=SIZES, budgets=BUDGETS) -> pd.DataFrame:
     grid = [(size, tokens) for size in sizes for tokens in budgets] + [(250_000, 2.4e6)]
     rows = pd.DataFrame(grid, columns=["params_with_head", "tokens"])
     rows["run"] = [f"{index:016x}" for index in range(1, len(rows))] + [AHEAD]
-    rows["loss"] = np.asarray(TRUTH.loss(rows["params_with_head"].to_numpy(), rows["tokens"].to_numpy()))
+    rows["loss"] = np.asarray(
+        TRUTH.loss(rows["params_with_head"].to_numpy(), rows["tokens"].to_numpy())
+    )
     rows["loss"] += noise.normal(0, 0.004, len(rows))
     rows["loss_se"], rows["status"], rows["learning_rate"] = 0.008, "done", 0.008
     rows["flops"] = 6.0 * rows["params_with_head"] * rows["tokens"]
@@ -43,7 +45,15 @@ def curves_of(rows: pd.DataFrame) -> pd.DataFrame:
         tokens = np.arange(1, int(row["tokens"] // (16 * 512)) + 1) * 16 * 512.0
         end = row["loss"] if np.isfinite(row["loss"]) else 6.0
         loss = end + 3 * (tokens / 8192) ** -0.6 + noise.normal(0, 0.03, len(tokens))
-        part = pd.DataFrame({"run": row["run"], "step": tokens / 512, "tokens": tokens, "train_loss": loss, "loss": np.nan})
+        part = pd.DataFrame(
+            {
+                "run": row["run"],
+                "step": tokens / 512,
+                "tokens": tokens,
+                "train_loss": loss,
+                "loss": np.nan,
+            }
+        )
         part.loc[part.index[-1], "loss"] = row["loss"]
         parts.append(part.assign(learning_rate=0.008, weights="raw"))
     return pd.concat(parts, ignore_index=True)
@@ -54,7 +64,10 @@ def write_study(folder: Path, rows: pd.DataFrame) -> Path:
     folder.mkdir(parents=True)
     plan = {"flops": 6.0e13, "flops_separate": 1.0e14, "saved_fraction": 0.4, "warnings": []}
     ids = [run for run in rows["run"] if run != AHEAD]
-    write_json(folder / "study.json", {"name": "made@1", "question": QUESTION, "runs": ids, "forecast": [AHEAD], "plan": plan})
+    write_json(
+        folder / "study.json",
+        {"name": "made@1", "question": QUESTION, "runs": ids, "forecast": [AHEAD], "plan": plan},
+    )
     rows.to_parquet(folder / "results.parquet", index=False)
     curves_of(rows).to_parquet(folder / "curves.parquet", index=False)
     return folder
@@ -64,23 +77,44 @@ def write_study(folder: Path, rows: pd.DataFrame) -> Path:
 def fitted():
     rows = rows_of()
     known = rows[(rows["run"] != AHEAD) & (rows["run"] != LOST)]
-    return {law.name: fit(known, law, bootstrap=64) for law in (laws.chinchilla(), laws.downstream())}
+    return {
+        law.name: fit(known, law, bootstrap=64) for law in (laws.chinchilla(), laws.downstream())
+    }
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, fitted):
     """The folder of a study with everything in it, reported on; one run diverged."""
     rows = rows_of()
-    rows.loc[rows["run"] == LOST, ["status", "loss", "loss_se", "top1_error"]] = ["diverged", np.inf, np.nan, np.nan]
+    rows.loc[rows["run"] == LOST, ["status", "loss", "loss_se", "top1_error"]] = [
+        "diverged",
+        np.inf,
+        np.nan,
+        np.nan,
+    ]
     folder = write_study(tmp_path_factory.mktemp("out") / "made@1", rows)
     for name, one in fitted.items():
         one.save(folder / "fits" / f"{name}.json")
     estimate = fitted["chinchilla"].predict(params=250_000, tokens=2.4e6)
     measured = float(rows["loss"].iloc[-1])
-    line = {"kind": "forecast", "id": "f1", "run": f"made@1/{AHEAD}", "law": "chinchilla", "metric": "loss", "level": 0.95}
-    score = {"kind": "score", "id": "f1", "measured": measured, "error": measured - estimate.value, "inside": True}
+    line = {
+        "kind": "forecast",
+        "id": "f1",
+        "run": f"made@1/{AHEAD}",
+        "law": "chinchilla",
+        "metric": "loss",
+        "level": 0.95,
+    }
+    score = {
+        "kind": "score",
+        "id": "f1",
+        "measured": measured,
+        "error": measured - estimate.value,
+        "inside": True,
+    }
     append_lines(
-        folder / "forecasts.jsonl", [line | {"value": estimate.value, "low": estimate.low, "high": estimate.high}, score]
+        folder / "forecasts.jsonl",
+        [line | {"value": estimate.value, "low": estimate.low, "high": estimate.high}, score],
     )
     write_report(folder)
     return folder
@@ -89,7 +123,9 @@ def whole(tmp_path_factory, fitted):
 def words(folder: Path) -> str:
     """The page without plotly's script, its charts and its pictures."""
     page = (folder / "report.html").read_text(encoding="utf-8")
-    return re.sub(r"<script.*?</script>|base64,[^\"]*|<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(
+        r"<script.*?</script>|base64,[^\"]*|<style>.*?</style>", "", page, flags=re.DOTALL
+    )
 
 
 def test_the_page_loads_nothing_from_a_network(whole):
@@ -119,9 +155,13 @@ def test_the_law_is_there_with_its_numbers_intervals_and_verdict(whole, fitted):
 
 
 def test_the_forecast_stands_beside_its_measurement(whole):
-    forecast, score = (json.loads(line) for line in (whole / "forecasts.jsonl").read_text().splitlines())
+    forecast, score = (
+        json.loads(line) for line in (whole / "forecasts.jsonl").read_text().splitlines()
+    )
     text = words(whole)
-    assert f"gave loss {forecast['value']:.4f} [{forecast['low']:.4f}, {forecast['high']:.4f}]" in text
+    assert (
+        f"gave loss {forecast['value']:.4f} [{forecast['low']:.4f}, {forecast['high']:.4f}]" in text
+    )
     assert f"Measured: {score['measured']:.4f}, inside the interval" in text
     assert "40% saved" in text and "guessing gives 0.75" in text
 
@@ -135,37 +175,68 @@ def test_what_a_user_wrote_is_escaped(whole):
 def test_figures_are_written_as_png_files(whole):
     names = {path.name for path in (whole / "figures").iterdir()}
     assert names == {
-        "loss_curves.png", "law_chinchilla.png", "residuals_chinchilla.png", "forecast_loss.png", "error_against_loss.png"
-    }  # fmt: skip
+        "loss_curves.png",
+        "law_chinchilla.png",
+        "residuals_chinchilla.png",
+        "forecast_loss.png",
+        "error_against_loss.png",
+    }
     assert all((whole / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in names)
 
 
 def test_a_forecast_that_missed_is_said_loudly(tmp_path):
     folder = write_study(tmp_path / "made@1", rows_of())
-    line = {"kind": "forecast", "id": "f1", "run": f"made@1/{AHEAD}", "law": "chinchilla", "metric": "loss", "level": 0.95}
+    line = {
+        "kind": "forecast",
+        "id": "f1",
+        "run": f"made@1/{AHEAD}",
+        "law": "chinchilla",
+        "metric": "loss",
+        "level": 0.95,
+    }
     score = {"kind": "score", "id": "f1", "measured": 2.5, "error": 0.1, "inside": False}
-    append_lines(folder / "forecasts.jsonl", [line | {"value": 2.4, "low": 2.35, "high": None}, score])
+    append_lines(
+        folder / "forecasts.jsonl", [line | {"value": 2.4, "low": 2.35, "high": None}, score]
+    )
     text = words(write_report(folder).parent)
     assert "OUTSIDE the interval" in text and "[2.3500, open]" in text
 
 
 def test_a_forecast_without_an_interval_is_not_said_to_be_inside_one(tmp_path):
     folder = write_study(tmp_path / "made@1", rows_of())
-    line = {"kind": "forecast", "id": "f1", "run": f"made@1/{AHEAD}", "law": "chinchilla", "metric": "loss", "level": 0.95}
+    line = {
+        "kind": "forecast",
+        "id": "f1",
+        "run": f"made@1/{AHEAD}",
+        "law": "chinchilla",
+        "metric": "loss",
+        "level": 0.95,
+    }
     score = {"kind": "score", "id": "f1", "measured": 2.5, "error": 0.1, "inside": True}
-    append_lines(folder / "forecasts.jsonl", [line | {"value": 2.4, "low": None, "high": None}, score])
+    append_lines(
+        folder / "forecasts.jsonl", [line | {"value": 2.4, "low": None, "high": None}, score]
+    )
     text = words(write_report(folder).parent)
     assert "gave loss 2.4000 without an interval. Measured: 2.5000, no interval to judge by" in text
 
 
 def test_one_run_without_fits_forecasts_or_curves_makes_a_page_that_says_what_is_missing(tmp_path):
-    rows = rows_of().iloc[:1].drop(columns=["top1_error", "top1_error_se", "top1_chance", "loss_se"])
+    rows = (
+        rows_of().iloc[:1].drop(columns=["top1_error", "top1_error_se", "top1_chance", "loss_se"])
+    )
     folder = write_study(tmp_path / "made@1", rows)
     (folder / "curves.parquet").unlink()
     text = words(write_report(folder).parent)
-    for said in ("No law was fitted", "No forecast was registered", "There are no curves", "No run of this study measured"):
+    for said in (
+        "No law was fitted",
+        "No forecast was registered",
+        "There are no curves",
+        "No run of this study measured",
+    ):
         assert said in text
-    assert "1 of 2 finished: 1 model size (20k parameters" in text and f"Not finished: {AHEAD}" in text
+    assert (
+        "1 of 2 finished: 1 model size (20k parameters" in text and f"Not finished: {AHEAD}" in text
+    )
 
 
 def test_a_study_whose_every_run_diverged_has_a_page(tmp_path):
@@ -212,9 +283,13 @@ def test_a_table_without_a_finished_run_is_refused(tmp_path):
 
 def test_a_setting_is_a_column_only_where_runs_differ_in_it():
     rows = rows_of()
-    assert "The same in every run: learning rate 0.008." in run_table(rows) and "learning rate</button>" not in run_table(rows)
+    assert "The same in every run: learning rate 0.008." in run_table(
+        rows
+    ) and "learning rate</button>" not in run_table(rows)
     rows.loc[0, "learning_rate"] = 0.016
-    assert "learning rate</button>" in run_table(rows) and "same in every run" not in run_table(rows)
+    assert "learning rate</button>" in run_table(rows) and "same in every run" not in run_table(
+        rows
+    )
 
 
 def test_damaged_tables_are_named(tmp_path):

@@ -38,7 +38,10 @@ def test_each_project_has_its_own_configs(project, tmp_path):
         "from scalejax import Model\nSMALL = Model.sized(width=32, depth=1, head_size=8, vocabulary=32)\n"
     )
     (other / "good.py").write_text(GOOD)
-    widths = [load_study(str(folder / "good.py"))[0].runs[0].model.width for folder in (project, other, project)]
+    widths = [
+        load_study(str(folder / "good.py"))[0].runs[0].model.width
+        for folder in (project, other, project)
+    ]
     assert widths == [16, 32, 16]
 
 
@@ -55,8 +58,14 @@ def test_a_script_that_is_no_experiment_is_refused_unread(project):
         ("study = 3\n", "is a int, not a Study"),
         ("study = (\n", "not Python"),
         ("import nothing_of_that_name\nstudy = 1\n", r"ModuleNotFoundError.*line 1"),
-        ("from scalejax import Optimizer\nx = Optimizer(learning_rate=-1)\nstudy = x\n", r"learning_rate.*line 2"),
-        ("from scalejax import Optimizer\nx = Optimizer(learning_rat=1)\nstudy = x\n", r"learning_rat.*line 2"),
+        (
+            "from scalejax import Optimizer\nx = Optimizer(learning_rate=-1)\nstudy = x\n",
+            r"learning_rate.*line 2",
+        ),
+        (
+            "from scalejax import Optimizer\nx = Optimizer(learning_rat=1)\nstudy = x\n",
+            r"learning_rat.*line 2",
+        ),
     ],
 )
 def test_what_is_wrong_in_the_file_is_said_with_its_line(project, text, said):

@@ -47,8 +47,16 @@ def test_cooldowns_share_their_trunk_and_the_saving_is_the_papers():
     st.booleans(),
 )
 def test_every_run_is_covered_step_by_step_at_its_own_rates(budgets, fractions, with_cosine):
-    runs = [run for fraction in fractions for run in cooldowns(BASE, at=[b * 640 for b in budgets], fraction=fraction)]
-    runs += grid(BASE, tokens=[b * 640 for b in budgets], schedule=cosine(warmup=640)) if with_cosine else []
+    runs = [
+        run
+        for fraction in fractions
+        for run in cooldowns(BASE, at=[b * 640 for b in budgets], fraction=fraction)
+    ]
+    runs += (
+        grid(BASE, tokens=[b * 640 for b in budgets], schedule=cosine(warmup=640))
+        if with_cosine
+        else []
+    )
     planned = plan(Study("s@1", runs))
     for run in runs:
         segments = chain(planned, run)
@@ -59,13 +67,22 @@ def test_every_run_is_covered_step_by_step_at_its_own_rates(budgets, fractions, 
             assert np.array_equal(mine[: segment.stop], its[: segment.stop])
     folders = [segment.folder for segment in planned.segments]
     assert len(set(folders)) == len(folders)
-    assert all(not s.parent or folders.index(s.parent) < folders.index(s.folder) for s in planned.segments)
+    assert all(
+        not s.parent or folders.index(s.parent) < folders.index(s.folder) for s in planned.segments
+    )
     assert planned.flops <= planned.flops_separate
 
 
 def test_runs_that_differ_in_seed_or_size_or_rate_share_nothing():
-    runs = [BASE, BASE.replace(seed=1), *grid(BASE, learning_rate=0.02), *grid(BASE, batch_tokens=128)]
-    assert all(segment.start == 0 and segment.final for segment in plan(Study("s@1", runs)).segments)
+    runs = [
+        BASE,
+        BASE.replace(seed=1),
+        *grid(BASE, learning_rate=0.02),
+        *grid(BASE, batch_tokens=128),
+    ]
+    assert all(
+        segment.start == 0 and segment.final for segment in plan(Study("s@1", runs)).segments
+    )
 
 
 def test_a_run_given_twice_is_planned_once():
@@ -84,18 +101,29 @@ def test_a_trunk_depends_on_its_rates_not_on_who_shares_it():
 def test_forecast_runs_wait_for_the_fitted_ones():
     big = BASE.replace(seed=5)
     planned = plan(Study("s@1", cooldowns(BASE, at=[16_000, 32_000], fraction=0.2), forecast=[big]))
-    assert f"runs/{run_id(big)}" not in {segment.folder for segment in planned.needed(planned.study.runs)}
-    assert sum(segment_flops(s) for s in planned.needed([big])) == segment_flops(planned.by_folder[f"runs/{run_id(big)}"])
+    assert f"runs/{run_id(big)}" not in {
+        segment.folder for segment in planned.needed(planned.study.runs)
+    }
+    assert sum(segment_flops(s) for s in planned.needed([big])) == segment_flops(
+        planned.by_folder[f"runs/{run_id(big)}"]
+    )
 
 
 def test_a_design_that_cannot_identify_the_law_is_warned_about_before_a_flop_is_spent():
-    models = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (16, 24, 32)]
-    runs = [run for model in models for run in grid(BASE, model=model, tokens=20 * model.width * 640)]
+    models = [
+        Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (16, 24, 32)
+    ]
+    runs = [
+        run for model in models for run in grid(BASE, model=model, tokens=20 * model.width * 640)
+    ]
     assert not plan(Study("s@1", runs)).warnings()
     from scalejax.model.budgets import per_param
 
     fixed = grid(BASE, model=models, tokens=per_param(20))
-    assert any("constant" in warning for warning in plan(Study("s@1", fixed, laws=[laws.chinchilla()])).warnings())
+    assert any(
+        "constant" in warning
+        for warning in plan(Study("s@1", fixed, laws=[laws.chinchilla()])).warnings()
+    )
 
 
 def test_a_batch_that_the_placement_does_not_divide_is_refused():
@@ -119,7 +147,9 @@ def test_a_bad_study_is_refused(arguments, said):
 
 def test_reading_tokens_twice_is_a_warning_once_the_data_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "text.txt").write_text("\n\n".join(f"{i} " + "words and more words " * 100 for i in range(40)))
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"{i} " + "words and more words " * 100 for i in range(40))
+    )
     data = Data(source=str(tmp_path / "text.txt"), tokenizer="byte", sequence_length=16)
     study = Study("s@1", [BASE.replace(data=data)])
     assert not plan(study).warnings(), "nobody knows yet how much text there is"
@@ -135,9 +165,18 @@ def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monk
     for name, documents in (("large", 60), ("small", 20)):
         (tmp_path / "text" / name).mkdir(parents=True)
         for i in range(documents):
-            (tmp_path / "text" / name / f"{i}.txt").write_text(f"{name} {i} " + "words and more words " * 100)
+            (tmp_path / "text" / name / f"{i}.txt").write_text(
+                f"{name} {i} " + "words and more words " * 100
+            )
     data = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16)
-    even = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16, mixture="large=1,small=1")
+    even = Data(
+        source=str(tmp_path / "text"),
+        tokenizer="byte",
+        sequence_length=16,
+        mixture="large=1,small=1",
+    )
     small = len(prepare(data).tokens("train", "concatenate", domain="small")) - 1
-    assert plan(Study("s@1", [BASE.replace(data=even)])).epochs() == pytest.approx(32_000 / small, rel=0.01)
+    assert plan(Study("s@1", [BASE.replace(data=even)])).epochs() == pytest.approx(
+        32_000 / small, rel=0.01
+    )
     assert plan(Study("s@1", [BASE.replace(data=data)])).epochs() < 0.6 * 32_000 / small

@@ -12,8 +12,12 @@ from scalejax.study.results import write_tables
 from scalejax.training.loop import train
 
 
-def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluation(tiny_run, tiny_measure, tmp_path):
-    measure = dataclasses.replace(tiny_measure, averages=[ema(half_life_tokens=640), window(tokens=1280)])
+def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluation(
+    tiny_run, tiny_measure, tmp_path
+):
+    measure = dataclasses.replace(
+        tiny_measure, averages=[ema(half_life_tokens=640), window(tokens=1280)]
+    )
     name = run_id(tiny_run)
     result = train(tiny_run, out=tmp_path / "runs" / name, measure=measure)
     write_json(tmp_path / "study.json", {"runs": [name], "forecast": []})
@@ -21,8 +25,18 @@ def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluat
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     measured = curves[curves["loss"].notna()]
     names = ["raw", "ema-640", "window-1280"]
-    assert measured.groupby("step")["weights"].apply(list).to_dict() == {step: names for step in (20, 40, 60)}
+    assert measured.groupby("step")["weights"].apply(list).to_dict() == {
+        step: names for step in (20, 40, 60)
+    }
     last = measured[measured["step"] == 60].set_index("weights")
-    assert last["loss"]["raw"] == result.loss == pd.read_parquet(tmp_path / "results.parquet")["loss"].item()
+    assert (
+        last["loss"]["raw"]
+        == result.loss
+        == pd.read_parquet(tmp_path / "results.parquet")["loss"].item()
+    )
     assert len(set(last["loss"])) == 3 and np.isfinite(last["loss"]).all()
-    assert last["train_loss"].notna().to_dict() == {"raw": True, "ema-640": False, "window-1280": False}
+    assert last["train_loss"].notna().to_dict() == {
+        "raw": True,
+        "ema-640": False,
+        "window-1280": False,
+    }

@@ -50,12 +50,22 @@ def calm(experiment, tmp_path_factory):
 
 def losses(folder):
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/*/result.json"))]
-    return {row["run"]: {k: v for k, v in row.items() if isinstance(v, float) and "second" not in k} for row in rows}
+    return {
+        row["run"]: {k: v for k, v in row.items() if isinstance(v, float) and "second" not in k}
+        for row in rows
+    }
 
 
 def test_everything_of_the_contract_is_there(calm):
     folder, done = calm
-    for name in ("study.json", "results.parquet", "curves.parquet", "forecasts.jsonl", "report.html", "fits/chinchilla.json"):
+    for name in (
+        "study.json",
+        "results.parquet",
+        "curves.parquet",
+        "forecasts.jsonl",
+        "report.html",
+        "fits/chinchilla.json",
+    ):
         assert (folder / name).exists(), name
     assert len(losses(folder)) == 10 == len(list(folder.glob("runs/*/DONE")))
     for said in ("verdict", "forecast of loss by chinchilla", "less than the", "report.html"):
@@ -73,7 +83,9 @@ def test_the_forecast_is_on_record_before_its_run_starts(calm):
 def test_a_second_call_trains_nothing(calm, experiment):
     folder, _ = calm
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")}
-    again = subprocess.run(scalejax("run", experiment, "--out", folder.parent), capture_output=True, text=True)
+    again = subprocess.run(
+        scalejax("run", experiment, "--out", folder.parent), capture_output=True, text=True
+    )
     assert again.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")} == before
     assert len(read_lines(folder / "forecasts.jsonl")) == 2
@@ -81,37 +93,55 @@ def test_a_second_call_trains_nothing(calm, experiment):
 
 def test_status_counts_the_runs(calm, experiment):
     folder, _ = calm
-    done = subprocess.run(scalejax("status", experiment, "--out", folder.parent, "--json"), capture_output=True, text=True)
+    done = subprocess.run(
+        scalejax("status", experiment, "--out", folder.parent, "--json"),
+        capture_output=True,
+        text=True,
+    )
     assert json.loads(done.stdout)["totals"] == {"done": 10}
 
 
 def test_a_study_whose_every_run_diverges_is_exit_3_and_says_so(experiment, tmp_path):
     wild = tmp_path / "wild.py"
-    text = EXPERIMENT.replace("learning_rate=0.01", "learning_rate=1e30, clip=0").replace("tiny@1", "wild@1")
+    text = EXPERIMENT.replace("learning_rate=0.01", "learning_rate=1e30, clip=0").replace(
+        "tiny@1", "wild@1"
+    )
     wild.write_text(text.replace("(8, 16, 24)", "(8,)").replace("forecast=ahead", "forecast=[]"))
     done = subprocess.run(scalejax("run", wild, "--out", tmp_path), capture_output=True, text=True)
     assert done.returncode == 3, done.stderr[-2000:]
     assert "3 diverged" in done.stdout and "law chinchilla was not fitted" in done.stdout
-    status = subprocess.run(scalejax("status", wild, "--out", tmp_path, "--json"), capture_output=True, text=True)
+    status = subprocess.run(
+        scalejax("status", wild, "--out", tmp_path, "--json"), capture_output=True, text=True
+    )
     assert json.loads(status.stdout)["totals"] == {"diverged": 3}
 
 
 def test_a_trunk_that_cannot_be_read_fails_its_branches_and_no_other(calm, experiment, tmp_path):
     """Exit 1; the runs of the other sizes stay done."""
     shutil.copytree(calm[0], tmp_path / "tiny@1")
-    leaf = next(path for path in (tmp_path / "tiny@1" / "runs").iterdir() if read_json(path / "config.json")["segment"]["parent"])
+    leaf = next(
+        path
+        for path in (tmp_path / "tiny@1" / "runs").iterdir()
+        if read_json(path / "config.json")["segment"]["parent"]
+    )
     shutil.rmtree(leaf)
     parent = read_json(calm[0] / "runs" / leaf.name / "config.json")["segment"]["parent"]
     for record in (tmp_path / "tiny@1" / parent / "checkpoints").glob("*.json"):
         record.write_text("{}")
-    done = subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True)
+    done = subprocess.run(
+        scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True
+    )
     assert done.returncode == 1, done.stderr[-2000:]
     assert f"failed: runs/{leaf.name}" in done.stdout and "9 runs done" in done.stdout
 
 
 def alive(folder):
     """Processes that have the study's lock open."""
-    return [p.name for p in Path("/proc").glob("[0-9]*") if any(_target(f) == str(folder / "lock") for f in _files(p))]
+    return [
+        p.name
+        for p in Path("/proc").glob("[0-9]*")
+        if any(_target(f) == str(folder / "lock") for f in _files(p))
+    ]
 
 
 def _files(process):
@@ -149,16 +179,24 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(seed, calm, experime
     while alive(tmp_path / "tiny@1") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(tmp_path / "tiny@1"), "an orphan is at work"
-    done = subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True)
+    done = subprocess.run(
+        scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path / "tiny@1") == losses(calm[0])
-    assert [line["kind"] for line in read_lines(tmp_path / "tiny@1" / "forecasts.jsonl")] == ["forecast", "score"]
+    assert [line["kind"] for line in read_lines(tmp_path / "tiny@1" / "forecasts.jsonl")] == [
+        "forecast",
+        "score",
+    ]
 
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(calm, experiment, tmp_path):
     process = subprocess.Popen(
-        scalejax("run", experiment, "--out", tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        scalejax("run", experiment, "--out", tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not list(tmp_path.glob("tiny@1/*/*/metrics.jsonl")):
         time.sleep(0.1)
@@ -166,5 +204,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(calm, experiment, tmp_path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert "the same command goes on" in said
-    assert subprocess.run(scalejax("run", experiment, "--out", tmp_path), capture_output=True).returncode == 0
+    assert (
+        subprocess.run(
+            scalejax("run", experiment, "--out", tmp_path), capture_output=True
+        ).returncode
+        == 0
+    )
     assert losses(tmp_path / "tiny@1") == losses(calm[0])

@@ -19,7 +19,9 @@ def saved(folder, *steps):
 
 def flip_a_byte(folder):
     """In the middle of the largest file: where the values are."""
-    path = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    path = max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(bytes(data))
@@ -32,7 +34,9 @@ def test_the_newest_checkpoint_comes_back_whole(tmp_path):
     assert checkpoint.steps(tmp_path) == [2, 3], "two are kept"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax drops a coroutine when it fails
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # orbax drops a coroutine when it fails
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
     saved(tmp_path, 1, 2)
     flip_a_byte(tmp_path / "2")
@@ -61,7 +65,9 @@ def test_no_checkpoint_is_none_and_half_ones_do_not_count(tmp_path):
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     saved(tmp_path, 1)
     other = {**LIKE, "w": jax.ShapeDtypeStruct((3, 3), jnp.float32, sharding=LIKE["w"].sharding)}
-    with pytest.raises(checkpoint.CheckpointError, match=r"\['w'\] is \['float32', \[64, 64\]\], this run's is"):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"\['w'\] is \['float32', \[64, 64\]\], this run's is"
+    ):
         checkpoint.restore(tmp_path, other)
 
 

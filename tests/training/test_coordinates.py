@@ -24,7 +24,14 @@ MATRICES = {  # name -> the activation that grows with width when its init or it
     "up": "MLP output",
     "down": "MLP output",
 }
-ACTIVATIONS = ("embedding", "attention logits", "attention output", "MLP output", "last hidden", "logits")
+ACTIVATIONS = (
+    "embedding",
+    "attention logits",
+    "attention output",
+    "MLP output",
+    "last hidden",
+    "logits",
+)
 
 
 def sized(width: int, depth: int = 2) -> Model:
@@ -53,11 +60,18 @@ def without(matrix: str, field: str):
     def table(specs, parametrization, model):
         def entry(path, row, at_base):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return row._replace(**{field: getattr(at_base, field)}) if name.endswith(matrix) else row
+            return (
+                row._replace(**{field: getattr(at_base, field)}) if name.endswith(matrix) else row
+            )
 
         _, base_specs = abstract(WIDTHS[0], parametrization)
-        tables = (scalings(specs, parametrization, model), scalings(base_specs, parametrization, WIDTHS[0]))
-        return jax.tree_util.tree_map_with_path(entry, *tables, is_leaf=lambda node: isinstance(node, Scaling))
+        tables = (
+            scalings(specs, parametrization, model),
+            scalings(base_specs, parametrization, WIDTHS[0]),
+        )
+        return jax.tree_util.tree_map_with_path(
+            entry, *tables, is_leaf=lambda node: isinstance(node, Scaling)
+        )
 
     return table
 
@@ -87,7 +101,9 @@ def test_activations_keep_their_size_in_width_and_no_matrix_can_do_without_its_m
     for field in ("init_std", "learning_rate"):
         for matrix, activation in MATRICES.items():
             changed = coordinate_check(run(parametrization), WIDTHS, table=without(matrix, field))
-            assert changed.worst[0] == activation and changed.worst[1] > 2 * TOLERANCE, f"no {field} of {matrix}:\n{changed}"
+            assert changed.worst[0] == activation and changed.worst[1] > 2 * TOLERANCE, (
+                f"no {field} of {matrix}:\n{changed}"
+            )
 
 
 @pytest.mark.slow
@@ -101,7 +117,9 @@ def test_logits_do_not_keep_their_size_without_the_output_multiplier(forgetful):
 @pytest.mark.parametrize("name", ["lion", "schedule-free-adamw"])
 def test_every_optimizer_that_mup_accepts_keeps_activations(name):
     given = run(mup(base_width=32))
-    found = coordinate_check(given.replace(optimizer=Optimizer(name=name, learning_rate=0.01, clip=0.0)), WIDTHS)
+    found = coordinate_check(
+        given.replace(optimizer=Optimizer(name=name, learning_rate=0.01, clip=0.0)), WIDTHS
+    )
     assert found.passed, str(found)
 
 
@@ -143,7 +161,8 @@ def test_completep_keeps_activations_in_depth_and_not_without_its_branch_multipl
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parametrization", "models"), [(mup(base_width=32), WIDTHS[::2]), (completep(base_width=32, base_depth=2), DEPTHS[1:])]
+    ("parametrization", "models"),
+    [(mup(base_width=32), WIDTHS[::2]), (completep(base_width=32, base_depth=2), DEPTHS[1:])],
 )
 def test_every_epsilon_shrinks_as_the_gradients_it_is_added_to(parametrization, models):
     rows = np.random.default_rng(0).integers(0, 64, (4, 33)).astype(np.int32)
@@ -155,7 +174,9 @@ def test_every_epsilon_shrinks_as_the_gradients_it_is_added_to(parametrization, 
 
         @jax.jit
         def gradient(params):
-            return jax.grad(lambda p: jnp.mean(coordinates.cross_entropy(nnx.merge(graphdef, p), rows)[0]))(params)
+            return jax.grad(
+                lambda p: jnp.mean(coordinates.cross_entropy(nnx.merge(graphdef, p), rows)[0])
+            )(params)
 
         table = scalings(specs, parametrization, model)
         found = jax.tree.map(
@@ -164,16 +185,25 @@ def test_every_epsilon_shrinks_as_the_gradients_it_is_added_to(parametrization, 
             gradient(params),
             is_leaf=lambda node: isinstance(node, Scaling),
         )
-        tensors = {**found["blocks"][0]["attention"], **found["blocks"][0]["mlp"], "embedding": found["embedding"],
-                   "head": found["head"], "final norm": found["norm"]["gain"],
-                   "block norm": found["blocks"][0]["mlp_norm"]["gain"]}  # fmt: skip
+        tensors = {
+            **found["blocks"][0]["attention"],
+            **found["blocks"][0]["mlp"],
+            "embedding": found["embedding"],
+            "head": found["head"],
+            "final norm": found["norm"]["gain"],
+            "block norm": found["blocks"][0]["mlp_norm"]["gain"],
+        }
         return {name: np.log(pair) for name, pair in tensors.items()}
 
     sizes = np.log([getattr(model, over) for model in models])
     of_models = [ratios(model) for model in models]
     for name in of_models[0]:
-        (gradient, epsilon), _ = np.polyfit(sizes, np.asarray([found[name] for found in of_models]), 1)
-        assert abs(gradient - epsilon) < 0.25, f"{name}: gradients go as {over}^{gradient:.2f}, epsilon as {over}^{epsilon:.2f}"
+        (gradient, epsilon), _ = np.polyfit(
+            sizes, np.asarray([found[name] for found in of_models]), 1
+        )
+        assert abs(gradient - epsilon) < 0.25, (
+            f"{name}: gradients go as {over}^{gradient:.2f}, epsilon as {over}^{epsilon:.2f}"
+        )
 
 
 def synthetic(slope: float, over: str = "width") -> Coordinates:
@@ -181,7 +211,9 @@ def synthetic(slope: float, over: str = "width") -> Coordinates:
     values = np.ones((5, 2, 4)) * np.asarray([1.0, 2.0])[None, :, None]
     moving = values * (np.asarray(sizes, float) ** slope)[:, None, None] ** (np.arange(4) / 3)
     return Coordinates(
-        over=over, sizes=sizes, values={name: (moving if name == "logits" else values).copy() for name in ACTIVATIONS}
+        over=over,
+        sizes=sizes,
+        values={name: (moving if name == "logits" else values).copy() for name in ACTIVATIONS},
     )
 
 
@@ -191,7 +223,9 @@ def test_the_verdict_is_the_worst_slope_after_two_steps():
     np.testing.assert_allclose(moving.slopes["logits"], [0, -0.1, -0.2, -0.3], atol=1e-12)
     assert moving.worst == ("logits", pytest.approx(-0.3))
     assert "FAILED" in str(moving)
-    moving.values["logits"] = moving.values["logits"][:, :, [0, 0, 3, 0]]  # moves after step 2, and back
+    moving.values["logits"] = moving.values["logits"][
+        :, :, [0, 0, 3, 0]
+    ]  # moves after step 2, and back
     assert moving.worst == ("logits", pytest.approx(-0.3)) and not moving.passed
 
 
@@ -202,7 +236,17 @@ def test_a_diverged_activation_does_not_pass():
 
 
 def test_what_is_measured_is_the_network_that_is_called():
-    model = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, qk_norm=True, tied=True)
+    model = Model(
+        width=32,
+        depth=2,
+        heads=4,
+        kv_heads=2,
+        head_size=8,
+        mlp_width=64,
+        vocabulary=64,
+        qk_norm=True,
+        tied=True,
+    )
     parametrization = completep(base_width=16, base_depth=1)
     graphdef, _ = abstract(model, parametrization)
     network = nnx.merge(graphdef, initialize(model, parametrization, jax.random.key(0)))
@@ -213,7 +257,10 @@ def test_what_is_measured_is_the_network_that_is_called():
     assert np.isfinite(list(seen.values())).all()
 
 
-@pytest.mark.parametrize("models", [WIDTHS[:2], WIDTHS[::-1], [sized(32, 1), sized(64, 2), sized(128, 4)], [WIDTHS[0]] * 3])
+@pytest.mark.parametrize(
+    "models",
+    [WIDTHS[:2], WIDTHS[::-1], [sized(32, 1), sized(64, 2), sized(128, 4)], [WIDTHS[0]] * 3],
+)
 def test_models_that_do_not_grow_in_one_way_are_refused(models):
     with pytest.raises(ValueError, match="grow in width or in depth; got width x depth"):
         coordinate_check(run(standard()), models)

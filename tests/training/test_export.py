@@ -20,7 +20,11 @@ MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spe
 @pytest.fixture(scope="module")
 def trained(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train(tiny_run.replace(parametrization=mup(base_width=8)), out=folder, measure=Measure(tokens=1024, items=0))
+    train(
+        tiny_run.replace(parametrization=mup(base_width=8)),
+        out=folder,
+        measure=Measure(tokens=1024, items=0),
+    )
     return folder
 
 
@@ -31,8 +35,12 @@ def test_a_run_is_exported_by_one_command(trained, call, tmp_path):
     weights = last_weights(trained)
     model, values = import_hf(tmp_path / "hf")
     assert model == weights.run.model
-    assert np.array_equal(values["blocks"][0]["mlp"]["up"], weights.params["blocks"][0]["mlp"]["up"])
-    assert np.array_equal(values["head"], weights.params["head"] * np.float32(0.5)), "the multiplier is in the weights"
+    assert np.array_equal(
+        values["blocks"][0]["mlp"]["up"], weights.params["blocks"][0]["mlp"]["up"]
+    )
+    assert np.array_equal(values["head"], weights.params["head"] * np.float32(0.5)), (
+        "the multiplier is in the weights"
+    )
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert (
         config["max_position_embeddings"] == 16
@@ -51,7 +59,9 @@ def test_bad_input_is_exit_2_and_writes_nothing(trained, call, tmp_path):
 
 
 @pytest.mark.hf
-@pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf]'")
+@pytest.mark.skipif(
+    bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf]'"
+)
 @pytest.mark.filterwarnings("default")
 def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tmp_path):
     import torch
@@ -62,7 +72,10 @@ def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tm
         (tmp_path / "text").mkdir(exist_ok=True)
         (tmp_path / "text" / f"{i}.txt").write_text(f"{i}\n{lines}")
     data = Data(source=str(tmp_path / "text"), tokenizer="byte", sequence_length=16)
-    run = tiny_run.replace(data=data, model=tiny_run.model.__class__.sized(width=16, depth=1, head_size=8, vocabulary=257))
+    run = tiny_run.replace(
+        data=data,
+        model=tiny_run.model.__class__.sized(width=16, depth=1, head_size=8, vocabulary=257),
+    )
     measured = train(run, out=tmp_path / "run", measure=Measure(tokens=1600, items=0)).loss
     assert call("export", tmp_path / "run", "--out", tmp_path / "hf")[0] == 0
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
@@ -70,18 +83,28 @@ def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tm
     rows = torch.tensor(np.lib.stride_tricks.sliding_window_view(tokens, 17)[::16].copy())
     with torch.no_grad():
         logits = network(rows[:, :-1]).logits
-    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 257), rows[:, 1:].reshape(-1)).item()
+    loss = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, 257), rows[:, 1:].reshape(-1)
+    ).item()
     assert loss == pytest.approx(measured, abs=1e-5) and measured < 5
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert tokenizer("laws")["input_ids"] == list(b"laws") and tokenizer.eos_token_id == network.config.eos_token_id == 256
+    assert (
+        tokenizer("laws")["input_ids"] == list(b"laws")
+        and tokenizer.eos_token_id == network.config.eos_token_id == 256
+    )
 
 
 @pytest.mark.hf
-@pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf,eval]'")
+@pytest.mark.skipif(
+    bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf,eval]'"
+)
 @pytest.mark.filterwarnings("default")
 def test_the_page_of_documentation_runs_from_top_to_bottom(call, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
-    blocks = {kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "bash", "yaml", "json")}
+    blocks = {
+        kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+        for kind in ("python", "bash", "yaml", "json")
+    }
     monkeypatch.chdir(tmp_path)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")

@@ -32,11 +32,16 @@ def numbers(result):
 
 
 def curve(folder):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_lines(folder / "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k != "seconds"}
+        for row in read_lines(folder / "metrics.jsonl")
+    ]
 
 
 def weights(run, folder):
-    step, state, _ = checkpoint.restore(folder / "checkpoints", init_state(run, make_mesh(Placement())))
+    step, state, _ = checkpoint.restore(
+        folder / "checkpoints", init_state(run, make_mesh(Placement()))
+    )
     assert step == run.steps
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
@@ -57,7 +62,9 @@ def test_the_loss_falls_and_the_row_is_complete(straight, tiny_run):
     assert result.row["run"] == run_id(tiny_run) and (folder / "DONE").exists()
 
 
-def test_utilization_is_in_the_row_where_the_devices_peak_is_known(straight, tiny_run, tiny_measure, tmp_path, monkeypatch):
+def test_utilization_is_in_the_row_where_the_devices_peak_is_known(
+    straight, tiny_run, tiny_measure, tmp_path, monkeypatch
+):
     monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
     row = train(tiny_run, out=tmp_path, measure=tiny_measure).row
     assert row["mfu"] == pytest.approx(row["flops"] / row["wall_seconds"] / 1e9, rel=1e-12)
@@ -82,7 +89,10 @@ def test_a_preempted_run_ends_as_if_undisturbed(stops, straight, tiny_run, tiny_
     folder, result = straight
     assert numbers(Result.load(tmp_path)) == numbers(result)
     assert curve(tmp_path) == curve(folder)
-    assert all(np.array_equal(a, b) for a, b in zip(weights(tiny_run, tmp_path), weights(tiny_run, folder), strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(weights(tiny_run, tmp_path), weights(tiny_run, folder), strict=True)
+    )
 
 
 def test_a_branch_equals_the_run_trained_from_scratch(straight, tiny_run, tiny_measure, tmp_path):
@@ -91,15 +101,21 @@ def test_a_branch_equals_the_run_trained_from_scratch(straight, tiny_run, tiny_m
     for segment in (trunk, leaf):
         job = job_for(segment, tiny_measure)
         job.write(tmp_path / segment.folder)
-        train_segment(job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None)
+        train_segment(
+            job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None
+        )
     folder, result = straight
     assert numbers(Result.load(tmp_path / leaf.folder)) == numbers(result)
     assert curve(tmp_path / leaf.folder) == curve(folder)
     other = tiny_run.replace(seed=1)
-    assert Segment(run=other, start=0, stop=33, final=False).id != trunk.id, "another seed would use this trunk"
+    assert Segment(run=other, start=0, stop=33, final=False).id != trunk.id, (
+        "another seed would use this trunk"
+    )
 
 
-def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(tiny_run, tiny_measure, tmp_path, monkeypatch):
+def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(
+    tiny_run, tiny_measure, tmp_path, monkeypatch
+):
     run = tiny_run.replace(batch_doublings=(330,), tokens=30 * 64)
     seen = []
 
@@ -113,8 +129,12 @@ def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(tiny_run, t
     for segment in (trunk, leaf):
         job = job_for(segment, tiny_measure)
         job.write(tmp_path / segment.folder)
-        train_segment(job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None)
-    assert [len(rows) for rows in seen] == [2] * 11 + [4] * 25  # 11 x 32 = 352 is the first boundary at or after 330
+        train_segment(
+            job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None
+        )
+    assert [len(rows) for rows in seen] == [2] * 11 + [
+        4
+    ] * 25  # 11 x 32 = 352 is the first boundary at or after 330
     there = batches(prepare(run.data), run).rows(0, sum(map(len, seen)))
     np.testing.assert_array_equal(np.concatenate(seen), there)
     row = Result.load(tmp_path / leaf.folder).row

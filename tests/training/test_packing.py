@@ -22,12 +22,14 @@ from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_token_losses, make_train_step, unpacked
 
 END, LENGTH = 9, 24
-MODEL = Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=32, qk_norm=True)
+MODEL = Model(
+    width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=32, qk_norm=True
+)
 PARAMETRIZATIONS = [standard(), mup(base_width=16), completep(base_width=16, base_depth=1)]
 MESH = make_mesh(Placement())
 
 
-def packed_run(parametrization=standard(), packing: str = "documents", **changes) -> Run:  # noqa: B008
+def packed_run(parametrization=standard(), packing: str = "documents", **changes) -> Run:
     """Eight sequences of 24 tokens."""
     return Run(
         model=MODEL,
@@ -48,7 +50,9 @@ def corpus(windows: int, *, prompts: bool = False) -> Tokens:
         prompt = int(rng.integers(0, size // 2 + 1)) if prompts else 0
         ids += [*rng.integers(10, 32, size), END]
         counted += [0] * prompt + [1] * (size - prompt + 1)
-    return Tokens(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[: windows * LENGTH + 1]
+    return Tokens(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[
+        : windows * LENGTH + 1
+    ]
 
 
 def rows(prompts: bool = False) -> np.ndarray:
@@ -63,13 +67,22 @@ def test_no_logit_depends_on_another_document():
     direction = jax.random.normal(jax.random.key(2), (MODEL.vocabulary,))
 
     def logits_of(inputs):  # an embedding with one row per position: gradients by position
-        return nnx.merge(graphdef, params | {"embedding": inputs})(jnp.arange(length)[None], segments)[0] @ direction
+        return (
+            nnx.merge(graphdef, params | {"embedding": inputs})(jnp.arange(length)[None], segments)[
+                0
+            ]
+            @ direction
+        )
 
-    influence = np.abs(jax.jit(jax.jacrev(logits_of))(params["embedding"][:length])).sum(-1)  # [t_out, t_in]
+    influence = np.abs(jax.jit(jax.jacrev(logits_of))(params["embedding"][:length])).sum(
+        -1
+    )  # [t_out, t_in]
     document = np.array([0, 0, 0, 1, 1, 1, 1, 2])
     within = (document[:, None] == document) & np.tril(np.ones((length, length), bool))
     assert np.all(influence[~within] == 0)
-    assert np.all(influence[within] > 0), "a position ignores its own document: this test could not fail"
+    assert np.all(influence[within] > 0), (
+        "a position ignores its own document: this test could not fail"
+    )
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS, ids=lambda p: p.name)
@@ -81,7 +94,9 @@ def test_losses_are_those_of_the_documents_one_at_a_time(parametrization):
     ends = np.flatnonzero(tokens.ids == END)
     alone = []
     for start, stop in zip(ends, [*ends[1:], len(tokens.ids) - 1], strict=True):
-        row = np.zeros((1, LENGTH + 1), np.int32)  # padding comes after the document, where causal attention does not look
+        row = np.zeros(
+            (1, LENGTH + 1), np.int32
+        )  # padding comes after the document, where causal attention does not look
         row[0, : stop - start + 1] = tokens.ids[start : stop + 1]
         alone.append(np.asarray(plain(params, row))[0, : stop - start])
     assert len(alone) >= 3
@@ -94,18 +109,29 @@ def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
     """(state, metrics) on the host after one step."""
     placement = placement or Placement()
     mesh = make_mesh(placement)
-    return jax.device_get(make_train_step(run, mesh, placement.accumulate)(init_state(run, mesh), batch, np.float32(0.01)))
+    return jax.device_get(
+        make_train_step(run, mesh, placement.accumulate)(
+            init_state(run, mesh), batch, np.float32(0.01)
+        )
+    )
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS[:2], ids=lambda p: p.name)
 def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
     run, batch = packed_run(parametrization), rows(prompts=True)
     counted = unmarked(batch)[2][:, 1:]
-    assert len(set(np.sum(counted, axis=1).tolist())) > 2, "every row counts alike: a mean of means would do"
-    (whole, of_whole), (split, of_split) = step(run, batch), step(run, batch, Placement(accumulate=4))
+    assert len(set(np.sum(counted, axis=1).tolist())) > 2, (
+        "every row counts alike: a mean of means would do"
+    )
+    (whole, of_whole), (split, of_split) = (
+        step(run, batch),
+        step(run, batch, Placement(accumulate=4)),
+    )
     np.testing.assert_allclose(of_split["loss"], of_whole["loss"], rtol=1e-6)
     np.testing.assert_allclose(of_split["grad_norm"], of_whole["grad_norm"], rtol=1e-5)
-    for found, expected in zip(jax.tree.leaves(split.optimizer_state), jax.tree.leaves(whole.optimizer_state), strict=True):
+    for found, expected in zip(
+        jax.tree.leaves(split.optimizer_state), jax.tree.leaves(whole.optimizer_state), strict=True
+    ):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     if len(jax.devices()) >= 8:
         _, of_eight = step(run, batch, Placement(data=2, fsdp=2, tensor=2))
@@ -128,7 +154,11 @@ def test_a_target_that_does_not_count_leaves_no_trace_in_the_gradient():
     prompt[[0, LENGTH]] = 1
     ids = np.arange(LENGTH + 1) % 20 + 10
     _, metrics = step(run, np.tile(Tokens(ids, END, prompt).rows(), (8, 1)))
-    losses = np.asarray(make_token_losses(run, MESH)(init_state(run, MESH).params, np.tile(ids, (8, 1)).astype(np.int32)))
+    losses = np.asarray(
+        make_token_losses(run, MESH)(
+            init_state(run, MESH).params, np.tile(ids, (8, 1)).astype(np.int32)
+        )
+    )
     np.testing.assert_allclose(metrics["loss"], losses[0, -1], rtol=1e-5)
 
 
@@ -141,7 +171,9 @@ def test_a_batch_that_counts_nothing_is_skipped():
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Data:
     path = tmp_path_factory.mktemp("text") / "short.jsonl"
-    path.write_text("".join(json.dumps({"text": f"{i} times {i} is {i * i}"}) + "\n" for i in range(400)))
+    path.write_text(
+        "".join(json.dumps({"text": f"{i} times {i} is {i * i}"}) + "\n" for i in range(400))
+    )
     return Data(source=str(path), tokenizer="byte", sequence_length=LENGTH, packing="documents")
 
 
@@ -149,7 +181,10 @@ def test_a_run_on_packed_documents_measures_what_it_trains_on(text, tmp_path, mo
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
     run = packed_run(data=text, model=dataclasses.replace(MODEL, vocabulary=257))
     plain = run.replace(data=dataclasses.replace(text, packing="concatenate"))
-    found, other = (train(each, out=tmp_path / run_id(each), measure=Measure(items=0)).row for each in (run, plain))
+    found, other = (
+        train(each, out=tmp_path / run_id(each), measure=Measure(items=0)).row
+        for each in (run, plain)
+    )
     assert found["packing"] == "documents"
     assert 0.001 < abs(found["loss"] - other["loss"]) < 1
     shards, params = prepare(text), init_state(run, MESH).params
@@ -169,9 +204,13 @@ def test_a_run_on_packed_documents_measures_what_it_trains_on(text, tmp_path, mo
 def test_documents_that_no_token_ends_are_refused(tmp_path):
     np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
     shards = prepare(Data(source=str(tmp_path / "ids.bin"), tokenizer="ids:1000"))
-    with pytest.raises(ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none: say"):
+    with pytest.raises(
+        ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none: say"
+    ):
         shards.tokens("train", "documents")
-    with pytest.raises(ValueError, match=r"Data\.packing is one of concatenate, documents; got 'packed'"):
+    with pytest.raises(
+        ValueError, match=r"Data\.packing is one of concatenate, documents; got 'packed'"
+    ):
         Data(packing="packed")
 
 

@@ -11,7 +11,9 @@ from scalejax.training.sharding import make_mesh, parameter_shardings
 from scalejax.training.step import init_state
 
 MODEL = Model(width=32, depth=1, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64)
-eight_devices = pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices, virtual ones will do")
+eight_devices = pytest.mark.skipif(
+    len(jax.devices()) < 8, reason="needs 8 devices, virtual ones will do"
+)
 
 
 def test_a_mesh_names_its_axes_and_leaves_collectives_to_xla():
@@ -22,7 +24,10 @@ def test_a_mesh_names_its_axes_and_leaves_collectives_to_xla():
 
 def test_too_few_devices_are_refused_with_how_many_there_are():
     there = len(jax.devices())
-    with pytest.raises(ValueError, match=rf"data 2 x fsdp {there} x tensor 1 = {2 * there} devices; this process sees {there}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"data 2 x fsdp {there} x tensor 1 = {2 * there} devices; this process sees {there}",
+    ):
         make_mesh(Placement(data=2, fsdp=there))
 
 
@@ -37,8 +42,13 @@ def test_matrices_split_over_fsdp_and_tensor_and_moments_lie_as_their_parameters
     assert state.params["embedding"].addressable_shards[0].data.shape == (32, 16)
     moments = state.optimizer_state["adam"]
     for moment in (moments.mu, moments.nu):
-        assert jax.tree.map(lambda m: m.sharding, moment) == jax.tree.map(lambda p: p.sharding, state.params)
-    assert moments.count.sharding.is_fully_replicated and block["mlp_norm"]["gain"].sharding.is_fully_replicated
+        assert jax.tree.map(lambda m: m.sharding, moment) == jax.tree.map(
+            lambda p: p.sharding, state.params
+        )
+    assert (
+        moments.count.sharding.is_fully_replicated
+        and block["mlp_norm"]["gain"].sharding.is_fully_replicated
+    )
 
 
 @eight_devices

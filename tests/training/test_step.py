@@ -22,7 +22,16 @@ RATE = np.float32(0.01)
 def run(tiny_run) -> Run:
     """Eight sequences of 16 tokens, every switch of the model and the optimizer on."""
     return tiny_run.replace(
-        model=Model(width=32, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64, qk_norm=True),
+        model=Model(
+            width=32,
+            depth=2,
+            heads=4,
+            kv_heads=2,
+            head_size=8,
+            mlp_width=64,
+            vocabulary=64,
+            qk_norm=True,
+        ),
         optimizer=Optimizer(learning_rate=0.02, weight_decay=0.1, z_loss=1e-2, clip=0.5),
         parametrization=mup(base_width=16),
         batch_tokens=128,
@@ -44,29 +53,46 @@ def after(run: Run, rows: np.ndarray, placement: Placement = ONE, steps: int = 1
 
 
 def assert_close(found, expected, tolerance: float = 1e-5):
-    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(
+            a, b, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 def test_micro_batches_make_the_step_of_the_big_batch(run, rows):
-    (whole, of_whole), (split, of_split) = after(run, rows), after(run, rows, Placement(accumulate=4))
+    (whole, of_whole), (split, of_split) = (
+        after(run, rows),
+        after(run, rows, Placement(accumulate=4)),
+    )
     assert_close(of_split, of_whole)
     assert_close(split.optimizer_state["adam"].mu, whole.optimizer_state["adam"].mu, 1e-6)
     assert_close(after(run, rows[::-1])[1], of_whole)
-    assert abs(after(run, np.concatenate([rows[:4]] * 2))[1]["loss"] - of_whole["loss"]) > 1e-4, "rows do not matter here"
+    assert abs(after(run, np.concatenate([rows[:4]] * 2))[1]["loss"] - of_whole["loss"]) > 1e-4, (
+        "rows do not matter here"
+    )
 
 
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices, virtual ones will do")
 def test_eight_devices_make_the_steps_of_one(run, rows):
-    (one, of_one), (eight, of_eight) = after(run, rows, steps=3), after(run, rows, Placement(data=2, fsdp=2, tensor=2), steps=3)
+    (one, of_one), (eight, of_eight) = (
+        after(run, rows, steps=3),
+        after(run, rows, Placement(data=2, fsdp=2, tensor=2), steps=3),
+    )
     assert_close(of_eight, of_one)
     assert_close(eight.optimizer_state["adam"].mu, one.optimizer_state["adam"].mu, 1e-5)
-    assert_close(eight.params, one.params, 1e-4)  # Adam divides by gradients of any size: rounding grows
+    assert_close(
+        eight.params, one.params, 1e-4
+    )  # Adam divides by gradients of any size: rounding grows
 
 
 @pytest.mark.skipif(len(jax.devices()) < 8, reason="needs 8 devices, virtual ones will do")
 def test_initial_values_do_not_depend_on_the_mesh(run):
-    one, eight = (init_state(run, make_mesh(placement)) for placement in (ONE, Placement(data=2, fsdp=2, tensor=2)))
+    one, eight = (
+        init_state(run, make_mesh(placement))
+        for placement in (ONE, Placement(data=2, fsdp=2, tensor=2))
+    )
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(eight), jax.device_get(one))
 
 
@@ -75,14 +101,18 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was_and_is_counted(ru
     state, step = init_state(run, mesh), make_train_step(run, mesh)
     state, _ = step(state, rows, RATE)
     before = jax.device_get(state)
-    poisoned = state._replace(hyperparameters=state.hyperparameters._replace(z_loss=jnp.float32(np.inf)))
+    poisoned = state._replace(
+        hyperparameters=state.hyperparameters._replace(z_loss=jnp.float32(np.inf))
+    )
     poisoned, metrics = step(poisoned, rows, RATE)
     poisoned, metrics = step(poisoned, rows, RATE)
     assert not np.isfinite(metrics["grad_norm"]) and np.isnan(metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, poisoned.params, before.params)
     jax.tree.map(np.testing.assert_array_equal, poisoned.optimizer_state, before.optimizer_state)
     assert (poisoned.step, poisoned.skipped, poisoned.skipped_in_a_row) == (3, 16, 2)
-    healthy, metrics = step(poisoned._replace(hyperparameters=jax.device_put(before.hyperparameters)), rows, RATE)
+    healthy, metrics = step(
+        poisoned._replace(hyperparameters=jax.device_put(before.hyperparameters)), rows, RATE
+    )
     assert (metrics["skipped"], metrics["skipped_in_a_row"]) == (16, 0)
     assert np.any(np.asarray(healthy.params["head"]) != before.params["head"])
 
@@ -92,7 +122,15 @@ def test_runs_that_differ_in_numbers_alone_share_one_compiled_step(run, rows):
     step = make_train_step(run, mesh)
     step(init_state(run, mesh), rows, RATE)
     compiled = step._cache_size()
-    optimizer = Optimizer(learning_rate=0.5, beta1=0.5, beta2=0.7, epsilon=1e-3, weight_decay=0.5, clip=0.0, z_loss=0.5)
+    optimizer = Optimizer(
+        learning_rate=0.5,
+        beta1=0.5,
+        beta2=0.7,
+        epsilon=1e-3,
+        weight_decay=0.5,
+        clip=0.0,
+        z_loss=0.5,
+    )
     other = run.replace(optimizer=optimizer, seed=7, schedule=constant(warmup=128), tokens=12_800)
     assert make_train_step(other, mesh) is step
     state, _ = step(init_state(other, mesh), rows, np.float32(0.5))
@@ -102,7 +140,9 @@ def test_runs_that_differ_in_numbers_alone_share_one_compiled_step(run, rows):
 
 def test_chunks_of_logits_change_neither_losses_nor_gradients(run, rows, monkeypatch):
     whole, of_whole = after(run, rows)
-    monkeypatch.setattr(step_module, "LOGITS_AT_ONCE", 8 * 64 * 4)  # 4 positions of 8 rows at a time
+    monkeypatch.setattr(
+        step_module, "LOGITS_AT_ONCE", 8 * 64 * 4
+    )  # 4 positions of 8 rows at a time
     step_module._train_step.cache_clear()
     chunked, of_chunked = after(run, rows)
     step_module._train_step.cache_clear()
@@ -133,12 +173,19 @@ def test_every_array_of_the_state_has_a_path_of_names_that_no_order_of_a_chain_c
     paths = [path for path, _ in jax.tree.leaves_with_path(init_state(run, make_mesh(ONE)))]
     assert not any(isinstance(entry, jax.tree_util.SequenceKey) for path in paths for entry in path)
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path in paths}
-    assert {"params/blocks/0/attention/query", "optimizer_state/adam/mu/head", "hyperparameters/beta2", "skipped"} <= names
+    assert {
+        "params/blocks/0/attention/query",
+        "optimizer_state/adam/mu/head",
+        "hyperparameters/beta2",
+        "skipped",
+    } <= names
 
 
 def test_seeds_differ_and_equal_seeds_agree(run):
     mesh = make_mesh(ONE)
-    first, again, other = (init_state(run.replace(seed=seed), mesh).params["head"] for seed in (0, 0, 1))
+    first, again, other = (
+        init_state(run.replace(seed=seed), mesh).params["head"] for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert np.all(np.asarray(first) != np.asarray(other))
 

@@ -13,8 +13,16 @@ from scalejax.optim.schedules import constant
 from scalejax.study.plan import Study
 from scalejax.study.run import run_study
 
-SIZES = [Model.sized(width=width, depth=2, head_size=8, vocabulary=64) for width in (16, 24, 32, 48, 64)]
-BUDGETS = [0.5e6, 0.72e6, 1.05e6, 1.6e6, 2.4e6]  # below 0.5 M tokens narrow models still sit on a plateau, which is no power law
+SIZES = [
+    Model.sized(width=width, depth=2, head_size=8, vocabulary=64) for width in (16, 24, 32, 48, 64)
+]
+BUDGETS = [
+    0.5e6,
+    0.72e6,
+    1.05e6,
+    1.6e6,
+    2.4e6,
+]  # below 0.5 M tokens narrow models still sit on a plateau, which is no power law
 BASE = Run(
     model=SIZES[0],
     data=Data(source="synthetic:64", tokenizer="own", sequence_length=128),
@@ -31,7 +39,9 @@ def rows(tmp_path_factory):
     """The results table of five sizes x five budgets, by cooldown branches."""
     runs = cooldowns(grid(BASE, model=SIZES), at=BUDGETS, fraction=0.2)
     study = Study("synthetic-law@1", runs, measure=Measure(tokens=262_144, items=0))
-    table = run_study(study, tmp_path_factory.mktemp("study"), "Does the law find the entropy rate?", devices=None).table
+    table = run_study(
+        study, tmp_path_factory.mktemp("study"), "Does the law find the entropy rate?", devices=None
+    ).table
     assert table is not None and len(table) == 25
     return table
 
@@ -46,8 +56,12 @@ def test_the_interval_of_E_holds_the_true_entropy_rate_and_is_narrow(rows):
     found = fit(rows, laws.chinchilla(), bootstrap=1000)
     low, high = found.intervals["E"]
     truth = prepare(BASE.data).entropy_rate
-    print(f"E {found.params['E']:.4f} [{low:.4f}, {high:.4f}], entropy rate {truth:.4f}, lowest loss {rows['loss'].min():.4f}")
-    assert not is_open("E", found), found.reasons  # B may be: at exponents near 1 it spans five orders of magnitude
+    print(
+        f"E {found.params['E']:.4f} [{low:.4f}, {high:.4f}], entropy rate {truth:.4f}, lowest loss {rows['loss'].min():.4f}"
+    )
+    assert not is_open("E", found), (
+        found.reasons
+    )  # B may be: at exponents near 1 it spans five orders of magnitude
     assert low <= truth <= high
     assert high - low <= 0.2
 

@@ -15,10 +15,18 @@ WIDTHS = (32, 64, 128, 256)
 def table(shift: float, seeds: int = 2) -> pd.DataFrame:
     """Parabolas in log2 rate whose vertex, 2^-6.2 at width 32, moves by `shift` per doubling."""
     rows = [
-        {"width": width, "learning_rate": rate, "seed": seed, "parametrization": "mup",
-         "loss": 3 - 0.1 * place + 0.05 * (np.log2(rate) + 6.2 - shift * place) ** 2 + 0.01 * seed}
+        {
+            "width": width,
+            "learning_rate": rate,
+            "seed": seed,
+            "parametrization": "mup",
+            "loss": 3
+            - 0.1 * place
+            + 0.05 * (np.log2(rate) + 6.2 - shift * place) ** 2
+            + 0.01 * seed,
+        }
         for (place, width), rate, seed in itertools.product(enumerate(WIDTHS), RATES, range(seeds))
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -35,8 +43,12 @@ def test_losses_are_means_over_seeds_and_a_diverged_run_is_infinite():
     found = transfer_check(rows)
     at = found.rates.index(2.0**-6)
     np.testing.assert_allclose(found.losses[0, at], 3 + 0.05 * 0.2**2 + 0.005)
-    rows.loc[(rows["learning_rate"] == 2.0**-3) & (rows["width"] == 32) & (rows["seed"] == 0), "loss"] = np.nan
-    assert np.isinf(transfer_check(rows).losses[0, -1]) and transfer_check(rows).drift == found.drift
+    rows.loc[
+        (rows["learning_rate"] == 2.0**-3) & (rows["width"] == 32) & (rows["seed"] == 0), "loss"
+    ] = np.nan
+    assert (
+        np.isinf(transfer_check(rows).losses[0, -1]) and transfer_check(rows).drift == found.drift
+    )
 
 
 def test_an_optimum_at_the_end_of_the_grid_does_not_pass():

@@ -18,9 +18,7 @@ import numpy as np
 import scipy.optimize
 from jax.scipy.special import gammaln
 
-NODES = (
-    64  # exponentials that stand for the power kernel: within 1e-8 of the whole fall for C .001..100, beta .05..10, gamma 0..1.2
-)
+NODES = 64  # exponentials that stand for the power kernel: within 1e-8 of the whole fall for C .001..100, beta .05..10, gamma 0..1.2
 FLOOR = 1e-6  # share of the peak below which eta_k^-gamma stops growing; a schedule may end at zero
 
 
@@ -38,7 +36,11 @@ class Annealing(NamedTuple):
 
     def loss(self, learning_rates: jax.Array) -> jax.Array:
         """Predicted loss after every step, nats per token, (steps,), from the rate of every step."""
-        return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - self.C * annealed(learning_rates, self.momentum)
+        return (
+            self.L0
+            + self.A * jnp.cumsum(learning_rates) ** -self.alpha
+            - self.C * annealed(learning_rates, self.momentum)
+        )
 
 
 class AnnealingSize(NamedTuple):
@@ -64,7 +66,13 @@ class AnnealingSize(NamedTuple):
         >>> print(f"{law.at(1e8).L0:.3f} {law.at(1e8).C:.3f}")
         3.592 0.251
         """
-        return Annealing(self.L0 + self.B * N**-self.beta, self.A, self.alpha, self.C * N**self.gamma, self.momentum)
+        return Annealing(
+            self.L0 + self.B * N**-self.beta,
+            self.A,
+            self.alpha,
+            self.C * N**self.gamma,
+            self.momentum,
+        )
 
     def loss(self, learning_rates: jax.Array, N: jax.Array | float) -> jax.Array:
         """Predicted loss after every step, nats per token, (steps,), from the rate of every step and the parameters N."""
@@ -193,10 +201,14 @@ def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
     law = fit if isinstance(fit, tuple(LAWS.values())) else _fitted(fit)
     if isinstance(law, AnnealingSize):
         if params is None or not 0 < params < np.inf:
-            raise ValueError(f"the annealing-size law reads the parameters of the model: give params, positive; got {params}")
+            raise ValueError(
+                f"the annealing-size law reads the parameters of the model: give params, positive; got {params}"
+            )
         law = law.at(params)
     elif params is not None:
-        raise ValueError("this law was fitted to one model size and does not read params; fit annealing-size to several sizes")
+        raise ValueError(
+            "this law was fitted to one model size and does not read params; fit annealing-size to several sizes"
+        )
     return type(law)(*(jnp.asarray(x, float) for x in law))
 
 
@@ -220,10 +232,14 @@ def checked_rates(learning_rates, name: str = "learning_rates") -> np.ndarray:
     """The rates in float64; ValueError unless they are finite, not negative and not all zero."""
     rates = np.asarray(learning_rates, np.float64)
     if rates.ndim != 1 or not rates.size:
-        raise ValueError(f"{name}: expected the learning rate of every step, one dimension, got shape {rates.shape}")
+        raise ValueError(
+            f"{name}: expected the learning rate of every step, one dimension, got shape {rates.shape}"
+        )
     bad = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
     if bad.size:
-        raise ValueError(f"{name}: the rate of step {bad[0]} is {rates[bad[0]]}; rates are finite and not negative")
+        raise ValueError(
+            f"{name}: the rate of step {bad[0]} is {rates[bad[0]]}; rates are finite and not negative"
+        )
     if not rates.any():
         raise ValueError(f"{name}: every rate is zero, nothing is trained")
     return rates
@@ -238,7 +254,15 @@ class BestSchedule(NamedTuple):
 
 
 def best_schedule(
-    fit, *, steps: int, peak: float, floor: float, warmup: int = 0, knots: int = 64, seen=(), params: float | None = None
+    fit,
+    *,
+    steps: int,
+    peak: float,
+    floor: float,
+    warmup: int = 0,
+    knots: int = 64,
+    seen=(),
+    params: float | None = None,
 ) -> BestSchedule:
     """The rates that minimize the predicted final loss: linear warm-up, then never rising, never below the floor.
 
@@ -251,20 +275,31 @@ def best_schedule(
     if not 0 < floor < peak:
         raise ValueError(f"best_schedule needs 0 < floor < peak, got floor={floor}, peak={peak}")
     if not 0 <= warmup < steps - knots:
-        raise ValueError(f"best_schedule needs warmup + knots < steps, got warmup={warmup}, knots={knots}, steps={steps}")
+        raise ValueError(
+            f"best_schedule needs warmup + knots < steps, got warmup={warmup}, knots={knots}, steps={steps}"
+        )
     position = np.linspace(0, knots, steps - warmup)
     rise = peak * np.arange(1, warmup + 1) / (warmup + 1)
 
     def rates(z):  # falls between knots are a softmax; its last share is what is never spent
         spent = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jax.nn.softmax(z))[:-1]])
-        return jnp.concatenate([jnp.asarray(rise), peak - (peak - floor) * jnp.interp(position, np.arange(knots + 1), spent)])
+        return jnp.concatenate(
+            [
+                jnp.asarray(rise),
+                peak - (peak - floor) * jnp.interp(position, np.arange(knots + 1), spent),
+            ]
+        )
 
     with jax.enable_x64(True):
         law = curve_law(fit, params)
         final = jax.jit(jax.value_and_grad(lambda z: law.loss(rates(z))[-1]))
         start = np.r_[np.zeros(knots), 0.0]
         found = scipy.optimize.minimize(
-            lambda z: [np.asarray(x) for x in final(z)], start, jac=True, method="L-BFGS-B", bounds=[(-30, 30)] * (knots + 1)
+            lambda z: [np.asarray(x) for x in final(z)],
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-30, 30)] * (knots + 1),
         )
         best = np.asarray(rates(jnp.asarray(found.x)))
     reasons = _beyond(best, [checked_rates(curve) for curve in seen])
@@ -275,12 +310,30 @@ def best_schedule(
 
 def _beyond(rates, seen) -> tuple[str, ...]:
     if not seen:
-        return ("the law extrapolates where it has not been fitted; pass the fitted curves as `seen` to be told where",)
+        return (
+            "the law extrapolates where it has not been fitted; pass the fitted curves as `seen` to be told where",
+        )
     lowest = min(curve[np.argmax(curve) :].min() for curve in seen)
     facts = (
-        (rates[-1] < 0.999 * lowest, f"the last rate {rates[-1]:.3g} is below {lowest:.3g}, the lowest after the peak"),
-        (rates.max() > 1.001 * max(c.max() for c in seen), f"the peak {rates.max():.3g} is above every peak"),
-        (len(rates) > max(map(len, seen)), f"{len(rates)} steps are more than the longest curve has"),
-        (rates.sum() > 1.001 * max(c.sum() for c in seen), f"the summed rate {rates.sum():.3g} is above the largest"),
+        (
+            rates[-1] < 0.999 * lowest,
+            f"the last rate {rates[-1]:.3g} is below {lowest:.3g}, the lowest after the peak",
+        ),
+        (
+            rates.max() > 1.001 * max(c.max() for c in seen),
+            f"the peak {rates.max():.3g} is above every peak",
+        ),
+        (
+            len(rates) > max(map(len, seen)),
+            f"{len(rates)} steps are more than the longest curve has",
+        ),
+        (
+            rates.sum() > 1.001 * max(c.sum() for c in seen),
+            f"the summed rate {rates.sum():.3g} is above the largest",
+        ),
     )
-    return tuple(f"the law extrapolates: {what} of the curves it was fitted on" for beyond, what in facts if beyond)
+    return tuple(
+        f"the law extrapolates: {what} of the curves it was fitted on"
+        for beyond, what in facts
+        if beyond
+    )

@@ -67,15 +67,26 @@ class Form(NamedTuple):
             loose = [name for name in names if name in free]
             if len(loose) > sizes:
                 number = "one model size does" if sizes == 1 else f"{sizes} model sizes do"
-                found.append(f"{number} not tell {', '.join(loose)} apart: at least {len(loose)} sizes do")
+                found.append(
+                    f"{number} not tell {', '.join(loose)} apart: at least {len(loose)} sizes do"
+                )
         return found
 
 
-_POSITIVE, _EXPONENT = Coordinate(0.0, np.inf), Coordinate(1e-3, 3.0, (0.15, 0.25, 0.35, 0.5, 0.7, 1.0))
-_LOG_C = Coordinate(np.log(1e-6), np.log(1e6), tuple(np.log([0.01, 0.3, 3.0, 30.0])), np.log, np.exp)
+_POSITIVE, _EXPONENT = (
+    Coordinate(0.0, np.inf),
+    Coordinate(1e-3, 3.0, (0.15, 0.25, 0.35, 0.5, 0.7, 1.0)),
+)
+_LOG_C = Coordinate(
+    np.log(1e-6), np.log(1e6), tuple(np.log([0.01, 0.3, 3.0, 30.0])), np.log, np.exp
+)
 _LOG_BETA = Coordinate(np.log(1e-2), np.log(1e2), tuple(np.log([0.2, 0.6, 2.0])), np.log, np.exp)
 _MOMENTUM = Coordinate(
-    np.log(1e-6), 0.0, tuple(np.log([0.3, 0.05, 0.01, 3e-3, 1e-3, 3e-4])), lambda x: np.log1p(-x), lambda u: -np.expm1(u)
+    np.log(1e-6),
+    0.0,
+    tuple(np.log([0.3, 0.05, 0.01, 3e-3, 1e-3, 3e-4])),
+    lambda x: np.log1p(-x),
+    lambda u: -np.expm1(u),
 )
 _SIGNED = Coordinate(-3.0, 3.0, (-0.3, 0.0, 0.3))
 _SHARED = {"L0": _POSITIVE, "A": _POSITIVE, "alpha": _EXPONENT}
@@ -88,15 +99,32 @@ FORMS = {
     ),
     "annealing-size": Form(
         curves.AnnealingSize,
-        {**_SHARED, "B": _POSITIVE, "beta": _EXPONENT, "C": _POSITIVE, "lambda": _MOMENTUM, "gamma": _SIGNED},
-        (_MAIN, Term("B", ("beta",), power_of_size), Term("C", ("lambda", "gamma"), sized(annealing_credit), -1)),
+        {
+            **_SHARED,
+            "B": _POSITIVE,
+            "beta": _EXPONENT,
+            "C": _POSITIVE,
+            "lambda": _MOMENTUM,
+            "gamma": _SIGNED,
+        },
+        (
+            _MAIN,
+            Term("B", ("beta",), power_of_size),
+            Term("C", ("lambda", "gamma"), sized(annealing_credit), -1),
+        ),
         inputs=("learning_rate", "params"),
     ),
     # gamma sets the clock of annealing: 0 counts summed rates, 1 counts steps; the prior's 95% are those two. beta is a power
     # of the same loss curve as alpha, which is near 1/2, give or take a factor 2.
     "multipower": Form(
         curves.MultiPower,
-        {**_SHARED, "B": _POSITIVE, "C": _LOG_C, "beta": _LOG_BETA, "gamma": Coordinate(0.0, 3.0, (0.2, 0.5, 1.0))},
+        {
+            **_SHARED,
+            "B": _POSITIVE,
+            "C": _LOG_C,
+            "beta": _LOG_BETA,
+            "gamma": Coordinate(0.0, 3.0, (0.2, 0.5, 1.0)),
+        },
         (_MAIN, Term("B", ("C", "beta", "gamma"), power_credit, -1, exact_power_credit)),
         (("beta", float(np.log(0.5)), float(np.log(2.0))), ("gamma", 0.5, 0.25)),
     ),
@@ -134,6 +162,9 @@ def _law(name: str, **fixed: float) -> CurveLaw:
         form=form.law,
         predict=form.law.loss,
         inputs=form.inputs,
-        coordinates=tuple(forms.Coordinate(*sorted(map(c.back, (c.low, c.high)))) for c in form.coordinates.values()),
+        coordinates=tuple(
+            forms.Coordinate(*sorted(map(c.back, (c.low, c.high))))
+            for c in form.coordinates.values()
+        ),
         method="curves",
     ).hold(**fixed)  # type: ignore[return-value]

@@ -11,7 +11,9 @@ from scipy.signal import lfilter
 
 from scalejax.laws.curves import forms as curves
 
-BLOCK = 32  # steps merged into one block while the multi-power law is solved: 30 times fewer than steps
+BLOCK = (
+    32  # steps merged into one block while the multi-power law is solved: 30 times fewer than steps
+)
 TINY = 1e-300
 
 
@@ -45,23 +47,35 @@ def measured(rates: Sequence, curve, step, loss, params=None) -> Rows:
     used, curve = np.unique(curve, return_inverse=True)
     checked = tuple(curves.checked_rates(rates[c], f"schedule {c}") for c in used)
     if np.any(step != np.round(step)) or np.any(step < 0):
-        raise ValueError(f"steps are whole numbers from 0; got {step[(step != np.round(step)) | (step < 0)][0]}")
+        raise ValueError(
+            f"steps are whole numbers from 0; got {step[(step != np.round(step)) | (step < 0)][0]}"
+        )
     beyond = step >= np.array([len(r) for r in checked])[curve]
     if beyond.any():
         i = np.flatnonzero(beyond)[0]
-        raise ValueError(f"step {step[i]} is beyond the {len(checked[curve[i]])} steps of schedule {curve[i]}")
+        raise ValueError(
+            f"step {step[i]} is beyond the {len(checked[curve[i]])} steps of schedule {curve[i]}"
+        )
     if not np.all(np.isfinite(loss) & (loss > 0)):
-        raise ValueError(f"losses are positive and finite; got {loss[~(np.isfinite(loss) & (loss > 0))][0]}")
+        raise ValueError(
+            f"losses are positive and finite; got {loss[~(np.isfinite(loss) & (loss > 0))][0]}"
+        )
     if not np.all(np.isfinite(params) & (params > 0)):
-        raise ValueError(f"params are positive and finite; got {params[~(np.isfinite(params) & (params > 0))][0]}")
+        raise ValueError(
+            f"params are positive and finite; got {params[~(np.isfinite(params) & (params > 0))][0]}"
+        )
     for c in range(len(checked)):
         if len(sizes := np.unique(params[curve == c])) > 1:
-            raise ValueError(f"curve {c} has params {sizes[0]:g} and {sizes[1]:g}: one curve is one model")
+            raise ValueError(
+                f"curve {c} has params {sizes[0]:g} and {sizes[1]:g}: one curve is one model"
+            )
     step = step.astype(int)
     early = step < np.array([np.argmax(r > 0) for r in checked])[curve]
     if early.any():
         i = np.flatnonzero(early)[0]
-        raise ValueError(f"schedule {curve[i]} sums to zero up to step {step[i]}: the laws need a rate above zero before a loss")
+        raise ValueError(
+            f"schedule {curve[i]} sums to zero up to step {step[i]}: the laws need a rate above zero before a loss"
+        )
     return Rows(checked, curve, step, loss, params)
 
 
@@ -115,7 +129,9 @@ def annealing_credit(rows: Rows) -> Callable:
                 m[place] = every[rows.step[place]]
                 slope[place] = lfilter([0.0, 1.0], [1.0, -momentum], every)[rows.step[place]]
         value = (fallen - momentum * m) / rest
-        return value, (m + momentum * slope - value)[:, None]  # d lambda / d log(1 - lambda) = -(1 - lambda)
+        return value, (m + momentum * slope - value)[
+            :, None
+        ]  # d lambda / d log(1 - lambda) = -(1 - lambda)
 
     return basis
 
@@ -129,7 +145,9 @@ def sized(credit: Callable[[Rows], Callable]) -> Callable[[Rows], Callable]:
         def basis(shape):
             value, slope = plain(shape[:-1])
             factor = np.exp(shape[-1] * log_N)
-            return factor * value, np.column_stack([factor[:, None] * slope, factor * value * log_N])
+            return factor * value, np.column_stack(
+                [factor[:, None] * slope, factor * value * log_N]
+            )
 
         return basis
 
@@ -138,10 +156,15 @@ def sized(credit: Callable[[Rows], Callable]) -> Callable[[Rows], Callable]:
 
 def power_credit(rows: Rows) -> Callable:
     """(log C, log beta, gamma) -> power-kernel credit of every row and its Jacobian, with steps merged into blocks."""
-    parts = [_blocks(rates, np.unique(rows.step[rows.curve == c])) for c, rates in enumerate(rows.rates)]
+    parts = [
+        _blocks(rates, np.unique(rows.step[rows.curve == c])) for c, rates in enumerate(rows.rates)
+    ]
     blocks = _end_to_end([blocks for blocks, _ in parts])
     first = np.cumsum([0, *(len(ends) for _, ends in parts)])
-    at = [first[c] + np.searchsorted(parts[c][1], s) for c, s in zip(rows.curve, rows.step, strict=True)]
+    at = [
+        first[c] + np.searchsorted(parts[c][1], s)
+        for c, s in zip(rows.curve, rows.step, strict=True)
+    ]
     at = np.array(at)
     return lambda shape: tuple(map(np.asarray, _gains_and_slopes(blocks, at, jnp.asarray(shape))))
 
@@ -151,7 +174,9 @@ def exact_power_credit(rows: Rows) -> Callable:
     steps = [curves.every_step(jnp.asarray(rates)) for rates in rows.rates]
     steps = _end_to_end([s._replace(carry=jnp.ones_like(s.drop).at[0].set(0.0)) for s in steps])
     first = np.cumsum([0, *map(len, rows.rates)])
-    return lambda shape: np.asarray(_gains(steps, first[rows.curve] + rows.step, jnp.asarray(shape)))
+    return lambda shape: np.asarray(
+        _gains(steps, first[rows.curve] + rows.step, jnp.asarray(shape))
+    )
 
 
 def _end_to_end(parts: list[curves.Steps]) -> curves.Steps:
@@ -178,7 +203,9 @@ def _blocks(rates: np.ndarray, steps: np.ndarray) -> tuple[curves.Steps, np.ndar
     fall = curves.decrements(rates, np)
     falls = np.r_[0, np.cumsum(fall != 0)]
     ends = [
-        np.linspace(a, b, 1 - (a - b) // BLOCK)[1:] if falls[b + 1] > falls[a + 1] + 1 else np.array([b])
+        np.linspace(a, b, 1 - (a - b) // BLOCK)[1:]
+        if falls[b + 1] > falls[a + 1] + 1
+        else np.array([b])
         for a, b in itertools.pairwise([-1, *steps])
     ]
     ends = np.unique(np.concatenate(ends).round().astype(int))
@@ -189,7 +216,15 @@ def _blocks(rates: np.ndarray, steps: np.ndarray) -> tuple[curves.Steps, np.ndar
         return np.add.reduceat(x * weight, first) / np.add.reduceat(weight, first)
 
     total, weight = np.cumsum(rates), np.abs(fall) + TINY
-    after = mean(np.repeat(total[ends], long) - total + rates)  # S_k at the block's end counts step k itself
+    after = mean(
+        np.repeat(total[ends], long) - total + rates
+    )  # S_k at the block's end counts step k itself
     log_rate = mean(np.log(np.maximum(rates, curves.FLOOR * rates.max())))
     span = np.add.reduceat(rates, first)
-    return curves.Steps(span - after, after, np.add.reduceat(fall, first), log_rate, np.r_[0.0, np.ones(len(ends) - 1)]), ends
+    return curves.Steps(
+        span - after,
+        after,
+        np.add.reduceat(fall, first),
+        log_rate,
+        np.r_[0.0, np.ones(len(ends) - 1)],
+    ), ends

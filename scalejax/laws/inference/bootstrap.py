@@ -12,7 +12,9 @@ from scalejax.laws.solver.multistart import Optimum, refits
 from scalejax.laws.solver.newton import State
 
 
-def pairs(law: Law, at: Optimum, count: int, rng: np.random.Generator, clusters: np.ndarray | None = None) -> np.ndarray:
+def pairs(
+    law: Law, at: Optimum, count: int, rng: np.random.Generator, clusters: np.ndarray | None = None
+) -> np.ndarray:
     """Rows drawn with replacement, inputs and target together: the errors may differ from row to row.
 
     clusters: (rows,) of labels 0, 1, ..; rows of one label are drawn together: they share an error (one run, say).
@@ -34,7 +36,9 @@ def residuals(law: Law, at: Optimum, count: int, rng: np.random.Generator) -> np
     return _refit_to(law, at, even[rng.integers(rows, size=(count, rows))] / np.sqrt(weights))
 
 
-def noise(law: Law, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def noise(
+    law: Law, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
     """Targets redrawn around the fit with a known Gaussian noise: parametric, and right only if the law is.
 
     std: (rows,) in the units of the target; log losses draw the logarithm, with std / predicted, so that targets stay positive.
@@ -45,11 +49,17 @@ def noise(law: Law, at: Optimum, std: np.ndarray, count: int, rng: np.random.Gen
     return _refit_to(law, at, sizes * rng.standard_normal((count, len(found))))
 
 
-def multinomial(rng: np.random.Generator, rows: int, count: int, clusters: np.ndarray | None = None) -> np.ndarray:
+def multinomial(
+    rng: np.random.Generator, rows: int, count: int, clusters: np.ndarray | None = None
+) -> np.ndarray:
     """Bootstrap weights (count, rows): how often each row is drawn; with clusters, rows are drawn together."""
     groups = rows if clusters is None else int(clusters.max()) + 1
     picks = rng.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
-    counts = np.bincount(picks.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
+    counts = (
+        np.bincount(picks.ravel(), minlength=count * groups)
+        .reshape(count, groups)
+        .astype(np.float64)
+    )
     return counts if clusters is None else counts[:, clusters]
 
 
@@ -63,7 +73,9 @@ def undetermined(rows: int, points: int, free: int) -> float:
     """
     if not free:
         return 0.0
-    share = np.arange(free) / points  # of the points that are hit already: a chain over 0 .. free - 1 distinct ones
+    share = (
+        np.arange(free) / points
+    )  # of the points that are hit already: a chain over 0 .. free - 1 distinct ones
     step = np.diag(share) + np.diag(1 - share[:-1], 1)
     return float(np.linalg.matrix_power(step, rows)[0].sum())
 
@@ -72,7 +84,9 @@ def _refit_to(law: Law, at: Optimum, errors: np.ndarray) -> np.ndarray:
     """Fits to the law's own predictions moved by errors (draws, rows), predicted minus observed."""
     rows = errors.shape[1]
     targets, found = np.asarray(at.problem.targets)[:rows], slopes(law, at).residuals
-    redrawn = targets * np.exp(found - errors) if at.loss.residual == "log" else targets + found - errors
+    redrawn = (
+        targets * np.exp(found - errors) if at.loss.residual == "log" else targets + found - errors
+    )
     return _settled(at, refits(law, at, np.broadcast_to(_weights(at), errors.shape), redrawn))
 
 

@@ -39,7 +39,9 @@ def design_points(inputs: list[np.ndarray], seeds: np.ndarray | None = None) -> 
     return labels
 
 
-def noise_floor(values: np.ndarray, points: np.ndarray, weights: np.ndarray | None = None) -> NoiseFloor | None:
+def noise_floor(
+    values: np.ndarray, points: np.ndarray, weights: np.ndarray | None = None
+) -> NoiseFloor | None:
     """s^2 = sum_g sum_i w_gi (y_gi - mean_g)^2 / sum_g (n_g - 1) over design points g; None without replicates.
 
     values: (rows,), of log losses for a relative noise.  points: (rows,) of labels.  weights: inverse variances up to a factor,
@@ -53,7 +55,9 @@ def noise_floor(values: np.ndarray, points: np.ndarray, weights: np.ndarray | No
     return NoiseFloor(float(std), spare) if spare and std > COPY else None
 
 
-def lack_of_fit(residuals: np.ndarray, points: np.ndarray, weights: np.ndarray, free: int) -> LackOfFit | None:
+def lack_of_fit(
+    residuals: np.ndarray, points: np.ndarray, weights: np.ndarray, free: int
+) -> LackOfFit | None:
     """F = [sum_g w_g mean_g(r)^2 / (G - k)] / s^2, G design points and k = `free` parameters; None without replicates or G <= k.
 
     Exact for Gaussian noise of one variance and least squares; after a robust fit the numerator is not the smallest, so p is
@@ -68,4 +72,9 @@ def lack_of_fit(residuals: np.ndarray, points: np.ndarray, weights: np.ndarray, 
     between = float(np.sum(np.bincount(points, weights * residuals) ** 2 / sizes)) / spare
     ratio = between / floor.std**2
     miss = np.sqrt(max(between - floor.std**2, 0.0) * spare / float(np.sum(weights)))
-    return LackOfFit(float(miss), ratio, (spare, floor.degrees_of_freedom), float(fdtrc(spare, floor.degrees_of_freedom, ratio)))
+    return LackOfFit(
+        float(miss),
+        ratio,
+        (spare, floor.degrees_of_freedom),
+        float(fdtrc(spare, floor.degrees_of_freedom, ratio)),
+    )

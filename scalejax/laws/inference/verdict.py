@@ -21,20 +21,26 @@ CONDITION = 1e9  # of the scaled normal matrix; 1.1e3 on the Chinchilla points
 SHARE = 0.1  # of a direction without effect, from which on a parameter takes part in it
 VAGUE = 2.0  # standard error of a log size at the centre of the data: a factor 50 either way at 95%
 ENDLESS = 1e4  # high end over low end of a size's interval; 5.6 for B on the Chinchilla points
-DUPLICATE = 0.02  # log difference between targets at equal inputs; replicate seeds differ by about 0.003
+DUPLICATE = (
+    0.02  # log difference between targets at equal inputs; replicate seeds differ by about 0.003
+)
 
 
 def cosine(state: State, problem: Problem) -> np.ndarray:
     """Largest free component of the gradient of each lane, as a share (0..1) of what it could be (Cauchy-Schwarz)."""
     theta, gradient = np.asarray(state.theta), np.asarray(state.gradient)
-    stuck = ((theta <= problem.low[:, None]) & (gradient > 0)) | ((theta >= problem.high[:, None]) & (gradient < 0))
+    stuck = ((theta <= problem.low[:, None]) & (gradient > 0)) | (
+        (theta >= problem.high[:, None]) & (gradient < 0)
+    )
     most = np.sqrt(2 * np.asarray(state.cost) * np.maximum(state.reweighted, 0)) + 1e-300
     return np.max(np.where(stuck, 0.0, np.abs(gradient) / most), axis=0)
 
 
 def converged(state: State, problem: Problem, weights: np.ndarray) -> np.ndarray:
     """(K,): at a stationary point, or at residuals that are exact (along a ridge, rounding hides the stationary point)."""
-    return np.isfinite(state.cost) & ((cosine(state, problem) < SMALL_COSINE) | (state.cost <= EXACT**2 / 2 * np.sum(weights)))
+    return np.isfinite(state.cost) & (
+        (cosine(state, problem) < SMALL_COSINE) | (state.cost <= EXACT**2 / 2 * np.sum(weights))
+    )
 
 
 def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +64,9 @@ def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray
     return below, above
 
 
-def intervals(law: Law, problem: Problem, theta: np.ndarray, level: float = 0.95) -> dict[str, tuple[float | None, float | None]]:
+def intervals(
+    law: Law, problem: Problem, theta: np.ndarray, level: float = 0.95
+) -> dict[str, tuple[float | None, float | None]]:
     """Percentile intervals of the free parameters from draws theta (p, K); an open end is None.
 
     Percentile, never reflected, intervals: the latter cover .89-.93 where these cover .95 (simulated at n = 240).
@@ -72,7 +80,9 @@ def intervals(law: Law, problem: Problem, theta: np.ndarray, level: float = 0.95
             continue
         leader = law.names.index(dict(law.tied).get(name, name))
         low = np.percentile(np.where(below[leader], -np.inf, draws), tail, method="inverted_cdf")
-        high = np.percentile(np.where(above[leader], np.inf, draws), 100 - tail, method="inverted_cdf")
+        high = np.percentile(
+            np.where(above[leader], np.inf, draws), 100 - tail, method="inverted_cdf"
+        )
         result[name] = tuple(float(end) if np.isfinite(end) else None for end in (low, high))
     return result
 
@@ -99,9 +109,16 @@ def profile(
     targets, *inputs = (np.asarray(x, np.float64) for x in (targets, *inputs))
     weights = np.ones(len(targets)) if weights is None else np.asarray(weights, np.float64)
     chosen = losses.loss(loss)
-    found = (optimum(law.hold(**{name: float(value)}), inputs, targets, weights, chosen) for value in at)
+    found = (
+        optimum(law.hold(**{name: float(value)}), inputs, targets, weights, chosen) for value in at
+    )
     return np.array(
-        [one.state.cost[0] / chosen.units if converged(one.state, one.problem, one.weights)[0] else np.nan for one in found]
+        [
+            one.state.cost[0] / chosen.units
+            if converged(one.state, one.problem, one.weights)[0]
+            else np.nan
+            for one in found
+        ]
     )
 
 
@@ -113,10 +130,18 @@ class Slopes(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _residuals(law: Law, residual: str, problem: Problem, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _residuals(
+    law: Law, residual: str, problem: Problem, theta: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     def of(theta: jax.Array) -> jax.Array:
-        predicted = law.predict(values(law, problem.offset + problem.basis @ theta), *problem.inputs)
-        return jnp.log(predicted) - jnp.log(problem.targets) if residual == "log" else predicted - problem.targets
+        predicted = law.predict(
+            values(law, problem.offset + problem.basis @ theta), *problem.inputs
+        )
+        return (
+            jnp.log(predicted) - jnp.log(problem.targets)
+            if residual == "log"
+            else predicted - problem.targets
+        )
 
     return of(theta), jax.jacfwd(of)(theta)
 
@@ -143,7 +168,11 @@ class Identification(NamedTuple):
 
 def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
     """s^2 (J^T W J)^-1 with s^2 = sum W r^2 / (n - k), degrees of freedom n - k, and the directions that J maps to nothing."""
-    free = ~np.all(at.problem.basis == 0, axis=0) & (at.theta > at.problem.low) & (at.theta < at.problem.high)
+    free = (
+        ~np.all(at.problem.basis == 0, axis=0)
+        & (at.theta > at.problem.low)
+        & (at.theta < at.problem.high)
+    )
     weights = at.weights[at.weights > 0]
     jacobian = local.jacobian * np.sqrt(weights)[:, None]
     size = np.linalg.norm(jacobian, axis=0)
@@ -155,7 +184,9 @@ def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
     _, spread, right = np.linalg.svd(jacobian[:, moving] / size[moving], full_matrices=False)
     condition = float((spread[0] / spread[-1]) ** 2) if spread[-1] > 0 else float("inf")
     part = np.max(np.abs(right) * (spread[0] ** 2 > CONDITION * spread**2)[:, None], axis=0)
-    mixed = [name for name, share in zip(np.array(law.names)[moving], part, strict=True) if share > SHARE]
+    mixed = [
+        name for name, share in zip(np.array(law.names)[moving], part, strict=True) if share > SHARE
+    ]
     scaled = right.T @ np.diag(np.maximum(spread, 1e-12) ** -2.0) @ right
     spare = max(len(weights) - int(free.sum()), 1)
     variance = float(np.sum(weights * local.residuals**2) / spare)
@@ -166,11 +197,15 @@ def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
 def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
     """Inputs, or their ratio, of one value in all rows, where the law has free terms in them: {"params": 1e8}."""
     terms, columns = _terms(law), {}
-    held = {name for name, _ in law.fixed} & {name for pairs in terms.values() for pair in pairs for name in pair}
+    held = {name for name, _ in law.fixed} & {
+        name for pairs in terms.values() for pair in pairs for name in pair
+    }
     for column, axis, x in zip(law.inputs, law.axes, inputs, strict=True):
         columns.setdefault(axis, (column, x, x if law.additive else np.log(x)))
     read = (columns[axis] for axis in terms)
-    single = {column: float(x[0]) for column, x, log in read if np.ptp(log) < ONE * (1 + abs(log[0]))}
+    single = {
+        column: float(x[0]) for column, x, log in read if np.ptp(log) < ONE * (1 + abs(log[0]))
+    }
     if single or held or len(columns) != 2 or len(terms) != 2:
         return single
     (first, x, log_x), (second, y, log_y) = columns.values()
@@ -200,7 +235,10 @@ def design(law: Law, inputs: list[np.ndarray], loose: set[str]) -> tuple[list[st
     exponents = sorted({pair[1] for pair in every if len(pair) == 2})
     for what in unvaried(law, inputs):
         if what in law.inputs:
-            pairs = [[part for part in pair if part in loose] for pair in terms[law.axes[law.inputs.index(what)]]]
+            pairs = [
+                [part for part in pair if part in loose]
+                for pair in terms[law.axes[law.inputs.index(what)]]
+            ]
             if free := ", ".join(" and ".join(pair) for pair in pairs if pair):
                 reasons.append(f"{what} has a single value: {free} cannot be identified")
                 names |= {part for pair in pairs for part in pair}
@@ -213,8 +251,14 @@ def design(law: Law, inputs: list[np.ndarray], loose: set[str]) -> tuple[list[st
 def held_reasons(law: Law, targets: np.ndarray) -> list[str]:
     """Offsets that are held above what was measured: no fit of the other terms goes through those rows."""
     offsets = {name for name, k in zip(law.names, law.coordinates, strict=True) if k == OFFSET}
-    above = ((name, value, int(np.sum(targets <= value))) for name, value in law.fixed if name in offsets)
-    return [f"{name} is held at {value:g}, above the {law.target} of {n} of {len(targets)} rows" for name, value, n in above if n]
+    above = (
+        (name, value, int(np.sum(targets <= value))) for name, value in law.fixed if name in offsets
+    )
+    return [
+        f"{name} is held at {value:g}, above the {law.target} of {n} of {len(targets)} rows"
+        for name, value, n in above
+        if n
+    ]
 
 
 def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str]:
@@ -222,11 +266,19 @@ def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str
     order = np.lexsort([targets, *inputs])
     same = np.all([np.diff(x[order]) == 0 for x in inputs], axis=0)
     logs, firsts = np.log(targets[order]), np.flatnonzero(np.append(True, ~same))
-    above = logs - np.repeat(logs[firsts], np.diff(firsts, append=len(logs)))  # the lowest target at the same inputs
+    above = logs - np.repeat(
+        logs[firsts], np.diff(firsts, append=len(logs))
+    )  # the lowest target at the same inputs
     far, copies = int(np.sum(above > DUPLICATE)), int(np.sum(same & (np.diff(logs) == 0)))
-    reasons = [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {far} rows above another"] if far else []
+    reasons = (
+        [f"duplicate inputs with targets more than {DUPLICATE:.0%} apart: {far} rows above another"]
+        if far
+        else []
+    )
     if copies:
-        reasons.append(f"duplicate rows: {copies} repeat another in inputs and target, and count again in fit and intervals")
+        reasons.append(
+            f"duplicate rows: {copies} repeat another in inputs and target, and count again in fit and intervals"
+        )
     return reasons
 
 
@@ -249,7 +301,10 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
     below, above = at_bounds(law, at.problem, at.theta[:, None])
     edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
     if not converged(at.state, at.problem, at.weights)[0]:
-        stuck, (why, names) = "the solver did not reach a stationary point from any start", design(law, inputs, set(law.names))
+        stuck, (why, names) = (
+            "the solver did not reach a stationary point from any start",
+            design(law, inputs, set(law.names)),
+        )
         return Verdict("not-converged", [stuck, *why], float("nan"), edges, names)
     found = identification(law, at, slopes(law, at))
     loose = {*found.idle, *found.mixed}
@@ -258,11 +313,17 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
         reasons.append(f"{', '.join(idle)} changed nothing on these rows")
     if found.mixed and not names.issuperset(found.mixed):
         apart = f"condition number {found.condition:.1e}"
-        reasons.append(f"the parameters {', '.join(found.mixed)} cannot be told apart on these rows ({apart})")
+        reasons.append(
+            f"the parameters {', '.join(found.mixed)} cannot be told apart on these rows ({apart})"
+        )
     unknown = loose | names
     if law.free and len(inputs[0]) == law.free:
-        reasons.append(f"{law.free} rows for {law.free} parameters: nothing is left to check the law with")
-    reasons += _open_reasons(law, {name: pair for name, pair in ends.items() if name not in unknown})
+        reasons.append(
+            f"{law.free} rows for {law.free} parameters: nothing is left to check the law with"
+        )
+    reasons += _open_reasons(
+        law, {name: pair for name, pair in ends.items() if name not in unknown}
+    )
     if not reasons:
         reasons = _vague_reasons(law, found.covariance)
     edge_reasons = [f"{', '.join(edges)} at the edge of what is allowed"] if edges else []
@@ -277,16 +338,28 @@ def _open_reasons(law: Law, ends: dict[str, Any]) -> list[str]:
     wide = []
     for name, (low, high) in ends.items():
         if low is None or high is None:
-            named.setdefault("at both ends" if low is high else "below" if low is None else "above", []).append(name)
+            named.setdefault(
+                "at both ends" if low is high else "below" if low is None else "above", []
+            ).append(name)
         elif name in sizes and high > ENDLESS * low:
             wide.append(f"{name} is not identified: its interval spans a factor {high / low:.0e}")
-    several = {True: "are not identified: their intervals are", False: "is not identified: its interval is"}
-    return [f"{', '.join(names)} {several[len(names) > 1]} open {end}" for end, names in named.items()] + wide
+    several = {
+        True: "are not identified: their intervals are",
+        False: "is not identified: its interval is",
+    }
+    return [
+        f"{', '.join(names)} {several[len(names) > 1]} open {end}" for end, names in named.items()
+    ] + wide
 
 
 def _vague_reasons(law: Law, covariance: np.ndarray) -> list[str]:
     """Sizes with linearized errors too wide for use."""
     errors = np.sqrt(np.diag(covariance))
     named = zip(law.names, law.coordinates, errors, strict=True)
-    vague = [(name, np.exp(min(2 * error, 50))) for name, k, error in named if k.log and error > VAGUE]
-    return [f"{name} is not identified: its size is known to a factor {factor:.0e} only" for name, factor in vague]
+    vague = [
+        (name, np.exp(min(2 * error, 50))) for name, k, error in named if k.log and error > VAGUE
+    ]
+    return [
+        f"{name} is not identified: its size is known to a factor {factor:.0e} only"
+        for name, factor in vague
+    ]

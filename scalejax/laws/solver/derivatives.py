@@ -17,7 +17,9 @@ Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, j
 (p, p, K); and sum pull y_a^2 (p, K)."""
 
 
-def expand(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Sums]:
+def expand(
+    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+) -> tuple[jax.Array, Sums]:
     """Predicted targets (n, K) from coordinates (p, K) and inputs (n,), and the sums of their derivatives."""
     of = _decays if isinstance(law.linear, Decays) else _differentiated
     return of(law, coordinates, inputs)
@@ -25,10 +27,14 @@ def expand(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> t
 
 def values(law: Law, coordinates: Any) -> Any:
     """The law's form from its coordinates, in centred units."""
-    return law.form(*(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True)))
+    return law.form(
+        *(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True))
+    )
 
 
-def _decays(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Sums]:
+def _decays(
+    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+) -> tuple[jax.Array, Sums]:
     """A derivative of a decay is the decay times columns of the table, 1 for its log size and -x for its exponent. So one array
     (n, K) for each pair of terms is all that is summed over rows, by a matrix product: a third of the time of `_differentiated`.
 
@@ -39,35 +45,55 @@ def _decays(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> 
     one, terms = jnp.ones_like(inputs[0]), []
     for size, exponent, x in zip(decays.sizes, decays.exponents, decays.of(*inputs), strict=True):
         i, j = law.names.index(size), law.names.index(exponent)
-        terms.append(((i, j), jnp.stack([one, -x]), decays.sign * jnp.exp(coordinates[i] - coordinates[j] * x[:, None])))
+        terms.append(
+            (
+                (i, j),
+                jnp.stack([one, -x]),
+                decays.sign * jnp.exp(coordinates[i] - coordinates[j] * x[:, None]),
+            )
+        )
     offset = law.names.index(decays.offset)
     predicted = sum((y for *_, y in terms), coordinates[offset])
     terms.append(((offset,), one[None], one[:, None]))
 
-    def sums(along: jax.Array, across: jax.Array, pull: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def sums(
+        along: jax.Array, across: jax.Array, pull: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         nothing = jnp.zeros_like(coordinates[0])
         gradient, diagonal = [nothing] * len(law.names), [nothing] * len(law.names)
         hessian = [[nothing] * len(law.names) for _ in law.names]
         for k, (places, columns, y) in enumerate(terms):
-            for a, slope, square in zip(places, columns @ (along * y), columns**2 @ (pull * y * y), strict=True):
+            for a, slope, square in zip(
+                places, columns @ (along * y), columns**2 @ (pull * y * y), strict=True
+            ):
                 gradient[a], diagonal[a] = gradient[a] + slope, diagonal[a] + square
             for m, (others, beside, other) in enumerate(terms[: k + 1]):
                 curved = across * y * other + (along * y if k == m and places != (offset,) else 0.0)
                 products = (columns[:, None] * beside).reshape(-1, len(one)) @ curved
-                for (a, b), product in zip(itertools.product(places, others), products, strict=True):
+                for (a, b), product in zip(
+                    itertools.product(places, others), products, strict=True
+                ):
                     hessian[a][b] = hessian[a][b] + product
                     hessian[b][a] = hessian[b][a] + product if k != m else hessian[b][a]
-        return jnp.stack(gradient), jnp.stack([jnp.stack(row) for row in hessian]), jnp.stack(diagonal)
+        return (
+            jnp.stack(gradient),
+            jnp.stack([jnp.stack(row) for row in hessian]),
+            jnp.stack(diagonal),
+        )
 
     return predicted, sums
 
 
-def _differentiated(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, Sums]:
+def _differentiated(
+    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+) -> tuple[jax.Array, Sums]:
     """Any law, by one forward pass for each derivative, no transposes."""
     count = range(len(law.names))
 
     def along(i: int, g: Callable) -> Callable:
-        return lambda x: jax.jvp(lambda v: g([*x[:i], v, *x[i + 1 :]]), (x[i],), (jnp.ones_like(x[i]),))[1]
+        return lambda x: jax.jvp(
+            lambda v: g([*x[:i], v, *x[i + 1 :]]), (x[i],), (jnp.ones_like(x[i]),)
+        )[1]
 
     def predict(c: list[jax.Array]) -> jax.Array:
         return law.predict(values(law, c), *(x[:, None] for x in inputs))
@@ -76,9 +102,16 @@ def _differentiated(law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, .
     first = [slope(at) for slope in slopes]
     second = {(i, j): along(j, slopes[i])(at) for i in count for j in range(i + 1)}
 
-    def sums(along: jax.Array, across: jax.Array, pull: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        upper = {(i, j): jnp.sum(across * first[i] * first[j] + along * d, axis=0) for (i, j), d in second.items()}
-        hessian = jnp.stack([jnp.stack([upper[max(i, j), min(i, j)] for j in count]) for i in count])
+    def sums(
+        along: jax.Array, across: jax.Array, pull: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        upper = {
+            (i, j): jnp.sum(across * first[i] * first[j] + along * d, axis=0)
+            for (i, j), d in second.items()
+        }
+        hessian = jnp.stack(
+            [jnp.stack([upper[max(i, j), min(i, j)] for j in count]) for i in count]
+        )
         gradient = jnp.stack([jnp.sum(along * d, axis=0) for d in first])
         return gradient, hessian, jnp.stack([jnp.sum(pull * d * d, axis=0) for d in first])
 

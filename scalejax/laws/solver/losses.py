@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LAD_STEPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # Huber with delta -> 0; the last is 2e-5 from the exact LAD optimum
+LAD_STEPS = (
+    1e-3,
+    1e-4,
+    1e-5,
+    1e-6,
+    1e-7,
+)  # Huber with delta -> 0; the last is 2e-5 from the exact LAD optimum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,9 @@ class Huber(NamedTuple):
 
     def cost(self, r: jax.Array) -> jax.Array:
         size = jnp.abs(r)
-        return self._side(r) * jnp.where(size <= self.delta, r * r / 2, self.delta * (size - self.delta / 2))
+        return self._side(r) * jnp.where(
+            size <= self.delta, r * r / 2, self.delta * (size - self.delta / 2)
+        )
 
     def slope(self, r: jax.Array) -> jax.Array:
         return self._side(r) * jnp.clip(r, -self.delta, self.delta)
@@ -74,7 +82,9 @@ def loss(text: str) -> Loss:
         case "huber", _:
             return Loss(name=text, residual="log", deltas=(_positive(text, number, 1e-3),))
         case "asymmetric", _:
-            return Loss(name=text, residual="log", deltas=(1e-3,), over=_positive(text, number, 10.0))
+            return Loss(
+                name=text, residual="log", deltas=(1e-3,), over=_positive(text, number, 10.0)
+            )
     raise ValueError(f"loss {text!r} is not one of huber:1e-3, lad, mse, log-mse, asymmetric:10")
 
 
@@ -84,5 +94,7 @@ def _positive(text: str, number: str, default: float) -> float:
     except ValueError:
         value = np.nan
     if not 0 < value < np.inf:
-        raise ValueError(f"the number in loss {text!r} is positive, as in huber:1e-3 or asymmetric:10; got {number!r}")
+        raise ValueError(
+            f"the number in loss {text!r} is positive, as in huber:1e-3 or asymmetric:10; got {number!r}"
+        )
     return value

@@ -35,7 +35,9 @@ class Optimum(NamedTuple):
     """(n,) padded."""
 
 
-def optimum(law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np.ndarray, loss: Loss) -> Optimum:
+def optimum(
+    law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np.ndarray, loss: Loss
+) -> Optimum:
     """Fits a law to a table of float64 columns, each (rows,)."""
     with jax.enable_x64(True):
         rows = len(targets)
@@ -46,18 +48,32 @@ def optimum(law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np
         else:
             starts, share = None, None
         *columns, targets, weights = pad([*inputs, targets, weights])
-        problem, theta = prepare(unheld(law), held_names(law), tuple(columns), targets, weights, held_values(law), loss.residual)
+        problem, theta = prepare(
+            unheld(law),
+            held_names(law),
+            tuple(columns),
+            targets,
+            weights,
+            held_values(law),
+            loss.residual,
+        )
         if starts is not None:
             theta = encode(law, problem, starts)
         theta = np.asarray(theta)
         lanes = (theta.shape[1], len(weights))
-        final = _solve(law, loss, problem, theta, np.broadcast_to(weights, lanes), np.broadcast_to(0.0, lanes))
+        final = _solve(
+            law, loss, problem, theta, np.broadcast_to(weights, lanes), np.broadcast_to(0.0, lanes)
+        )
         costs = np.where(np.isfinite(final.cost), final.cost, np.inf)
         best = int(np.argmin(costs))
         floor = 1e-24 * weights.sum()  # noise-free: every start ends at rounding errors of its own
-        share = float(np.mean(costs <= costs[best] * (1 + SAME) + floor)) if share is None else share
+        share = (
+            float(np.mean(costs <= costs[best] * (1 + SAME) + floor)) if share is None else share
+        )
         state = jax.tree.map(lambda a: a[..., best : best + 1], final)
-        return Optimum(jax.tree.map(np.asarray, problem), state.theta[:, 0], state, share, loss, weights)
+        return Optimum(
+            jax.tree.map(np.asarray, problem), state.theta[:, 0], state, share, loss, weights
+        )
 
 
 def refits(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None) -> State:
@@ -70,12 +86,28 @@ def refits(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | Non
     padded[:, : weights.shape[1]] = weights
     if targets is not None:
         scale = np.log if at.loss.residual == "log" else np.asarray
-        moved[:, : targets.shape[1]] = scale(targets) - scale(at.problem.targets[: targets.shape[1]])
+        moved[:, : targets.shape[1]] = scale(targets) - scale(
+            at.problem.targets[: targets.shape[1]]
+        )
     with jax.enable_x64(True):
-        return _solve(law, at.loss, at.problem, np.repeat(at.theta[:, None], len(weights), axis=1), padded, moved)
+        return _solve(
+            law,
+            at.loss,
+            at.problem,
+            np.repeat(at.theta[:, None], len(weights), axis=1),
+            padded,
+            moved,
+        )
 
 
-def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: np.ndarray, moved: np.ndarray) -> State:
+def _solve(
+    law: Law,
+    loss: Loss,
+    problem: Problem,
+    theta: np.ndarray,
+    weights: np.ndarray,
+    moved: np.ndarray,
+) -> State:
     """Any number of fits, from theta (p, K) with weights and moved targets (K, n), through the stages of the loss (one for all
     but lad).
 
@@ -92,7 +124,16 @@ def _solve(law: Law, loss: Loss, problem: Problem, theta: np.ndarray, weights: n
                 lanes = pending[at : at + width]
                 full = np.resize(lanes, width)
                 before = jax.tree.map(lambda a, full=full: a[..., full], state)
-                after = _newton(unheld(law), loss.residual, problem, huber, before, weights[full].T, moved[full].T, ROUND)
+                after = _newton(
+                    unheld(law),
+                    loss.residual,
+                    problem,
+                    huber,
+                    before,
+                    weights[full].T,
+                    moved[full].T,
+                    ROUND,
+                )
                 for new, old in zip(after, state, strict=True):
                     old[..., lanes] = np.asarray(new)[..., : len(lanes)]
             pending = pending[~state.done[pending] & (state.iterations[pending] < ITERATIONS)]
@@ -129,25 +170,41 @@ def held_values(law: Law) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 6))
-def prepare(law: Law, held: Any, inputs: tuple, targets: jax.Array, weights: jax.Array, fixed: jax.Array, residual: str) -> tuple:
+def prepare(
+    law: Law,
+    held: Any,
+    inputs: tuple,
+    targets: jax.Array,
+    weights: jax.Array,
+    fixed: jax.Array,
+    residual: str,
+) -> tuple:
     """Centres the inputs, writes held and tied parameters as an affine map, and solves the start grid's linear part.
 
     Returns the Problem and the starts, theta (p, S).
     """
     counted = weights > 0
-    mean = lambda x: jnp.sum(jnp.where(counted, x, 0.0)) / jnp.sum(counted)  # noqa: E731
+    mean = lambda x: jnp.sum(jnp.where(counted, x, 0.0)) / jnp.sum(counted)
     first = [law.axes.index(axis) for axis in range(max(law.axes) + 1)]
     centre = jnp.stack([mean(inputs[i] if law.additive else jnp.log(inputs[i])) for i in first])
     shift = [centre[axis] for axis in law.axes]
-    centred = tuple(x - m if law.additive else jnp.exp(jnp.log(x) - m) for x, m in zip(inputs, shift, strict=True))
+    centred = tuple(
+        x - m if law.additive else jnp.exp(jnp.log(x) - m)
+        for x, m in zip(inputs, shift, strict=True)
+    )
     typical = mean(jnp.abs(targets))
-    low, high = (jnp.stack([getattr(k, end) + jnp.log(typical) * k.scale for k in law.coordinates]) for end in ("low", "high"))
+    low, high = (
+        jnp.stack([getattr(k, end) + jnp.log(typical) * k.scale for k in law.coordinates])
+        for end in ("low", "high")
+    )
     offset, basis = _constraints(law, held, fixed, centre)
     problem = Problem(centred, targets, offset, basis, low, high, centre)
     return problem, _starts(law, held, problem, weights, typical, residual)
 
 
-def _constraints(law: Law, held: Any, fixed: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _constraints(
+    law: Law, held: Any, fixed: jax.Array, centre: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """offset (p,) and basis (p, p) of coordinates = offset + basis @ theta.
 
     Holding A while alpha is free ties the centred log A to alpha: log A' = log A - alpha log(unit).
@@ -170,12 +227,20 @@ def _constraints(law: Law, held: Any, fixed: jax.Array, centre: jax.Array) -> tu
     return jnp.stack([at[name] for name in names]), jnp.stack([rows[name] for name in names])
 
 
-def _starts(law: Law, held: Any, problem: Problem, weights: jax.Array, typical: jax.Array, residual: str) -> jax.Array:
+def _starts(
+    law: Law, held: Any, problem: Problem, weights: jax.Array, typical: jax.Array, residual: str
+) -> jax.Array:
     """theta (p, S): the grid over exponents, with the linear parameters solved by weighted least squares."""
     fixed_names, tied = held
     settled = {*fixed_names, *(name for name, _ in tied)}
     axes = [np.array(points if name not in settled else points[:1]) for name, points in law.grid]
-    grid = dict(zip([name for name, _ in law.grid], [x.ravel() for x in np.meshgrid(*axes, indexing="ij")], strict=True))
+    grid = dict(
+        zip(
+            [name for name, _ in law.grid],
+            [x.ravel() for x in np.meshgrid(*axes, indexing="ij")],
+            strict=True,
+        )
+    )
     count = len(next(iter(grid.values())))
     form = law.form(*(jnp.asarray(grid.get(name, np.ones(count))) for name in law.names))
     if law.guess is not None:
@@ -184,24 +249,38 @@ def _starts(law: Law, held: Any, problem: Problem, weights: jax.Array, typical: 
     form = values(law, coordinates)
     linear: Any = law.linear
     columns = linear.columns(form, *(x[:, None] for x in problem.inputs))
-    unit = 1 / problem.targets[:, None] if residual == "log" else jnp.ones_like(problem.targets)[:, None] / typical
-    columns = {name: jnp.broadcast_to(c, (len(weights), count)) * unit for name, c in zip(linear.names, columns, strict=True)}
+    unit = (
+        1 / problem.targets[:, None]
+        if residual == "log"
+        else jnp.ones_like(problem.targets)[:, None] / typical
+    )
+    columns = {
+        name: jnp.broadcast_to(c, (len(weights), count)) * unit
+        for name, c in zip(linear.names, columns, strict=True)
+    }
     rest = problem.targets[:, None] * unit
     for name in set(linear.names) & set(fixed_names):
         rest = rest - getattr(form, name) * columns.pop(name)
     if columns:
-        sums = lambda a, b: jnp.sum(weights[:, None] * a * b, axis=0)  # noqa: E731
+        sums = lambda a, b: jnp.sum(weights[:, None] * a * b, axis=0)
         rows = [[sums(a, b) for b in columns.values()] for a in columns.values()]
         for i, row in enumerate(rows):
             row[i] = row[i] * (1 + 1e-9)
         solved, _ = solve_spd(rows, [sums(a, rest) for a in columns.values()])
         least = 1e-3 * typical  # a term that least squares would make negative starts small
-        form = form._replace(**{name: jnp.maximum(jnp.nan_to_num(c), least) for name, c in zip(columns, solved, strict=True)})
+        form = form._replace(
+            **{
+                name: jnp.maximum(jnp.nan_to_num(c), least)
+                for name, c in zip(columns, solved, strict=True)
+            }
+        )
     return _inside(law, problem, _coordinates(law, form))
 
 
 def _coordinates(law: Law, form: Any) -> jax.Array:
-    return jnp.stack([jnp.log(value) if k.log else value for value, k in zip(form, law.coordinates, strict=True)])
+    return jnp.stack(
+        [jnp.log(value) if k.log else value for value, k in zip(form, law.coordinates, strict=True)]
+    )
 
 
 def _held(problem: Problem, theta: jax.Array) -> jax.Array:
@@ -220,7 +299,9 @@ def natural(law: Law, problem: Problem, theta: Any) -> Any:
     for name, k in zip(law.names, law.coordinates, strict=True):
         value = coordinates[name]
         for exponent, axis, power in k.units:
-            value = value + power * problem.centre[axis] * (coordinates[exponent] if exponent else 1.0)
+            value = value + power * problem.centre[axis] * (
+                coordinates[exponent] if exponent else 1.0
+            )
         shifted[name] = exp(value) if k.log else value
     return law.form(**shifted)
 
@@ -232,6 +313,8 @@ def encode(law: Law, problem: Problem, form: Any) -> Any:
     for value, k in zip(form, law.coordinates, strict=True):
         value = xp.log(value) if k.log else value
         for exponent, axis, power in k.units:
-            value = value - power * problem.centre[axis] * (getattr(form, exponent) if exponent else 1.0)
+            value = value - power * problem.centre[axis] * (
+                getattr(form, exponent) if exponent else 1.0
+            )
         columns.append(value)
     return xp.stack(columns)

@@ -61,7 +61,9 @@ def begin(problem: Problem, theta: jax.Array | np.ndarray) -> State:
     start = theta.clip(problem.low[:, None], problem.high[:, None])
     flat, bowl = np.zeros((count, lanes)), np.repeat(np.eye(count)[..., None], lanes, axis=2)
     damping, iterations = np.full(lanes, 10 * DAMPING), np.zeros(lanes, np.int32)
-    return State(start, np.full(lanes, np.inf), flat, bowl, flat, damping, np.zeros(lanes, bool), iterations)  # type: ignore[arg-type]
+    return State(
+        start, np.full(lanes, np.inf), flat, bowl, flat, damping, np.zeros(lanes, bool), iterations
+    )  # type: ignore[arg-type]
 
 
 def newton(
@@ -86,25 +88,41 @@ def newton(
 
     def improve(state: State) -> State:
         begun = jnp.isfinite(state.cost)
-        outward = ((state.theta <= low) & (state.gradient > 0)) | ((state.theta >= high) & (state.gradient < 0))
+        outward = ((state.theta <= low) & (state.gradient > 0)) | (
+            (state.theta >= high) & (state.gradient < 0)
+        )
         still = held | outward
         step, definite = _newton_step(state, still)
         trial = jnp.clip(state.theta + step, low, high)
-        cost, gradient, hessian, reweighted = evaluate(law, residual, problem, huber, trial, weights, moved)
+        cost, gradient, hessian, reweighted = evaluate(
+            law, residual, problem, huber, trial, weights, moved
+        )
         promised = -jnp.sum(state.gradient * step, axis=0)
         last = (
             begun & definite & (promised <= ROUNDING * state.cost) & (state.damping <= DAMPING)
         )  # too little to see in the cost
-        better = ((definite & (cost < state.cost)) | (last & (cost <= (1 + ROUNDING) * state.cost))) & ~state.done
+        better = (
+            (definite & (cost < state.cost)) | (last & (cost <= (1 + ROUNDING) * state.cost))
+        ) & ~state.done
         stride = jnp.max(jnp.abs(trial - state.theta) / (1 + jnp.abs(state.theta)), axis=0)
         damping = jnp.where(better, jnp.maximum(state.damping * 0.1, 1e-14), state.damping * 4)
-        new = state._replace(theta=trial, cost=cost, gradient=gradient, hessian=hessian, reweighted=reweighted)
+        new = state._replace(
+            theta=trial, cost=cost, gradient=gradient, hessian=hessian, reweighted=reweighted
+        )
         kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, state)
-        done = state.done | last | (begun & definite & (stride < 1e-13)) | (damping > 1e12) | ~jnp.isfinite(kept.cost)
+        done = (
+            state.done
+            | last
+            | (begun & definite & (stride < 1e-13))
+            | (damping > 1e12)
+            | ~jnp.isfinite(kept.cost)
+        )
         return kept._replace(damping=damping, done=done, iterations=state.iterations + ~state.done)
 
     most = jnp.max(state.iterations) + passes
-    return jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (jnp.max(s.iterations) < most), improve, state)
+    return jax.lax.while_loop(
+        lambda s: ~jnp.all(s.done) & (jnp.max(s.iterations) < most), improve, state
+    )
 
 
 def evaluate(
@@ -124,24 +142,40 @@ def evaluate(
     else:
         r, unit = predicted - targets - moved, jnp.ones_like(predicted)
     slope = weights * huber.slope(r)
-    bend = weights * huber.curvature(r) - (slope if residual == "log" else 0.0)  # d2 log y = d2 y / y - (d log y)^2
-    gradient, hessian, reweighted = sums(slope * unit, bend * unit**2, weights * huber.reweighting(r) * unit**2)
+    bend = weights * huber.curvature(r) - (
+        slope if residual == "log" else 0.0
+    )  # d2 log y = d2 y / y - (d log y)^2
+    gradient, hessian, reweighted = sums(
+        slope * unit, bend * unit**2, weights * huber.reweighting(r) * unit**2
+    )
     hessian = jnp.einsum("ia,ijk,jb->abk", basis, hessian, basis)
-    return jnp.sum(weights * huber.cost(r), axis=0), basis.T @ gradient, hessian, (basis**2).T @ reweighted
+    return (
+        jnp.sum(weights * huber.cost(r), axis=0),
+        basis.T @ gradient,
+        hessian,
+        (basis**2).T @ reweighted,
+    )
 
 
 def _newton_step(state: State, still: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The damped step (p, K), zero where `still`, and whether the damped Hessian is positive definite."""
     count = state.theta.shape[0]
     diagonal = state.reweighted + 1e-10 * jnp.mean(state.reweighted, axis=0) + 1e-300
-    rows = [[jnp.where(still[i] | still[j], 0.0, state.hessian[i, j]) for j in range(count)] for i in range(count)]
+    rows = [
+        [jnp.where(still[i] | still[j], 0.0, state.hessian[i, j]) for j in range(count)]
+        for i in range(count)
+    ]
     for i in range(count):
         rows[i][i] = jnp.where(still[i], 1.0, rows[i][i] + state.damping * diagonal[i])
-    step, definite = solve_spd(rows, [jnp.where(still[i], 0.0, -state.gradient[i]) for i in range(count)])
+    step, definite = solve_spd(
+        rows, [jnp.where(still[i], 0.0, -state.gradient[i]) for i in range(count)]
+    )
     return jnp.where(definite, jnp.stack(step), 0.0), definite
 
 
-def solve_spd(rows: list[list[jax.Array]], right: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+def solve_spd(
+    rows: list[list[jax.Array]], right: list[jax.Array]
+) -> tuple[list[jax.Array], jax.Array]:
     """Solves one small positive definite system per lane by an unrolled Cholesky, which runs across lanes.
 
     Returns the solution and whether every pivot was positive.
@@ -152,7 +186,9 @@ def solve_spd(rows: list[list[jax.Array]], right: list[jax.Array]) -> tuple[list
     for i in range(count):
         row: list[jax.Array] = []
         for j in range(i):
-            row.append((rows[i][j] - sum(a * b for a, b in zip(row, lower[j], strict=False))) / lower[j][j])
+            row.append(
+                (rows[i][j] - sum(a * b for a, b in zip(row, lower[j], strict=False))) / lower[j][j]
+            )
         pivot = rows[i][i] - sum(a * a for a in row)
         definite = definite & (pivot > 0)
         lower.append([*row, jnp.sqrt(jnp.where(pivot > 0, pivot, 1.0))])

@@ -12,7 +12,16 @@ from scalejax.laws.forms import Law
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.derivatives import values
 from scalejax.laws.solver.losses import Loss
-from scalejax.laws.solver.multistart import LANES, SMALLEST, encode, held_names, held_values, natural, prepare, unheld
+from scalejax.laws.solver.multistart import (
+    LANES,
+    SMALLEST,
+    encode,
+    held_names,
+    held_values,
+    natural,
+    prepare,
+    unheld,
+)
 from scalejax.laws.solver.newton import Problem, begin, evaluate, newton, solve_spd
 
 
@@ -29,7 +38,15 @@ class Solution(NamedTuple):
     """Share of the starts whose objective is within 1e-6 (relative) of the best."""
 
 
-def solve(law: Law, inputs: Any, targets: Any, weights: Any = None, starts: Any = None, *, loss: str = "huber:1e-3") -> Solution:
+def solve(
+    law: Law,
+    inputs: Any,
+    targets: Any,
+    weights: Any = None,
+    starts: Any = None,
+    *,
+    loss: str = "huber:1e-3",
+) -> Solution:
     """Fits a law to arrays.
 
     inputs: one (n,) array per input of the law, in its order.  targets, weights: (n,).  starts: the law's NamedTuple with
@@ -48,16 +65,26 @@ def solve(law: Law, inputs: Any, targets: Any, weights: Any = None, starts: Any 
     Raises ValueError for shapes that do not fit the law.
     """
     targets, *inputs = (_array(x) for x in (targets, *inputs))
-    if len(inputs) != len(law.inputs) or any(x.shape != targets.shape for x in inputs) or targets.ndim != 1:
+    if (
+        len(inputs) != len(law.inputs)
+        or any(x.shape != targets.shape for x in inputs)
+        or targets.ndim != 1
+    ):
         shapes = ", ".join(str(x.shape) for x in inputs)
         read = ", ".join(law.inputs)
-        raise ValueError(f"the {law.name} law reads {read}, each (n,) like the targets {targets.shape}; got {shapes}")
+        raise ValueError(
+            f"the {law.name} law reads {read}, each (n,) like the targets {targets.shape}; got {shapes}"
+        )
     if targets.shape[0] < law.free:
-        raise ValueError(f"the {law.name} law has {law.free} free parameters; got {targets.shape[0]} rows")
+        raise ValueError(
+            f"the {law.name} law has {law.free} free parameters; got {targets.shape[0]} rows"
+        )
     dtype = targets.dtype
     weights = jnp.ones(targets.shape, dtype) if weights is None else _array(weights)
     rows = [_padded(x.astype(dtype), "edge") for x in (*inputs, targets)]
-    out: Any = _solve(law, losses.loss(loss), (*rows, _padded(weights.astype(dtype), "constant")), starts)
+    out: Any = _solve(
+        law, losses.loss(loss), (*rows, _padded(weights.astype(dtype), "constant")), starts
+    )
     return Solution(*out)
 
 
@@ -92,7 +119,15 @@ def _forward_one(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
     dtype = rows[-1].dtype
     with jax.enable_x64(True):
         *inputs, targets, weights = (x.astype(jnp.float64) for x in rows)
-        problem, theta = prepare(unheld(law), held_names(law), tuple(inputs), targets, weights, held_values(law), loss.residual)
+        problem, theta = prepare(
+            unheld(law),
+            held_names(law),
+            tuple(inputs),
+            targets,
+            weights,
+            held_values(law),
+            loss.residual,
+        )
         if starts is not None:
             given = law.form(*(jnp.atleast_1d(jnp.asarray(x, jnp.float64)) for x in starts))
             theta = encode(law, problem, given)
@@ -102,17 +137,33 @@ def _forward_one(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
         lanes = jnp.broadcast_to(weights[:, None], (weights.shape[0], LANES))
         for huber in loss.numbers:
             states = jax.lax.map(
-                lambda t, h=huber: newton(unheld(law), loss.residual, problem, h, begin(problem, t), lanes), chunks
+                lambda t, h=huber: newton(
+                    unheld(law), loss.residual, problem, h, begin(problem, t), lanes
+                ),
+                chunks,
             )
             chunks = states.theta
         cost = jnp.nan_to_num(states.cost.reshape(-1)[:count], nan=jnp.inf)
         least = jnp.min(cost)
         lane = jnp.arange(count, dtype=jnp.int32)
-        chosen = lane == jnp.min(jnp.where(cost == least, lane, count))  # argmin does not lower where the caller has x64 off
+        chosen = lane == jnp.min(
+            jnp.where(cost == least, lane, count)
+        )  # argmin does not lower where the caller has x64 off
         theta, gradient = (_lane(x, chosen) for x in (states.theta, states.gradient))
-        share = jnp.mean((cost <= least * (1 + 1e-6) + 1e-24 * jnp.sum(weights)).astype(jnp.float64))
-        out = (_parameters(law, problem, theta), least / loss.units, jnp.max(jnp.abs(gradient)) / loss.units, share)
-        return jax.tree.map(lambda x: x.astype(dtype), out), (rows, starts, jax.lax.bitcast_convert_type(theta, jnp.uint32))
+        share = jnp.mean(
+            (cost <= least * (1 + 1e-6) + 1e-24 * jnp.sum(weights)).astype(jnp.float64)
+        )
+        out = (
+            _parameters(law, problem, theta),
+            least / loss.units,
+            jnp.max(jnp.abs(gradient)) / loss.units,
+            share,
+        )
+        return jax.tree.map(lambda x: x.astype(dtype), out), (
+            rows,
+            starts,
+            jax.lax.bitcast_convert_type(theta, jnp.uint32),
+        )
 
 
 def _lane(chunks: jax.Array, chosen: jax.Array) -> jax.Array:
@@ -137,7 +188,9 @@ def _backward_one(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
         theta = jax.lax.bitcast_convert_type(bits, jnp.float64)
         wide = tuple(x.astype(jnp.float64) for x in rows)
         seen, size = (jax.tree.map(lambda x: x.astype(jnp.float64), c) for c in cotangent[:2])
-        _, pull = jax.vjp(lambda rows, theta: _parameters(law, _problem(law, loss, rows), theta), wide, theta)
+        _, pull = jax.vjp(
+            lambda rows, theta: _parameters(law, _problem(law, loss, rows), theta), wide, theta
+        )
         direct, along = pull(seen)
         step = _implicit(law, loss, wide, theta, along)
 
@@ -147,7 +200,9 @@ def _backward_one(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
             huber = loss.numbers[-1]
             fixed = jax.lax.stop_gradient(residuals)
             objective = huber.cost(fixed) + huber.slope(fixed) * (residuals - fixed)
-            return jnp.sum(rows[-1] * (huber.slope(residuals) * moved + size / loss.units * objective))
+            return jnp.sum(
+                rows[-1] * (huber.slope(residuals) * moved + size / loss.units * objective)
+            )
 
         total = jax.tree.map(jnp.add, direct, jax.grad(pairing)(wide))
         back = tuple(x.astype(dtype) for x in total)
@@ -158,23 +213,39 @@ def _implicit(law: Law, loss: Loss, rows: tuple, theta: jax.Array, along: jax.Ar
     """-H^-1 along, over the parameters that are free to move: not held, not at a bound."""
     problem = _problem(law, loss, rows)
     huber = loss.numbers[-1]
-    _, _, hessian, _ = evaluate(unheld(law), loss.residual, problem, huber, theta[:, None], rows[-1][:, None])
+    _, _, hessian, _ = evaluate(
+        unheld(law), loss.residual, problem, huber, theta[:, None], rows[-1][:, None]
+    )
     still = jnp.all(problem.basis == 0, axis=0) | (theta <= problem.low) | (theta >= problem.high)
     count = range(len(law.names))
-    matrix = [[jnp.where(still[i] | still[j], float(i == j), hessian[i, j]) for j in count] for i in count]
+    matrix = [
+        [jnp.where(still[i] | still[j], float(i == j), hessian[i, j]) for j in count] for i in count
+    ]
     step, _ = solve_spd(matrix, [jnp.where(still[i], 0.0, -along[i])[None] for i in count])
     return jnp.stack(step)[:, 0]
 
 
 def _problem(law: Law, loss: Loss, rows: tuple) -> Problem:
     *inputs, targets, weights = rows
-    return prepare(unheld(law), held_names(law), tuple(inputs), targets, weights, held_values(law), loss.residual)[0]
+    return prepare(
+        unheld(law),
+        held_names(law),
+        tuple(inputs),
+        targets,
+        weights,
+        held_values(law),
+        loss.residual,
+    )[0]
 
 
 def _residuals(law: Law, loss: Loss, rows: tuple, theta: jax.Array) -> jax.Array:
     problem = _problem(law, loss, rows)
     predicted = law.predict(values(law, problem.offset + problem.basis @ theta), *problem.inputs)
-    return jnp.log(predicted) - jnp.log(problem.targets) if loss.residual == "log" else predicted - problem.targets
+    return (
+        jnp.log(predicted) - jnp.log(problem.targets)
+        if loss.residual == "log"
+        else predicted - problem.targets
+    )
 
 
 _solve.defvjp(_forward, _backward)

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scalejax.laws.curves.forms import Annealing, AnnealingSize, MultiPower, annealed, best_schedule, decrements, predict_curve
+from scalejax.laws.curves.forms import (
+    Annealing,
+    AnnealingSize,
+    MultiPower,
+    annealed,
+    best_schedule,
+    decrements,
+    predict_curve,
+)
 
 PEAK = 3e-4
 ANNEALING = Annealing(3.1, 0.5, 0.5, 0.4, 0.99)
@@ -17,7 +25,9 @@ MULTIPOWER = MultiPower(3.1, 0.5, 0.5, 450.0, 1.3, 0.45, 0.55)
 def schedule(steps=400, warmup=40, final=0.1):
     """Linear warm-up from 0, then a cosine to `final` x peak."""
     x = np.linspace(0, 1, steps - warmup)
-    return PEAK * np.r_[np.linspace(0, 1, warmup), final + (1 - final) * 0.5 * (1 + np.cos(np.pi * x))]
+    return (
+        PEAK * np.r_[np.linspace(0, 1, warmup), final + (1 - final) * 0.5 * (1 + np.cos(np.pi * x))]
+    )
 
 
 def direct_multipower(law, rates, t):
@@ -51,7 +61,9 @@ def test_without_momentum_the_annealing_sum_is_the_fall_from_the_peak():
     assert np.all(area[:40] == 0), "the rise of the warm-up earned credit"
 
 
-@pytest.mark.parametrize("C, beta, gamma", [(1.3, 0.45, 0.55), (1e-3, 0.2, 1.3), (20.0, 3.0, 0.0), (0.5, 0.05, 0.8)])
+@pytest.mark.parametrize(
+    "C, beta, gamma", [(1.3, 0.45, 0.55), (1e-3, 0.2, 1.3), (20.0, 3.0, 0.0), (0.5, 0.05, 0.8)]
+)
 @pytest.mark.parametrize("final", [0.1, 0.0])
 def test_the_linear_time_multi_power_law_is_the_sum_of_the_paper(C, beta, gamma, final):
     law, rates = MULTIPOWER._replace(C=C, beta=beta, gamma=gamma), schedule(final=final)
@@ -65,7 +77,9 @@ def test_the_linear_time_multi_power_law_is_the_sum_of_the_paper(C, beta, gamma,
 def test_a_constant_rate_earns_no_credit():
     rates = np.full(100, PEAK)
     for law in (ANNEALING, MULTIPOWER):
-        np.testing.assert_allclose(predict_curve(law, rates), law.L0 + law.A * np.cumsum(rates) ** -law.alpha, rtol=1e-12)
+        np.testing.assert_allclose(
+            predict_curve(law, rates), law.L0 + law.A * np.cumsum(rates) ** -law.alpha, rtol=1e-12
+        )
 
 
 def test_warm_up_counts_at_its_true_rate():
@@ -94,11 +108,16 @@ def test_a_size_is_given_exactly_where_the_law_reads_it():
 
 
 def test_the_record_and_the_file_of_a_fit_are_fits(tmp_path):
-    record = {"law": "annealing", "params": {"L0": 3.1, "A": 0.5, "alpha": 0.5, "C": 0.4, "lambda": 0.99}}
+    record = {
+        "law": "annealing",
+        "params": {"L0": 3.1, "A": 0.5, "alpha": 0.5, "C": 0.4, "lambda": 0.99},
+    }
     path = tmp_path / "fit.json"
     path.write_text(json.dumps(record))
     for fit in (record, path, str(path)):
-        np.testing.assert_array_equal(predict_curve(fit, schedule()), predict_curve(ANNEALING, schedule()))
+        np.testing.assert_array_equal(
+            predict_curve(fit, schedule()), predict_curve(ANNEALING, schedule())
+        )
     with pytest.raises(ValueError, match="'chinchilla' does not read learning rates"):
         predict_curve({"law": "chinchilla", "params": {}}, schedule())
 
@@ -112,7 +131,10 @@ def test_gradients_through_a_law_are_finite_differences(law):
         by_law, by_rates = jax.grad(final, argnums=(0, 1))(law, jnp.asarray(rates))
         for i, (name, value) in enumerate(zip(law._fields, by_law, strict=True)):
             h = 1e-6 * float(law[i])
-            ends = [float(final(law._replace(**{name: law[i] + s * h}), jnp.asarray(rates))) for s in (1, -1)]
+            ends = [
+                float(final(law._replace(**{name: law[i] + s * h}), jnp.asarray(rates)))
+                for s in (1, -1)
+            ]
             assert float(value) == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-4, abs=1e-9)
         k, h = 300, 1e-9
         ends = [float(final(law, jnp.asarray(rates).at[k].add(s * h))) for s in (1, -1)]
@@ -143,9 +165,14 @@ def test_rates_that_train_nothing_are_errors(rates, said):
 
 def test_the_best_schedule_never_rises_keeps_its_floor_and_beats_cosine():
     cosine = schedule()
-    for law in (ANNEALING._replace(A=0.05, C=4.0), MULTIPOWER._replace(A=0.05)):  # late in training: annealing pays
+    for law in (
+        ANNEALING._replace(A=0.05, C=4.0),
+        MULTIPOWER._replace(A=0.05),
+    ):  # late in training: annealing pays
         with pytest.warns(UserWarning, match="extrapolates"):
-            best = best_schedule(law, steps=400, peak=PEAK, floor=0.05 * PEAK, warmup=40, seen=[cosine])
+            best = best_schedule(
+                law, steps=400, peak=PEAK, floor=0.05 * PEAK, warmup=40, seen=[cosine]
+            )
         rates = best.learning_rates
         assert np.all(np.diff(rates[40:]) <= 1e-18) and rates.min() > 0
         assert rates[40:].min() >= 0.05 * PEAK * (1 - 1e-9) and rates.max() <= PEAK * (1 + 1e-12)
@@ -155,16 +182,27 @@ def test_the_best_schedule_never_rises_keeps_its_floor_and_beats_cosine():
 
 
 def test_early_in_training_a_constant_rate_is_best():
-    rates = best_schedule(ANNEALING, steps=400, peak=PEAK, floor=0.2 * PEAK, seen=[np.full(500, PEAK), schedule()]).learning_rates
+    rates = best_schedule(
+        ANNEALING, steps=400, peak=PEAK, floor=0.2 * PEAK, seen=[np.full(500, PEAK), schedule()]
+    ).learning_rates
     np.testing.assert_allclose(rates, PEAK, rtol=2e-3)
 
 
 def test_a_schedule_within_what_was_seen_gives_no_warning(recwarn):
-    best = best_schedule(MULTIPOWER, steps=400, peak=PEAK, floor=0.2 * PEAK, warmup=40, seen=[np.full(500, PEAK), schedule()])
+    best = best_schedule(
+        MULTIPOWER,
+        steps=400,
+        peak=PEAK,
+        floor=0.2 * PEAK,
+        warmup=40,
+        seen=[np.full(500, PEAK), schedule()],
+    )
     assert best.reasons == () and not recwarn.list
 
 
-@pytest.mark.parametrize("options", [{"floor": 0.0}, {"floor": 2 * PEAK}, {"floor": 1e-5, "warmup": 399}])
+@pytest.mark.parametrize(
+    "options", [{"floor": 0.0}, {"floor": 2 * PEAK}, {"floor": 1e-5, "warmup": 399}]
+)
 def test_a_schedule_without_room_is_an_error(options):
     with pytest.raises(ValueError, match="best_schedule needs"):
         best_schedule(ANNEALING, steps=400, peak=PEAK, **options)

@@ -27,17 +27,24 @@ def rows(law, schedules, noise=0.0, every=50):
     loss = np.concatenate([predict_curve(law, s)[steps] for s in schedules])
     curve = np.repeat(np.arange(len(schedules)), len(steps))
     return curve_rows.measured(
-        schedules, curve, np.tile(steps, len(schedules)), loss * np.exp(noise * rng.normal(size=loss.size))
+        schedules,
+        curve,
+        np.tile(steps, len(schedules)),
+        loss * np.exp(noise * rng.normal(size=loss.size)),
     )
 
 
-@pytest.mark.parametrize("law, truth, exact", [("annealing", ANNEALING, 1e-8), ("multipower", MULTIPOWER, 1e-4)])
+@pytest.mark.parametrize(
+    "law, truth, exact", [("annealing", ANNEALING, 1e-8), ("multipower", MULTIPOWER, 1e-4)]
+)
 def test_noise_free_curves_give_the_law_back(law, truth, exact):
     fit = fit_curves(law, rows(truth, SCHEDULES[:3]))
     assert fit.verdict == "ok" and fit.starts_at_optimum > 0
     np.testing.assert_allclose(fit.law, truth, rtol=exact)
     unseen = SCHEDULES[3]
-    np.testing.assert_allclose(predict_curve(fit, unseen)[WARMUP:], predict_curve(truth, unseen)[WARMUP:], atol=1e-8)
+    np.testing.assert_allclose(
+        predict_curve(fit, unseen)[WARMUP:], predict_curve(truth, unseen)[WARMUP:], atol=1e-8
+    )
 
 
 SIZED = AnnealingSize(2.0, 0.5, 0.45, 300.0, 0.3, 0.9e-2, 0.995, 0.25)
@@ -50,7 +57,9 @@ def sized_rows(sizes, schedules=SCHEDULES[:3], noise=0.0):
     curve = np.repeat(np.arange(len(curves)), len(steps))
     params = np.array([N for N, _ in curves])[curve]
     loss = loss * np.exp(noise * rng.normal(size=loss.size))
-    return curve_rows.measured([schedules[s] for _, s in curves], curve, np.tile(steps, len(curves)), loss, params)
+    return curve_rows.measured(
+        [schedules[s] for _, s in curves], curve, np.tile(steps, len(curves)), loss, params
+    )
 
 
 def test_four_sizes_give_the_law_of_sizes_back():
@@ -63,7 +72,11 @@ def test_four_sizes_give_the_law_of_sizes_back():
 
 
 @pytest.mark.parametrize(
-    "sizes, said", [((3e7, 1e8), "2 model sizes do not tell L0, B, beta apart: at least 3"), ((1e8,), "not tell C, gamma apart")]
+    "sizes, said",
+    [
+        ((3e7, 1e8), "2 model sizes do not tell L0, B, beta apart: at least 3"),
+        ((1e8,), "not tell C, gamma apart"),
+    ],
 )
 def test_few_sizes_leave_the_terms_of_size_unidentified(sizes, said):
     fit = fit_curves("annealing-size", sized_rows(sizes, noise=1e-3))
@@ -82,14 +95,24 @@ def test_holding_terms_of_size_identifies_the_others():
 def test_the_objective_is_that_of_the_returned_parameters():
     data = rows(ANNEALING, SCHEDULES[:3], noise=3e-3)
     fit = fit_curves("annealing", data)
-    predicted = np.array([predict_curve(fit, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)])
+    predicted = np.array(
+        [predict_curve(fit, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)]
+    )
     r = np.abs(np.log(predicted / data.loss))
     huber = np.where(r <= 1e-3, r**2 / 2, 1e-3 * (r - 5e-4)).sum()
     assert fit.objective == pytest.approx(huber, rel=1e-9) and huber > 1e-5
     at_truth = np.abs(
-        np.log([predict_curve(ANNEALING, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)] / data.loss)
+        np.log(
+            [
+                predict_curve(ANNEALING, data.rates[c])[s]
+                for c, s in zip(data.curve, data.step, strict=True)
+            ]
+            / data.loss
+        )
     )
-    assert fit.objective < np.where(at_truth <= 1e-3, at_truth**2 / 2, 1e-3 * (at_truth - 5e-4)).sum()  # fmt: skip
+    assert (
+        fit.objective < np.where(at_truth <= 1e-3, at_truth**2 / 2, 1e-3 * (at_truth - 5e-4)).sum()
+    )
     assert fit.gradient_norm < 1e-8
 
 
@@ -105,7 +128,9 @@ def test_the_profile_is_lowest_at_the_fit_and_flat_on_one_curve():
     values = [0.98, fit_curves("annealing", data).params["lambda"], 0.999]
     several = profile_curves("annealing", data, "lambda", values)
     assert several[1] < several[0] and several[1] < several[2]
-    alone = profile_curves("annealing", rows(ANNEALING, SCHEDULES[:1], noise=1e-3), "lambda", values)
+    alone = profile_curves(
+        "annealing", rows(ANNEALING, SCHEDULES[:1], noise=1e-3), "lambda", values
+    )
     assert np.ptp(alone) / alone.min() < np.ptp(several) / several.min() / 3
 
 
@@ -120,7 +145,9 @@ def uneven():
     """Noisy curves of which one has four times as many losses as the others."""
     data = rows(MULTIPOWER, SCHEDULES[:3], noise=3e-3, every=100)
     kept = (data.curve == 0) | (data.step % 400 == 0)
-    return data._replace(**{name: getattr(data, name)[kept] for name in ("curve", "step", "loss", "params")})
+    return data._replace(
+        **{name: getattr(data, name)[kept] for name in ("curve", "step", "loss", "params")}
+    )
 
 
 def test_under_the_prior_each_curve_counts_once_unless_weights_are_given():
@@ -136,7 +163,9 @@ def test_under_the_prior_each_curve_counts_once_unless_weights_are_given():
 def test_the_prior_under_lad_is_maximum_a_posteriori():
     data, spread = uneven(), (np.log(2), 0.25)
 
-    def surprise(fit):  # minus the log posterior: exponential mean errors of three curves, the mean error at its best
+    def surprise(
+        fit,
+    ):  # minus the log posterior: exponential mean errors of three curves, the mean error at its best
         error = fit.objective / len(data.loss)
         away = (np.log(fit.params["beta"] / 0.5), fit.params["gamma"] - 0.5)
         return 3 * np.log(error) + sum((a / s) ** 2 for a, s in zip(away, spread, strict=True)) / 2
@@ -144,10 +173,18 @@ def test_the_prior_under_lad_is_maximum_a_posteriori():
     best = fit_curves("multipower", data, loss="lad")
     assert best.verdict == "ok"
     for name, factor in (("gamma", 0.8), ("gamma", 1.2), ("beta", 0.7), ("beta", 1.4)):
-        moved = fit_curves("multipower", data, loss="lad", fixed={name: factor * best.params[name]}, start=best)
+        moved = fit_curves(
+            "multipower", data, loss="lad", fixed={name: factor * best.params[name]}, start=best
+        )
         assert surprise(moved) > surprise(best)
     assert surprise(
-        fit_curves("multipower", data, loss="lad", prior=False, weights=curve_rows.each_curve_once(data.curve))
+        fit_curves(
+            "multipower",
+            data,
+            loss="lad",
+            prior=False,
+            weights=curve_rows.each_curve_once(data.curve),
+        )
     ) > surprise(best)
 
 
@@ -160,7 +197,10 @@ def test_every_loss_finds_the_law_in_little_noise(loss):
 def test_lad_minimizes_absolute_errors_and_so_goes_through_some_losses():
     data = rows(ANNEALING, SCHEDULES[:3], noise=3e-3)
     fits = [fit_curves("annealing", data, loss=loss) for loss in ("lad", "huber:1e-3")]
-    predicted = [[predict_curve(fit, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)] for fit in fits]
+    predicted = [
+        [predict_curve(fit, data.rates[c])[s] for c, s in zip(data.curve, data.step, strict=True)]
+        for fit in fits
+    ]
     lad, huber = np.abs(np.log(np.array(predicted) / data.loss))
     assert np.sum(lad < 1e-6) >= 3 > np.sum(huber < 1e-6) and lad.sum() < huber.sum()
     assert fits[0].verdict == "ok" and fits[0].objective == pytest.approx(lad.sum(), rel=1e-4)
@@ -172,7 +212,10 @@ def test_over_predictions_cost_more_under_the_asymmetric_loss():
     def share_above(loss):
         fit = fit_curves("annealing", data, loss=loss)
         return np.mean(
-            [predict_curve(fit, data.rates[c])[s] > y for c, s, y in zip(data.curve, data.step, data.loss, strict=True)]
+            [
+                predict_curve(fit, data.rates[c])[s] > y
+                for c, s, y in zip(data.curve, data.step, data.loss, strict=True)
+            ]
         )
 
     assert share_above("asymmetric:10") < 0.3 < share_above("huber:1e-3")
@@ -180,7 +223,9 @@ def test_over_predictions_cost_more_under_the_asymmetric_loss():
 
 def test_one_curve_does_not_identify_the_shape():
     fit = fit_curves("annealing", rows(ANNEALING, SCHEDULES[:1]))
-    assert fit.verdict == "unidentified" and any("one curve cannot identify lambda" in reason for reason in fit.reasons)
+    assert fit.verdict == "unidentified" and any(
+        "one curve cannot identify lambda" in reason for reason in fit.reasons
+    )
 
 
 def test_curves_that_never_anneal_do_not_identify_the_credit():
@@ -191,7 +236,9 @@ def test_curves_that_never_anneal_do_not_identify_the_credit():
 def test_intervals_resample_curves_and_repeat_with_their_seed():
     data = rows(ANNEALING, SCHEDULES, noise=2e-3)
     fit = fit_curves("annealing", data)
-    a, b = (curve_solver.bootstrap_curves("annealing", data, fit, draws=20, seed=1) for _ in range(2))
+    a, b = (
+        curve_solver.bootstrap_curves("annealing", data, fit, draws=20, seed=1) for _ in range(2)
+    )
     assert all(np.array_equal(a[name], b[name]) for name in a)
     low, high = curve_solver.intervals("annealing", a)["L0"]
     assert low < fit.params["L0"] < high
@@ -206,7 +253,10 @@ def test_intervals_resample_curves_and_repeat_with_their_seed():
         ({"loss": [-1.0]}, "positive and finite"),
         ({"loss": [np.inf]}, "positive and finite"),
         ({"params": [0.0]}, "params are positive"),
-        ({"curve": [0, 0], "step": [500, 600], "loss": [3.0, 3.0], "params": [1e7, 2e7]}, "one curve is one model"),
+        (
+            {"curve": [0, 0], "step": [500, 600], "loss": [3.0, 3.0], "params": [1e7, 2e7]},
+            "one curve is one model",
+        ),
         ({"rates": [-SCHEDULES[0]]}, "finite and not negative"),
         ({"curve": [], "step": [], "loss": []}, "no measured loss"),
     ],
@@ -232,4 +282,7 @@ def test_choices_that_cannot_be_are_errors(options, said):
 
 def test_fewer_rows_than_parameters_is_an_error():
     with pytest.raises(ValueError, match="5 free parameters"):
-        fit_curves("annealing", curve_rows.measured(SCHEDULES[:1], [0] * 3, [500, 900, 1500], [3.5, 3.4, 3.3]))
+        fit_curves(
+            "annealing",
+            curve_rows.measured(SCHEDULES[:1], [0] * 3, [500, 900, 1500], [3.5, 3.4, 3.3]),
+        )

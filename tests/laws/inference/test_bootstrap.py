@@ -36,7 +36,9 @@ def test_a_refit_to_other_targets_is_the_fit_of_those_targets(text):
     for i, other in enumerate(others):
         scratch, _ = fitted(law, inputs, other, text)
         assert float(warm.cost[i]) == pytest.approx(float(scratch.state.cost[0]), rel=1e-6)
-    assert np.ptp(np.asarray(warm.cost)) > 1e-3 * float(warm.cost[0]), "all three were fitted to one table"
+    assert np.ptp(np.asarray(warm.cost)) > 1e-3 * float(warm.cost[0]), (
+        "all three were fitted to one table"
+    )
 
 
 def deviations(theta):
@@ -59,7 +61,9 @@ def test_where_noise_is_even_all_bootstraps_agree_with_the_linearized_errors(tex
         "noise": bootstrap.noise(law, at, std, 400, rng()),
     }
     for name, theta in spreads.items():
-        np.testing.assert_allclose(deviations(theta), np.sqrt(np.diag(errors)), rtol=0.25, err_msg=name)
+        np.testing.assert_allclose(
+            deviations(theta), np.sqrt(np.diag(errors)), rtol=0.25, err_msg=name
+        )
     twice = bootstrap.noise(law, at, 2 * std, 400, rng())
     np.testing.assert_allclose(deviations(twice), 2 * deviations(spreads["noise"]), rtol=0.15)
 
@@ -68,10 +72,14 @@ def test_residuals_are_too_narrow_where_the_noise_sits_at_the_points_that_matter
     law = laws.chinchilla()
     inputs = design(law, rng(), 120)
     far = (inputs[0] > np.quantile(inputs[0], 0.85)) | (inputs[0] < np.quantile(inputs[0], 0.15))
-    targets = exact(law, TRUTHS["chinchilla"], inputs) * np.exp(rng().normal(0, np.where(far, 0.02, 0.001)))
+    targets = exact(law, TRUTHS["chinchilla"], inputs) * np.exp(
+        rng().normal(0, np.where(far, 0.02, 0.001))
+    )
     at, _ = fitted(law, inputs, targets, "log-mse")
     alpha = law.names.index("alpha")
-    pairs, residuals = (deviations(f(law, at, 400, rng()))[alpha] for f in (bootstrap.pairs, bootstrap.residuals))
+    pairs, residuals = (
+        deviations(f(law, at, 400, rng()))[alpha] for f in (bootstrap.pairs, bootstrap.residuals)
+    )
     assert residuals < 0.8 * pairs
 
 

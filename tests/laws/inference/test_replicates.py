@@ -34,14 +34,19 @@ def test_the_miss_is_the_size_of_the_bias():
     points = np.repeat(np.arange(200), 3)
     rng = np.random.default_rng(0)
     bias = 0.03 * np.where(np.arange(200) % 2, 1, -1)
-    found = replicates.lack_of_fit(bias[points] + rng.normal(0, 0.02, 600), points, np.ones(600), free=5)
+    found = replicates.lack_of_fit(
+        bias[points] + rng.normal(0, 0.02, 600), points, np.ones(600), free=5
+    )
     assert found.miss == pytest.approx(0.03, rel=0.1)
 
 
 def test_a_right_law_is_contradicted_as_often_as_p_says():
     points = np.repeat(np.arange(12), 3)
     draws = (np.random.default_rng(seed).normal(size=36) for seed in range(1000))
-    p = [replicates.lack_of_fit(values - values.mean(), points, np.ones(36), free=1).p for values in draws]
+    p = [
+        replicates.lack_of_fit(values - values.mean(), points, np.ones(36), free=1).p
+        for values in draws
+    ]
     assert 0.03 < np.mean(np.array(p) < 0.05) < 0.07
 
 

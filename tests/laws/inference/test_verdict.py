@@ -15,7 +15,9 @@ def verdict_of(law, inputs, targets, draws=200):
     at, _ = fitted(law, inputs, targets)
     ends = {}
     if draws:
-        state = refits(law, at, bootstrap.multinomial(np.random.default_rng(0), len(targets), draws))
+        state = refits(
+            law, at, bootstrap.multinomial(np.random.default_rng(0), len(targets), draws)
+        )
         ends = uncertainty.intervals(law, at.problem, np.asarray(state.theta))
     return *uncertainty.verdict(law, at, inputs, ends)[:2], ends
 
@@ -29,13 +31,17 @@ def test_a_good_design_is_ok_and_its_intervals_hold_the_truth():
 
 def test_tokens_per_parameter_held_constant_is_unidentified():
     inputs, targets = noisy(laws.chinchilla(), "chinchilla", 1)
-    verdict, reasons, _ = verdict_of(laws.chinchilla(), [inputs[0], 20 * inputs[0]], targets, draws=0)
+    verdict, reasons, _ = verdict_of(
+        laws.chinchilla(), [inputs[0], 20 * inputs[0]], targets, draws=0
+    )
     assert verdict == "unidentified" and "alpha and beta cannot be told apart" in reasons[0]
 
 
 def test_one_model_size_is_unidentified():
     inputs, targets = noisy(laws.chinchilla(), "chinchilla", 2)
-    verdict, reasons, _ = verdict_of(laws.chinchilla(), [np.full(60, 1e8), inputs[1]], targets, draws=0)
+    verdict, reasons, _ = verdict_of(
+        laws.chinchilla(), [np.full(60, 1e8), inputs[1]], targets, draws=0
+    )
     assert verdict == "unidentified" and "params has a single value" in reasons[0]
 
 
@@ -43,7 +49,11 @@ def test_an_irreducible_loss_at_zero_is_an_open_end():
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 8)
     verdict, reasons, ends = verdict_of(law, inputs, targets - 1.9)
-    assert ends["E"][0] is None and verdict == "unidentified" and any("E is not identified" in reason for reason in reasons)
+    assert (
+        ends["E"][0] is None
+        and verdict == "unidentified"
+        and any("E is not identified" in reason for reason in reasons)
+    )
     verdict, reasons, _ = verdict_of(law, inputs, targets - 1.9, draws=0)
     assert verdict == "at-boundary" and "E at the edge" in reasons[0]
 
@@ -52,7 +62,9 @@ def test_a_profile_is_lowest_at_the_fit_and_rises_on_both_sides():
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 0)
     at, found = fitted(law, inputs, targets)
-    objective = laws.profile(law, inputs, targets, "alpha", found["alpha"] + np.array([-0.1, -0.02, 0.0, 0.02, 0.1]))
+    objective = laws.profile(
+        law, inputs, targets, "alpha", found["alpha"] + np.array([-0.1, -0.02, 0.0, 0.02, 0.1])
+    )
     assert objective[2] == pytest.approx(float(at.state.cost[0]), rel=1e-9)
     assert np.all(np.diff(objective) * [-1, -1, 1, 1] > 1e-4 * objective[2])
 
@@ -61,8 +73,13 @@ def test_a_profile_is_flat_where_the_rows_cannot_tell():
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 1)
     line = [inputs[0], 20 * inputs[0]]
-    on_line = exact(law, TRUTHS["chinchilla"], line) * np.exp(np.random.default_rng(0).normal(0, 0.01, len(targets)))
-    flat, steep = (laws.profile(law, x, y, "alpha", [0.25, 0.3, 0.35]) for x, y in ((line, on_line), (inputs, targets)))
+    on_line = exact(law, TRUTHS["chinchilla"], line) * np.exp(
+        np.random.default_rng(0).normal(0, 0.01, len(targets))
+    )
+    flat, steep = (
+        laws.profile(law, x, y, "alpha", [0.25, 0.3, 0.35])
+        for x, y in ((line, on_line), (inputs, targets))
+    )
     assert np.ptp(flat) / flat.min() < 0.1 * np.ptp(steep) / steep.min()
 
 
@@ -76,7 +93,11 @@ def test_a_profile_of_what_the_law_has_not_is_refused():
 def test_flat_error_gives_a_verdict_and_no_exponent(law):
     rng = np.random.default_rng(0)
     inputs = [rng.uniform(2.5, 4, 20)]
-    for targets in (np.full(20, 0.75), rng.normal(0.75, 0.01, 20), 0.75 + 0.02 * np.exp(-inputs[0])):
+    for targets in (
+        np.full(20, 0.75),
+        rng.normal(0.75, 0.01, 20),
+        0.75 + 0.02 * np.exp(-inputs[0]),
+    ):
         verdict, reasons, _ = verdict_of(law, inputs, targets)
         assert verdict in ("unidentified", "at-boundary", "not-converged") and reasons
 
@@ -85,9 +106,16 @@ def test_equal_inputs_with_far_targets_are_named():
     inputs, targets = noisy(laws.chinchilla(), "chinchilla", 3, noise=0.002)
     again = [np.append(x, x[0]) for x in inputs]
     assert uncertainty.duplicate_reasons(again, np.append(targets, 1.01 * targets[0])) == []
-    assert "duplicate" in uncertainty.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
-    creeping = [np.append(x, np.full(3, x[0])) for x in inputs], np.append(targets, targets[0] * np.array([1.015, 1.03, 1.045]))
-    assert "2 rows above another" in uncertainty.duplicate_reasons(*creeping)[0], "neighbours alone are close"
+    assert (
+        "duplicate" in uncertainty.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
+    )
+    creeping = (
+        [np.append(x, np.full(3, x[0])) for x in inputs],
+        np.append(targets, targets[0] * np.array([1.015, 1.03, 1.045])),
+    )
+    assert "2 rows above another" in uncertainty.duplicate_reasons(*creeping)[0], (
+        "neighbours alone are close"
+    )
 
 
 def test_the_condition_number_grows_as_a_design_nears_a_ridge_and_edges_are_named():
@@ -98,6 +126,10 @@ def test_the_condition_number_grows_as_a_design_nears_a_ridge_and_edges_are_name
         inputs = [N, 20 * N * (D / (20 * N)) ** share]
         at, _ = fitted(law, inputs, exact(law, TRUTHS["chinchilla"], inputs))
         conditions.append(uncertainty.verdict(law, at, inputs, {}).condition)
-    assert conditions[0] < 1e4 and 3 * conditions[0] < conditions[1] and 10 * conditions[1] < conditions[2]
+    assert (
+        conditions[0] < 1e4
+        and 3 * conditions[0] < conditions[1]
+        and 10 * conditions[1] < conditions[2]
+    )
     at, _ = fitted(law, [N, D], targets - 1.9)
     assert uncertainty.verdict(law, at, [N, D], {}).at_boundary == ["E"]

@@ -21,7 +21,9 @@ def test_the_sums_of_decays_are_those_of_differentiating_the_formula(law):
         coordinates = jnp.asarray(rng.uniform(0.2, 0.7, (len(law.names), 3)))
         inputs = tuple(jnp.asarray(np.exp(rng.normal(size=40))) for _ in law.inputs)
         weights = jnp.asarray(rng.normal(size=(3, 40, 3)))
-        (predicted, sums), (expected, differentiated) = (expand(each, coordinates, inputs) for each in (law, by_formula))
+        (predicted, sums), (expected, differentiated) = (
+            expand(each, coordinates, inputs) for each in (law, by_formula)
+        )
         np.testing.assert_allclose(predicted, expected, rtol=1e-13)
         found, wanted = sums(*weights), differentiated(*weights)
         for sum_, expected in zip(found[:2], wanted[:2], strict=True):

@@ -15,7 +15,9 @@ def test_slope_and_curvature_are_the_derivatives_of_the_cost(text):
         h = 1e-6
         cost, slope = (lambda x: np.asarray(huber.cost(x))), (lambda x: np.asarray(huber.slope(x)))
         np.testing.assert_allclose((cost(r + h) - cost(r - h)) / (2 * h), slope(r), rtol=1e-6)
-        np.testing.assert_allclose((slope(r + h) - slope(r - h)) / (2 * h), np.asarray(huber.curvature(r)), atol=1e-6)
+        np.testing.assert_allclose(
+            (slope(r + h) - slope(r - h)) / (2 * h), np.asarray(huber.curvature(r)), atol=1e-6
+        )
         np.testing.assert_allclose(np.asarray(huber.reweighting(r)) * r, slope(r), rtol=1e-12)
 
 
@@ -23,10 +25,14 @@ def test_asymmetric_weighs_over_predictions():
     with jax.enable_x64(True):
         plain, lopsided = loss("huber:1e-3").numbers[0], loss("asymmetric:10").numbers[0]
         r = np.array([-0.01, 0.01])
-        np.testing.assert_allclose(np.asarray(lopsided.cost(r)) / np.asarray(plain.cost(r)), [1, 10])
+        np.testing.assert_allclose(
+            np.asarray(lopsided.cost(r)) / np.asarray(plain.cost(r)), [1, 10]
+        )
 
 
-@pytest.mark.parametrize("text", ["huber:-1", "huber:x", "huber:0", "huber:inf", "mse:3", "l2", "", "asymmetric:nan"])
+@pytest.mark.parametrize(
+    "text", ["huber:-1", "huber:x", "huber:0", "huber:inf", "mse:3", "l2", "", "asymmetric:nan"]
+)
 def test_another_loss_is_refused(text):
     with pytest.raises(ValueError):
         loss(text)

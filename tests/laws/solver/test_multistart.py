@@ -12,8 +12,13 @@ from scalejax.laws.solver.multistart import natural, optimum, refits
 
 
 def fitted(law, inputs, targets, text="huber:1e-3", weights=None):
-    at = optimum(law, inputs, targets, np.ones(len(targets)) if weights is None else weights, loss(text))
-    return at, {name: float(x[0]) for name, x in natural(law, at.problem, at.theta[:, None])._asdict().items()}
+    at = optimum(
+        law, inputs, targets, np.ones(len(targets)) if weights is None else weights, loss(text)
+    )
+    return at, {
+        name: float(x[0])
+        for name, x in natural(law, at.problem, at.theta[:, None])._asdict().items()
+    }
 
 
 @pytest.mark.parametrize("name", TRUTHS)
@@ -85,7 +90,9 @@ def test_a_row_of_weight_two_counts_twice():
     _, weighted = fitted(law, inputs, targets, weights=weights)
     _, plain = fitted(law, inputs, targets)
     np.testing.assert_allclose(list(weighted.values()), list(twice.values()), rtol=1e-9)
-    assert abs(weighted["A"] / plain["A"] - 1) > 1e-6, "the row has no weight at all: this test could not fail"
+    assert abs(weighted["A"] / plain["A"] - 1) > 1e-6, (
+        "the row has no weight at all: this test could not fail"
+    )
 
 
 def test_units_of_the_inputs_move_only_the_scales():
@@ -114,7 +121,9 @@ def test_tied_exponents_give_the_overtraining_law():
     _, gadre = fitted(laws.overtraining(), inputs, targets)
     _, tied = fitted(laws.chinchilla(tied=True), inputs, targets)
     assert tied["alpha"] == tied["beta"]
-    np.testing.assert_allclose(list(tied.values()), laws.overtraining().form(**gadre).chinchilla(), rtol=1e-8)
+    np.testing.assert_allclose(
+        list(tied.values()), laws.overtraining().form(**gadre).chinchilla(), rtol=1e-8
+    )
 
 
 def test_the_irreducible_loss_stops_at_zero():
@@ -122,14 +131,20 @@ def test_the_irreducible_loss_stops_at_zero():
     inputs, targets = noisy(law, "chinchilla", 8)
     at, found = fitted(law, inputs, targets - 1.9)
     assert found["E"] == 0.0
-    assert float(at.state.gradient[law.names.index("E"), 0]) > 0, "E rests on its bound and would go on falling"
+    assert float(at.state.gradient[law.names.index("E"), 0]) > 0, (
+        "E rests on its bound and would go on falling"
+    )
 
 
 def test_refits_from_the_optimum_reach_what_starts_from_scratch_reach():
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 9)
     at, _ = fitted(law, inputs, targets)
-    draws = np.random.default_rng(0).multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=40).astype(float)
+    draws = (
+        np.random.default_rng(0)
+        .multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=40)
+        .astype(float)
+    )
     warm = refits(law, at, draws)
     for i in (0, 17, 39):
         scratch, _ = fitted(law, inputs, targets, weights=draws[i])

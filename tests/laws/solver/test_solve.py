@@ -29,11 +29,15 @@ def test_jit_vmap_grad_and_scan_keep_the_callers_dtype(x64):
         assert slopes.dtype == dtype and slopes.shape == two.shape
         _, scanned = jax.lax.scan(lambda carry, y: (carry, exponent(y)), 0.0, two)
         np.testing.assert_allclose(scanned, jax.vmap(exponent)(two), rtol=1e-6)
-        np.testing.assert_allclose(scanned[0], scanned[1], rtol=1e-5)  # a factor on the loss moves A, B and E only
+        np.testing.assert_allclose(
+            scanned[0], scanned[1], rtol=1e-5
+        )  # a factor on the loss moves A, B and E only
     assert jnp.result_type(float) == jnp.float32, "x64 must not stay on"
 
 
-@pytest.mark.parametrize("program", [lambda f: jax.vmap(jax.jit(f)), lambda f: jax.vmap(jax.grad(jax.jit(f)))])
+@pytest.mark.parametrize(
+    "program", [lambda f: jax.vmap(jax.jit(f)), lambda f: jax.vmap(jax.grad(jax.jit(f)))]
+)
 def test_batching_what_was_jitted_before_keeps_float64_inside(program):
     """jax batches a traced program outside the scope that enabled x64; without care its matrix products are cut to float32."""
     two = np.stack([TARGETS, 1.01 * TARGETS]).astype(np.float32)
@@ -49,7 +53,9 @@ def test_the_gradient_through_a_fit_matches_finite_differences(loss):
 
         def outputs(targets, sizes, weights):
             found = laws.solve(LAW, (sizes, INPUTS[1]), targets, weights, loss=loss)
-            return jnp.stack([found.parameters.alpha, found.parameters.A, found.parameters.E, found.objective])
+            return jnp.stack(
+                [found.parameters.alpha, found.parameters.A, found.parameters.E, found.objective]
+            )
 
         at = [jnp.asarray(TARGETS), jnp.asarray(INPUTS[0]), jnp.ones(30)]
         slopes = jax.jit(jax.jacrev(outputs, argnums=(0, 1, 2)))(*at)
@@ -57,7 +63,10 @@ def test_the_gradient_through_a_fit_matches_finite_differences(loss):
         for i, slope in enumerate(slopes):
             row = int(np.argmax(np.abs(slope[0] * at[i])))
             step = jnp.zeros(30).at[row].set(1e-5 * at[i][row])
-            ahead, behind = (value(*[x + sign * step if j == i else x for j, x in enumerate(at)]) for sign in (1, -1))
+            ahead, behind = (
+                value(*[x + sign * step if j == i else x for j, x in enumerate(at)])
+                for sign in (1, -1)
+            )
             np.testing.assert_allclose((ahead - behind) / (2 * step[row]), slope[:, row], rtol=1e-5)
 
 
