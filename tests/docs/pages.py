@@ -1,4 +1,4 @@
-"""Runs the code blocks of a documentation page, in their order and in the current folder."""
+"""Runs the code blocks of a documentation page in order, in the current folder."""
 
 import os
 import re
@@ -28,7 +28,7 @@ class Page(NamedTuple):
 
 
 def blocks(page: str, after: str = "") -> list[tuple[str, str]]:
-    """(language, text) of every code block of docs/<page>, from the heading `after` on."""
+    """(language, text) of every code block of a page, from the heading `after` on."""
     text = (DOCS / page).read_text()
     assert after in text, f"docs/{page} has no heading {after!r}"
     fence = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -8,9 +8,10 @@ import pytest
 from tests.docs.pages import DOCS, RUN_ELSEWHERE, blocks, run_page
 from tests.published import reference
 
-PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+PAGES = ["../README.md", *sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))]
+STARTS = tuple(RUN_ELSEWHERE)
 
-# Pages with a test of their own: below, or in the environments with the optional packages.
+# Pages with a test of their own, below or where the optional packages are installed.
 OWN_TESTS = {
     "guides/laws.md",
     "guides/data.md",
@@ -49,7 +50,9 @@ def test_blocks_that_are_not_run_are_run_elsewhere_or_are_no_commands(page):
             commands = [line[2:] for line in text.split("\n") if line.startswith("$ ")]
             assert commands
             for command in commands:
-                assert any(command.startswith(known) for known in RUN_ELSEWHERE), command
+                assert any(command.startswith(command_start) for command_start in RUN_ELSEWHERE), (
+                    command
+                )
 
 
 @pytest.mark.slow
