@@ -1,10 +1,9 @@
 """Compares two checkouts bit for bit: run ids, trained losses, fits and forecasts.
 
-A refactor must not change any of them. Both checkouts are driven through the command line
-with this interpreter, so one virtual environment serves both. Seconds, dates and code
-versions are left out of the comparison. Published tables are read where
+A refactor must not change any of them. Both checkouts are driven through the command
+line, with this interpreter, so one virtual environment serves both. Seconds, dates and
+code versions are left out of the comparison. Published tables are read where
 SCALEJAX_REFERENCE names them.
-
     python benchmarks/same_bits.py BEFORE AFTER [--train]
 
 --train also trains the smoke study in both (about a minute each).
