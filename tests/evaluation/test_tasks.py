@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from published import reference
 
 from configs import models
 from experiments import quickstart
@@ -28,6 +27,7 @@ from scalejax.training.evaluate import evaluate, evaluate_suite, last_weights
 from scalejax.training.loop import losses_under, subject, train
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import make_span_scores, make_token_losses
+from tests.published import reference
 
 WINDOW = 192
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_fit import fitted, noisy
-from test_forms import TRUTHS, design, exact
 
 from scalejax import laws
 from scalejax.laws import log_sum_exp
 from scalejax.laws.forms import Chinchilla
+from tests.laws.solver.test_multistart import fitted, noisy
+from tests.laws.test_forms import TRUTHS, design, exact
 
 
 def test_the_law_is_the_log_sum_exp_of_its_terms():

@@ -4,7 +4,6 @@ import math
 
 import jax
 import numpy as np
-import published
 import pytest
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
@@ -25,6 +24,7 @@ from scalejax.model.transformer import abstract, counts, initialize
 from scalejax.optim.schedules import constant
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
+from tests import published
 
 MODEL = Model(width=256, depth=2, heads=8, kv_heads=2, head_size=32, mlp_width=704, vocabulary=512)
 LENGTH = 64
