@@ -288,7 +288,7 @@ class Data:
 
     def run(self) -> int:
         from scalejax.config import Data as Corpus
-        from scalejax.data import contamination, shards
+        from scalejax.data import contamination, preparation
 
         named = [
             f"{kind}:{name}" for kind, name in (("seqio", self.seqio), ("tfds", self.tfds)) if name
@@ -302,9 +302,9 @@ class Data:
         if self.action == "contamination":
             if self.items is None:
                 raise ValueError("contamination needs --items FILE.jsonl, one test item a line")
-            print(contamination.report(shards.prepare(corpus), self.items, field=self.field))
+            print(contamination.report(preparation.prepare(corpus), self.items, field=self.field))
             return 0
-        print((shards.export(corpus, self.out) if self.out else shards.prepare(corpus)).folder)
+        print((preparation.export(corpus, self.out) if self.out else preparation.prepare(corpus)).folder)
         return 0
 
 
