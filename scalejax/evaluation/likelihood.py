@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.model.transformer import Transformer
 
 # The largest number of logits in memory at once: 64 MiB in float32. A batch with more
@@ -108,8 +108,8 @@ def unpack_rows(rows: jax.Array, packing: str) -> UnpackedRows:
     """
     if packing == "concatenate":
         return UnpackedRows(rows, None, None)
-    ids, starts, counted = unmarked(rows)
-    return UnpackedRows(ids, jnp.cumsum(starts[:, :-1], axis=1), counted[:, 1:])
+    ids, starts, loss_mask = split_flags(rows)
+    return UnpackedRows(ids, jnp.cumsum(starts[:, :-1], axis=1), loss_mask[:, 1:])
 
 
 def _cross_entropy_head(

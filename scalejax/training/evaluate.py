@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.evaluation import likelihood
 from scalejax.evaluation.run_metrics import downstream, held_out_loss
 from scalejax.evaluation.tasks import Subject, score_suite

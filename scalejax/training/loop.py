@@ -12,7 +12,8 @@ import numpy as np
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
 from scalejax.files import read_json, write_json
 from scalejax.optim.schedules import learning_rates
@@ -130,7 +131,7 @@ class Training:
         rates = learning_rates(run)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            before, after = (run.clock.tokens(step) for step in (position.step, position.step + 1))
+            before, after = (run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1))
             rows = self.rows.rows(
                 before // run.data.sequence_length, after // run.data.sequence_length
             )
@@ -219,7 +220,7 @@ class Training:
             params = weights_to_evaluate(run, position.state)["raw"]
             asked = scored_model(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
             found |= downstream(asked, self.job.measure, self.folder / "evaluations")
-        epochs = self.rows.epochs(run.clock.tokens(position.step) / run.batch_tokens)
+        epochs = self.rows.epochs(run.batch_schedule.tokens_after(position.step) / run.batch_tokens)
         counted = {
             "step": position.step,
             "skipped": int(position.state.skipped),
@@ -231,7 +232,7 @@ class Training:
         """The head of a metrics row."""
         return {
             "step": self.position.step,
-            "tokens": self.job.segment.run.clock.tokens(self.position.step),
+            "tokens": self.job.segment.run.batch_schedule.tokens_after(self.position.step),
         }
 
 

@@ -250,7 +250,7 @@ def make_train_step(
     compiled = _compiled_step(program)
     if not averages:
         return compiled
-    first_batch = run.fewest_sequences * run.data.sequence_length
+    first_batch = run.first_batch_sequences * run.data.sequence_length
     average = _compiled_averaging(program, averages, first_batch)
 
     def step(
@@ -270,7 +270,7 @@ def weights_to_evaluate(
 
     `raw` are the parameters; for schedule-free AdamW they are its own average instead.
     """
-    first_batch = run.fewest_sequences * run.data.sequence_length
+    first_batch = run.first_batch_sequences * run.data.sequence_length
     raw = evaluated(run.optimizer.name, state.params, state.optimizer_state)
     averaged = {
         average.name: averaging.value(
@@ -282,7 +282,7 @@ def weights_to_evaluate(
 
 
 def _check_batch_divides(run: Run, mesh: Mesh, accumulate: int) -> None:
-    sequences = run.fewest_sequences
+    sequences = run.first_batch_sequences
     if sequences % accumulate:
         raise ValueError(
             f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences"

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from published import reference
 
 from scalejax.data.tokenizers import Bytes
 from scalejax.evaluation import gadre_tasks, prompts
 from scalejax.evaluation.task_files import Item, read_items
+from tests.published import reference
 
 # task -> digest with the published shots and blanks before answers, digest with 3 shots and none: sha256 of the JSON list of all
 # texts in the order in which the data set classes of llm-foundry 0.22.0 (PyPI) tokenize them: examples, contexts, answers.

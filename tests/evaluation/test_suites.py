@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from published import reference
 
 from scalejax.evaluation.gadre_tasks import TASKS
 from scalejax.evaluation.suites import suite
+from tests.published import reference
 
 COPA = {"query": "q", "choices": ["a", "b"], "gold": 0}
 

@@ -10,12 +10,11 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from published import reference
 
 from configs import models
 from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
-from scalejax.data.shards import prepare, write
+from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import prompts, tasks
 from scalejax.evaluation.metrics import Scores, credit
 from scalejax.evaluation.run_metrics import held_out_loss
@@ -35,6 +34,7 @@ from scalejax.training.evaluate import (
 )
 from scalejax.training.loop import train
 from scalejax.training.sharding import make_mesh
+from tests.published import reference
 
 WINDOW = 192
 

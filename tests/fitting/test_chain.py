@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_fits import ladder, true_loss
 
 from scalejax import laws
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting import resampling as draws
+from tests.fitting.test_fit import ladder, true_loss
 
 RUN = {"params": 2e7, "tokens": 6e7}
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_fits import ladder
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting import replicates as seeds
+from tests.fitting.test_fit import ladder
 
 LOG_MSE = {"law": laws.chinchilla(), "loss": "log-mse"}
 

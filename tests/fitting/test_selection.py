@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_curve_fits import curve_table, schedules
-from test_fits import ladder
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting.selection import select
+from tests.fitting.test_curves import curve_table, schedules
+from tests.fitting.test_fit import ladder
 
 
 def test_the_law_that_made_the_runs_wins_and_is_fitted_to_all_of_them():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_forms import TRUTHS
 
 from scalejax import laws
 from scalejax.laws.forms import Chinchilla
+from tests.laws.test_forms import TRUTHS
 
 EPOCH = Chinchilla(A=477.825868, B=2143.41736, E=1.81721810, alpha=0.34731050, beta=0.36717243)
 

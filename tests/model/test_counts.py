@@ -1,10 +1,10 @@
 """Parameter counts against published sizes (mirrors counts in scalejax/model/transformer.py)."""
 
-import published
 import pytest
 
 from scalejax.config import Model
 from scalejax.model.transformer import counts
+from tests import published
 
 
 def sized(

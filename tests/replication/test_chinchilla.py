@@ -5,11 +5,11 @@ Table: epoch_chinchilla/chinchilla_fig4.csv, from github.com/epoch-research/anal
 
 import numpy as np
 import pytest
-from published import reference
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting import selection
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 USED = "used_by_besiroglu == 1"

@@ -6,11 +6,11 @@ Table: datablations/paper_fit_182.csv, from github.com/huggingface/datablations.
 import math
 
 import pytest
-from published import reference
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting import tables
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 BASE = {

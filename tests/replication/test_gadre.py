@@ -5,11 +5,11 @@ Tables: gadre2024/models.csv, downstream_acc.csv, tasks.csv, from github.com/mlf
 
 import pandas as pd
 import pytest
-from published import reference
 
 from scalejax import laws
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 LOSS = {"params": "N", "tokens": "D", "loss": "loss_c4_val"}

@@ -9,11 +9,11 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
-from published import reference
 
 from scalejax.fitting.selection import select
 from scalejax.laws import fit_curves, multipower, predict_curve
 from scalejax.laws.curves import rows as curve_rows
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 

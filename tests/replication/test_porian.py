@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from published import reference
 
 from scalejax.laws.isoflop import Noise, fit_isoflop
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 

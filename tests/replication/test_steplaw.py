@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from published import reference
 
 from scalejax.laws.hyperparameters import (
     Hyperparameters,
@@ -18,6 +17,7 @@ from scalejax.laws.hyperparameters import (
     near_optimum,
     regret,
 )
+from tests.published import reference
 
 pytestmark = pytest.mark.replication
 

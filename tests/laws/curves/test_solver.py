@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from scalejax.laws.curves import rows as curve_rows
+from scalejax.laws.curves import solver as curve_solver
 from scalejax.laws.curves.forms import Annealing, AnnealingSize, MultiPower, predict_curve
-from scalejax.laws.curves.forms import rows as curve_rows
-from scalejax.laws.curves.forms import solver as curve_solver
 from scalejax.laws.curves.solver import fit_curves, profile_curves
 
 PEAK, STEPS, WARMUP = 3e-4, 3000, 200

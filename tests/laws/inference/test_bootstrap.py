@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from test_fit import fitted, noisy
-from test_forms import TRUTHS, design, exact
 
 from scalejax import laws
 from scalejax.laws.inference import bootstrap
 from scalejax.laws.inference import verdict as uncertainty
 from scalejax.laws.solver.multistart import refits
+from tests.laws.solver.test_multistart import fitted, noisy
+from tests.laws.test_forms import TRUTHS, design, exact
 
 
 def rng():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_forms import TRUTHS, design, exact
 
 from scalejax import laws
 from scalejax.laws.solver.losses import loss
 from scalejax.laws.solver.multistart import natural, optimum, refits
+from tests.laws.test_forms import TRUTHS, design, exact
 
 
 def fitted(law, inputs, targets, text="huber:1e-3", weights=None):

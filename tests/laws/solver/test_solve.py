@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_forms import TRUTHS, design, exact
 
 from scalejax import laws
+from tests.laws.test_forms import TRUTHS, design, exact
 
 LAW = laws.chinchilla()
 RNG = np.random.default_rng(0)
