@@ -28,7 +28,7 @@ _HOME = {
         ),
         "optimal",
     ),
-    "profile": "inference.verdict",
+    "profile": "inference.profile",
     **dict.fromkeys(("annealing", "annealing_size", "multipower"), "curves.laws"),
     **dict.fromkeys(("fit_curves", "profile_curves"), "curves.solver"),
     **dict.fromkeys(

@@ -12,7 +12,7 @@ import numpy as np
 
 from scalejax.files import write_text
 from scalejax.fitting import fit as fits
-from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report import charts, figures
 from scalejax.report.charts import Chart, compact
 from scalejax.report.page import Cell, Section, bullets, glossary, page, paragraph, picture, table
