@@ -37,13 +37,13 @@ def batches(shards: Shards, run: Run) -> "Rows":
     length, weights = run.data.sequence_length, run.data.weights or shards.shares
     if not weights:
         tokens = shards.tokens("train", run.data.packing)
-        return Batches(tokens, sequence_length=length, sequences=run.sequences, seed=run.seed)
+        return Batches(tokens, sequence_length=length, sequences=run.batch_sequences, seed=run.seed)
     if unknown := sorted(set(weights) - set(shards.domains)):
         raise ValueError(
             f"Data.mixture names the domain {unknown[0]!r}; the domains of {run.data.source} are {', '.join(shards.domains)}"
         )
     domains = {name: shards.tokens("train", run.data.packing, domain=name) for name in weights}
-    return Mixture(domains, weights, sequence_length=length, sequences=run.sequences, seed=run.seed)
+    return Mixture(domains, weights, sequence_length=length, sequences=run.batch_sequences, seed=run.seed)
 
 
 class Batches:

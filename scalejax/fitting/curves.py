@@ -10,7 +10,7 @@ from scalejax.fitting.fit import Estimate, Fit, scores
 from scalejax.laws.curves import forms as curves
 from scalejax.laws.curves import rows as curve_rows
 from scalejax.laws.curves import solver as curve_solver
-from scalejax.laws.forms import Law
+from scalejax.laws.curves.laws import CurveLaw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +22,7 @@ FAR = 0.1  # nats between two losses of one curve at one step
 
 def fit(
     frame: "DataFrame",
-    law: Law,
+    law: CurveLaw,
     *,
     held_out: np.ndarray,
     loss: str,

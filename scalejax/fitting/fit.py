@@ -14,18 +14,19 @@ import numpy as np
 from scalejax import laws
 from scalejax.files import write_text
 from scalejax.fitting import tables
-from scalejax.laws.forms import Law
+from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
+from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FITTERS = {
-    "points": "scalejax.fitting.parametric",
-    "curves": "scalejax.fitting.curves",
-    "isoflop": "scalejax.fitting.isoflop",
-    "hyperparameters": "scalejax.fitting.hyperparameters",
+    ParametricLaw: "scalejax.fitting.parametric",
+    CurveLaw: "scalejax.fitting.curves",
+    IsoFLOP: "scalejax.fitting.isoflop",
+    HyperparameterLaw: "scalejax.fitting.hyperparameters",
 }
-"""How to fit: a law's `method` -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
+"""Kind of law -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
 
 READ = (
     *("params", "tokens", "unique_tokens", "flops", "loss", "top1_error", "width", "depth"),
@@ -122,7 +123,7 @@ class Fit:
         law = {
             "inputs": list(self.law.inputs),
             "fixed": dict(self.law.fixed),
-            "tied": list(self.law.tied),
+            "tied": list(self.law.tied) if isinstance(self.law, ParametricLaw) else [],
         }
         target = Path(path)
         if target.is_dir():
@@ -158,8 +159,9 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
             _law_of(path, record.pop("law"), list(_flat(record["params"])), law),
             inputs=tuple(form["inputs"]),
             fixed=tuple(sorted(form["fixed"].items())),
-            tied=tuple((a, b) for a, b in form["tied"]),
         )
+        if isinstance(law, ParametricLaw):
+            law = dataclasses.replace(law, tied=tuple((a, b) for a, b in form["tied"]))
         record |= {name: np.nan for name in UNKNOWN if record[name] is None}
         record["params"] = {
             name: np.nan if value is None else value
@@ -181,7 +183,9 @@ def _law_of(path: str | os.PathLike, name: str, parameters: list[str], given: La
             f"{path}: {name!r} is no law of scalejax's; give your own in Python: scalejax.fitting.fit.load(path, law=yours)"
         )
     law = given or laws.named(name)
-    same = law.name == name and (law.method != "points" or list(law.names) == parameters)
+    same = law.name == name and (
+        not isinstance(law, ParametricLaw) or list(law.names) == parameters
+    )
     if not same:
         got = f"{law.name} law of {', '.join(law.names)}"
         raise ValueError(
@@ -274,7 +278,7 @@ def fit(
 
 def fitter(law: Law) -> Any:
     """The module that fits and predicts laws of this kind."""
-    return import_module(FITTERS[law.method])
+    return import_module(FITTERS[type(law)])
 
 
 def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float | int | None]:
@@ -302,7 +306,7 @@ def influence(fit: Fit, run: dict[str, float]) -> np.ndarray:
     Implicit differentiation at the optimum; `run` holds the inputs that `Fit.predict` takes. Raises ValueError for a fit read
     from a file, which has no rows, and for laws of whole curves, isoFLOP or hyperparameters, which are not fitted to rows.
     """
-    if fit.law.method != "points":
+    if not isinstance(fit.law, ParametricLaw):
         raise ValueError(
             f"influence is of laws fitted to one row per run; the {fit.law.name} law is not"
         )

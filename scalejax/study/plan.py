@@ -53,10 +53,10 @@ class Study:
                     f"study {self.name}: {group} must be Run values; got {strays[0]!r}"
                 )
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
-        if odd := [run for run in [*self.runs, *self.forecast] if run.fewest_sequences % parts]:
+        if odd := [run for run in [*self.runs, *self.forecast] if run.first_batch_sequences % parts]:
             raise ValueError(
                 f"study {self.name}: Placement wants batches in data x fsdp x accumulate = {parts} equal parts; "
-                f"run {run_id(odd[0])} has {odd[0].fewest_sequences} sequences in its smallest batch"
+                f"run {run_id(odd[0])} has {odd[0].first_batch_sequences} sequences in its smallest batch"
             )
         if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
             raise ValueError(

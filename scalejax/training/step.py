@@ -77,7 +77,7 @@ def make_train_step(
 
     Raises ValueError when `accumulate` does not divide the smallest batch.
     """
-    sequences = run.fewest_sequences
+    sequences = run.first_batch_sequences
     if sequences % accumulate:
         raise ValueError(
             f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences"
@@ -108,7 +108,7 @@ def make_train_step(
 
 def weights(run: Run, state: TrainState, averages: tuple[Average, ...] = ()) -> dict[str, Params]:
     """The weights to evaluate by name: `raw` (under schedule-free-adamw its average), then those of `averages`."""
-    first_batch = run.fewest_sequences * run.data.sequence_length
+    first_batch = run.first_batch_sequences * run.data.sequence_length
     found = {
         a.name: averaging.value(a, state.averages[a.name], first_batch=first_batch)
         for a in averages

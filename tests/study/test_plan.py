@@ -117,7 +117,7 @@ def test_a_design_that_cannot_identify_the_law_is_warned_about_before_a_flop_is_
         run for model in models for run in grid(BASE, model=model, tokens=20 * model.width * 640)
     ]
     assert not plan(Study("s@1", runs)).warnings()
-    from scalejax.model.budgets import per_param
+    from scalejax.model.flops import per_param
 
     fixed = grid(BASE, model=models, tokens=per_param(20))
     assert any(

@@ -6,15 +6,19 @@ of two laws on the same rows stay in step.
 
 import numpy as np
 
-from scalejax.laws.forms import Law
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.identification import linearize
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, refit
 from scalejax.laws.solver.newton import State
 
 
 def pairs_bootstrap(
-    law: Law, at: Optimum, count: int, rng: np.random.Generator, clusters: np.ndarray | None = None
+    law: ParametricLaw,
+    at: Optimum,
+    count: int,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows drawn with replacement, inputs and target together: the errors may differ from row to row.
 
@@ -26,7 +30,9 @@ def pairs_bootstrap(
     )
 
 
-def residual_bootstrap(law: Law, at: Optimum, count: int, rng: np.random.Generator) -> np.ndarray:
+def residual_bootstrap(
+    law: ParametricLaw, at: Optimum, count: int, rng: np.random.Generator
+) -> np.ndarray:
     """Targets rebuilt from the fit and residuals drawn from all rows, scaled by sqrt(n / (n - k)): k parameters bent to them.
 
     It takes the errors for exchangeable (row weights for inverse variances), and is too narrow where they are not: on the 240
@@ -40,7 +46,7 @@ def residual_bootstrap(law: Law, at: Optimum, count: int, rng: np.random.Generat
 
 
 def noise_bootstrap(
-    law: Law, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
+    law: ParametricLaw, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Targets redrawn around the fit with a known Gaussian noise: parametric, and right only if the law is.
 
@@ -83,7 +89,7 @@ def chance_of_too_few_points(rows: int, points: int, free: int) -> float:
     return float(np.linalg.matrix_power(step, rows)[0].sum())
 
 
-def _refit_to(law: Law, at: Optimum, errors: np.ndarray) -> np.ndarray:
+def _refit_to(law: ParametricLaw, at: Optimum, errors: np.ndarray) -> np.ndarray:
     """Fits to the law's own predictions moved by errors (draws, rows), predicted minus observed."""
     rows = errors.shape[1]
     targets, found = np.asarray(at.problem.targets)[:rows], linearize(law, at).residuals

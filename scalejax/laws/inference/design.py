@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scalejax.laws.forms import OFFSET, Law
+from scalejax.laws.law import OFFSET, ParametricLaw
 
 SINGLE_VALUE_SPREAD = 1e-9  # spread of the logarithm of an input, below which it has one value
 MAX_DUPLICATE_GAP = (
@@ -10,7 +10,7 @@ MAX_DUPLICATE_GAP = (
 )
 
 
-def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
+def unvaried(law: ParametricLaw, inputs: list[np.ndarray]) -> dict[str, float]:
     """Inputs, or their ratio, of one value in all rows, where the law has free terms in them: {"params": 1e8}."""
     terms, columns = _terms(law), {}
     held = {name for name, _ in law.fixed} & {
@@ -31,7 +31,7 @@ def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
     return {f"{second}/{first}": float(y[0] / x[0])} if one else {}
 
 
-def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
+def _terms(law: ParametricLaw) -> dict[int, list[tuple[str, ...]]]:
     """Axis -> the size and exponent of each term in it that are not both held; a scale such as N_c has no exponent of its own."""
     held, terms = dict(law.fixed), {}
     for name, k in zip(law.names, law.coordinates, strict=True):
@@ -43,7 +43,7 @@ def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
 
 
 def undetermined_by_design(
-    law: Law, inputs: list[np.ndarray], loose: set[str]
+    law: ParametricLaw, inputs: list[np.ndarray], loose: set[str]
 ) -> tuple[list[str], set[str]]:
     """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned.
 
@@ -68,7 +68,7 @@ def undetermined_by_design(
     return reasons, names
 
 
-def held_reasons(law: Law, targets: np.ndarray) -> list[str]:
+def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
     """Offsets that are held above what was measured: no fit of the other terms goes through those rows."""
     offsets = {name for name, k in zip(law.names, law.coordinates, strict=True) if k == OFFSET}
     above = (

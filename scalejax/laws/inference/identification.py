@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum
 from scalejax.laws.solver.problem import Problem, parameters_in_centred_units, unconstrained
 
@@ -26,7 +26,7 @@ class Linearization(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _residuals(
-    law: Law, residual: str, problem: Problem, theta: jax.Array
+    law: ParametricLaw, residual: str, problem: Problem, theta: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def of(theta: jax.Array) -> jax.Array:
         predicted = law.predict(
@@ -42,7 +42,7 @@ def _residuals(
     return of(theta), jax.jacfwd(of)(theta)
 
 
-def linearize(law: Law, at: Optimum) -> Linearization:
+def linearize(law: ParametricLaw, at: Optimum) -> Linearization:
     with jax.enable_x64(True):
         kept = at.weights > 0
         residuals, jacobian = _residuals(unconstrained(law), at.loss.residual, at.problem, at.theta)
@@ -62,7 +62,7 @@ class Identification(NamedTuple):
     """Parameters that can move together without effect on them."""
 
 
-def identify(law: Law, at: Optimum, local: Linearization) -> Identification:
+def identify(law: ParametricLaw, at: Optimum, local: Linearization) -> Identification:
     """s^2 (J^T W J)^-1 with s^2 = sum W r^2 / (n - k), degrees of freedom n - k, and the directions that J maps to nothing."""
     free = (
         ~np.all(at.problem.basis == 0, axis=0)

@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.problem import Problem, parameters_in_table_units
 
 
-def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def at_bounds(
+    law: ParametricLaw, problem: Problem, theta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks (p, K): where a parameter can only be said to be below (above) something.
 
     A size at its lower bound is nil, and then its exponent can be anything; a term whose exponent is nil is a constant, and then
@@ -28,7 +30,7 @@ def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray
 
 
 def percentile_intervals(
-    law: Law, problem: Problem, theta: np.ndarray, level: float = 0.95
+    law: ParametricLaw, problem: Problem, theta: np.ndarray, level: float = 0.95
 ) -> dict[str, tuple[float | None, float | None]]:
     """Percentile intervals of the free parameters from draws theta (p, K); an open end is None.
 

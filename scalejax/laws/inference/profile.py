@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.laws.forms import Law
 from scalejax.laws.inference.convergence import converged
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.multistart import find_optimum
 
 
 def profile(
-    law: Law,
+    law: ParametricLaw,
     inputs: Sequence[Any],
     targets: Any,
     name: str,

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalejax.laws.forms import Law
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.design import undetermined_by_design
 from scalejax.laws.inference.identification import identify, linearize
 from scalejax.laws.inference.intervals import at_bounds
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum
 
 MAX_LOG_STANDARD_ERROR = (
@@ -33,7 +33,9 @@ class Verdict(NamedTuple):
     """Parameters that these rows leave free to take any value: whatever bootstraps say, their intervals are open."""
 
 
-def judge(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any]) -> Verdict:
+def judge(
+    law: ParametricLaw, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any]
+) -> Verdict:
     """Judges a fit by its convergence, the design of its table, its linearized errors and its intervals."""
     below, above = at_bounds(law, at.problem, at.theta[:, None])
     edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
@@ -68,7 +70,7 @@ def judge(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any])
     return Verdict(word, reasons + edge_reasons, found.condition, edges, unknown)
 
 
-def _open_reasons(law: Law, ends: dict[str, Any]) -> list[str]:
+def _open_reasons(law: ParametricLaw, ends: dict[str, Any]) -> list[str]:
     """Parameters whose intervals are open, together where they are so at the same end, or wide beyond use."""
     sizes = {name for name, k in zip(law.names, law.coordinates, strict=True) if k.log}
     named: dict[str, list[str]] = {}
@@ -89,7 +91,7 @@ def _open_reasons(law: Law, ends: dict[str, Any]) -> list[str]:
     ] + wide
 
 
-def _vague_reasons(law: Law, covariance: np.ndarray) -> list[str]:
+def _vague_reasons(law: ParametricLaw, covariance: np.ndarray) -> list[str]:
     """Sizes with linearized errors too wide for use."""
     errors = np.sqrt(np.diag(covariance))
     named = zip(law.names, law.coordinates, errors, strict=True)

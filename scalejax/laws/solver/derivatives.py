@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scalejax.laws.forms import Decays, Law
+from scalejax.laws.law import Decays, ParametricLaw
 from scalejax.laws.solver.problem import parameters_in_centred_units
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
@@ -19,7 +19,7 @@ Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, j
 
 
 def expand(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """Predicted targets (n, K) from coordinates (p, K) and inputs (n,), and the sums of their derivatives."""
     of = _decays if isinstance(law.linear, Decays) else _differentiated
@@ -27,7 +27,7 @@ def expand(
 
 
 def _decays(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """A derivative of a decay is the decay times columns of the table, 1 for its log size and -x for its exponent. So one array
     (n, K) for each pair of terms is all that is summed over rows, by a matrix product: a third of the time of `_differentiated`.
@@ -79,7 +79,7 @@ def _decays(
 
 
 def _differentiated(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """Any law, by one forward pass for each derivative, no transposes."""
     count = range(len(law.names))

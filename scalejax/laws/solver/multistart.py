@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.losses import Loss
 from scalejax.laws.solver.newton import ITERATIONS, State, begin, newton
 from scalejax.laws.solver.problem import (
@@ -43,7 +43,11 @@ class Optimum(NamedTuple):
 
 
 def find_optimum(
-    law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np.ndarray, loss: Loss
+    law: ParametricLaw,
+    inputs: list[np.ndarray],
+    targets: np.ndarray,
+    weights: np.ndarray,
+    loss: Loss,
 ) -> Optimum:
     """Fits a law to a table of float64 columns, each (rows,)."""
     with jax.enable_x64(True):
@@ -86,7 +90,9 @@ def find_optimum(
         )
 
 
-def refit(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None) -> State:
+def refit(
+    law: ParametricLaw, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None
+) -> State:
     """Solves again from the optimum under other row weights, or to other targets, in fixed chunks: bootstraps, splits.
 
     weights, targets: (draws, rows); every draw has the targets of the table where none are given. Returns the states of all
@@ -111,7 +117,7 @@ def refit(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | None
 
 
 def _solve(
-    law: Law,
+    law: ParametricLaw,
     loss: Loss,
     problem: Problem,
     theta: np.ndarray,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 
 
 class Problem(NamedTuple):
@@ -27,21 +27,21 @@ class Problem(NamedTuple):
     """(axes,): log of the unit of each axis, or the shift."""
 
 
-def unconstrained(law: Law) -> Law:
+def unconstrained(law: ParametricLaw) -> ParametricLaw:
     """The law as the compiled programs know it: what is held or tied is data (offset, basis), not a new program."""
     return dataclasses.replace(law, fixed=(), tied=())
 
 
-def held_names(law: Law) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+def held_names(law: ParametricLaw) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     return tuple(name for name, _ in law.fixed), law.tied
 
 
-def held_values(law: Law) -> np.ndarray:
+def held_values(law: ParametricLaw) -> np.ndarray:
     return np.array([value for _, value in law.fixed], np.float64)
 
 
 def constraints(
-    law: Law, held: Any, fixed: jax.Array, centre: jax.Array
+    law: ParametricLaw, held: Any, fixed: jax.Array, centre: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """offset (p,) and basis (p, p) of coordinates = offset + basis @ theta.
 
@@ -65,20 +65,20 @@ def constraints(
     return jnp.stack([at[name] for name in names]), jnp.stack([rows[name] for name in names])
 
 
-def parameters_in_centred_units(law: Law, coordinates: Any) -> Any:
+def parameters_in_centred_units(law: ParametricLaw, coordinates: Any) -> Any:
     """The law's form from its coordinates, in centred units."""
     return law.form(
         *(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True))
     )
 
 
-def coordinates_from_parameters(law: Law, form: Any) -> jax.Array:
+def coordinates_from_parameters(law: ParametricLaw, form: Any) -> jax.Array:
     return jnp.stack(
         [jnp.log(value) if k.log else value for value, k in zip(form, law.coordinates, strict=True)]
     )
 
 
-def parameters_in_table_units(law: Law, problem: Problem, theta: Any) -> Any:
+def parameters_in_table_units(law: ParametricLaw, problem: Problem, theta: Any) -> Any:
     """The law's form in the units of the table, each (K,), from theta (p, K); arrays of numpy or of jax, as theta is."""
     exp = jnp.exp if isinstance(theta, jax.Array) else np.exp
     coordinates = dict(zip(law.names, problem.offset[:, None] + problem.basis @ theta, strict=True))
@@ -93,7 +93,7 @@ def parameters_in_table_units(law: Law, problem: Problem, theta: Any) -> Any:
     return law.form(**shifted)
 
 
-def theta_from_parameters(law: Law, problem: Problem, form: Any) -> Any:
+def theta_from_parameters(law: ParametricLaw, problem: Problem, form: Any) -> Any:
     """theta (p, K) of parameters in the table's units: the inverse of `natural` for parameters that nothing holds."""
     xp = jnp if any(isinstance(value, jax.Array) for value in form) else np
     columns = []

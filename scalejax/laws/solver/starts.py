@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.cholesky import solve_positive_definite
 from scalejax.laws.solver.problem import (
     Problem,
@@ -19,7 +19,7 @@ from scalejax.laws.solver.problem import (
 
 @partial(jax.jit, static_argnums=(0, 1, 6))
 def prepare(
-    law: Law,
+    law: ParametricLaw,
     held: Any,
     inputs: tuple,
     targets: jax.Array,
@@ -51,7 +51,12 @@ def prepare(
 
 
 def _starts(
-    law: Law, held: Any, problem: Problem, weights: jax.Array, typical: jax.Array, residual: str
+    law: ParametricLaw,
+    held: Any,
+    problem: Problem,
+    weights: jax.Array,
+    typical: jax.Array,
+    residual: str,
 ) -> jax.Array:
     """theta (p, S): the grid over exponents, with the linear parameters solved by weighted least squares."""
     fixed_names, tied = held
@@ -104,5 +109,5 @@ def _held(problem: Problem, theta: jax.Array) -> jax.Array:
     return problem.offset[:, None] + problem.basis @ theta
 
 
-def _inside(law: Law, problem: Problem, theta: jax.Array) -> jax.Array:
+def _inside(law: ParametricLaw, problem: Problem, theta: jax.Array) -> jax.Array:
     return jnp.clip(theta, problem.low[:, None], problem.high[:, None])

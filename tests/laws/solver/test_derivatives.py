@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.laws.forms import Decays, Linear
+from scalejax.laws.law import Decays, Linear
 from scalejax.laws.solver.derivatives import expand
 from scalejax.laws.solver.problem import parameters_in_centred_units
 
