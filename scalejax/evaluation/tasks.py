@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scalejax.data.shards import Shards
-from scalejax.data.tokenizers import Tokenizer, restore
+from scalejax.data.tokenizers import Tokenizer, restore_tokenizer
 from scalejax.evaluation import continuation, metrics, prompts
 from scalejax.evaluation.metrics import Scores
 from scalejax.evaluation.prompts import Answer
@@ -92,7 +92,7 @@ def _check_files(
     asked: Suite, files: tuple[tuple[Path, int, int], ...], model: bytes, window: int
 ) -> None:
     """Once for each content of `files`: a worker asks before every run of a study."""
-    _read(asked, restore(model), window)
+    _read(asked, restore_tokenizer(model), window)
 
 
 def questions(asked: Suite, shards: Shards, *, items: int, window: int) -> list[Questions]:
