@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from scalejax.model.parametrization import standard as standard
     from scalejax.optim.schedules import cosine as cosine
     from scalejax.optim.schedules import wsd as wsd
-    from scalejax.study.plan import Study as Study
     from scalejax.study.plan import plan as plan
     from scalejax.study.results import results as results
+    from scalejax.study.study import Study as Study
     from scalejax.training.evaluate import evaluate as evaluate
     from scalejax.training.loop import train as train
 
@@ -44,7 +44,8 @@ _HOMES = {
     **dict.fromkeys(("cosine", "wsd"), "scalejax.optim.schedules"),
     "train": "scalejax.training.loop",
     "evaluate": "scalejax.training.evaluate",
-    **dict.fromkeys(("Study", "plan"), "scalejax.study.plan"),
+    "Study": "scalejax.study.study",
+    "plan": "scalejax.study.plan",
     "results": "scalejax.study.results",
     **dict.fromkeys(("fit", "influence", "predict"), "scalejax.fitting.fit"),
 }

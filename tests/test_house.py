@@ -13,7 +13,6 @@ ALLOWED = {  # room -> rooms it may import
     "batching": set(),
     "config": {"checks", "batching"},
     "files": set(),
-    "project": set(),
     "grids": {"config"},
     "model": {"config"},
     "optim": {"batching", "config", "model"},
@@ -47,7 +46,6 @@ ALLOWED = {  # room -> rooms it may import
         "fitting",
         "report",
         "study",
-        "project",
         "files",
     },
 }

@@ -1,92 +1,124 @@
-"""What `plan`, `run` and `status` print."""
+"""What the command line prints."""
 
-from collections import Counter
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from scalejax.fitting import fit as fits
 from scalejax.report.summary import VERDICTS, bounds, where
-from scalejax.study.plan import Plan, segment_flops
-from scalejax.study.results import run_state
-from scalejax.study.run import Conclusion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scalejax.config import Model
+    from scalejax.fitting.fit import Fit
+    from scalejax.study.ledger import ScoredForecast
+    from scalejax.study.plan import Plan
+    from scalejax.study.run import StudyResult
+    from scalejax.study.status import StudyStatus
+    from scalejax.training.segment import Segment
 
 
-def plan_text(plan: Plan) -> str:
-    """The plan on one screen: segments by size, FLOPs, what shared prefixes save, warnings."""
+def as_json(record: Mapping[str, object]) -> str:
+    """One JSON object on one line, as every verb prints it under --json.
+
+    Raises ValueError if the record holds NaN or infinity, which JSON does not have.
+    """
+    return json.dumps(record, allow_nan=False)
+
+
+def plan_text(plan: "Plan") -> str:
+    """A plan: runs and FLOPs by model size, what sharing trunks saves, warnings."""
     summary = plan.summary()
     lines = [
-        f"{plan.study.name}: {summary['runs']} runs, {summary['trunks']} shared trunks, {len(plan.study.forecast)} to forecast"
+        f"{summary['study']}: {summary['runs']} runs, {summary['trunks']} shared trunks, "
+        f"{len(plan.study.forecast)} to forecast"
     ]
-    sizes: dict[Any, list[Any]] = {}
+    by_model: dict[Model, list[Segment]] = {}
     for segment in plan.segments:
-        sizes.setdefault(segment.run.model, []).append(segment)
-    for model, segments in sizes.items():
+        by_model.setdefault(segment.run.model, []).append(segment)
+    for model, segments in by_model.items():
         runs = [segment.run for segment in segments if segment.final]
         budgets = ", ".join(f"{tokens:.3g}" for tokens in sorted({run.tokens for run in runs}))
-        flops = sum(segment_flops(segment) for segment in segments)
         lines.append(
-            f"  width {model.width}, depth {model.depth}: {len(runs)} runs, tokens {budgets}; {flops:.3g} FLOPs"
+            f"  width {model.width}, depth {model.depth}: {len(runs)} runs of {budgets} tokens; "
+            f"{plan.flops_of(segments):.3g} FLOPs"
         )
-    lines.append(flops_text(plan))
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in summary["warnings"])])
-
-
-def flops_text(plan: Plan) -> str:
-    """What sharing prefixes saves."""
-    return f"{plan.flops:.3g} FLOPs, {plan.saved:.0%} less than the {plan.flops_separate:.3g} of runs trained one by one"
-
-
-def conclusion_text(conclusion: Conclusion) -> str:
-    """What a study came to: laws with intervals and verdicts, forecasts beside what was measured, FLOPs saved, the report."""
-    table = conclusion.table
-    found = conclusion.outcome.found
-    lines = [
-        f"{conclusion.plan.study.name}: {_counts(table)}"
-        + (f"; {found} of them before this call" if found else "")
-    ]
-    for made in conclusion.fits.values():
-        lines += ["", fits.text(made), f"  verdict {made.verdict}: {VERDICTS[made.verdict]}"]
-    lines += [
-        f"\nlaw {name} was not fitted: {reason}" for name, reason in conclusion.unfitted.items()
-    ]
-    lines += [""] + [_forecast_line(forecast) for forecast in conclusion.forecasts]
-    lines.append(flops_text(conclusion.plan))
-    lines += [f"failed: {folder}: {error}" for folder, error in conclusion.outcome.failed.items()]
-    if conclusion.report:
-        lines.append(f"report: {conclusion.report}")
+    lines.append(cost_text(plan))
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
     return "\n".join(lines)
 
 
-def status(plan: Plan, folder: Path) -> dict[str, Any]:
-    """What `scalejax status --json` prints: the study, its folder, how many runs are in each state, and each run's state."""
-    runs = {
-        segment.id: run_state(folder / segment.folder) for segment in plan.segments if segment.final
-    }
-    totals = Counter(state["status"] for state in runs.values())
-    return {"study": plan.study.name, "folder": str(folder), "totals": dict(totals), "runs": runs}
+def cost_text(plan: "Plan") -> str:
+    """The FLOPs of a plan, and what sharing trunks saves."""
+    return (
+        f"{plan.flops:.3g} FLOPs, {plan.saved_fraction:.0%} less than the "
+        f"{plan.flops_separate:.3g} FLOPs of training every run separately"
+    )
 
 
-def status_text(state: dict[str, Any]) -> str:
-    """One line per run."""
-    totals = ", ".join(f"{count} {name}" for name, count in state["totals"].items())
-    lines = [f"{state['study']} in {state['folder']}: {totals}"]
-    for name, run in state["runs"].items():
+def study_text(result: "StudyResult") -> str:
+    """The result of a study.
+
+    Runs, laws with intervals and verdicts, forecasts beside what was measured, the
+    cost, failures, and where the report is.
+    """
+    lines = [_runs_line(result)]
+    for fit in result.fits.values():
+        lines += ["", _fit_text(fit), f"  verdict {fit.verdict}: {VERDICTS[fit.verdict]}"]
+    for law, reason in result.unfitted.items():
+        lines += ["", f"law {law} was not fitted: {reason}"]
+    lines += ["", *map(_forecast_line, result.forecasts), cost_text(result.plan)]
+    for folder, error in result.training.failed.items():
+        lines.append(f"failed: {folder}: {error}")
+    if result.report:
+        lines.append(f"report: {result.report}")
+    return "\n".join(lines)
+
+
+def stopped_text(result: "StudyResult") -> str:
+    """What a study prints when a signal stopped it."""
+    return (
+        f"stopped; every run is saved in {result.folder}, and the same command continues from there"
+    )
+
+
+def status_text(status: "StudyStatus") -> str:
+    """The state of a study: how many runs are in each state, then one line per run."""
+    totals = ", ".join(f"{count} {state}" for state, count in status["totals"].items())
+    lines = [f"{status['study']} in {status['folder']}: {totals}"]
+    for name, run in status["runs"].items():
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
         lines.append(f"  {name}  {run['status']}, step {run['step']}{loss}")
     return "\n".join(lines)
 
 
-def _counts(table: Any) -> str:
+def _runs_line(result: "StudyResult") -> str:
+    line = f"{result.plan.study.name}: {_counts(result.table)}"
+    before = result.training.runs_already_done
+    return line + (f"; {before} of them were done before this command" if before else "")
+
+
+def _counts(table: "pd.DataFrame | None") -> str:
     if table is None or not len(table):
-        return "no finished run"
+        return "no run has finished"
     diverged = int((table["status"] == "diverged").sum())
-    return f"{len(table) - diverged} runs done" + (
-        f", {diverged} diverged (left out of the fits)" if diverged else ""
+    done = f"{len(table) - diverged} runs done"
+    return f"{done}, {diverged} diverged (left out of the fits)" if diverged else done
+
+
+def _fit_text(fit: "Fit") -> str:
+    from scalejax.fitting import fit as fits
+
+    return fits.text(fit)
+
+
+def _forecast_line(scored: "ScoredForecast") -> str:
+    forecast, score = scored
+    line = (
+        f"forecast of {forecast['metric']} by {forecast['law']}: "
+        f"{forecast['value']:.3f}{bounds(forecast, 3)}"
     )
-
-
-def _forecast_line(forecast: dict[str, Any]) -> str:
-    head = f"forecast of {forecast['metric']} by {forecast['law']}: {forecast['value']:.3f}{bounds(forecast, 3)}"
-    if "measured" not in forecast:
-        return f"{head}; not measured yet (run {forecast['run']})"
-    return f"{head}; measured {forecast['measured']:.3f}, {where(forecast)}, error {forecast['error']:+.3f}"
+    if score is None:
+        return f"{line}; not measured yet (run {forecast['run']})"
+    verdict = where({**forecast, **score})
+    return f"{line}; measured {score['measured']:.3f}, {verdict}, error {score['error']:+.3f}"

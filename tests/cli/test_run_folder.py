@@ -1,4 +1,4 @@
-"""`scalejax eval`: a suite on a finished run; bad input is exit 2, one message, nothing written (mirrors scalejax/cli.py)."""
+"""`scalejax eval`: a suite on a finished run; bad input is exit 2, one message, nothing written (mirrors scalejax/cli/run_folder.py)."""
 
 import functools
 import json
@@ -136,7 +136,7 @@ def test_an_incomplete_suite_is_refused_and_names_what_is_missing(call, run, tmp
 
 def test_the_documented_example_runs(call, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     values: dict = {}
     ran = []
     for language, block in re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL):

@@ -1,4 +1,4 @@
-"""`scalejax data`: every malformed corpus ends with exit 2, one message and nothing half-written (mirrors scalejax/cli.py)."""
+"""`scalejax data`: every malformed corpus ends with exit 2, one message and nothing half-written (mirrors scalejax/cli/data.py)."""
 
 import functools
 import gzip
@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from scalejax.config import Data
+from scalejax.data.shards import prepare
+
+ROOT = Path(__file__).parents[2]
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
 MALFORMED = {  # file -> (content, what the message says)
@@ -133,3 +136,14 @@ def test_the_documented_examples_run(tmp_path, monkeypatch, capsys):
 def test_two_sources_are_refused(call):
     code, _, err = call("prepare", "--seqio", "module:task", "--tfds", "c4/en")
     assert code == 2 and "give one" in err
+
+
+def test_prepared_shards_are_a_source_that_a_run_can_name(call, tmp_path):
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"Paragraph {i} says something of its own. " * 60 for i in range(40))
+    )
+    source = ("--source", tmp_path / "text.txt", "--tokenizer", "byte")
+    code, out, _ = call("prepare", *source, "--out", tmp_path / "shards")
+    assert code == 0
+    data = Data(source=out.strip(), tokenizer="own", sequence_length=16)
+    assert prepare(data).vocabulary >= 256
