@@ -54,7 +54,7 @@ class Data:
 
     def run(self) -> int:
         from scalejax.config import Data as DataConfig
-        from scalejax.data import contamination, shards
+        from scalejax.data import contamination, preparation
 
         source = self._source()
         data = DataConfig(
@@ -69,9 +69,9 @@ class Data:
                     "scalejax data contamination needs test items; add --items FILE.jsonl, a "
                     "file with one item per line"
                 )
-            print(contamination.report(shards.prepare(data), self.items, field=self.field))
+            print(contamination.report(preparation.prepare(data), self.items, field=self.field))
             return exit_codes.DONE
-        prepared = shards.export(data, self.out) if self.out else shards.prepare(data)
+        prepared = preparation.export(data, self.out) if self.out else preparation.prepare(data)
         print(prepared.folder)
         return exit_codes.DONE
 

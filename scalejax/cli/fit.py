@@ -73,7 +73,8 @@ class Fit:
     def run(self) -> int:
         compile_cache.enable()
         from scalejax import laws
-        from scalejax.cli import text
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import fit_text
         from scalejax.fitting import fit as fits
 
         fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
@@ -93,7 +94,7 @@ class Fit:
         )
         if self.out:
             fit.save(self.out)
-        print(text.as_json(fit.summary()) if self.json else fits.text(fit))
+        print(as_json(fit.summary()) if self.json else fit_text(fit))
         return exit_codes.DONE
 
 
@@ -132,7 +133,8 @@ class Predict:
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax.cli import text
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import forecast_text
         from scalejax.fitting import fit as fits
 
         inputs = {
@@ -148,7 +150,7 @@ class Predict:
             fits.load(self.fit),
             **{name: value for name, value in inputs.items() if value is not None},
         )
-        print(text.as_json(forecast) if self.json else fits.forecast_text(forecast))
+        print(as_json(forecast) if self.json else forecast_text(forecast))
         return exit_codes.DONE
 
 

@@ -2,9 +2,10 @@
 
 Flags say where and how to run. What to run is in the experiment file.
 
-Every verb is a dataclass: its docstring is the help text, its fields are the flags, and
-`run` does the work and returns the exit code. To add a verb, write such a class in a
-module of its own and list it in VERBS.
+Every verb is a dataclass. Its docstring is the verb's help text, its fields are the
+flags, the comment above a field is the flag's help text, and `run` does the work and
+returns the exit code. To add a verb, write such a class in a module of its own and list
+it in VERBS.
 
 `scalejax --help` must be fast, so modules that import jax or pandas are imported inside
 `run`.

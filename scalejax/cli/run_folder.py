@@ -36,7 +36,7 @@ class Eval:
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax.cli import text
+        from scalejax.cli.text import as_json
         from scalejax.study import evaluations
 
         if self.suite is None:
@@ -45,10 +45,10 @@ class Eval:
                     "--out and --window only apply to a suite; add --suite, or remove them"
                 )
             row = evaluations.measured(self.run_folder)
-            print(text.as_json(row) if self.json else evaluations.row_text(row))
+            print(as_json(row) if self.json else evaluations.row_text(row))
             return exit_codes.DONE
         scores = evaluations.suite(self.run_folder, self.suite, out=self.out, window=self.window)
-        print(text.as_json(scores) if self.json else evaluations.text(scores))
+        print(as_json(scores) if self.json else evaluations.text(scores))
         return exit_codes.DONE
 
 

@@ -22,13 +22,14 @@ class Plan:
     json: bool = False
 
     def run(self) -> int:
-        from scalejax.cli import text
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.study import plan_text
         from scalejax.study.experiment import load_study
         from scalejax.study.plan import plan
 
         study, _ = load_study(self.study)
         planned = plan(study)
-        print(text.as_json(planned.summary()) if self.json else text.plan_text(planned))
+        print(as_json(planned.summary()) if self.json else plan_text(planned))
         return exit_codes.DONE
 
 
@@ -51,16 +52,16 @@ class Run:
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax.cli import text
+        from scalejax.cli.text.study import stopped_text, study_text
         from scalejax.study.experiment import load_study
         from scalejax.study.run import run_study
 
         study, question = load_study(self.study)
         result = run_study(study, self.out, question, self.devices)
         if result.training.preempted:
-            print(text.stopped_text(result), file=sys.stderr)
+            print(stopped_text(result), file=sys.stderr)
         else:
-            print(text.study_text(result))
+            print(study_text(result))
         return exit_codes.of_study(result)
 
 
@@ -78,14 +79,15 @@ class Status:
     json: bool = False
 
     def run(self) -> int:
-        from scalejax.cli import text
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.study import status_text
         from scalejax.study.experiment import load_study
         from scalejax.study.plan import plan
         from scalejax.study.status import study_status
 
         study, _ = load_study(self.study)
         status = study_status(plan(study), self.out / study.name)
-        print(text.as_json(status) if self.json else text.status_text(status))
+        print(as_json(status) if self.json else status_text(status))
         return exit_codes.DONE
 
 

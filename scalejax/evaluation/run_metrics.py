@@ -16,7 +16,7 @@ def held_out_loss(
 
     Of a corpus of several domains also `loss_<domain>`, `loss_<domain>_se` and so on, for the domains that were met.
     """
-    length, sequences = run.data.sequence_length, run.sequences
+    length, sequences = run.data.sequence_length, run.batch_sequences
     found = evaluate_loss(
         token_losses,
         shards,

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from scalejax.config import Data
-from scalejax.data import shards
+from scalejax.data.preparation import epochs
 from scalejax.model.transformer import counts
 from scalejax.study.study import Study
 
@@ -32,10 +32,10 @@ def plan_warnings(study: Study) -> list[str]:
             "the runs differ in warmup; give all of them the same number of warmup tokens, "
             "unless warmup is what the study is about"
         )
-    epochs = most_epochs(study)
-    if epochs > ONE_EPOCH:
+    passes = most_epochs(study)
+    if passes > ONE_EPOCH:
         warnings.append(
-            f"a run reads its training tokens up to {epochs:.3g} times; use more text, unless "
+            f"a run reads its training tokens up to {passes:.3g} times; use more text, unless "
             "repetition is what the study is about"
         )
     return warnings
@@ -50,13 +50,13 @@ def most_epochs(study: Study) -> float:
     most_tokens: dict[Data, float] = {}
     for run in [*study.runs, *study.forecast]:
         most_tokens[run.data] = max(run.tokens_read, most_tokens.get(run.data, 0))
-    epochs = [0.0]
+    passes = [0.0]
     for data, tokens in most_tokens.items():
         # A plan may be made on a machine that does not have the data. The machine that
         # trains reports a source that cannot be read.
         with contextlib.suppress(ValueError):
-            epochs.append(shards.epochs(data, tokens) or 0)
-    return max(epochs)
+            passes.append(epochs(data, tokens) or 0)
+    return max(passes)
 
 
 def _chinchilla_warnings(study: Study) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from scalejax.config import Run
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
 from scalejax.fitting.fit import Fit

@@ -9,7 +9,7 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.grids import run_id
 
 if TYPE_CHECKING:
-    from scalejax.laws.forms import Law
+    from scalejax.laws.law import Law
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Study:
     def _check_batches(self) -> None:
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
         for run in [*self.runs, *self.forecast]:
-            if run.fewest_sequences % parts:
+            if run.first_batch_sequences % parts:
                 raise ValueError(
                     f"study {self.name}: the smallest batch of run {run_id(run)} has "
-                    f"{run.fewest_sequences} sequences, but Placement divides every batch into "
-                    f"data x fsdp x accumulate = {parts} equal parts; change the placement or "
-                    "the batch size"
+                    f"{run.first_batch_sequences} sequences, but Placement divides every batch "
+                    f"into data x fsdp x accumulate = {parts} equal parts; change the placement "
+                    "or the batch size"
                 )

@@ -1,4 +1,4 @@
-"""Which result of a study gives which exit code (mirrors scalejax/cli/exit_codes.py)."""
+"""The exit code of each result of a study (mirrors scalejax/cli/exit_codes.py)."""
 
 from pathlib import Path
 

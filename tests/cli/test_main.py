@@ -1,4 +1,4 @@
-"""The command line as a whole: help, exit codes and errors (mirrors scalejax/cli/main.py)."""
+"""The command line: help, exit codes and errors (mirrors scalejax/cli/main.py)."""
 
 import dataclasses
 import re
@@ -25,8 +25,8 @@ def test_the_help_of_a_verb_explains_each_of_its_arguments(verb, call):
     code, out, _ = call(verb, "--help")
     assert code == 0
     text = " ".join(out.replace("│", " ").split())
-    # Each argument ends in "(required)" or "(default: ...)"; before that stand its name, its
-    # type and its explanation.
+    # The help of an argument ends in "(required)" or "(default: ...)". Before that come
+    # its name, its type and its explanation.
     arguments = re.findall(r"(?:--[\w-]+|STR|PATH|\{[\w,]+\}) (.*?) \((?:required|default)", text)
     assert len(arguments) == len(dataclasses.fields(VERBS[verb]))
     assert all(len(explanation.split()) >= 4 for explanation in arguments), arguments
@@ -46,7 +46,7 @@ def test_asking_for_help_does_not_import_jax():
         "try:\n"
         "    main()\n"
         "except SystemExit:\n"
-        "    print([name for name in ('jax', 'numpy', 'pandas', 'rich.progress') if name in sys.modules])\n"
+        "    print([name for name in ('jax', 'numpy', 'pandas') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr

@@ -9,9 +9,14 @@ import pytest
 EXPERIMENT = '''"""A question?"""
 from scalejax import Data, Measure, Model, Optimizer, Run, Study, cosine
 
-model = Model.sized(width=16, depth=1, head_size=8, vocabulary=32)
-run = Run(model=model, data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
-          optimizer=Optimizer(learning_rate=0.01), schedule=cosine(warmup=0), tokens=640, batch_tokens=64)
+run = Run(
+    model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
+    data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=cosine(warmup=0),
+    tokens=640,
+    batch_tokens=64,
+)
 study = Study("one@1", [run], measure=Measure(items=0))
 '''
 

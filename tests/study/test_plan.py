@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalejax import laws
-from scalejax.config import Data, Model, Optimizer, Placement, Run, Schedule
-from scalejax.data.shards import prepare
+from scalejax.config import Data, Measure, Model, Optimizer, Run, Schedule
 from scalejax.grids import cooldowns, grid, run_id
 from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.cost import segment_flops
@@ -90,7 +88,7 @@ def test_runs_that_differ_in_seed_or_size_or_rate_share_nothing():
     )
 
 
-def test_a_run_given_twice_is_planned_once():
+def test_a_run_that_is_listed_twice_is_planned_once():
     assert len(plan(Study("s@1", [BASE, BASE])).segments) == 1
 
 
@@ -106,11 +104,17 @@ def test_a_trunk_depends_on_its_rates_not_on_who_shares_it():
 def test_forecast_runs_wait_for_the_fitted_ones():
     big = BASE.replace(seed=5)
     planned = plan(Study("s@1", cooldowns(BASE, at=[16_000, 32_000], fraction=0.2), forecast=[big]))
-    assert f"runs/{run_id(big)}" not in {
-        segment.folder for segment in planned.needed(planned.study.runs)
-    }
+    fitted = {segment.folder for segment in planned.needed(planned.study.runs)}
+    assert f"runs/{run_id(big)}" not in fitted
     assert sum(segment_flops(s) for s in planned.needed([big])) == segment_flops(
         planned.by_folder[f"runs/{run_id(big)}"]
     )
 
 
+def test_the_jobs_of_runs_are_their_segments_with_the_trunks_first():
+    runs = cooldowns(BASE, at=[16_000, 32_000], fraction=0.2)
+    planned = plan(Study("s@1", runs, measure=Measure(every=6400)))
+    jobs = planned.jobs(runs[:1])
+    assert [job.segment for job in jobs] == chain(planned, runs[0])
+    assert [job.segment.final for job in jobs] == [False, True]
+    assert all(job.study == "s@1" and job.measure.every == 6400 for job in jobs)

@@ -1,0 +1,313 @@
+"""seqio Tasks and Mixtures, tfds builders and ArrayRecord files, read by the real libraries (mirrors scalejax/data/pipelines.py).
+
+They need `scalejax[data]` and are skipped where it is not installed; `make test-data` runs them in an environment of their own.
+"""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scalejax.config import Data
+from scalejax.data.batches import PERIOD, quotas
+from scalejax.data.packing import split_flags
+from scalejax.data.preparation import prepare
+from scalejax.files import read_json
+
+MISSING = [
+    name
+    for name in ("tensorflow", "seqio", "tensorflow_datasets")
+    if importlib.util.find_spec(name) is None
+]
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install 'scalejax[data]'"
+    ),
+    pytest.mark.filterwarnings("default"),  # TensorFlow's own
+]
+
+TASKS = """
+    import functools
+    import os
+
+    import seqio
+    import tensorflow as tf
+
+    TEXTS = {split: [f"{split} text number {i}, naïve" + " and more" * (i % 5) for i in range(n)]
+             for split, n in (("train", 300), ("validation", 20))}
+    LINES = os.path.join(os.path.dirname(__file__), "lines.txt")
+    BYTES = seqio.ByteVocabulary()
+
+    def dataset(split, shuffle_files=False, seed=None):
+        return tf.data.Dataset.from_tensor_slices({"text": TEXTS[split]})
+
+    def language_modelling(vocabulary):
+        return dict(
+            preprocessors=[
+                functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text"}),
+                seqio.preprocessors.tokenize,
+                seqio.preprocessors.append_eos,
+            ],
+            output_features={"targets": seqio.Feature(vocabulary, add_eos=True)},
+        )
+
+    seqio.TaskRegistry.add(
+        "own_function", source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]), **language_modelling(BYTES)
+    )
+    lines = language_modelling(BYTES)
+    lines["preprocessors"] = [lambda ds: ds.map(lambda line: {"text": line}), *lines["preprocessors"]]
+    seqio.TaskRegistry.add("own_lines", source=seqio.TextLineDataSource({"train": LINES}), **lines)
+    seqio.MixtureRegistry.add("own_mixture", [("own_function", 3), ("own_lines", 1)])
+    if os.path.exists(MODEL := os.path.join(os.path.dirname(__file__), "own.model")):
+        pieces = seqio.SentencePieceVocabulary(MODEL, extra_ids=10)
+        seqio.TaskRegistry.add(
+            "own_pieces", source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]), **language_modelling(pieces)
+        )
+    both = language_modelling(BYTES)
+    both["preprocessors"] = [lambda ds: ds.map(lambda x: {"inputs": x["text"], "targets": "yes"}), *both["preprocessors"][1:]]
+    both["output_features"]["inputs"] = seqio.Feature(BYTES, add_eos=True)
+    seqio.TaskRegistry.add("own_questions", source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]), **both)
+    held_out = seqio.FunctionDataSource(dataset, splits=["validation"])
+    seqio.TaskRegistry.add("own_held_out", source=held_out, **language_modelling(BYTES))
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    """A user's module of tasks, on sys.path, as a seqio user has it."""
+    from scalejax.data.tokenizers import train_bpe
+
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "own_tasks.py").write_text(textwrap.dedent(TASKS))
+    (folder / "lines.txt").write_text("".join(f"line {i} of the file\n" for i in range(400)))
+    (folder / "own.model").write_bytes(
+        train_bpe((f"text number {i}, naïve and more" for i in range(400)), pieces=320).model
+    )
+    sys.path.insert(0, str(folder))
+    yield "own_tasks"
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def documents(tokens: np.ndarray, end: int) -> list[list[int]]:
+    return [part[1:].tolist() for part in np.split(tokens, np.flatnonzero(tokens == end))[1:-1]]
+
+
+def test_a_task_is_written_once_in_its_own_vocabulary(module, cache):
+    data = Data(source=f"seqio:{module}:own_function", tokenizer="own")
+    shards = prepare(data, cache)
+    import own_tasks  # pyright: ignore[reportMissingImports]
+
+    assert (
+        shards.vocabulary == own_tasks.BYTES.vocab_size and shards.manifest["tokenizer"]["end"] == 1
+    )
+    for split, tokens in (("train", shards.train), ("validation", shards.validation)):
+        decoded = sorted(own_tasks.BYTES.decode(ids) for ids in documents(tokens, end=1))
+        assert decoded == sorted(own_tasks.TEXTS[split]), (
+            "a task with a validation split keeps its own splits"
+        )
+    before = shards.folder.stat().st_mtime_ns
+    assert prepare(data, cache).folder.stat().st_mtime_ns == before
+
+
+def test_a_sentencepiece_vocabulary_comes_with_its_model(module, cache):
+    shards = prepare(Data(source=f"seqio:{module}:own_pieces", tokenizer="own"), cache)
+    import own_tasks  # pyright: ignore[reportMissingImports]
+
+    assert shards.vocabulary == 330
+    found = [
+        shards.tokenizer().decode(ids) for ids in documents(shards.train, shards.tokenizer().end)
+    ]
+    assert found == own_tasks.TEXTS["train"]
+
+
+def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(module, cache):
+    shards = prepare(Data(source=f"seqio:{module}:own_questions", tokenizer="own"), cache)
+    import own_tasks  # pyright: ignore[reportMissingImports]
+
+    for split in ("train", "validation"):
+        ids, starts, counted = split_flags(shards.tokens(split, "documents").rows())
+        found = zip(
+            np.split(ids, np.flatnonzero(starts))[1:],
+            np.split(counted, np.flatnonzero(starts))[1:],
+            strict=True,
+        )
+        decode = own_tasks.BYTES.decode
+        texts = [
+            (decode(each[~its].tolist()), decode(each[its][1:].tolist())) for each, its in found
+        ][:-1]
+        assert sorted(texts) == sorted((text, "yes") for text in own_tasks.TEXTS[split])
+    assert shards.tokens("train", "concatenate").loss_mask is None
+
+
+def test_a_mixture_keeps_its_rates_between_domains(module, cache):
+    shards = prepare(Data(source=f"seqio:{module}:own_mixture", tokenizer="own"), cache)
+    assert shards.domains == ["own_function", "own_lines"]
+    tokens = {
+        name: shards.tokens("train", "concatenate", domain=name).ids for name in shards.domains
+    }
+    mean = {name: len(ids) / np.sum(ids[1:] == 1) for name, ids in tokens.items()}
+    odds = shards.shares["own_function"] / shards.shares["own_lines"]
+    assert odds == pytest.approx(3 * mean["own_function"] / mean["own_lines"], rel=0.01), (
+        "rates count examples, shares tokens"
+    )
+    assert quotas(shards.shares).sum() == PERIOD and set(shards.validation_domains.tolist()) == {
+        0,
+        1,
+    }
+    lines = len(documents(tokens["own_lines"], end=1))
+    assert 360 < lines < 400, "a task without a validation split holds out about 4%"
+
+
+def test_a_mixture_trains(module, cache, tmp_path, monkeypatch):
+    from scalejax import Measure, Model, Optimizer, Run, train
+    from scalejax.optim.schedules import constant
+
+    monkeypatch.setenv("SCALEJAX_CACHE", str(cache))
+    data = Data(source=f"seqio:{module}:own_mixture", tokenizer="own", sequence_length=16)
+    vocabulary = prepare(data).vocabulary
+    run = Run(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=vocabulary),
+        data=data,
+        optimizer=Optimizer(learning_rate=0.01),
+        schedule=constant(warmup=0),
+        tokens=50 * 64,
+        batch_tokens=64,
+    )
+    result = train(run, out=tmp_path / "run", measure=Measure(items=0, tokens=1_024))
+    assert result.loss < 0.9 * np.log(vocabulary)
+
+
+def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_path, monkeypatch):
+    from scalejax import Model, Optimizer, Run
+    from scalejax.optim.schedules import constant
+
+    section = Path("docs/guides/data.md").read_text().partition("## Train on a seqio Task")[2]
+    tasks, training = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
+    (tmp_path / "my_tasks.py").write_text(tasks)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALEJAX_CACHE", str(cache))
+    base = Run(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=259),
+        data=Data(),
+        optimizer=Optimizer(learning_rate=0.02),
+        schedule=constant(warmup=0),
+        tokens=64 * 8 * 40,
+        batch_tokens=64 * 8,
+    )
+    values = {"base": base}
+    exec(compile(training, "docs/guides/data.md", "exec"), values)
+    result = read_json(tmp_path / "squares" / "result.json")
+    assert result["packing"] == "documents" and result["loss"] < 3.5
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("seqio:own_tasks", "`seqio:MODULE:TASK`"),
+        ("seqio:no_such_module:task", "no module 'no_such_module' can be imported"),
+        (
+            "seqio:own_tasks:own_funktion",
+            "registers no Task or Mixture 'own_funktion'; registered are .*own_function",
+        ),
+        ("seqio:own_tasks:own_held_out", "own_held_out has no `train` split; it has validation"),
+        ("tfds:no_such_builder", "tfds has no 'no_such_builder' ready to read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_what_is_there(module, tmp_path, source, said):
+    with pytest.raises(ValueError, match=said):
+        prepare(
+            Data(source=source, tokenizer="own" if source.startswith("seqio") else "byte"), tmp_path
+        )
+
+
+def test_a_task_under_another_tokenizer_is_refused(module, tmp_path):
+    with pytest.raises(ValueError, match="brings its own vocabulary: say tokenizer='own'"):
+        prepare(Data(source=f"seqio:{module}:own_function", tokenizer="byte"), tmp_path)
+
+
+def test_c4_comes_out_of_tfds(tmp_path):
+    import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
+
+    with tfds.testing.mock_data(num_examples=40):
+        shards = prepare(Data(source="tfds:c4/en:3.1.0", tokenizer="byte"), tmp_path)
+        records = list(tfds.as_numpy(tfds.load("c4/en:3.1.0", split="train")))
+    assert (
+        sum(shards.manifest["documents"].values()) + shards.manifest["duplicates_dropped"]
+        == len(records)
+        == 40
+    )
+    found = {
+        shards.tokenizer().decode(ids)
+        for split in (shards.train, shards.validation)
+        for ids in documents(split, end=256)
+    }
+    assert found <= {record["text"].decode().strip() for record in records} and len(found) > 30
+
+
+def test_array_records_are_a_source(tmp_path):
+    writer = pytest.importorskip(
+        "array_record.python.array_record_module", reason="array_record is not installed"
+    )
+    texts = [f"record number {i}" for i in range(60)]
+    file = writer.ArrayRecordWriter(str(tmp_path / "x.array_record"), "group_size:1")
+    for text in texts:
+        file.write(json.dumps({"text": text}).encode())
+    file.close()
+    shards = prepare(
+        Data(source=str(tmp_path / "x.array_record"), tokenizer="byte"), tmp_path / "cache"
+    )
+    found = [
+        shards.tokenizer().decode(ids)
+        for split in (shards.train, shards.validation)
+        for ids in documents(split, end=256)
+    ]
+    assert sorted(found) == sorted(texts)
+
+
+def test_the_command_line_prepares_a_task(module, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "scalejax.cli",
+        "data",
+        "prepare",
+        "--seqio",
+        f"{module}:own_function",
+    ]
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env=_environment(module, tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout.strip() == str(tmp_path / "out")
+        and (tmp_path / "out" / "manifest.json").is_file()
+    )
+
+
+def _environment(module: str, cache) -> dict[str, str]:
+    import os
+
+    folder = os.path.dirname(importlib.util.find_spec(module).origin)
+    path = os.pathsep.join([folder, os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path, "SCALEJAX_CACHE": str(cache)}
+
+
+def test_importing_scalejax_loads_no_tensorflow():
+    code = "import scalejax.data.shards, scalejax.training.loop, sys; assert not {'tensorflow', 'seqio'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
