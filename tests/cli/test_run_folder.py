@@ -116,7 +116,7 @@ def test_bad_arguments_are_refused(call, run, arguments, said):
 
 def test_a_folder_without_a_run_is_refused(call, tmp_path):
     code, _, err = call(tmp_path, "--suite", "continuation")
-    assert code == 2 and "is no run's folder" in err and "runs/<id>" in err
+    assert code == 2 and "is not a run's folder" in err and "runs/<id>" in err
 
 
 def test_an_incomplete_suite_is_refused_and_names_what_is_missing(call, run, tmp_path):

@@ -50,7 +50,7 @@ def test_a_run_is_exported_by_one_command(trained, call, tmp_path):
 
 def test_bad_input_is_exit_2_and_writes_nothing(trained, call, tmp_path):
     for arguments, said in [
-        ((tmp_path / "none", "--out", tmp_path / "hf"), "is no run's folder"),
+        ((tmp_path / "none", "--out", tmp_path / "hf"), "is not a run's folder"),
         ((trained, "--out", tmp_path), "name a new folder"),
     ]:
         code, out, err = call("export", *arguments)
