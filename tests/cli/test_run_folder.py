@@ -1,4 +1,7 @@
-"""`scalejax eval`: a suite on a finished run; bad input is exit 2, one message, nothing written (mirrors scalejax/cli.py)."""
+"""`scalejax eval` on a finished run; bad input is exit 2 with one message.
+
+Mirrors scalejax/cli/run_folder.py.
+"""
 
 import functools
 import json
