@@ -26,16 +26,11 @@ ODD_TEXTS = [
 ]
 
 WORDS = (
-    "the of and scaling law model token loss width depth batch rate warm cool trunk branch "
-    "fit row"
+    "the of and scaling law model token loss width depth batch rate warm cool trunk branch fit row"
 )
 
 
 def documents(count: int = 60) -> list[str]:
-    vocabulary = (
-        "the of and scaling law model token loss width depth batch rate "
-        "warm cool trunk branch fit row"
-    )
     words = WORDS.split()
     rng = random.Random(0)
     return [" ".join(rng.choices(words, k=80)) + ".\nA second line é." for _ in range(count)]
@@ -78,7 +73,8 @@ def test_a_saved_model_is_the_same_tokenizer(bpe, tmp_path):
     path = tmp_path / "own.model"
     path.write_bytes(bpe.model)
     loaded = make_tokenizer(str(path), [])
-    assert loaded.hash == bpe.hash and loaded.encode(ODD_TEXTS)[5].tolist() == bpe.encode(ODD_TEXTS)[5].tolist()
+    assert loaded.hash == bpe.hash
+    assert loaded.encode(ODD_TEXTS)[5].tolist() == bpe.encode(ODD_TEXTS)[5].tolist()
 
 
 @pytest.mark.parametrize("name", ["bpe:", "bpe:many", "bpe:299", "bpe:-400", "bites", "own"])
@@ -120,12 +116,11 @@ def test_gpt2s_files_are_a_lossless_tokenizer(gpt2, tokenizers):
     vocabulary = json.loads((gpt2 / "vocab.json").read_text())
     assert ours.vocabulary == len(vocabulary) > 300 and ours.end == vocabulary["<|endoftext|>"]
     theirs = tokenizers.ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
-    for text, ids in zip([*ODD_TEXTS, *documents()], ours.encode([*ODD_TEXTS, *documents()]), strict=True):
+    texts = [*ODD_TEXTS, *documents()]
+    for text, ids in zip(texts, ours.encode(texts), strict=True):
         assert ids.tolist() == theirs.encode(text).ids and ours.decode(ids.tolist()) == text
-    assert (
-        isinstance(restore_tokenizer(ours.model), HuggingFace)
-        and restore_tokenizer(ours.model).hash == ours.hash
-    )
+    restored = restore_tokenizer(ours.model)
+    assert isinstance(restored, HuggingFace) and restored.hash == ours.hash
 
 
 @pytest.mark.data

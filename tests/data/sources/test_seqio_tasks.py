@@ -135,7 +135,7 @@ def test_inputs_come_before_targets_and_do_not_count_in_the_loss_of_packed_docum
         cuts = np.flatnonzero(starts)
         # The last part is the end token behind the last document.
         parts = zip(np.split(ids, cuts)[1:-1], np.split(loss_mask, cuts)[1:-1], strict=True)
-        # Of the tokens that count, the first one is the end token in front of the document.
+        # The first token that counts is the end token in front of the document.
         texts = [
             (decode(part[~mask].tolist()), decode(part[mask][1:].tolist())) for part, mask in parts
         ]
