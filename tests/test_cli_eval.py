@@ -101,11 +101,11 @@ def test_without_a_suite_it_measures_what_the_run_did(call, run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--suite", "foundry-18"], "Measure.suites names continuation, foundry-17"),
+        (["--suite", "foundry-18"], "there is no suite 'foundry-18'"),
         (["--suite", "local:/no/such/file.jsonl"], "names no task file"),
-        (["--suite", "foundry-17:/no/such/folder"], "is no folder"),
+        (["--suite", "foundry-17:/no/such/folder"], "is not a folder"),
         (["--suite", "continuation", "--window", "1"], "--window 1"),
-        (["--window", "64"], "add --suite"),
+        (["--window", "64"], "need a suite; add --suite"),
     ],
 )
 def test_bad_arguments_are_refused(call, run, arguments, said):

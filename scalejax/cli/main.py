@@ -210,20 +210,32 @@ class Eval:
 
     def run(self) -> int:
         _cache_programs()
-        from scalejax.study import evaluations
+        from scalejax.cli import text as console
+        from scalejax.training import evaluate
 
         if self.suite is None:
             if self.out or self.window:
-                raise ValueError("--out and --window are for a suite: add --suite")
-            row = evaluations.measured(self.run_folder)
+                raise ValueError("--out and --window need a suite; add --suite")
+            row = evaluate.evaluate(self.run_folder)
             if self.json:
                 return _show(row)
-            print(evaluations.row_text(row))
+            print(console.metrics_text(row))
             return 0
-        summary = evaluations.suite(self.run_folder, self.suite, out=self.out, window=self.window)
+        if self.window is not None and self.window < 2:
+            raise ValueError(
+                f"--window {self.window} is too short; expected at least 2, one token of context "
+                "and one of answer"
+            )
+        result = evaluate.evaluate_suite(
+            self.run_folder,
+            self.suite,
+            folder=self.out,
+            window=self.window,
+            progress=console.print_task_progress,
+        )
         if self.json:
-            return _show(summary)
-        print(evaluations.text(summary))
+            return _show(dict(result))
+        print(console.suite_text(result))
         return 0
 
 
@@ -254,9 +266,10 @@ class Export:
 
     def run(self) -> int:
         _cache_programs()
+        from scalejax.cli import text as console
         from scalejax.training import export
 
-        print(export.text(export.export_hf(self.run_folder, self.out), self.out))
+        print(console.export_text(export.export_hf(self.run_folder, self.out), self.out))
         return 0
 
 

@@ -1,14 +1,20 @@
 """What `plan`, `run` and `status` print."""
 
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalejax.fitting import fit as fits
 from scalejax.report.summary import VERDICTS, bounds, where
 from scalejax.study.plan import Plan, segment_flops
 from scalejax.study.results import run_state
 from scalejax.study.run import Conclusion
+
+if TYPE_CHECKING:
+    from scalejax.evaluation.metrics import MeanOfTasks, TaskMetrics
+    from scalejax.evaluation.tasks import SuiteResult
+    from scalejax.training.export import Exported
 
 
 def plan_text(plan: Plan) -> str:
@@ -74,6 +80,74 @@ def status_text(state: dict[str, Any]) -> str:
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
         lines.append(f"  {name}  {run['status']}, step {run['step']}{loss}")
     return "\n".join(lines)
+
+
+def metrics_text(row: "dict[str, float | None]") -> str:
+    """The metrics of a run, one per line."""
+    width = max(map(len, row))
+    return "\n".join(
+        f"{name:<{width}}  {'' if value is None else f'{value:.4f}'}" for name, value in row.items()
+    )
+
+
+def suite_text(result: "SuiteResult") -> str:
+    """The metrics of a suite as a table: one line per task, then the average."""
+    tasks = result["tasks"]
+    width = max(len("mean of tasks"), *map(len, tasks))
+    head = ("items", "error", "se", "chance", "const")
+    lines = [
+        f"{result['suite']}, run {result['run']} at step {result['step']}, "
+        f"window {result['window']}",
+        f"{'':<{width}}  {'  '.join(f'{name:>6}' for name in head)}  {'bits/byte':>9}  {'cut':>4}",
+    ]
+    for name, task in tasks.items():
+        bits = f"{task['bits_per_byte']:9.3f}" if "bits_per_byte" in task else " " * 9
+        errors = _errors(task)
+        lines.append(f"{name:<{width}}  {task['n']:6,}  {errors}  {bits}  {task['cut']:4.0%}")
+    mean = _errors(result["averages"]["mean_of_tasks"])
+    lines.append(f"{'mean of tasks':<{width}}  {'':>6}  {mean}")
+    if result["missing"]:
+        missing = ", ".join(result["missing"])
+        lines.append(f"The mean is over {len(tasks)} tasks; these have no file: {missing}")
+    lines.append(
+        "error: 1 - accuracy, with log-likelihoods per token and ties shared; "
+        "chance: error of guessing;"
+    )
+    lines.append(
+        "const: error of always giving the most common answer; "
+        "cut: prompts that lost their beginning to fit the window"
+    )
+    return "\n".join(lines)
+
+
+def print_task_progress(task: str, metrics: "TaskMetrics", remaining: int) -> None:
+    """Prints a line on stderr when a task of a suite is done, since suites can take hours."""
+    error = f"error {metrics['error']:.3f} ± {metrics['error_se']:.3f}"
+    print(f"{task}: {error}; {remaining} tasks to go", file=sys.stderr, flush=True)
+
+
+def export_text(exported: "Exported", folder: Path) -> str:
+    """An export in three lines: what was written, how well it agrees, and its tokenizer."""
+    numpy, transformers = exported.parity
+    if transformers is None:
+        by_transformers = "not compared with transformers (torch or transformers not installed)"
+    else:
+        by_transformers = f"{transformers:.1e} read by transformers"
+    if exported.no_tokenizer:
+        tokenizer = f"without a tokenizer: {exported.no_tokenizer}"
+    else:
+        tokenizer = "with its tokenizer"
+    return (
+        f"run {exported.run} at step {exported.step} in {folder}\n"
+        f"largest difference of a logit (at most {exported.tolerance:g} is allowed): "
+        f"{numpy:.1e} read by NumPy; {by_transformers}\n"
+        f"{tokenizer}"
+    )
+
+
+def _errors(metrics: "TaskMetrics | MeanOfTasks") -> str:
+    values = (metrics["error"], metrics["error_se"], metrics["chance"], metrics["constant"])
+    return "  ".join(f"{value:6.3f}" for value in values)
 
 
 def _counts(table: Any) -> str:

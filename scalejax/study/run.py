@@ -64,7 +64,7 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> Co
     for run in {run.data: run for run in [*study.runs, *study.forecast]}.values():
         shards = prepare(run.data)
         check_vocabulary(run, shards)
-        run_metrics.check(shards, run, study.measure)
+        run_metrics.check_measure(shards, run, study.measure)
     folder = out / study.name
     with locked(folder) as lock, Progress(planned) as progress:
         write_json(folder / "study.json", describe(planned, question))

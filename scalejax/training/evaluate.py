@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.shards import prepare
-from scalejax.evaluation.run_metrics import downstream, held_out_loss
-from scalejax.evaluation.tasks import score_suite
+from scalejax.evaluation.run_metrics import downstream_metrics, held_out_metrics
+from scalejax.evaluation.tasks import SuiteResult, TaskMetrics, ignore_progress, score_suite
 from scalejax.model.parameters import Params
 from scalejax.training import checkpoint
 from scalejax.training.loop import losses_under, subject
@@ -18,7 +18,7 @@ from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, weights
 
 
-def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float]:
+def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float | None]:
     """Measures the weights of the last checkpoint in a run's folder: loss, loss_se, bits_per_byte (of every domain, too),
     top1_error, top1_error_se, error_<task>.
 
@@ -27,8 +27,8 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
-    found = held_out_loss(losses_under(params, run, mesh), shards, run, measure)
-    return found | downstream(
+    found = held_out_metrics(losses_under(params, run, mesh), shards, run, measure)
+    return found | downstream_metrics(
         subject(Path(out), step, run, mesh, shards, lambda: params), measure, None
     )
 
@@ -40,12 +40,12 @@ def evaluate_suite(
     folder: Path | None = None,
     items: int = 256,
     window: int | None = None,
-    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
-) -> dict[str, Any]:
+    progress: Callable[[str, TaskMetrics, int], None] = ignore_progress,
+) -> SuiteResult:
     """Scores the last checkpoint in a run's folder on a suite; gives and keeps what `score_suite` does, below `folder` (out's
     `evaluations` when not given).
 
-    `window`: tokens of a prompt with its answer, the run's sequence length when not given. `report(task, outcome, remaining)` is
+    `window`: tokens of a prompt with its answer, the run's sequence length when not given. `progress(task, metrics, remaining)` is
     called when a task is done. What was scored before is read, and the model is not even loaded. Raises ValueError when the
     folder has no sound checkpoint, or the suite cannot be scored.
     """
@@ -55,7 +55,7 @@ def evaluate_suite(
         out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window
     )
     return score_suite(
-        suite, asked, items=items, folder=folder or out / "evaluations", report=report
+        suite, asked, items=items, folder=folder or out / "evaluations", progress=progress
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.shards import Shards, prepare
-from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
-from scalejax.evaluation.tasks import Subject
+from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
+from scalejax.evaluation.tasks import Provenance, ScoredModel
 from scalejax.files import read_json, sha256, write_json
 from scalejax.grids import run_id
 from scalejax.model.parameters import Params
@@ -97,7 +97,7 @@ def train_segment(
     run = job.segment.run
     shards = prepare(run.data)
     check_vocabulary(run, shards)
-    check(shards, run, job.measure)
+    check_measure(shards, run, job.measure)
     mesh = make_mesh(job.placement)
     position, history = begin(folder, parent, init_state(run, mesh, job.measure.averages))
     status = open_folder(folder)
@@ -203,19 +203,20 @@ class Training:
         every = max(1, round(self.job.measure.every / batch)) * batch
         return self.job.measure.every > 0 and after // every > before // every
 
-    def measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float | None]:
         """Writes a row with the held-out loss of the weights, and one of each average, and gives that of the weights.
 
         Nothing is measured once the run has diverged: the row and what is given are empty then.
         """
         run, measure = self.job.segment.run, self.job.measure
-        found: dict[str, dict[str, float]] = {"raw": {}}
+        found: dict[str, dict[str, float | None]] = {"raw": {}}
         if not self.position.diverged:
             for name, params in weights(run, self.position.state, measure.averages).items():
-                found[name] = held_out_loss(
+                found[name] = held_out_metrics(
                     losses_under(params, run, self.mesh), self.shards, run, measure
                 )
-        if not math.isfinite(found["raw"].get("loss", math.inf)):
+        loss = found["raw"].get("loss")
+        if loss is None or not math.isfinite(loss):
             found = {"raw": {}}
         for name, losses in found.items():
             self.metrics.write(self.row() | {"weights": name} | losses)
@@ -228,7 +229,7 @@ class Training:
         if found:
             params = weights(run, position.state)["raw"]
             asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
-            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
+            found |= downstream_metrics(asked, self.job.measure, self.folder / "evaluations")
         epochs = self.rows.epochs(run.clock.tokens(position.step) / run.batch_tokens)
         counted = {
             "step": position.step,
@@ -261,7 +262,7 @@ def subject(
     shards: Shards,
     params: Callable[[], Params],
     window: int | None = None,
-) -> Subject:
+) -> ScoredModel:
     """The weights of checkpoint `step` in a run's folder, as what tasks are asked; `params()` gives them when they are needed."""
 
     @functools.cache  # asked by every task of a suite
@@ -269,16 +270,16 @@ def subject(
         scores, found = make_span_scores(run, mesh), params()
         return lambda rows, starts, counts, width: scores(found, rows, starts, counts, width)
 
-    return Subject(
-        span_scores=span_scores,
+    return ScoredModel(
+        load=span_scores,
         shards=shards,
         window=window or run.data.sequence_length,
-        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
-        source={
-            "run": run_id(run),
-            "step": step,
-            "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16],
-        },
+        batch_multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+        provenance=Provenance(
+            run=run_id(run),
+            step=step,
+            checkpoint=sha256(folder / "checkpoints" / f"{step}.json")[:16],
+        ),
     )
 
 
