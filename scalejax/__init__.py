@@ -1,12 +1,16 @@
-"""scalejax: from a grid of runs written as a Python dataclass to a scaling law with honest intervals, and a forecast.
+"""scalejax: from a grid of language-model runs to a scaling law and a forecast.
 
-The public names, resolved when they are first touched: `import scalejax` by itself loads not even jax.
+This module is the public API. Each name is imported when it is first used, so that
+`import scalejax` alone is fast and does not even load jax.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+# Type checkers and editors read these imports; Python itself reads _HOMES below.
+# tests/test_house.py checks that the two agree.
 if TYPE_CHECKING:
     from scalejax import laws as laws
     from scalejax.config import Data as Data
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from scalejax.fitting.fit import predict as predict
     from scalejax.grids import cooldowns as cooldowns
     from scalejax.grids import grid as grid
-    from scalejax.model.budgets import per_param as per_param
+    from scalejax.model.flops import per_param as per_param
     from scalejax.model.parametrization import completep as completep
     from scalejax.model.parametrization import mup as mup
     from scalejax.model.parametrization import standard as standard
@@ -33,20 +37,32 @@ if TYPE_CHECKING:
     from scalejax.training.evaluate import evaluate as evaluate
     from scalejax.training.loop import train as train
 
+# The module that defines each public name.
 _HOMES = {
-    "laws": "scalejax.laws",
-    **dict.fromkeys(
-        ("Model", "Data", "Optimizer", "Schedule", "Run", "Measure", "Placement"), "scalejax.config"
-    ),
-    **dict.fromkeys(("grid", "cooldowns"), "scalejax.grids"),
-    "per_param": "scalejax.model.budgets",
-    **dict.fromkeys(("completep", "mup", "standard"), "scalejax.model.parametrization"),
-    **dict.fromkeys(("cosine", "wsd"), "scalejax.optim.schedules"),
-    "train": "scalejax.training.loop",
-    "evaluate": "scalejax.training.evaluate",
-    **dict.fromkeys(("Study", "plan"), "scalejax.study.plan"),
+    "laws": "scalejax",
+    "Data": "scalejax.config",
+    "Measure": "scalejax.config",
+    "Model": "scalejax.config",
+    "Optimizer": "scalejax.config",
+    "Placement": "scalejax.config",
+    "Run": "scalejax.config",
+    "Schedule": "scalejax.config",
+    "fit": "scalejax.fitting.fit",
+    "influence": "scalejax.fitting.fit",
+    "predict": "scalejax.fitting.fit",
+    "cooldowns": "scalejax.grids",
+    "grid": "scalejax.grids",
+    "per_param": "scalejax.model.flops",
+    "completep": "scalejax.model.parametrization",
+    "mup": "scalejax.model.parametrization",
+    "standard": "scalejax.model.parametrization",
+    "cosine": "scalejax.optim.schedules",
+    "wsd": "scalejax.optim.schedules",
+    "Study": "scalejax.study.plan",
+    "plan": "scalejax.study.plan",
     "results": "scalejax.study.results",
-    **dict.fromkeys(("fit", "influence", "predict"), "scalejax.fitting.fit"),
+    "evaluate": "scalejax.training.evaluate",
+    "train": "scalejax.training.loop",
 }
 
 __all__ = sorted(_HOMES)
@@ -54,12 +70,18 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"scalejax has no public name {name!r}; it has {', '.join(__all__)}")
-    import importlib
-
-    home = importlib.import_module(_HOMES[name])
-    value = home if name == "laws" else getattr(home, name)
-    globals()[name] = value  # a submodule of the same name must not take its place
+        raise AttributeError(
+            f"scalejax has no public name {name!r}; its names are {', '.join(__all__)}"
+        )
+    home = _HOMES[name]
+    value = (
+        import_module(f"scalejax.{name}")
+        if home == "scalejax"
+        else getattr(import_module(home), name)
+    )
+    # Importing a submodule binds its name in this package. Storing the value here keeps a
+    # module of the same name from replacing the function or class.
+    globals()[name] = value
     return value
 
 

@@ -1,4 +1,8 @@
-"""Steps and tokens: how many of the one make how many of the other, exactly, when the batch doubles on the way."""
+"""The number of tokens in every batch, and the conversion between steps and tokens.
+
+A run trains on batches of one size, or warms the batch size up by doubling it at given
+token counts. All counts are Python integers, so they stay exact at any scale.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,92 +15,103 @@ import numpy as np
 
 
 class Phase(NamedTuple):
-    """Steps of one batch size: its first step, the tokens read before it, and the tokens of each of its steps."""
+    """A stretch of consecutive steps that share one batch size."""
 
-    step: int
-    tokens: int
+    first_step: int
+    """0-based index of the first step."""
+    tokens_before: int
+    """Tokens read before the first step."""
     batch_tokens: int
+    """Tokens per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clock:
-    """Batches of `batch_tokens` in the end, of half of that before each of `doublings`.
+class BatchSchedule:
+    """The batch size of every step: it ends at `batch_tokens`, after `doublings`.
 
-    Raises ValueError unless `doublings` are rising whole numbers of tokens above 0 and every batch is a multiple of `sequence`.
+    Raises ValueError unless `doublings` are increasing positive integers and every batch
+    holds a whole number of sequences.
     """
 
     batch_tokens: int
-    """Tokens per step once every doubling is past."""
+    """Tokens per step after the last doubling."""
     doublings: Sequence[int] = ()
-    """Token counts at which the batch doubles: at the first step that begins at or after each."""
-    sequence: int = 1
-    """Tokens of a sequence, of which a batch has a whole number."""
+    """Token counts; the batch doubles at the first step that begins at or after each."""
+    sequence_length: int = 1
+    """Tokens per sequence."""
 
     def __post_init__(self):
-        rising = all(low < high for low, high in pairwise([0, *self.doublings]))
-        if not rising or any(float(at) != int(at) for at in self.doublings):
+        increasing = all(low < high for low, high in pairwise([0, *self.doublings]))
+        if not increasing or any(float(at) != int(at) for at in self.doublings):
             raise ValueError(
-                f"batch_doublings are rising whole numbers of tokens above 0; got {tuple(self.doublings)}"
+                "batch_doublings must be increasing whole numbers of tokens above 0; "
+                f"got {tuple(self.doublings)}"
             )
-        unit = self.sequence * 2 ** len(self.doublings)
-        if self.batch_tokens % unit:
-            times = (
-                f" times 2^{len(self.doublings)}, one for each of batch_doublings"
-                if self.doublings
-                else ""
-            )
+        # The first batch is the smallest. If it holds whole sequences, every batch does.
+        if self.batch_tokens % (self.sequence_length * 2 ** len(self.doublings)):
+            unit = f"Data.sequence_length {self.sequence_length}"
+            if self.doublings:
+                unit += f" times 2^{len(self.doublings)}, one factor of 2 per doubling"
             raise ValueError(
-                f"batch_tokens must be a multiple of Data.sequence_length {self.sequence}{times}; got {self.batch_tokens}"
+                f"batch_tokens must be a multiple of {unit}; got {self.batch_tokens}"
             )
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
-        """The batch sizes in order; one that lasts for no step is there with its step and tokens.
+        """One phase per batch size, smallest first. A phase may last for no steps at all.
 
-        >>> Clock(batch_tokens=40, doublings=(25,)).phases
-        (Phase(step=0, tokens=0, batch_tokens=20), Phase(step=2, tokens=40, batch_tokens=40))
+        >>> BatchSchedule(batch_tokens=40, doublings=(25,)).phases  # doctest: +NORMALIZE_WHITESPACE
+        (Phase(first_step=0, tokens_before=0, batch_tokens=20),
+         Phase(first_step=2, tokens_before=40, batch_tokens=40))
         """
-        size = int(self.batch_tokens) >> len(self.doublings)
-        found = [Phase(0, 0, size)]
-        for until in map(int, self.doublings):
-            last = found[-1]
-            steps = max(0, -(-(until - last.tokens) // last.batch_tokens))
-            found.append(
-                Phase(
-                    last.step + steps,
-                    last.tokens + steps * last.batch_tokens,
-                    2 * last.batch_tokens,
-                )
+        phase = Phase(0, 0, int(self.batch_tokens) >> len(self.doublings))
+        phases = [phase]
+        for doubling in map(int, self.doublings):
+            steps = max(0, _ceil_div(doubling - phase.tokens_before, phase.batch_tokens))
+            phase = Phase(
+                first_step=phase.first_step + steps,
+                tokens_before=phase.tokens_before + steps * phase.batch_tokens,
+                batch_tokens=2 * phase.batch_tokens,
             )
-        return tuple(found)
+            phases.append(phase)
+        return tuple(phases)
 
-    def tokens(self, steps: int) -> int:
-        """Tokens of the first `steps` steps.
+    def tokens_after(self, steps: int) -> int:
+        """Tokens read by the first `steps` steps.
 
-        >>> [Clock(batch_tokens=40, doublings=(25,)).tokens(steps) for steps in range(5)]
+        >>> schedule = BatchSchedule(batch_tokens=40, doublings=(25,))
+        >>> [schedule.tokens_after(steps) for steps in range(5)]
         [0, 20, 40, 80, 120]
         """
-        phase = max(
-            (phase for phase in self.phases if phase.step <= steps),
-            key=lambda phase: phase.batch_tokens,
-        )
-        return phase.tokens + (steps - phase.step) * phase.batch_tokens
+        # Phases are sorted. Of several that begin at the same step, only the last has steps.
+        phase = [phase for phase in self.phases if phase.first_step <= steps][-1]
+        return phase.tokens_before + (steps - phase.first_step) * phase.batch_tokens
 
-    def steps(self, tokens: float) -> int:
-        """The fewest steps that read at least `tokens`.
+    def steps_for(self, tokens: float) -> int:
+        """The smallest number of steps that reads at least `tokens` tokens.
 
-        >>> Clock(batch_tokens=40, doublings=(25,)).steps(41)
+        >>> BatchSchedule(batch_tokens=40, doublings=(25,)).steps_for(41)
         3
         """
-        phase = max(
-            (phase for phase in self.phases if phase.tokens < tokens),
-            key=lambda phase: phase.batch_tokens,
-            default=None,
-        )
-        return phase.step + math.ceil((tokens - phase.tokens) / phase.batch_tokens) if phase else 0
+        begun = [phase for phase in self.phases if phase.tokens_before < tokens]
+        if not begun:
+            return 0
+        phase = begun[-1]
+        return phase.first_step + math.ceil((tokens - phase.tokens_before) / phase.batch_tokens)
 
-    def batches(self, steps: np.ndarray) -> np.ndarray:
-        """float64: what `tokens` gives in units of `batch_tokens`, exact; equal to `steps` when the batch never doubles."""
-        firsts, tokens, sizes = (np.array(column) for column in zip(*self.phases, strict=True))
-        phase = np.searchsorted(firsts, steps, side="right") - 1
-        return (tokens[phase] + (steps - firsts[phase]) * sizes[phase]) / self.batch_tokens
+    def batches_after(self, steps: np.ndarray) -> np.ndarray:
+        """Tokens read by the first `steps` steps in units of `batch_tokens`, as float64.
+
+        This equals `steps`, exactly, when the batch size never changes. Learning-rate
+        schedules are functions of it.
+        """
+        first_steps = np.array([phase.first_step for phase in self.phases])
+        tokens_before = np.array([phase.tokens_before for phase in self.phases])
+        batch_tokens = np.array([phase.batch_tokens for phase in self.phases])
+        phase = np.searchsorted(first_steps, steps, side="right") - 1
+        tokens = tokens_before[phase] + (steps - first_steps[phase]) * batch_tokens[phase]
+        return tokens / self.batch_tokens
+
+
+def _ceil_div(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)

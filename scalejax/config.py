@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from scalejax.batching import Clock
+from scalejax.batching import BatchSchedule
 from scalejax.checks import (
     as_number,
     between,
@@ -321,7 +321,7 @@ class Run:
         several(self, "batch_doublings", "token counts")
         whole(self, "batch_tokens", 1)
         try:
-            _ = self.clock
+            _ = self.batch_schedule
         except ValueError as error:
             raise ValueError(f"Run.{error}") from None
         require(
@@ -345,32 +345,33 @@ class Run:
         )
 
     @cached_property
-    def clock(self) -> Clock:
-        """Steps in tokens and tokens in steps."""
-        length = self.data.sequence_length
-        return Clock(
-            batch_tokens=self.batch_tokens, doublings=self.batch_doublings, sequence=length
+    def batch_schedule(self) -> BatchSchedule:
+        """The batch size of every step, which converts steps to tokens and back."""
+        return BatchSchedule(
+            batch_tokens=self.batch_tokens,
+            doublings=self.batch_doublings,
+            sequence_length=self.data.sequence_length,
         )
 
     @property
     def steps(self) -> int:
         """Optimizer steps: the tokens in whole batches, the last one filled up."""
-        return self.clock.steps(self.tokens)
+        return self.batch_schedule.steps_for(self.tokens)
 
     @property
     def tokens_read(self) -> int:
         """Tokens of all its steps: `tokens` in whole batches."""
-        return self.clock.tokens(self.steps)
+        return self.batch_schedule.tokens_after(self.steps)
 
     @property
-    def sequences(self) -> int:
+    def batch_sequences(self) -> int:
         """Sequences in a batch of `batch_tokens`."""
         return self.batch_tokens // self.data.sequence_length
 
     @property
-    def fewest_sequences(self) -> int:
+    def first_batch_sequences(self) -> int:
         """Sequences in the first batch, the smallest; every other is a multiple of it."""
-        return self.sequences // 2 ** len(self.batch_doublings)
+        return self.batch_sequences // 2 ** len(self.batch_doublings)
 
     def replace(self, **changes) -> "Run":
         """A copy with other fields; an unknown field is a TypeError."""

@@ -111,7 +111,8 @@ def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Token offset and document of every passage of `length` tokens.
 
     Passages are laid end to end from the start of each document and never cross its
-    end."""
+    end.
+    """
     ends = np.append(shards.validation_starts[1:], len(shards.validation))
     if shards.manifest["tokenizer"]["end"] is not None:
         # The last token of a document is the end-of-document token, which is not text.
@@ -129,7 +130,8 @@ def _draw_choices(
     from `rng`.
 
     All documents differ and so do all continuations. Raises ValueError when the
-    held-out text repeats itself so much that there are no four such passages."""
+    held-out text repeats itself so much that there are no four such passages.
+    """
     chosen = [true]
     for i in rng.permutation(len(documents)):
         is_new_document = documents[i] not in documents[chosen]

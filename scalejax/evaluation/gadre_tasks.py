@@ -3,7 +3,8 @@
 Sizes, shots, chance accuracies and categories: eval_metadata.csv of
 github.com/mlfoundations/scaling. Files and delimiters: eval/heavy.yaml of
 mlfoundations/dclm. The CSV lists arc_challenge with 2,376 items, but its file has
-1,172, and so do the published accuracies."""
+1,172, and so do the published accuracies.
+"""
 
 from typing import NamedTuple
 
@@ -24,10 +25,12 @@ class GadreTask(NamedTuple):
     """Text between context and answer."""
     by_category: bool = False
     """Whether few-shot examples come from the item's own category, and the task's
-    accuracy is the mean of its categories' accuracies."""
+    accuracy is the mean of its categories' accuracies.
+    """
     in_17: bool = False
     """Whether the task is one of the paper's 17: some 0.154B model beat chance accuracy
-    by more than 0.10."""
+    by more than 0.10.
+    """
     stem: str = ""
     """Name of the task's file without .jsonl, where it is not the task's name."""
 

@@ -21,7 +21,8 @@ class LanguageModel(TemplateLM):
     scoring.py. Context and continuation are encoded together, as lm-eval does. An empty
     context becomes the end-of-document token, which precedes every document in
     training. A context too long for the window loses its beginning. Use it from a
-    single process."""
+    single process.
+    """
 
     def __init__(
         self,
@@ -75,7 +76,8 @@ class LanguageModel(TemplateLM):
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Raises ValueError: this model scores continuations and does not generate
-        them."""
+        them.
+        """
         raise ValueError(
             "a scalejax model scores continuations and does not generate them; leave out "
             "generate_until tasks, or export the run (scalejax export RUN --out DIR) and use "
@@ -84,7 +86,8 @@ class LanguageModel(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         """lm-eval's hook: (log-likelihood, greedy) of (texts, context, continuation)
-        triples."""
+        triples.
+        """
         pairs = [(context, continuation) for _, context, continuation in requests]
         likelihoods = self._score(pairs)
         values = (likelihoods.log_likelihood.tolist(), likelihoods.greedy.tolist())

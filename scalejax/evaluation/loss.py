@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.data.shards import Shards
 
 # Maps int32 [rows, length + 1] to float32 [rows, length]: the cross-entropy in nats of
@@ -64,7 +64,7 @@ def evaluate_loss(
     """
     targets = min(tokens, len(shards.validation) - 1)
     rows = shards.tokens("validation", packing)[: targets + 1].rows()
-    _, _, counted = unmarked(rows[1:])
+    _, _, counted = split_flags(rows[1:])
     losses = _losses(token_losses, rows, sequence_length, sequences) * counted
     # Target i is token i + 1 of the split; find the document that it is in.
     positions = np.arange(1, targets + 1)

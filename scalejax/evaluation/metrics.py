@@ -68,11 +68,13 @@ class TaskMetrics(TypedDict):
     """Fraction of requests whose context lost its beginning."""
     bits_per_byte: NotRequired[float]
     """Of the correct answers; absent for answers without text, as is its standard
-    error."""
+    error.
+    """
     bits_per_byte_se: NotRequired[float]
     errors: NotRequired[dict[str, float]]
     """Error under every normalization; absent for items without choices, as the next
-    one."""
+    one.
+    """
     error_first_on_ties: NotRequired[float]
     """Error when the first of tied choices is taken."""
 
@@ -129,7 +131,8 @@ class Scores:
         """Scores of a task whose requests for `choices` have these likelihoods.
 
         Raises ValueError, naming task, item and choice, if a log-likelihood is not
-        finite."""
+        finite.
+        """
         item, index, gold, category, text = zip(*choices, strict=True)
         not_finite = np.flatnonzero(~np.isfinite(likelihoods.log_likelihood))
         if len(not_finite):
@@ -184,7 +187,8 @@ class Scores:
     @property
     def has_choices(self) -> bool:
         """Whether items have several choices. Without, an item is right if it is
-        greedy."""
+        greedy.
+        """
         return bool((self.choice > 0).any())
 
 
@@ -194,7 +198,8 @@ def task_metrics(scores: Scores) -> TaskMetrics:
 
     `error` uses `per_token`, with ties shared. `chance` and `constant` are errors too:
     those of guessing, and of always giving the most common gold index (without choices,
-    the most common answer)."""
+    the most common answer).
+    """
     accuracies = item_accuracies(scores)
     error, error_se = mean_and_error(scores, 1 - accuracies)
     metrics: TaskMetrics = {
@@ -351,7 +356,8 @@ def _item_starts(scores: Scores) -> np.ndarray:
 
 def _at_top(scores: Scores, normalization: str) -> np.ndarray:
     """Whether each choice has the largest normalized log-likelihood of its item,
-    bool."""
+    bool.
+    """
     value = scores.log_likelihood.astype(np.float64) / normalizers(scores, normalization)
     return value == np.maximum.reduceat(value, _item_starts(scores))[scores.item]
 

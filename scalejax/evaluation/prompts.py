@@ -93,7 +93,8 @@ def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> N
     context.
 
     Raises ValueError with the file and line of the longest continuation if one does not
-    fit."""
+    fit.
+    """
     leading_space = needs_leading_space(tokenizer)
     texts, locations = [], []
     for item in items:
@@ -116,7 +117,8 @@ def build_prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Itera
 
     An example is its context, `delimiter` and its answer. Examples are joined by a
     newline, and the item follows after another newline. The item's own context ends
-    where its text ends: trailing whitespace of the delimiter is removed."""
+    where its text ends: trailing whitespace of the delimiter is removed.
+    """
     for item, examples in zip(items, few_shot_indices(items, shots), strict=True):
         example_text = EXAMPLE_SEPARATOR.join(_example(items[i], delimiter) for i in examples)
         lead = EXAMPLE_SEPARATOR if example_text else ""
@@ -135,7 +137,8 @@ def few_shot_indices(items: Sequence[Item], shots: int) -> list[list[int]]:
 
     Each category has one random generator that advances from item to item. The draw of
     an item therefore depends on the items before it, and part of a file does not get
-    the same prompts as the whole file."""
+    the same prompts as the whole file.
+    """
     indices: list[list[int]] = [[] for _ in items]
     # A dict keeps the categories in order of appearance.
     for category in {item.category: None for item in items}:
@@ -149,13 +152,15 @@ def few_shot_indices(items: Sequence[Item], shots: int) -> list[list[int]]:
 
 def needs_leading_space(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer attaches spaces to the words after them: " a" is one
-    token."""
+    token.
+    """
     return len(tokenizer.encode([" a"])[0]) == 1
 
 
 def prompt_texts(item: Item, prompt: Prompt, leading_space: bool) -> list[str]:
     """Texts of an item in the order in which they are encoded: examples, contexts,
-    answers."""
+    answers.
+    """
     continuations = [_with_leading_space(text, leading_space) for text in item.continuations]
     return [prompt.examples, *prompt.contexts, *continuations]
 
@@ -177,7 +182,8 @@ def _draw(generator: random.Random, size: int, shots: int, excluded: int) -> set
     """Draws `shots` indices below `size`, without `excluded`, as LLM-foundry does.
 
     The result is a set on purpose: the order of the examples in LLM-foundry's prompts
-    is the iteration order of a Python set."""
+    is the iteration order of a Python set.
+    """
     shots = min(size - 1, shots)
     if shots <= 0:
         return set()

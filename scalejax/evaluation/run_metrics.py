@@ -17,13 +17,14 @@ def held_out_metrics(
     The columns are `loss` and `loss_se` (nats per token), and `bits_per_byte` and
     `bits_per_byte_se` unless the source has no bytes. A corpus of several domains also
     has `loss_<domain>`, `loss_<domain>_se` and so on, for each domain that was read. A
-    standard error is None when a single document was read."""
+    standard error is None when a single document was read.
+    """
     result = evaluate_loss(
         token_losses,
         shards,
         sequence_length=run.data.sequence_length,
         tokens=measure.tokens,
-        sequences=run.sequences,
+        sequences=run.batch_sequences,
         packing=run.data.packing,
     )
     row: dict[str, float | None] = {}
@@ -42,7 +43,8 @@ def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
 
     Called before training, because it would be a waste to find out after it. Reasons
     are too little held-out text, missing or malformed files, answers longer than a
-    sequence, and two tasks with the same name."""
+    sequence, and two tasks with the same name.
+    """
     paths: dict[str, Path] = {}
     for suite in map(find_suite, _suite_names(measure)):
         for task in suite.tasks:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from scalejax.data.packing import STARTS
+from scalejax.data.packing import DOCUMENT_START
 
 # Approximate number of tokens per model call when rows are padded to bucket lengths. On
 # CPU this is what one core's cache holds: calls of 8,192 tokens take 1.1 times as long
@@ -61,7 +61,8 @@ class Likelihoods(NamedTuple):
 
     log_likelihood: np.ndarray
     """Log-likelihood of the continuation given its context, summed over tokens, nats,
-    float32."""
+    float32.
+    """
     tokens: np.ndarray
     """Tokens of the continuation, int32."""
     greedy: np.ndarray
@@ -75,7 +76,8 @@ def prefers_packing() -> bool:
 
     On accelerators, short rows leave matrix products too small to run at full speed, so
     requests are packed. On CPU, attention over the whole window, most of it masked,
-    would cost more than the padding that packing saves."""
+    would cost more than the padding that packing saves.
+    """
     return jax.default_backend() != "cpu"
 
 
@@ -99,7 +101,8 @@ def score(
     of devices along the batch.
 
     Raises ValueError for an empty context or continuation, and for a continuation that
-    leaves no room for a token of context."""
+    leaves no room for a token of context.
+    """
     batcher = _Batcher(span_scorer, window, batch_multiple, packed)
     index_of: dict[bytes, int] = {}
     indices: list[int] = []
@@ -144,7 +147,8 @@ class _Bucket(NamedTuple):
 
     The width is SHORT for short continuations: logits are then computed at 32 positions
     per span instead of at every position of the row. With large vocabularies the output
-    layer is most of a small model's work."""
+    layer is most of a small model's work.
+    """
 
     length: int
     """Input tokens per row."""
@@ -187,7 +191,8 @@ class _Batcher:
     batches.
 
     No result is awaited before `finish`. JAX dispatches calls asynchronously, so the
-    device works while the host prepares the next batch."""
+    device works while the host prepares the next batch.
+    """
 
     def __init__(self, span_scorer: SpanScorer, window: int, batch_multiple: int, packed: bool):
         self._span_scorer = span_scorer
@@ -209,7 +214,8 @@ class _Batcher:
 
     def finish(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Log-likelihoods, float32 [count], and greedy flags, bool [count], of all
-        requests."""
+        requests.
+        """
         for bucket in self._waiting:
             self._call(bucket)
         log_likelihood, greedy = np.zeros(count, np.float32), np.zeros(count, bool)
@@ -254,7 +260,7 @@ class _Batcher:
             ends, spans = np.cumsum(sizes), len(sizes)
             # Marks keep packed requests from seeing each other; a single request has
             # none.
-            tokens[i, ends - sizes] += STARTS * (shape[1] > 1)
+            tokens[i, ends - sizes] += DOCUMENT_START * (shape[1] > 1)
             numbers[i, :spans] = row.numbers
             starts[i, :spans] = row.starts
             counts[i, :spans] = ends - row.starts

@@ -1,5 +1,6 @@
 """Suites of downstream tasks by name: the 46 and 17 of Gadre et al. 2024, or your own
-files."""
+files.
+"""
 
 import json
 import os
@@ -50,12 +51,14 @@ class Task:
     """Group of the task in averages over categories."""
     by_category: bool = False
     """Whether items have a `category`: few-shot examples come from it, and the task's
-    accuracy is the mean of its categories' accuracies."""
+    accuracy is the mean of its categories' accuracies.
+    """
     item_count: int | None = None
     """Number of items in the published file; None where it is not known."""
     allow_duplicates: bool = False
     """Whether items may have equal choices, which are counted. True for published files
-    and for files listed in a manifest."""
+    and for files listed in a manifest.
+    """
 
     def read(self) -> list[Item]:
         """Reads the items. Raises ValueError for a malformed or incomplete file."""
@@ -81,12 +84,14 @@ class Suite:
     """Tasks in the order of the publication, or of the file names."""
     missing: tuple[str, ...] = ()
     """Published tasks without a file. Always empty unless the name ends in
-    `-available`."""
+    `-available`.
+    """
 
     @property
     def folder(self) -> str:
         """Name of the folder that scores are kept in. The published suites share
-        one."""
+        one.
+        """
         return "foundry" if self.name.startswith("foundry") else self.name
 
     @property
@@ -217,7 +222,8 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
     """The task of your own file: without examples, unless its manifest record says
-    otherwise."""
+    otherwise.
+    """
     if record is None:
         return Task(name=file.stem, path=file)
     _check_record(file, record)
@@ -234,7 +240,8 @@ def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
 
 def _check_record(file: Path, record: dict[str, Any]) -> None:
     """Raises ValueError for a manifest record with a field of the wrong type or
-    value."""
+    value.
+    """
     manifest = file.parent / "manifest.json"
     for key, types in MANIFEST_TYPES.items():
         if key not in record:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalejax.data.records import json_lines
+from scalejax.data.sources.records import json_lines
 
 # Required fields of the items of each format. Other fields are ignored, except
 # `category`.

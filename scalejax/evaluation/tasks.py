@@ -1,5 +1,6 @@
 """Scores a model on the tasks of a suite, from task files or held-out text to stored
-scores."""
+scores.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -49,7 +50,8 @@ class ScoredModel:
     """Maximum number of tokens of context and answer together."""
     batch_multiple: int = 1
     """The rows of a call are a multiple of this, the number of devices along the
-    batch."""
+    batch.
+    """
     provenance: Provenance
 
 
@@ -211,7 +213,8 @@ def _chance_accuracy(task: Task, items: list[Item]) -> float:
 
 def _stored_or_scored(task: PreparedTask, model: ScoredModel, path: Path | None) -> Scores:
     """The scores of a task: those stored at `path` if they still apply, or else new
-    ones."""
+    ones.
+    """
     metadata: TaskMetadata = {**task.metadata, **model.provenance, "window": model.window}
     if path and path.is_file():
         stored = Scores.load(path)

@@ -5,6 +5,7 @@ import numpy as np
 from scalejax.fitting import parametric as points
 from scalejax.fitting import resampling as draws
 from scalejax.fitting.fit import Estimate, Fit
+from scalejax.laws import ParametricLaw
 
 
 def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
@@ -66,7 +67,7 @@ def _together(first: Fit, second: Fit) -> bool:
 def _check(loss_fit: Fit, error_fit: Fit) -> None:
     names = f"{loss_fit.law.name} and {error_fit.law.name}"
     if (
-        loss_fit.law.method != "points"
+        not isinstance(loss_fit.law, ParametricLaw)
         or loss_fit.law.target != "loss"
         or error_fit.law.inputs != ("loss",)
     ):

@@ -10,7 +10,7 @@ from scalejax.fitting import resampling as draws
 from scalejax.fitting import tables
 from scalejax.fitting.fit import Fit, fit
 from scalejax.laws import forms, optimal
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,7 +45,7 @@ def compare(
     counts: Sequence[str] = COUNTS,
     flops: Sequence[str] = (NOMINAL,),
     *,
-    law: Law | None = None,
+    law: ParametricLaw | None = None,
     **choices: Any,
 ) -> list[Convention]:
     """The same law fitted under several parameter counts of the same runs, and the exponent of N* under each count of FLOPs.

@@ -1,6 +1,9 @@
 """Whole-curve laws from a table: rows of (curve, step, loss) and a table of the learning rate of every step."""
 
+import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from scalejax.fitting.fit import Estimate, Fit, scores
 from scalejax.laws.curves import forms as curves
 from scalejax.laws.curves import rows as curve_rows
 from scalejax.laws.curves import solver as curve_solver
-from scalejax.laws.forms import Law
+from scalejax.laws.curves.laws import CurveLaw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +25,7 @@ FAR = 0.1  # nats between two losses of one curve at one step
 
 def fit(
     frame: "DataFrame",
-    law: Law,
+    law: CurveLaw,
     *,
     held_out: np.ndarray,
     loss: str,
@@ -132,6 +135,19 @@ def predict(fit: Fit, **inputs: Any) -> Estimate:
 def forecast(fit: Fit, **inputs: Any) -> tuple[dict[str, Any], Estimate]:
     """The inputs and the estimate."""
     return {}, predict(fit, **inputs)
+
+
+def read_law(
+    path: str | os.PathLike,
+) -> curves.Annealing | curves.AnnealingSize | curves.MultiPower:
+    """Reads the law in a file of a whole-curve fit.
+
+    path: JSON, as `scalejax fit --out` wrote it or as `scalejax fit --json` printed it.
+
+    Raises FileNotFoundError, or ValueError for a file that holds another kind of law.
+    """
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    return curves.law_from_parameters(record.get("law"), record.get("params", {}))
 
 
 def _curves(

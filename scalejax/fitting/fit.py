@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -14,18 +13,19 @@ import numpy as np
 from scalejax import laws
 from scalejax.files import write_text
 from scalejax.fitting import tables
-from scalejax.laws.forms import Law
+from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
+from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FITTERS = {
-    "points": "scalejax.fitting.parametric",
-    "curves": "scalejax.fitting.curves",
-    "isoflop": "scalejax.fitting.isoflop",
-    "hyperparameters": "scalejax.fitting.hyperparameters",
+    ParametricLaw: "scalejax.fitting.parametric",
+    CurveLaw: "scalejax.fitting.curves",
+    IsoFLOP: "scalejax.fitting.isoflop",
+    HyperparameterLaw: "scalejax.fitting.hyperparameters",
 }
-"""How to fit: a law's `method` -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
+"""Kind of law -> the module whose `fit(frame, law, **choices) -> Fit` reads its table."""
 
 READ = (
     *("params", "tokens", "unique_tokens", "flops", "loss", "top1_error", "width", "depth"),
@@ -122,7 +122,7 @@ class Fit:
         law = {
             "inputs": list(self.law.inputs),
             "fixed": dict(self.law.fixed),
-            "tied": list(self.law.tied),
+            "tied": list(self.law.tied) if isinstance(self.law, ParametricLaw) else [],
         }
         target = Path(path)
         if target.is_dir():
@@ -158,8 +158,9 @@ def load(path: str | os.PathLike, law: Law | None = None) -> Fit:
             _law_of(path, record.pop("law"), list(_flat(record["params"])), law),
             inputs=tuple(form["inputs"]),
             fixed=tuple(sorted(form["fixed"].items())),
-            tied=tuple((a, b) for a, b in form["tied"]),
         )
+        if isinstance(law, ParametricLaw):
+            law = dataclasses.replace(law, tied=tuple((a, b) for a, b in form["tied"]))
         record |= {name: np.nan for name in UNKNOWN if record[name] is None}
         record["params"] = {
             name: np.nan if value is None else value
@@ -181,7 +182,9 @@ def _law_of(path: str | os.PathLike, name: str, parameters: list[str], given: La
             f"{path}: {name!r} is no law of scalejax's; give your own in Python: scalejax.fitting.fit.load(path, law=yours)"
         )
     law = given or laws.named(name)
-    same = law.name == name and (law.method != "points" or list(law.names) == parameters)
+    same = law.name == name and (
+        not isinstance(law, ParametricLaw) or list(law.names) == parameters
+    )
     if not same:
         got = f"{law.name} law of {', '.join(law.names)}"
         raise ValueError(
@@ -274,7 +277,7 @@ def fit(
 
 def fitter(law: Law) -> Any:
     """The module that fits and predicts laws of this kind."""
-    return import_module(FITTERS[law.method])
+    return import_module(FITTERS[type(law)])
 
 
 def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float | int | None]:
@@ -302,7 +305,7 @@ def influence(fit: Fit, run: dict[str, float]) -> np.ndarray:
     Implicit differentiation at the optimum; `run` holds the inputs that `Fit.predict` takes. Raises ValueError for a fit read
     from a file, which has no rows, and for laws of whole curves, isoFLOP or hyperparameters, which are not fitted to rows.
     """
-    if fit.law.method != "points":
+    if not isinstance(fit.law, ParametricLaw):
         raise ValueError(
             f"influence is of laws fitted to one row per run; the {fit.law.name} law is not"
         )
@@ -322,53 +325,3 @@ def forecast(fit: Fit, **inputs: float) -> dict[str, Any]:
         **at,
         "method": estimate.method,
     }
-
-
-def forecast_text(forecast: dict[str, Any]) -> str:
-    """What `scalejax predict` prints: value and interval, and the run that they are of."""
-    known = forecast["interval"] != [None, None]
-    lines = [
-        f"{forecast['value']:.5g}{_band(forecast['interval'], 5) if known else ''}  ({forecast['method']})"
-    ]
-    for name, value in forecast.items():
-        if isinstance(value, float) and name != "value":
-            ends = forecast.get(f"{name}_interval")
-            lines.append(f"  {name:24s} {value:.6g}" + (_band(ends, 5) if ends else ""))
-    return "\n".join(lines)
-
-
-def _band(ends: Iterable[float | None], digits: int) -> str:
-    return "  95% [{}, {}]".format(
-        *("open" if end is None else f"{end:.{digits}g}" for end in ends)
-    )
-
-
-def text(fit: Fit) -> str:
-    """A fit on one screen."""
-    lines = [
-        f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}"
-        + "".join(f"\n  {reason}" for reason in fit.reasons)
-    ]
-    for name, value in fit.params.items():
-        shown = f"{value:.6g}" if np.isfinite(value) else "unknown"
-        lines.append(
-            f"  {name:24s} {shown}"
-            + (_band(fit.intervals[name], 6) if name in fit.intervals else "")
-        )
-    if np.isfinite(fit.objective):
-        lines.append(
-            f"  objective {fit.objective:.10g} ({fit.loss}), reached by {fit.starts_at_optimum:.0%} of starts"
-        )
-    if "chinchilla" in fit.views:
-        lines.append(
-            "  beside it, chinchilla: "
-            + ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
-        )
-    crossed = f"{fit.cross_validation.get('method', 'rolling-origin')} cross-validation"
-    for name, record in (("holdout", fit.holdout), (crossed, fit.cross_validation)):
-        if record.get("n"):
-            mean, most = record["mean_rel_error"], record["max_rel_error"]
-            lines.append(
-                f"  {name}: n {record['n']}, mean relative error {mean:.2%}, max {most:.2%}"
-            )
-    return "\n".join(lines)

@@ -9,7 +9,7 @@ from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, stored
 from scalejax.fitting.resampling import Interval, ends
 from scalejax.laws import hyperparameters as hp
-from scalejax.laws.forms import Law
+from scalejax.laws.hyperparameters import HyperparameterLaw
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -19,7 +19,7 @@ SWEPT = ("params", "tokens", "learning_rate", "batch_tokens")
 
 def fit(
     frame: "DataFrame",
-    law: Law,
+    law: HyperparameterLaw,
     *,
     held_out: np.ndarray,
     loss: str,

@@ -10,7 +10,7 @@ from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, scores, stored
 from scalejax.fitting.resampling import ends
 from scalejax.laws import forms, isoflop
-from scalejax.laws.forms import Law
+from scalejax.laws.isoflop import IsoFLOP
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +22,7 @@ LOSS = (
 
 def fit(
     frame: "DataFrame",
-    law: Law,
+    law: IsoFLOP,
     *,
     held_out: np.ndarray,
     loss: str,
@@ -115,7 +115,7 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
 
 
 def _refuse(
-    choices: dict[str, Any], law: Law, loss: str, cluster: str | None, weights: str | None
+    choices: dict[str, Any], law: IsoFLOP, loss: str, cluster: str | None, weights: str | None
 ) -> None:
     given = [*choices, *(f"fix {name}" for name, _ in law.fixed)]
     given += [
@@ -146,7 +146,7 @@ def _runs(read: tables.Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
     return found | {"loss": read.target[rows]}
 
 
-def _views(found: isoflop.IsoFLOP) -> dict[str, dict[str, float]]:
+def _views(found: isoflop.IsoFLOPResult) -> dict[str, dict[str, float]]:
     """What each budget gave, and how well the power laws go through it."""
     if found.verdict != "ok":
         return {}
@@ -195,7 +195,7 @@ def _parametric(
 
 
 def _holdout(
-    found: isoflop.IsoFLOP, read: tables.Columns, out: np.ndarray, options: dict[str, Any]
+    found: isoflop.IsoFLOPResult, read: tables.Columns, out: np.ndarray, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """N* of the held-out budgets, each by its own isoFLOP curve, against the power law; and why there are no scores."""
     if not out.any() or found.verdict != "ok":

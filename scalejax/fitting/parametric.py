@@ -13,9 +13,9 @@ from scalejax.fitting import resampling as draws
 from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, scores
 from scalejax.laws import optimal
-from scalejax.laws.forms import Law
 from scalejax.laws.inference import verdict as uncertainty
 from scalejax.laws.inference.replicates import lack_of_fit, noise_floor
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.multistart import THINNED, Optimum, natural, optimum, pad, refits, unheld
 
@@ -35,7 +35,7 @@ SPLITS = (
 
 def fit(
     frame: "DataFrame",
-    law: Law,
+    law: ParametricLaw,
     *,
     held_out: np.ndarray,
     loss: str,
@@ -187,7 +187,7 @@ def _beyond(fit: Fit, inputs: dict[str, float]) -> list[str]:
     ]
 
 
-def _check_inputs(law: Law, inputs: dict[str, float]) -> None:
+def _check_inputs(law: ParametricLaw, inputs: dict[str, float]) -> None:
     if set(inputs) != set(law.inputs):
         raise ValueError(
             f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; got {', '.join(inputs) or 'nothing'}"
@@ -207,11 +207,11 @@ def measure(fit: Fit, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarra
 
 
 @partial(jax.jit, static_argnums=0)
-def _evaluate(law: Law, params: Any, inputs: list[Any]) -> jax.Array:
+def _evaluate(law: ParametricLaw, params: Any, inputs: list[Any]) -> jax.Array:
     return law.predict(params, *inputs)
 
 
-def evaluate(law: Law, params: dict[str, Any], inputs: list[np.ndarray]) -> np.ndarray:
+def evaluate(law: ParametricLaw, params: dict[str, Any], inputs: list[np.ndarray]) -> np.ndarray:
     """The law in the table's units, in float64."""
     with jax.enable_x64(True):
         return np.asarray(
@@ -247,13 +247,13 @@ def influence(fit: Fit, **inputs: float) -> np.ndarray:
     return moved @ np.linalg.solve(hessian, np.where(still, 0.0, ahead))
 
 
-def evaluate_at(law: Law, problem: Any, theta: Any, inputs: tuple) -> Any:
+def evaluate_at(law: ParametricLaw, problem: Any, theta: Any, inputs: tuple) -> Any:
     """The law at theta, in the table's units; differentiable."""
     form = natural(law, problem, theta[:, None])
     return law.predict(form, *inputs)
 
 
-def _nothing(law: Law, bootstrap: int) -> dict[str, tuple[float | None, float | None]]:
+def _nothing(law: ParametricLaw, bootstrap: int) -> dict[str, tuple[float | None, float | None]]:
     """The intervals of bootstraps none of which gave a fit: open, all of them."""
     held = dict(law.fixed)
     return {name: (None, None) for name in law.names if bootstrap and name not in held}
@@ -266,7 +266,7 @@ def _check_reached(fit: Fit) -> None:
         )
 
 
-def _settle_inputs(law: Law, frame: "DataFrame", named: dict[str, str]) -> Law:
+def _settle_inputs(law: ParametricLaw, frame: "DataFrame", named: dict[str, str]) -> ParametricLaw:
     """The column that a law of "x" reads: the one of params, tokens and flops that is named, or that the table has."""
     if law.inputs != ("x",):
         return law
@@ -291,7 +291,7 @@ def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
         )
 
 
-def _check_rows(law: Law, rows: int, table: int) -> None:
+def _check_rows(law: ParametricLaw, rows: int, table: int) -> None:
     if rows < law.free:
         raise ValueError(
             f"the {law.name} law has {law.free} free parameters and {rows} of the {table} rows chosen can be fitted (none "
@@ -309,13 +309,13 @@ def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
 
 
 def _holdout(
-    law: Law, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray
+    law: ParametricLaw, params: dict[str, float], inputs: list[np.ndarray], target: np.ndarray
 ) -> dict[str, Any]:
     return scores(evaluate(law, params, inputs), target) if len(target) else {}
 
 
 def _rolling_origin(
-    law: Law, at: Optimum, inputs: list[np.ndarray], target: np.ndarray
+    law: ParametricLaw, at: Optimum, inputs: list[np.ndarray], target: np.ndarray
 ) -> dict[str, Any]:
     """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
 
@@ -369,7 +369,7 @@ def sample(at: Optimum, rows: np.ndarray) -> Optimum:
     )
 
 
-def _views(law: Law, params: dict[str, float]) -> dict[str, dict[str, float]]:
+def _views(law: ParametricLaw, params: dict[str, float]) -> dict[str, dict[str, float]]:
     if not hasattr(law.form, "chinchilla"):
         return {}
     return {

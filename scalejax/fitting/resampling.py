@@ -8,11 +8,11 @@ import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.fitting.fit import STORED, Fit, stored
-from scalejax.laws.forms import Law
 from scalejax.laws.inference import bootstrap
 from scalejax.laws.inference import verdict as uncertainty
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
 from scalejax.laws.isoflop import Noise
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, natural
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TAIL = 0.025  # draws without a single best fit are beyond both ends, and more t
 
 
 def draw(
-    law: Law,
+    law: ParametricLaw,
     at: Optimum,
     rows: "DataFrame",
     *,
@@ -142,7 +142,12 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
 
 
 def spread(
-    law: Law, at: Optimum, theta: np.ndarray, inputs: list[np.ndarray], rows: str, unknown: set[str]
+    law: ParametricLaw,
+    at: Optimum,
+    theta: np.ndarray,
+    inputs: list[np.ndarray],
+    rows: str,
+    unknown: set[str],
 ) -> dict[str, Any]:
     """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
 

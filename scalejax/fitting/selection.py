@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scalejax.fitting.fit import Fit, fit
-from scalejax.laws.forms import Law
+from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame

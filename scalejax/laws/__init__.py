@@ -1,75 +1,129 @@
-"""Scaling laws on arrays: forms, the solver, uncertainty, optima. Knows nothing of models, training or tables."""
+"""Scaling laws on arrays: formulas, the solver, uncertainty and compute-optimal runs.
 
-from importlib import import_module
+This room knows nothing of models, training or tables.
+"""
 
-_HOME = {
-    **dict.fromkeys(
-        (
-            "chinchilla",
-            "power",
-            "kaplan",
-            "overtraining",
-            "data_constrained",
-            "downstream",
-            "sigmoid",
-            "Law",
-        ),
-        "forms",
-    ),
-    **dict.fromkeys(("width_depth", "log_sum_exp"), "log_sum_exp"),
-    **dict.fromkeys(("solve", "Solution"), "solver.solve"),
-    **dict.fromkeys(
-        (
-            "compute_optimal",
-            "compute_optimal_bands",
-            "params_exponent",
-            "overtraining_penalty",
-            "inference_optimal",
-        ),
-        "optimal",
-    ),
-    "profile": "inference.verdict",
-    **dict.fromkeys(("annealing", "annealing_size", "multipower"), "curves.laws"),
-    **dict.fromkeys(("fit_curves", "profile_curves"), "curves.solver"),
-    **dict.fromkeys(
-        ("Annealing", "AnnealingSize", "MultiPower", "predict_curve", "best_schedule"),
-        "curves.forms",
-    ),
-    **dict.fromkeys(("isoflop_law", "fit_isoflop", "envelope", "Noise"), "isoflop"),
-    **dict.fromkeys(
-        ("hyperparameter_law", "fit_hyperparameters", "Hyperparameters", "Sweep"), "hyperparameters"
-    ),
+from collections.abc import Callable
+from typing import Any
+
+from scalejax.laws.curves.forms import Annealing as Annealing
+from scalejax.laws.curves.forms import AnnealingSize as AnnealingSize
+from scalejax.laws.curves.forms import MultiPower as MultiPower
+from scalejax.laws.curves.forms import best_schedule as best_schedule
+from scalejax.laws.curves.forms import predict_curve as predict_curve
+from scalejax.laws.curves.laws import CurveLaw as CurveLaw
+from scalejax.laws.curves.laws import annealing as annealing
+from scalejax.laws.curves.laws import annealing_size as annealing_size
+from scalejax.laws.curves.laws import multipower as multipower
+from scalejax.laws.curves.solver import fit_curves as fit_curves
+from scalejax.laws.curves.solver import profile_curves as profile_curves
+from scalejax.laws.forms import chinchilla as chinchilla
+from scalejax.laws.forms import data_constrained as data_constrained
+from scalejax.laws.forms import downstream as downstream
+from scalejax.laws.forms import kaplan as kaplan
+from scalejax.laws.forms import overtraining as overtraining
+from scalejax.laws.forms import power as power
+from scalejax.laws.forms import sigmoid as sigmoid
+from scalejax.laws.hyperparameters import HyperparameterLaw as HyperparameterLaw
+from scalejax.laws.hyperparameters import Hyperparameters as Hyperparameters
+from scalejax.laws.hyperparameters import Sweep as Sweep
+from scalejax.laws.hyperparameters import fit_hyperparameters as fit_hyperparameters
+from scalejax.laws.hyperparameters import hyperparameter_law as hyperparameter_law
+from scalejax.laws.inference.verdict import profile as profile
+from scalejax.laws.isoflop import IsoFLOP as IsoFLOP
+from scalejax.laws.isoflop import Noise as Noise
+from scalejax.laws.isoflop import envelope as envelope
+from scalejax.laws.isoflop import fit_isoflop as fit_isoflop
+from scalejax.laws.isoflop import isoflop_law as isoflop_law
+from scalejax.laws.law import Law as Law
+from scalejax.laws.law import ParametricLaw as ParametricLaw
+from scalejax.laws.log_sum_exp import log_sum_exp as log_sum_exp
+from scalejax.laws.log_sum_exp import width_depth as width_depth
+from scalejax.laws.optimal import compute_optimal as compute_optimal
+from scalejax.laws.optimal import compute_optimal_bands as compute_optimal_bands
+from scalejax.laws.optimal import inference_optimal as inference_optimal
+from scalejax.laws.optimal import overtraining_penalty as overtraining_penalty
+from scalejax.laws.optimal import params_exponent as params_exponent
+from scalejax.laws.solver.solve import Solution as Solution
+from scalejax.laws.solver.solve import solve as solve
+
+__all__ = [
+    "NAMES",
+    "Annealing",
+    "AnnealingSize",
+    "CurveLaw",
+    "HyperparameterLaw",
+    "Hyperparameters",
+    "IsoFLOP",
+    "Law",
+    "MultiPower",
+    "Noise",
+    "ParametricLaw",
+    "Solution",
+    "Sweep",
+    "annealing",
+    "annealing_size",
+    "best_schedule",
+    "chinchilla",
+    "compute_optimal",
+    "compute_optimal_bands",
+    "data_constrained",
+    "downstream",
+    "envelope",
+    "fit_curves",
+    "fit_hyperparameters",
+    "fit_isoflop",
+    "hyperparameter_law",
+    "inference_optimal",
+    "isoflop_law",
+    "kaplan",
+    "log_sum_exp",
+    "multipower",
+    "named",
+    "overtraining",
+    "overtraining_penalty",
+    "params_exponent",
+    "power",
+    "predict_curve",
+    "profile",
+    "profile_curves",
+    "sigmoid",
+    "solve",
+    "width_depth",
+]
+
+# The factory of each law, by the law's name on the command line and in fit.json.
+_FACTORIES: dict[str, Callable[..., Law]] = {
+    "chinchilla": chinchilla,
+    "kaplan": kaplan,
+    "overtraining": overtraining,
+    "power": power,
+    "data-constrained": data_constrained,
+    "downstream": downstream,
+    "sigmoid": sigmoid,
+    "width-depth": width_depth,
+    "annealing": annealing,
+    "annealing-size": annealing_size,
+    "multipower": multipower,
+    "isoflop": isoflop_law,
+    "hyperparameters": hyperparameter_law,
 }
-_LAWS = {
-    "chinchilla": "chinchilla",
-    "kaplan": "kaplan",
-    "overtraining": "overtraining",
-    "power": "power",
-    "data-constrained": "data_constrained",
-    "downstream": "downstream",
-    "sigmoid": "sigmoid",
-    "width-depth": "width_depth",
-    "annealing": "annealing",
-    "annealing-size": "annealing_size",
-    "multipower": "multipower",
-    "isoflop": "isoflop_law",
-    "hyperparameters": "hyperparameter_law",
-}
-"""A law's name on the command line and in fit.json -> its factory here."""
 
-NAMES = tuple(_LAWS)
-
-__all__ = ["named", *_HOME]
+NAMES = tuple(_FACTORIES)
 
 
-def named(name: str, **options):
-    """The law of that name; raises ValueError that lists the names."""
-    if name not in _LAWS:
-        raise ValueError(f"law {name!r} is not one of {', '.join(sorted(_LAWS))}")
-    return __getattr__(_LAWS[name])(**options)
+def named(name: str, **options: Any) -> Law:
+    """Returns the law of a name such as "chinchilla"; options go to its factory.
+
+    >>> named("power", x="flops").inputs
+    ('flops',)
+
+    Raises ValueError, with the list of names, for any other name.
+    """
+    if name not in _FACTORIES:
+        raise ValueError(f"law {name!r} is not one of {', '.join(sorted(_FACTORIES))}")
+    return _FACTORIES[name](**options)
 
 
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+def __dir__() -> list[str]:
+    return __all__

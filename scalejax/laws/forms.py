@@ -7,143 +7,23 @@ solver uses that to work in centred units, where the problem is well conditioned
 """
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Number = jax.Array | float
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """How the solver sees one parameter."""
-
-    low: float
-    """Lower bound; of the logarithm when `log`, and relative to the log of the typical target when `scale`."""
-    high: float
-    """Upper bound, likewise."""
-    log: bool = False
-    """Solved as its logarithm: the parameter is positive."""
-    scale: bool = False
-    """A term's size, in units of the target."""
-    units: tuple[tuple[str, int, float], ...] = ()
-    """(exponent, axis, power): value = centred value + sum of power x exponent x centre[axis], or its log; exponent "" is 1."""
-
-
-def scale(*units: tuple[str, int, float]) -> Coordinate:
-    """A positive coefficient; e^-14 (1e-6) of the typical target at the centre of the data counts as nil."""
-    return Coordinate(-14.0, 14.0, log=True, scale=True, units=units)
-
-
-OFFSET = Coordinate(0.0, np.inf)
-FRACTION = Coordinate(
-    0.0, 1.0
-)  # without the upper end, nearly straight data send epsilon and k to infinity together
-EXPONENT = Coordinate(0.0, 5.0)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """The parameters that enter a law linearly, given the others."""
-
-    names: tuple[str, ...]
-    columns: Callable[..., tuple[Number, ...]]
-    """(form, *inputs) -> what multiplies each of them."""
-
-
-@dataclass(frozen=True)
-class Decays:
-    """A law that is offset + sign * sum_k size_k exp(-exponent_k x_k): sizes positive, the offset as it is."""
-
-    sizes: tuple[str, ...]
-    exponents: tuple[str, ...]
-    """One for each size; two may be the same."""
-    offset: str
-    of: Callable[..., tuple[Number, ...]]
-    """(*inputs) -> x_k: the logarithm of an input for a power law."""
-    sign: int = 1
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return *self.sizes, self.offset
-
-    def columns(self, form: Any, *inputs: Number) -> tuple[Number, ...]:
-        """What multiplies the sizes and the offset."""
-        decays = zip(self.exponents, self.of(*inputs), strict=True)
-        return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Law:
-    """What the solver and the tables need to know of a law beside its formula."""
-
-    name: str
-    form: Any
-    """NamedTuple class: the parameters, in the order of `coordinates`."""
-    predict: Callable[..., jax.Array]
-    """(form, *inputs) -> predicted target; broadcasts."""
-    inputs: tuple[str, ...]
-    """Columns read, in the order of `predict`."""
-    coordinates: tuple[Coordinate, ...]
-    linear: Linear | Decays | None = None
-    """What enters linearly; `Decays` where the law is nothing else."""
-    grid: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """Starting values of the other parameters: their product is the start grid."""
-    guess: Callable[..., Any] | None = None
-    """(form on the grid, typical target) -> form, for laws without linear parameters."""
-    axes: tuple[int, ...] = (0, 1)
-    """Unit of each input: inputs on one axis are rescaled together (tokens and unique tokens)."""
-    additive: bool = False
-    """Inputs are centred by subtraction (a law of loss itself), not by division."""
-    target: str = "loss"
-    method: str = "points"
-    """Which fitter of the study reads its table."""
-    fixed: tuple[tuple[str, float], ...] = ()
-    """Parameters held at a value."""
-    tied: tuple[tuple[str, str], ...] = ()
-    """(parameter, follows): parameters held equal."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.form._fields
-
-    def hold(self, **values: float) -> "Law":
-        """The same law with parameters held at values.
-
-        >>> chinchilla().hold(E=1.69).fixed
-        (('E', 1.69),)
-        """
-        unknown = [name for name in values if name not in self.names]
-        if unknown:
-            raise ValueError(
-                f"the {self.name} law has no parameter {', '.join(unknown)}; it has {', '.join(self.names)}"
-            )
-        for name, value in values.items():
-            k = self.coordinates[self.names.index(name)]
-            low, high = (0.0, np.inf) if k.log else (k.low, k.high)
-            if not (low <= value <= high and np.isfinite(value) and (value > 0 or not k.log)):
-                allowed = (
-                    "positive"
-                    if k.log
-                    else f"between {low:g} and {high:g}"
-                    if np.isfinite(high)
-                    else f"{low:g} or more"
-                )
-                raise ValueError(
-                    f"{name} of the {self.name} law is {allowed}; it cannot be held at {value}"
-                )
-        return dataclasses.replace(self, fixed=tuple(sorted((dict(self.fixed) | values).items())))
-
-    @property
-    def free(self) -> int:
-        """Number of parameters that the data decide."""
-        return len(self.names) - len(
-            {name for name, _ in self.fixed} | {name for name, _ in self.tied}
-        )
+from scalejax.laws.law import (
+    EXPONENT,
+    FRACTION,
+    OFFSET,
+    Coordinate,
+    Decays,
+    Linear,
+    Number,
+    ParametricLaw,
+    scale,
+)
 
 
 def decay(x: Number, exponent: Number) -> jax.Array:
@@ -187,9 +67,9 @@ class Chinchilla(NamedTuple):
         return G * (C / 6) ** (self.beta / (self.alpha + self.beta))
 
 
-def chinchilla(*, tied: bool = False, **fixed: float) -> Law:
+def chinchilla(*, tied: bool = False, **fixed: float) -> ParametricLaw:
     """The Chinchilla law of (params, tokens); `tied` holds alpha = beta, keywords hold a parameter at a value."""
-    return Law(
+    return ParametricLaw(
         name="chinchilla",
         form=Chinchilla,
         predict=Chinchilla.loss,
@@ -220,10 +100,10 @@ def _minus_log(x: Number) -> tuple[Number, ...]:
     return (-jnp.log(x),)
 
 
-def power(x: str = "x", **fixed: float) -> Law:
+def power(x: str = "x", **fixed: float) -> ParametricLaw:
     """The power law with offset of one column: params, tokens or flops ("x": the one of them that the table has)."""
     exponents = _steps(0.05, 3.2, 8)
-    return Law(
+    return ParametricLaw(
         name="power",
         form=Power,
         predict=Power.loss,
@@ -258,11 +138,11 @@ def _kaplan_guess(law: Kaplan, typical: Number) -> Kaplan:
     return law._replace(N_c=jnp.exp(half * law.alpha_D / law.alpha_N), D_c=jnp.exp(half))
 
 
-def kaplan(**fixed: float) -> Law:
+def kaplan(**fixed: float) -> ParametricLaw:
     """The Kaplan law of (params, tokens): no irreducible term; params are meant to be non-embedding."""
     exponents = (("alpha_N", _steps(0.03, 0.8, 8)), ("alpha_D", _steps(0.03, 0.8, 8)))
     size, positive = Coordinate(-90.0, 90.0, log=True, units=(("", 0, 1.0),)), Coordinate(1e-3, 5.0)
-    return Law(
+    return ParametricLaw(
         name="kaplan",
         form=Kaplan,
         predict=Kaplan.loss,
@@ -307,9 +187,9 @@ def _log_squares(N: Number, D: Number) -> tuple[Number, ...]:
     return jnp.log(6 * N**2), jnp.log(6 * D**2)
 
 
-def overtraining(**fixed: float) -> Law:
+def overtraining(**fixed: float) -> ParametricLaw:
     """The over-training law of (params, tokens), which gives C and M."""
-    return Law(
+    return ParametricLaw(
         name="overtraining",
         form=Overtraining,
         predict=Overtraining.loss,
@@ -362,11 +242,11 @@ def _worth(total: Number, unique: Number, lifetime: Number) -> jax.Array:
     return unique * (1 - lifetime * jnp.expm1(-jnp.maximum(total / unique - 1, 0) / lifetime))
 
 
-def data_constrained(**fixed: float) -> Law:
+def data_constrained(**fixed: float) -> ParametricLaw:
     """The data-constrained law of (params, tokens, unique_tokens)."""
     base = chinchilla()
     repetitions = Coordinate(float(np.log(1e-3)), float(np.log(1e5)), log=True)
-    return Law(
+    return ParametricLaw(
         name="data-constrained",
         form=DataConstrained,
         predict=DataConstrained.loss,
@@ -402,9 +282,9 @@ def _as_it_is(L: Number) -> tuple[Number, ...]:
     return (L,)
 
 
-def downstream(**fixed: float) -> Law:
+def downstream(**fixed: float) -> ParametricLaw:
     """The law of top-1 error against loss; chained after a loss law it forecasts error from (params, tokens)."""
-    return Law(
+    return ParametricLaw(
         name="downstream",
         form=Downstream,
         predict=Downstream.error,
@@ -438,12 +318,12 @@ class Sigmoid(NamedTuple):
         return jax.nn.sigmoid(self.steepness * (L - self.midpoint)), 1.0
 
 
-def sigmoid(**fixed: float) -> Law:
+def sigmoid(**fixed: float) -> ParametricLaw:
     """The sigmoid law of top-1 error against loss (arXiv 2412.04403); it needs runs on both sides of the midpoint."""
     height = scale(
         ("steepness", 0, 0.0), ("midpoint", 0, 0.0)
     )  # power 0: no units, but its shape means nothing without it
-    return Law(
+    return ParametricLaw(
         name="sigmoid",
         form=Sigmoid,
         predict=Sigmoid.error,

@@ -3,15 +3,16 @@
 N non-embedding parameters, D tokens, LR the peak learning rate, batch in tokens, beta2 of Adam, L nats per token.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
-from scalejax.laws import forms
-from scalejax.laws.forms import Law
+from scalejax.laws.law import Allowed, Law
 
 WITHIN = 0.0025  # runs within 0.25% of the lowest loss of their cell stand for its optimum (Li et al. 2025, section 4)
 SURFACE = 0.01  # runs within 1% of it bend like a quadratic; farther out, high rates cost more than low ones
@@ -131,16 +132,35 @@ class SweepFit(NamedTuple):
     """Of learning_rate and batch_tokens, those whose law is no measurement for that."""
 
 
-def hyperparameter_law() -> Law:
-    """The law as the tables know it."""
-    return Law(
-        name="hyperparameters",
-        form=Hyperparameters,
-        predict=Hyperparameters.learning_rate,
-        inputs=("params", "tokens"),
-        coordinates=(forms.OFFSET,) * len(NAMES),
-        method="hyperparameters",
-    )
+@dataclass(frozen=True, kw_only=True)
+class HyperparameterLaw(Law):
+    """The best learning rate and batch size, read off sweeps in cells of equal (N, D)."""
+
+    name: str = "hyperparameters"
+    inputs: tuple[str, ...] = ("params", "tokens")
+    target: str = "learning_rate"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters; a fit to several beta2 also has `BETA2_NAMES`."""
+        return NAMES
+
+    @property
+    def formula(self) -> str:
+        """The docstring of `Hyperparameters`."""
+        return inspect.getdoc(Hyperparameters) or ""
+
+    def allowed(self, name: str) -> Allowed:
+        """Raises ValueError: the laws are regressions that hold no parameter."""
+        raise ValueError(
+            f"{name} of the hyperparameters law cannot be held: coefficients and exponents "
+            "follow from the optimum of each cell"
+        )
+
+
+def hyperparameter_law() -> HyperparameterLaw:
+    """The law of the best learning rate and batch size."""
+    return HyperparameterLaw()
 
 
 def surface_optimum(cell: Sweep) -> Optimum | None:

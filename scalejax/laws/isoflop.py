@@ -4,14 +4,15 @@ C training FLOPs, N parameters, D tokens, L nats per token. The optimum of every
 N*(C) = coefficient C^exponent and the same for D*; the two are fitted apart, so their exponents need not sum to 1.
 """
 
+import inspect
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws import forms
-from scalejax.laws.forms import Law
+from scalejax.laws.law import Allowed, Law
 
 ENDS = (2.5, 97.5)  # percentiles of a 95% interval
 SAME_BUDGET = 0.01  # runs within 1% of their neighbour share a budget; coarser rounding merges 1.5e19 with 2.4e19
@@ -51,7 +52,7 @@ class Budget(NamedTuple):
     reason: str
 
 
-class IsoFLOP(NamedTuple):
+class IsoFLOPResult(NamedTuple):
     """Power laws through the optima of all budgets."""
 
     law: PowerLaws
@@ -128,7 +129,7 @@ def fit_isoflop(
     noise: Noise | None = None,
     draws: int = 0,
     seed: int = 0,
-) -> IsoFLOP:
+) -> IsoFLOPResult:
     """Approach 2: the interior minimum of the loss over N (and, apart, over D) at every budget, then N*(C) and D*(C).
 
     params, tokens, flops, loss: (rows,), positive. Rows whose flops differ by less than 1% share a budget; of runs of equal
@@ -170,7 +171,7 @@ def fit_isoflop(
     return _power_laws(budgets, minima if draws else None, reasons)
 
 
-def envelope(run, params, tokens, flops, loss, *, budgets: int = 200) -> IsoFLOP:
+def envelope(run, params, tokens, flops, loss, *, budgets: int = 200) -> IsoFLOPResult:
     """Approach 1: at each of many log-spaced C, the run of lowest loss; log N* and log D* regressed on log C.
 
     run: (rows,) labels of the training curves; the other arrays give their points, losses already smoothed. Each curve is
@@ -204,17 +205,35 @@ def envelope(run, params, tokens, flops, loss, *, budgets: int = 200) -> IsoFLOP
     return _power_laws(found, None, reasons if len(found) < budgets else [])
 
 
-def isoflop_law() -> Law:
-    """Approach 2 as the tables know it."""
-    return Law(
-        name="isoflop",
-        form=PowerLaws,
-        predict=PowerLaws.params,
-        inputs=("flops",),
-        coordinates=(forms.OFFSET,) * 4,
-        target="params",
-        method="isoflop",
-    )
+@dataclass(frozen=True, kw_only=True)
+class IsoFLOP(Law):
+    """Approach 2: the compute-optimal size of each budget, read off its isoFLOP curve."""
+
+    name: str = "isoflop"
+    inputs: tuple[str, ...] = ("flops",)
+    target: str = "params"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Exponent and coefficient of N*(C), then of D*(C)."""
+        return PowerLaws._fields
+
+    @property
+    def formula(self) -> str:
+        """The docstring of `PowerLaws`."""
+        return inspect.getdoc(PowerLaws) or ""
+
+    def allowed(self, name: str) -> Allowed:
+        """Raises ValueError: the power laws are regressions that hold no parameter."""
+        raise ValueError(
+            f"{name} of the isoflop law cannot be held: exponents and coefficients follow "
+            "from the optimum of each budget"
+        )
+
+
+def isoflop_law() -> IsoFLOP:
+    """The law of the compute-optimal size by isoFLOP curves."""
+    return IsoFLOP()
 
 
 class _Curve(NamedTuple):
@@ -401,12 +420,12 @@ def _refusal(curve: _Curve, valid: float, protocol: str) -> str:
     )
 
 
-def _power_laws(budgets, minima, reasons) -> IsoFLOP:
+def _power_laws(budgets, minima, reasons) -> IsoFLOPResult:
     used = np.array([i for i, budget in enumerate(budgets) if not budget.reason], int)
     if len(used) < 2:
         reasons = (*reasons, f"{len(used)} budgets with an interior minimum: a power law needs two")
         none = PowerLaws(*[np.nan] * 4)
-        return IsoFLOP(
+        return IsoFLOPResult(
             none,
             tuple(budgets),
             np.empty((0, 4)),
@@ -442,7 +461,7 @@ def _power_laws(budgets, minima, reasons) -> IsoFLOP:
             slopes, intercepts = _line(x, minima[axis][:, used], weights)
             draws += [slopes, np.exp(intercepts)]
     table = np.stack(draws, 1) if draws else np.empty((0, 4))
-    return IsoFLOP(
+    return IsoFLOPResult(
         PowerLaws(*law),
         tuple(budgets),
         table,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from scalejax.laws.forms import EXPONENT, OFFSET, Decays, Law, Number, decay, logarithms, scale
+from scalejax.laws.forms import decay, logarithms
+from scalejax.laws.law import EXPONENT, OFFSET, Decays, Number, ParametricLaw, scale
 
 STARTS = (0.1, 0.25, 0.6, 1.5)  # of each exponent: 64 starts for three terms
 
@@ -29,12 +30,12 @@ class WidthDepth(NamedTuple):
     p_tokens: Number
 
 
-def width_depth(**fixed: float) -> Law:
+def width_depth(**fixed: float) -> ParametricLaw:
     """The law of (width, depth, tokens)."""
     return log_sum_exp("width-depth", WidthDepth, ("width", "depth", "tokens")).hold(**fixed)
 
 
-def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
+def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> ParametricLaw:
     """A law with one term for each of K columns.
 
     form: NamedTuple class of K sizes in the order of the columns, E, and K exponents. (params, tokens) is Chinchilla.
@@ -48,7 +49,7 @@ def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> Law:
         )
         raise ValueError(f"{wanted}; got {', '.join(fields)}")
     exponents = fields[terms + 1 :]
-    return Law(
+    return ParametricLaw(
         name=name,
         form=form,
         predict=loss,

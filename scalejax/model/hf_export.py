@@ -90,7 +90,8 @@ def _fold_multipliers(
     """The tensors of the checkpoint, with all multipliers folded into them.
 
     In transformers, attention scores are divided by sqrt(head_size), and nothing else
-    has a multiplier."""
+    has a multiplier.
+    """
     network = Transformer(model, parametrization)
     specs = named_leaves(abstract(model, parametrization)[1])
     block = network.blocks[0]
@@ -118,7 +119,8 @@ def _config(model: Model, *, tied: bool, positions: int, end: int | None) -> dic
     """The content of config.json.
 
     `rope_theta` is where transformers 4 expects it, and transformers 5 reads it there
-    too."""
+    too.
+    """
     return {
         "architectures": ["Qwen3ForCausalLM" if model.qk_norm else "LlamaForCausalLM"],
         "model_type": "qwen3" if model.qk_norm else "llama",

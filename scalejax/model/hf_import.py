@@ -58,7 +58,8 @@ def import_hf(folder: Path) -> tuple[Model, Params]:
 
     Raises ValueError if the folder has no config.json or no safetensors files, if the
     network cannot be represented in scalejax (biases, scaled RoPE, sliding windows,
-    another RoPE base), or if the logits differ from those of the files."""
+    another RoPE base), or if the logits differ from those of the files.
+    """
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     model = _model(config, tensors, folder)
@@ -84,7 +85,8 @@ def _residual_stream_factors(model: Model, epsilon: float) -> dict[str, float]:
 
     If the residual stream is scaled by c = sqrt(NORM_EPSILON / epsilon), a norm gives c
     x / sqrt(c^2 x^2 + NORM_EPSILON) = x / sqrt(x^2 + epsilon), which is what it gave
-    before. So everything that writes into the stream is multiplied by c."""
+    before. So everything that writes into the stream is multiplied by c.
+    """
     c = math.sqrt(NORM_EPSILON / epsilon)
     factors = {"embedding": c, "attention.output": c, "mlp.down": c}
     if model.qk_norm:

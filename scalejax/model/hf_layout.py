@@ -32,7 +32,8 @@ HF_NAMES = {
 
 def import_safetensors() -> ModuleType:
     """The module safetensors.numpy. Raises ValueError if the package is not
-    installed."""
+    installed.
+    """
     try:
         import safetensors.numpy
     except ImportError as error:
@@ -73,13 +74,15 @@ def hf_name(name: str) -> str:
 
 def to_hf_shape(value: np.ndarray, spec: Spec) -> np.ndarray:
     """Reshapes a kernel (in, out...) to a matrix [out, in]; other parameters keep their
-    shape."""
+    shape.
+    """
     return value if _keeps_shape(spec) else value.reshape(spec.fan_in, -1).T
 
 
 def from_hf_shape(array: np.ndarray, spec: Spec, label: str) -> np.ndarray:
     """The inverse of `to_hf_shape`. Raises ValueError, naming `label`, for another
-    shape."""
+    shape.
+    """
     if _keeps_shape(spec):
         expected = spec.shape
     else:
@@ -93,5 +96,6 @@ def from_hf_shape(array: np.ndarray, spec: Spec, label: str) -> np.ndarray:
 
 def _keeps_shape(spec: Spec) -> bool:
     """Whether both sides store the parameter in the same shape: embeddings and
-    gains."""
+    gains.
+    """
     return spec.role in ("embedding", "tied") or len(spec.shape) == 1

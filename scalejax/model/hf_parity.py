@@ -1,5 +1,6 @@
 """Checks that a Hugging Face checkpoint gives the same logits as a model in
-scalejax."""
+scalejax.
+"""
 
 import importlib
 import importlib.util
@@ -25,13 +26,15 @@ SEQUENCES, TOKENS = 2, 128
 
 class Parity(NamedTuple):
     """Largest absolute difference between our logits and those of other readers of the
-    files."""
+    files.
+    """
 
     numpy: float
     """The reader is hf_reference.py, in float64."""
     transformers: float | None
     """The reader is the package transformers, in float32; None if it or torch is
-    missing."""
+    missing.
+    """
 
 
 def check_parity(
@@ -72,7 +75,8 @@ def check_parity(
 
 def _transformers_logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
     """Logits of the model that transformers loads, float64 [b, t, v], computed in
-    float32."""
+    float32.
+    """
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     load = transformers.AutoModelForCausalLM.from_pretrained
     network = load(folder, attn_implementation="eager").float().eval()

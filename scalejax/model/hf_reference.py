@@ -4,7 +4,8 @@ Exports and imports are checked against it. It shares no code with transformer.p
 reads the bytes of the files itself, so an error must be made twice to go unnoticed.
 
 Axes: b sequences, t query positions, s key positions, d width, n query heads, g kv
-heads, h head size, f MLP width, v vocabulary."""
+heads, h head size, f MLP width, v vocabulary.
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +19,8 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 
 def logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
     """Logits of the model in `folder` (config.json and safetensors files), float64 [b,
-    t, v]."""
+    t, v].
+    """
     return _Llama(folder).logits(tokens_bt)
 
 
@@ -98,7 +100,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, memory-mapped.
 
     The file has 8 bytes with the length of the header, the header in JSON, and then the
-    bytes of every tensor."""
+    bytes of every tensor.
+    """
     content = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:start].tobytes())

@@ -206,7 +206,7 @@ def counts(model: Model) -> Counts:
     """Numbers of parameters, from the declarations alone: no memory, no compilation.
 
     >>> counts(Model.sized(width=64, depth=2, vocabulary=512, head_size=16))
-    Counts(params=165184, params_non_embedding=100352, params_with_head=133120)
+    Counts(params=166208, params_non_embedding=100352, params_with_head=133120)
     """
     _, specs = abstract(model, Parametrization())
     return count(specs, model)

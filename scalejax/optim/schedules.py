@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optax
 
-from scalejax.batching import Clock
+from scalejax.batching import BatchSchedule
 from scalejax.config import Run, Schedule
 
 Fall = Callable[[np.ndarray], np.ndarray]
@@ -124,15 +124,14 @@ def learning_rate(
     >>> [round(float(rate(step)), 2) for step in range(10)]
     [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
     """
-    clock = Clock(batch_tokens=batch_tokens, doublings=batch_doublings)
-    warm, end = (
-        float(clock.batches(np.asarray(step))) for step in (clock.steps(schedule.warmup), steps)
-    )
-    share = _after_warmup(schedule, clock, warm, end)
+    batches = BatchSchedule(batch_tokens=batch_tokens, doublings=batch_doublings)
+    warm = float(batches.batches_after(np.asarray(batches.steps_for(schedule.warmup))))
+    end = float(batches.batches_after(np.asarray(steps)))
+    share = _after_warmup(schedule, batches, warm, end)
 
     def rate(step):
         step = np.asarray(step, np.float64)
-        before, after = clock.batches(step), clock.batches(step + 1)
+        before, after = batches.batches_after(step), batches.batches_after(step + 1)
         rising = np.minimum(after / (warm or 1.0), 1.0)
         if schedule.warmup_shape == "cosine":
             rising = (1 - np.cos(np.pi * rising)) / 2
@@ -142,7 +141,7 @@ def learning_rate(
 
 
 def _after_warmup(
-    schedule: Schedule, clock: Clock, warm: float, end: float
+    schedule: Schedule, batches: BatchSchedule, warm: float, end: float
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Share of the peak from (batches before the step, batches after it)."""
     final = schedule.final
@@ -164,36 +163,37 @@ def _after_warmup(
         case "inverse_sqrt":
             return lambda before, after: np.sqrt(warm / np.maximum(after, warm))
         case "multistep":
-            falls = [_nearest_step(clock, milestone * end) for milestone in schedule.milestones]
-            _check_after_warmup(schedule, clock, "first milestone", min([*falls, end]), warm)
+            falls = [_nearest_step(batches, milestone * end) for milestone in schedule.milestones]
+            _check_after_warmup(schedule, batches, "first milestone", min([*falls, end]), warm)
             return lambda before, after: (
                 schedule.factor ** np.searchsorted(falls, before, side="right")
             )
         case "cyclic":
-            period = schedule.period / clock.batch_tokens
+            period = schedule.period / batches.batch_tokens
             return lambda before, after: (
                 final + (1 - final) * np.abs(1 - 2 * (np.maximum(before - warm, 0.0) / period % 1))
             )
         case _:
-            start = _nearest_step(clock, (1 - schedule.cooldown) * end)
-            _check_after_warmup(schedule, clock, "cooldown", start, warm)
+            start = _nearest_step(batches, (1 - schedule.cooldown) * end)
+            _check_after_warmup(schedule, batches, "cooldown", start, warm)
             if schedule.cooldown_shape == "exponential":  # falls from 1 to `final` by itself
                 return falling(lambda x: (final**x - final) / ((1 - final) or 1.0), start)
             return falling(COOLDOWNS[schedule.cooldown_shape], start)
 
 
-def _nearest_step(clock: Clock, batches: float) -> float:
-    """The beginning of a step nearest to `batches`, halves up, in batches. Until there runs may share a trunk."""
-    step = clock.steps(batches * clock.batch_tokens)
-    below, above = (float(clock.batches(np.asarray(max(0, at)))) for at in (step - 1, step))
-    return above if batches >= (below + above) / 2 else below
+def _nearest_step(batches: BatchSchedule, target: float) -> float:
+    """The beginning of the step nearest to `target`, halves up. Both are in batches."""
+    step = batches.steps_for(target * batches.batch_tokens)
+    below = float(batches.batches_after(np.asarray(max(0, step - 1))))
+    above = float(batches.batches_after(np.asarray(max(0, step))))
+    return above if target >= (below + above) / 2 else below
 
 
 def _check_after_warmup(
-    schedule: Schedule, clock: Clock, what: str, start: float, warm: float
+    schedule: Schedule, batches: BatchSchedule, what: str, start: float, warm: float
 ) -> None:
     if start < warm:
-        begin = start * clock.batch_tokens
+        begin = start * batches.batch_tokens
         raise ValueError(
             f"Schedule.warmup of {schedule.warmup} tokens runs into the {what}, which begins after {begin:.0f} tokens: shorten "
             "the warm-up or what follows it, or train for more tokens"

@@ -1,7 +1,6 @@
 """The report of a study: one HTML page that opens without a network, and the same figures as PNG files beside it."""
 
 import base64
-import inspect
 import math
 from collections.abc import Callable
 from html import escape
@@ -13,6 +12,7 @@ import numpy as np
 from scalejax.files import write_text
 from scalejax.fitting import fit as fits
 from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.laws import ParametricLaw
 from scalejax.report import charts, figures
 from scalejax.report.charts import Chart, compact
 from scalejax.report.page import Cell, Section, bullets, glossary, page, paragraph, picture, table
@@ -79,7 +79,7 @@ def _laws(record: Record) -> list[Section]:
         )
         body += bullets([*fit.reasons, *_checks(fit)])
         of_points = (
-            fit.law.method == "points"
+            isinstance(fit.law, ParametricLaw)
             and fit.law.target == "loss"
             and set(fit.law.inputs) <= {"params", "tokens"}
         )
@@ -92,7 +92,7 @@ def _laws(record: Record) -> list[Section]:
 
 def _formula(fit: fits.Fit) -> str:
     """The first line of the law's docstring: formula and source; then what its letters are."""
-    first, _, rest = (inspect.getdoc(fit.law.form) or "").partition("\n\n")
+    first, _, rest = fit.law.formula.partition("\n\n")
     letters = rest.partition("\n\n")[0]
     return f"<p><code>{escape(first)}</code></p>" + (
         f'<p class="small">{escape(letters)}</p>' if letters else ""
@@ -113,7 +113,7 @@ def _checks(fit: fits.Fit) -> list[str]:
     if (found := fit.cross_validation).get("n"):
         how = (
             "Fitted to the cheaper runs and asked for the dearer ones"
-            if fit.law.method == "points"
+            if isinstance(fit.law, ParametricLaw)
             else "Asked for what it left out"
         )
         said.append(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scalejax.config import Data, Measure, Placement, Run
-from scalejax.data import shards
+from scalejax.data import preparation
 from scalejax.grids import as_dict, canonical, run_id
 from scalejax.model.flops import training_flops
 from scalejax.model.transformer import counts
@@ -53,10 +53,10 @@ class Study:
                     f"study {self.name}: {group} must be Run values; got {strays[0]!r}"
                 )
         parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
-        if odd := [run for run in [*self.runs, *self.forecast] if run.fewest_sequences % parts]:
+        if odd := [run for run in [*self.runs, *self.forecast] if run.first_batch_sequences % parts]:
             raise ValueError(
                 f"study {self.name}: Placement wants batches in data x fsdp x accumulate = {parts} equal parts; "
-                f"run {run_id(odd[0])} has {odd[0].fewest_sequences} sequences in its smallest batch"
+                f"run {run_id(odd[0])} has {odd[0].first_batch_sequences} sequences in its smallest batch"
             )
         if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
             raise ValueError(
@@ -162,7 +162,7 @@ class Plan:
             with contextlib.suppress(
                 ValueError
             ):  # a source that is not here: training says so, on the machine that trains
-                passes.append(shards.epochs(data, tokens) or 0)
+                passes.append(preparation.epochs(data, tokens) or 0)
         return max(passes, default=0)
 
 

@@ -86,7 +86,7 @@ def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str,
     _, specs = abstract(run.model, run.parametrization)
     rows_of_table = jax.tree.map(jnp.float32, table(specs, run.parametrization, run.model))
     shape, frequency = (
-        (run.sequences, run.data.sequence_length + 1),
+        (run.batch_sequences, run.data.sequence_length + 1),
         1 / np.arange(1, run.model.vocabulary + 1),
     )
     batch = np.random.default_rng(run.seed).choice(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.evaluation.run_metrics import downstream_metrics, held_out_metrics
 from scalejax.evaluation.tasks import SuiteResult, TaskMetrics, ignore_progress, score_suite
 from scalejax.model.parameters import Params

@@ -1,11 +1,13 @@
 """Exports a run to other tools: as a Hugging Face checkpoint, or as a model of lm-
-eval."""
+eval.
+"""
 
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf_export, hf_parity
@@ -37,7 +39,8 @@ def export_hf(run_folder: Path, out: Path) -> Exported:
     The folder also gets the run's tokenizer, if transformers has an equivalent one.
 
     Raises ValueError if `run_folder` is not the folder of a run, if `out` exists, or if
-    the network is not a Llama-type model."""
+    the network is not a Llama-type model.
+    """
     # Checked here too, before the weights are loaded.
     if out.exists():
         raise ValueError(f"{out} exists already; give the name of a new folder")
@@ -97,7 +100,8 @@ class _HFTokenizer(NamedTuple):
 
     files: dict[str, bytes]
     """Content of each file by name; empty if transformers has no equivalent
-    tokenizer."""
+    tokenizer.
+    """
     no_files: str
     """Why there are no files; empty if there are."""
     end: int | None

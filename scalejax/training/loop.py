@@ -13,7 +13,8 @@ import numpy as np
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
 from scalejax.evaluation.tasks import Provenance, ScoredModel
 from scalejax.files import read_json, sha256, write_json
@@ -140,7 +141,9 @@ class Training:
         rates = learning_rates(run)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            before, after = (run.clock.tokens(step) for step in (position.step, position.step + 1))
+            before, after = (
+                run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1)
+            )
             rows = self.rows.rows(
                 before // run.data.sequence_length, after // run.data.sequence_length
             )
@@ -230,7 +233,7 @@ class Training:
             params = weights(run, position.state)["raw"]
             asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
             found |= downstream_metrics(asked, self.job.measure, self.folder / "evaluations")
-        epochs = self.rows.epochs(run.clock.tokens(position.step) / run.batch_tokens)
+        epochs = self.rows.epochs(run.batch_schedule.tokens_after(position.step) / run.batch_tokens)
         counted = {
             "step": position.step,
             "skipped": int(position.state.skipped),
@@ -242,7 +245,7 @@ class Training:
         """The head of a metrics row."""
         return {
             "step": self.position.step,
-            "tokens": self.job.segment.run.clock.tokens(self.position.step),
+            "tokens": self.job.segment.run.batch_schedule.tokens_after(self.position.step),
         }
 
 

@@ -60,7 +60,7 @@ def result_row(
     Seconds are those of the whole loop, compilation and evaluations included: `mfu` is below that of the steps alone.
     """
     run = job.segment.run
-    tokens = run.clock.tokens(counted["step"])
+    tokens = run.batch_schedule.tokens_after(counted["step"])
     size = counts(run.model)
     flops = training_flops(run.model, run.data.sequence_length, tokens)
     row = {

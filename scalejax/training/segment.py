@@ -51,7 +51,7 @@ class Segment:
 
     def tokens(self, start: int, stop: int) -> int:
         """Tokens that steps start..stop of the run read."""
-        return self.run.clock.tokens(stop) - self.run.clock.tokens(start)
+        return self.run.batch_schedule.tokens_after(stop) - self.run.batch_schedule.tokens_after(start)
 
     @property
     def folder(self) -> str:

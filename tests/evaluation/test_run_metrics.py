@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from scalejax.config import Data, Measure, Run
-from scalejax.data.shards import Shards, prepare, write
+from scalejax.data.preparation import prepare, write
+from scalejax.data.shards import Shards
 from scalejax.evaluation import run_metrics, suites
 
 ITEM = {"query": "q", "choices": ["a", "b"], "gold": 0}

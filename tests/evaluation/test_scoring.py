@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.evaluation.scoring import bucket_lengths, score
 
 
@@ -11,7 +11,8 @@ class BigramModel:
     """A model whose log-likelihoods are known, and which records how it is called.
 
     A token costs 1 / (token + 1) nats plus a hundredth of the token before it. Odd
-    tokens are the most likely ones."""
+    tokens are the most likely ones.
+    """
 
     def __init__(self):
         self.calls = []
@@ -23,7 +24,7 @@ class BigramModel:
         assert (starts >= 1).all()
         assert (counts <= width).all()
         assert (starts + counts <= rows.shape[1]).all()
-        ids, is_start, _ = unmarked(rows)
+        ids, is_start, _ = split_flags(rows)
         log_likelihood = np.zeros(starts.shape, np.float32)
         greedy = np.ones(starts.shape, bool)
         self.requests += int((counts > 0).sum())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
-from scalejax.laws.forms import Coordinate, Law, Linear
+from scalejax.laws.law import Coordinate, Linear, ParametricLaw
 
 TRUTH = {"A": 40.0, "B": 300.0, "E": 1.5, "alpha": 0.3, "beta": 0.35}
 
@@ -83,7 +83,7 @@ class Line(NamedTuple):
         return self.top - self.fall * jnp.log(N)
 
 
-LINE = Law(
+LINE = ParametricLaw(
     name="line",
     form=Line,
     predict=Line.loss,

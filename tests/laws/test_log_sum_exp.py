@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.laws import log_sum_exp
 from scalejax.laws.forms import Chinchilla
 from tests.laws.solver.test_multistart import fitted, noisy
 from tests.laws.test_forms import TRUTHS, design, exact
@@ -19,7 +18,7 @@ def test_the_law_is_the_log_sum_exp_of_its_terms():
 
 
 def test_two_terms_are_chinchilla():
-    law = log_sum_exp.log_sum_exp("two", Chinchilla, ("params", "tokens"))
+    law = laws.log_sum_exp("two", Chinchilla, ("params", "tokens"))
     inputs, targets = noisy(laws.chinchilla(), "chinchilla", 3)
     at, found = fitted(law, inputs, targets)
     again, chinchilla = fitted(laws.chinchilla(), inputs, targets)
@@ -37,4 +36,4 @@ def test_an_irreducible_loss_of_nothing_rests_on_its_bound():
 
 def test_a_form_that_does_not_fit_the_columns_is_refused():
     with pytest.raises(ValueError, match="has 7 parameters"):
-        log_sum_exp.log_sum_exp("three", Chinchilla, ("width", "depth", "tokens"))
+        laws.log_sum_exp("three", Chinchilla, ("width", "depth", "tokens"))

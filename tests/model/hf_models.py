@@ -1,5 +1,6 @@
 """Small models, their weights and their logits, for the tests of Hugging Face
-checkpoints."""
+checkpoints.
+"""
 
 import importlib.util
 import itertools

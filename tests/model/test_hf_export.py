@@ -2,7 +2,8 @@
 
 Mirrors scalejax/model/hf_export.py, hf_parity.py and hf_reference.py. Tests marked `hf`
 need torch and transformers and are skipped where these are not installed; `make
-test-hf` runs them in an environment of their own."""
+test-hf` runs them in an environment of their own.
+"""
 
 import json
 

@@ -2,7 +2,8 @@
 scalejax/model/hf_import.py).
 
 Tests marked `hf` need torch and transformers and are skipped where these are not
-installed; `make test-hf` runs them in an environment of their own."""
+installed; `make test-hf` runs them in an environment of their own.
+"""
 
 import dataclasses
 import json

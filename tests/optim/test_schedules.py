@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalejax.batching import Clock
+from scalejax.batching import BatchSchedule
 from scalejax.config import COOLDOWN_SHAPES, SCHEDULE_READS, Schedule
 from scalejax.optim.schedules import (
     constant,
@@ -235,11 +235,11 @@ def test_wsd_runs_and_the_constant_run_agree_to_the_last_bit_until_the_first_coo
 )
 def test_when_the_batch_doubles_the_rate_is_the_same_function_of_the_tokens(schedule):
     plain = learning_rate(schedule, peak=1.0, steps=100, batch_tokens=4)
-    clock = Clock(batch_tokens=16, doublings=(80, 160))
-    steps = clock.steps(400)
-    assert clock.tokens(steps) == 400
+    batches = BatchSchedule(batch_tokens=16, doublings=(80, 160))
+    steps = batches.steps_for(400)
+    assert batches.tokens_after(steps) == 400
     found = rates(schedule, steps, batch_doublings=(80, 160))
-    before = np.array([clock.tokens(step) for step in range(steps)])
+    before = np.array([batches.tokens_after(step) for step in range(steps)])
     np.testing.assert_allclose(found[before >= 64], plain(before[before >= 64] // 4), rtol=1e-12)
     np.testing.assert_allclose(
         found[before < 64], [4 / 64 * (i + 1) for i in range(16)], rtol=1e-12

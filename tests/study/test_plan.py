@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scalejax import laws
 from scalejax.config import Data, Model, Optimizer, Placement, Run, Schedule
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.grids import cooldowns, grid, run_id
 from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.plan import Study, plan, segment_flops
@@ -117,7 +117,7 @@ def test_a_design_that_cannot_identify_the_law_is_warned_about_before_a_flop_is_
         run for model in models for run in grid(BASE, model=model, tokens=20 * model.width * 640)
     ]
     assert not plan(Study("s@1", runs)).warnings()
-    from scalejax.model.budgets import per_param
+    from scalejax.model.flops import per_param
 
     fixed = grid(BASE, model=models, tokens=per_param(20))
     assert any(

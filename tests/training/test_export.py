@@ -1,5 +1,6 @@
 """Runs are exported to other tools from the command line (mirrors
-scalejax/training/export.py)."""
+scalejax/training/export.py).
+"""
 
 import dataclasses
 import importlib.util
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from scalejax import Data, Measure, Model, train
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.model.hf_import import import_hf
 from scalejax.model.parametrization import mup
 from scalejax.training.evaluate import last_weights

@@ -1,12 +1,12 @@
 """The whole-curve laws as their solver sees them: sums of terms, each linear in one parameter and shaped by the others."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from scalejax.laws import forms
 from scalejax.laws.curves import forms as curves
 from scalejax.laws.curves.rows import (
     Rows,
@@ -17,7 +17,7 @@ from scalejax.laws.curves.rows import (
     power_of_size,
     sized,
 )
-from scalejax.laws.forms import Law
+from scalejax.laws.law import Allowed, Law
 
 
 class Coordinate(NamedTuple):
@@ -133,11 +133,30 @@ FORMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CurveLaw(Law):
-    """A whole-curve law as the tables know it; its parameters have the papers' names (lambda, not momentum)."""
+    """A law of the whole loss curve, given the learning rate of every step.
+
+    Its parameters have the papers' names (lambda, not momentum).
+    """
+
+    @property
+    def form(self) -> Form:
+        """The law as its solver sees it."""
+        return FORMS[self.name]
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(FORMS[self.name].coordinates)
+        """Names of the parameters."""
+        return tuple(self.form.coordinates)
+
+    @property
+    def formula(self) -> str:
+        """The docstring of the law's NamedTuple."""
+        return inspect.getdoc(self.form.law) or ""
+
+    def allowed(self, name: str) -> Allowed:
+        """The solver's bounds, in the parameter's own units."""
+        coordinate = self.form.coordinates[name]
+        return Allowed(*sorted(map(coordinate.back, (coordinate.low, coordinate.high))))
 
 
 def annealing(**fixed: float) -> CurveLaw:
@@ -156,15 +175,4 @@ def multipower(**fixed: float) -> CurveLaw:
 
 
 def _law(name: str, **fixed: float) -> CurveLaw:
-    form = FORMS[name]
-    return CurveLaw(
-        name=name,
-        form=form.law,
-        predict=form.law.loss,
-        inputs=form.inputs,
-        coordinates=tuple(
-            forms.Coordinate(*sorted(map(c.back, (c.low, c.high))))
-            for c in form.coordinates.values()
-        ),
-        method="curves",
-    ).hold(**fixed)  # type: ignore[return-value]
+    return CurveLaw(name=name, inputs=FORMS[name].inputs).hold(**fixed)

@@ -6,14 +6,18 @@ of two laws on the same rows stay in step.
 
 import numpy as np
 
-from scalejax.laws.forms import Law
 from scalejax.laws.inference.verdict import converged, slopes
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, refits
 from scalejax.laws.solver.newton import State
 
 
 def pairs(
-    law: Law, at: Optimum, count: int, rng: np.random.Generator, clusters: np.ndarray | None = None
+    law: ParametricLaw,
+    at: Optimum,
+    count: int,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rows drawn with replacement, inputs and target together: the errors may differ from row to row.
 
@@ -23,7 +27,7 @@ def pairs(
     return _settled(at, refits(law, at, multinomial(rng, len(weights), count, clusters) * weights))
 
 
-def residuals(law: Law, at: Optimum, count: int, rng: np.random.Generator) -> np.ndarray:
+def residuals(law: ParametricLaw, at: Optimum, count: int, rng: np.random.Generator) -> np.ndarray:
     """Targets rebuilt from the fit and residuals drawn from all rows, scaled by sqrt(n / (n - k)): k parameters bent to them.
 
     It takes the errors for exchangeable (row weights for inverse variances), and is too narrow where they are not: on the 240
@@ -37,7 +41,7 @@ def residuals(law: Law, at: Optimum, count: int, rng: np.random.Generator) -> np
 
 
 def noise(
-    law: Law, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
+    law: ParametricLaw, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Targets redrawn around the fit with a known Gaussian noise: parametric, and right only if the law is.
 
@@ -80,7 +84,7 @@ def undetermined(rows: int, points: int, free: int) -> float:
     return float(np.linalg.matrix_power(step, rows)[0].sum())
 
 
-def _refit_to(law: Law, at: Optimum, errors: np.ndarray) -> np.ndarray:
+def _refit_to(law: ParametricLaw, at: Optimum, errors: np.ndarray) -> np.ndarray:
     """Fits to the law's own predictions moved by errors (draws, rows), predicted minus observed."""
     rows = errors.shape[1]
     targets, found = np.asarray(at.problem.targets)[:rows], slopes(law, at).residuals

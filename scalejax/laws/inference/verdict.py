@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import OFFSET, Law
+from scalejax.laws.law import OFFSET, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.derivatives import values
 from scalejax.laws.solver.multistart import Optimum, natural, optimum, unheld
@@ -43,7 +43,9 @@ def converged(state: State, problem: Problem, weights: np.ndarray) -> np.ndarray
     )
 
 
-def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def at_bounds(
+    law: ParametricLaw, problem: Problem, theta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks (p, K): where a parameter can only be said to be below (above) something.
 
     A size at its lower bound is nil, and then its exponent can be anything; a term whose exponent is nil is a constant, and then
@@ -65,7 +67,7 @@ def at_bounds(law: Law, problem: Problem, theta: np.ndarray) -> tuple[np.ndarray
 
 
 def intervals(
-    law: Law, problem: Problem, theta: np.ndarray, level: float = 0.95
+    law: ParametricLaw, problem: Problem, theta: np.ndarray, level: float = 0.95
 ) -> dict[str, tuple[float | None, float | None]]:
     """Percentile intervals of the free parameters from draws theta (p, K); an open end is None.
 
@@ -88,7 +90,7 @@ def intervals(
 
 
 def profile(
-    law: Law,
+    law: ParametricLaw,
     inputs: Sequence[Any],
     targets: Any,
     name: str,
@@ -131,7 +133,7 @@ class Slopes(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _residuals(
-    law: Law, residual: str, problem: Problem, theta: jax.Array
+    law: ParametricLaw, residual: str, problem: Problem, theta: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def of(theta: jax.Array) -> jax.Array:
         predicted = law.predict(
@@ -146,7 +148,7 @@ def _residuals(
     return of(theta), jax.jacfwd(of)(theta)
 
 
-def slopes(law: Law, at: Optimum) -> Slopes:
+def slopes(law: ParametricLaw, at: Optimum) -> Slopes:
     with jax.enable_x64(True):
         kept = at.weights > 0
         residuals, jacobian = _residuals(unheld(law), at.loss.residual, at.problem, at.theta)
@@ -166,7 +168,7 @@ class Identification(NamedTuple):
     """Parameters that can move together without effect on them."""
 
 
-def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
+def identification(law: ParametricLaw, at: Optimum, local: Slopes) -> Identification:
     """s^2 (J^T W J)^-1 with s^2 = sum W r^2 / (n - k), degrees of freedom n - k, and the directions that J maps to nothing."""
     free = (
         ~np.all(at.problem.basis == 0, axis=0)
@@ -194,7 +196,7 @@ def identification(law: Law, at: Optimum, local: Slopes) -> Identification:
     return Identification(full, float("inf") if idle else condition, idle, mixed)
 
 
-def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
+def unvaried(law: ParametricLaw, inputs: list[np.ndarray]) -> dict[str, float]:
     """Inputs, or their ratio, of one value in all rows, where the law has free terms in them: {"params": 1e8}."""
     terms, columns = _terms(law), {}
     held = {name for name, _ in law.fixed} & {
@@ -213,7 +215,7 @@ def unvaried(law: Law, inputs: list[np.ndarray]) -> dict[str, float]:
     return {f"{second}/{first}": float(y[0] / x[0])} if one else {}
 
 
-def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
+def _terms(law: ParametricLaw) -> dict[int, list[tuple[str, ...]]]:
     """Axis -> the size and exponent of each term in it that are not both held; a scale such as N_c has no exponent of its own."""
     held, terms = dict(law.fixed), {}
     for name, k in zip(law.names, law.coordinates, strict=True):
@@ -224,7 +226,9 @@ def _terms(law: Law) -> dict[int, list[tuple[str, ...]]]:
     return terms
 
 
-def design(law: Law, inputs: list[np.ndarray], loose: set[str]) -> tuple[list[str], set[str]]:
+def design(
+    law: ParametricLaw, inputs: list[np.ndarray], loose: set[str]
+) -> tuple[list[str], set[str]]:
     """What the table's inputs alone make impossible to tell apart: reasons, and the parameters concerned.
 
     loose: parameters that can move without effect on the rows. One value of an input frees those of its terms that nothing else
@@ -248,7 +252,7 @@ def design(law: Law, inputs: list[np.ndarray], loose: set[str]) -> tuple[list[st
     return reasons, names
 
 
-def held_reasons(law: Law, targets: np.ndarray) -> list[str]:
+def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
     """Offsets that are held above what was measured: no fit of the other terms goes through those rows."""
     offsets = {name for name, k in zip(law.names, law.coordinates, strict=True) if k == OFFSET}
     above = (
@@ -296,7 +300,9 @@ class Verdict(NamedTuple):
     """Parameters that these rows leave free to take any value: whatever bootstraps say, their intervals are open."""
 
 
-def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any]) -> Verdict:
+def verdict(
+    law: ParametricLaw, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any]
+) -> Verdict:
     """Judges a fit by its convergence, the design of its table, its linearized errors and its intervals."""
     below, above = at_bounds(law, at.problem, at.theta[:, None])
     edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
@@ -331,7 +337,7 @@ def verdict(law: Law, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any
     return Verdict(word, reasons + edge_reasons, found.condition, edges, unknown)
 
 
-def _open_reasons(law: Law, ends: dict[str, Any]) -> list[str]:
+def _open_reasons(law: ParametricLaw, ends: dict[str, Any]) -> list[str]:
     """Parameters whose intervals are open, together where they are so at the same end, or wide beyond use."""
     sizes = {name for name, k in zip(law.names, law.coordinates, strict=True) if k.log}
     named: dict[str, list[str]] = {}
@@ -352,7 +358,7 @@ def _open_reasons(law: Law, ends: dict[str, Any]) -> list[str]:
     ] + wide
 
 
-def _vague_reasons(law: Law, covariance: np.ndarray) -> list[str]:
+def _vague_reasons(law: ParametricLaw, covariance: np.ndarray) -> list[str]:
     """Sizes with linearized errors too wide for use."""
     errors = np.sqrt(np.diag(covariance))
     named = zip(law.names, law.coordinates, errors, strict=True)

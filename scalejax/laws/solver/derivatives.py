@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scalejax.laws.forms import Decays, Law
+from scalejax.laws.law import Decays, ParametricLaw
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 """(along, across, pull), row weights (n, K) -> gradient, sum along y_a (p, K); Hessian, sum across y_a y_b + along y_ab
@@ -18,14 +18,14 @@ Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, j
 
 
 def expand(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """Predicted targets (n, K) from coordinates (p, K) and inputs (n,), and the sums of their derivatives."""
     of = _decays if isinstance(law.linear, Decays) else _differentiated
     return of(law, coordinates, inputs)
 
 
-def values(law: Law, coordinates: Any) -> Any:
+def values(law: ParametricLaw, coordinates: Any) -> Any:
     """The law's form from its coordinates, in centred units."""
     return law.form(
         *(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True))
@@ -33,7 +33,7 @@ def values(law: Law, coordinates: Any) -> Any:
 
 
 def _decays(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """A derivative of a decay is the decay times columns of the table, 1 for its log size and -x for its exponent. So one array
     (n, K) for each pair of terms is all that is summed over rows, by a matrix product: a third of the time of `_differentiated`.
@@ -85,7 +85,7 @@ def _decays(
 
 
 def _differentiated(
-    law: Law, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
+    law: ParametricLaw, coordinates: jax.Array, inputs: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Sums]:
     """Any law, by one forward pass for each derivative, no transposes."""
     count = range(len(law.names))

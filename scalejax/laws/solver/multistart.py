@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.derivatives import values
 from scalejax.laws.solver.losses import Loss
 from scalejax.laws.solver.newton import ITERATIONS, Problem, State, begin, newton, solve_spd
@@ -36,7 +36,11 @@ class Optimum(NamedTuple):
 
 
 def optimum(
-    law: Law, inputs: list[np.ndarray], targets: np.ndarray, weights: np.ndarray, loss: Loss
+    law: ParametricLaw,
+    inputs: list[np.ndarray],
+    targets: np.ndarray,
+    weights: np.ndarray,
+    loss: Loss,
 ) -> Optimum:
     """Fits a law to a table of float64 columns, each (rows,)."""
     with jax.enable_x64(True):
@@ -76,7 +80,9 @@ def optimum(
         )
 
 
-def refits(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None) -> State:
+def refits(
+    law: ParametricLaw, at: Optimum, weights: np.ndarray, targets: np.ndarray | None = None
+) -> State:
     """Solves again from the optimum under other row weights, or to other targets, in fixed chunks: bootstraps, splits.
 
     weights, targets: (draws, rows); every draw has the targets of the table where none are given. Returns the states of all
@@ -101,7 +107,7 @@ def refits(law: Law, at: Optimum, weights: np.ndarray, targets: np.ndarray | Non
 
 
 def _solve(
-    law: Law,
+    law: ParametricLaw,
     loss: Loss,
     problem: Problem,
     theta: np.ndarray,
@@ -156,22 +162,22 @@ def pad(columns: list[np.ndarray]) -> list[np.ndarray]:
     return padded
 
 
-def unheld(law: Law) -> Law:
+def unheld(law: ParametricLaw) -> ParametricLaw:
     """The law as the compiled programs know it: what is held or tied is data (offset, basis), not a new program."""
     return dataclasses.replace(law, fixed=(), tied=())
 
 
-def held_names(law: Law) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+def held_names(law: ParametricLaw) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     return tuple(name for name, _ in law.fixed), law.tied
 
 
-def held_values(law: Law) -> np.ndarray:
+def held_values(law: ParametricLaw) -> np.ndarray:
     return np.array([value for _, value in law.fixed], np.float64)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 6))
 def prepare(
-    law: Law,
+    law: ParametricLaw,
     held: Any,
     inputs: tuple,
     targets: jax.Array,
@@ -203,7 +209,7 @@ def prepare(
 
 
 def _constraints(
-    law: Law, held: Any, fixed: jax.Array, centre: jax.Array
+    law: ParametricLaw, held: Any, fixed: jax.Array, centre: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """offset (p,) and basis (p, p) of coordinates = offset + basis @ theta.
 
@@ -228,7 +234,12 @@ def _constraints(
 
 
 def _starts(
-    law: Law, held: Any, problem: Problem, weights: jax.Array, typical: jax.Array, residual: str
+    law: ParametricLaw,
+    held: Any,
+    problem: Problem,
+    weights: jax.Array,
+    typical: jax.Array,
+    residual: str,
 ) -> jax.Array:
     """theta (p, S): the grid over exponents, with the linear parameters solved by weighted least squares."""
     fixed_names, tied = held
@@ -277,7 +288,7 @@ def _starts(
     return _inside(law, problem, _coordinates(law, form))
 
 
-def _coordinates(law: Law, form: Any) -> jax.Array:
+def _coordinates(law: ParametricLaw, form: Any) -> jax.Array:
     return jnp.stack(
         [jnp.log(value) if k.log else value for value, k in zip(form, law.coordinates, strict=True)]
     )
@@ -287,11 +298,11 @@ def _held(problem: Problem, theta: jax.Array) -> jax.Array:
     return problem.offset[:, None] + problem.basis @ theta
 
 
-def _inside(law: Law, problem: Problem, theta: jax.Array) -> jax.Array:
+def _inside(law: ParametricLaw, problem: Problem, theta: jax.Array) -> jax.Array:
     return jnp.clip(theta, problem.low[:, None], problem.high[:, None])
 
 
-def natural(law: Law, problem: Problem, theta: Any) -> Any:
+def natural(law: ParametricLaw, problem: Problem, theta: Any) -> Any:
     """The law's form in the units of the table, each (K,), from theta (p, K); arrays of numpy or of jax, as theta is."""
     exp = jnp.exp if isinstance(theta, jax.Array) else np.exp
     coordinates = dict(zip(law.names, problem.offset[:, None] + problem.basis @ theta, strict=True))
@@ -306,7 +317,7 @@ def natural(law: Law, problem: Problem, theta: Any) -> Any:
     return law.form(**shifted)
 
 
-def encode(law: Law, problem: Problem, form: Any) -> Any:
+def encode(law: ParametricLaw, problem: Problem, form: Any) -> Any:
     """theta (p, K) of parameters in the table's units: the inverse of `natural` for parameters that nothing holds."""
     xp = jnp if any(isinstance(value, jax.Array) for value in form) else np
     columns = []

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.derivatives import expand
 from scalejax.laws.solver.losses import Huber
 
@@ -67,7 +67,7 @@ def begin(problem: Problem, theta: jax.Array | np.ndarray) -> State:
 
 
 def newton(
-    law: Law,
+    law: ParametricLaw,
     residual: str,
     problem: Problem,
     huber: Huber,
@@ -126,7 +126,7 @@ def newton(
 
 
 def evaluate(
-    law: Law,
+    law: ParametricLaw,
     residual: str,
     problem: Problem,
     huber: Huber,

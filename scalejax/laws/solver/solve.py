@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 
-from scalejax.laws.forms import Law
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.derivatives import values
 from scalejax.laws.solver.losses import Loss
@@ -39,7 +39,7 @@ class Solution(NamedTuple):
 
 
 def solve(
-    law: Law,
+    law: ParametricLaw,
     inputs: Any,
     targets: Any,
     weights: Any = None,
@@ -104,17 +104,17 @@ def _padded(x: jax.Array, mode: str) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _solve(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
+def _solve(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tuple:
     return _forward(law, loss, rows, starts)[0]
 
 
-def _forward(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
+def _forward(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tuple:
     """One table after the other under vmap: jax batches what is already traced by rules of the caller's precision, which would
     cut the float64 inside to float32; and tables that are done early wait for none."""
     return sequential_vmap(partial(_forward_one, law, loss))(rows, starts)
 
 
-def _forward_one(law: Law, loss: Loss, rows: tuple, starts: Any) -> tuple:
+def _forward_one(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tuple:
     """Outputs, and what the backward pass needs: theta travels as pairs of uint32, so that no float64 leaves the scope."""
     dtype = rows[-1].dtype
     with jax.enable_x64(True):
@@ -172,15 +172,15 @@ def _lane(chunks: jax.Array, chosen: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(chosen, lanes, 0.0), axis=1)
 
 
-def _parameters(law: Law, problem: Problem, theta: jax.Array) -> Any:
+def _parameters(law: ParametricLaw, problem: Problem, theta: jax.Array) -> Any:
     return jax.tree.map(lambda x: x[0], natural(law, problem, theta[:, None]))
 
 
-def _backward(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
+def _backward(law: ParametricLaw, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
     return sequential_vmap(partial(_backward_one, law, loss))(kept, cotangent)
 
 
-def _backward_one(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
+def _backward_one(law: ParametricLaw, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
     """Implicit differentiation: at the optimum the gradient stays zero, so H dtheta = -(d gradient / d rows) d rows."""
     rows, starts, bits = kept
     dtype = rows[-1].dtype
@@ -209,7 +209,9 @@ def _backward_one(law: Law, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
     return back, jax.tree.map(jnp.zeros_like, starts)
 
 
-def _implicit(law: Law, loss: Loss, rows: tuple, theta: jax.Array, along: jax.Array) -> jax.Array:
+def _implicit(
+    law: ParametricLaw, loss: Loss, rows: tuple, theta: jax.Array, along: jax.Array
+) -> jax.Array:
     """-H^-1 along, over the parameters that are free to move: not held, not at a bound."""
     problem = _problem(law, loss, rows)
     huber = loss.numbers[-1]
@@ -225,7 +227,7 @@ def _implicit(law: Law, loss: Loss, rows: tuple, theta: jax.Array, along: jax.Ar
     return jnp.stack(step)[:, 0]
 
 
-def _problem(law: Law, loss: Loss, rows: tuple) -> Problem:
+def _problem(law: ParametricLaw, loss: Loss, rows: tuple) -> Problem:
     *inputs, targets, weights = rows
     return prepare(
         unheld(law),
@@ -238,7 +240,7 @@ def _problem(law: Law, loss: Loss, rows: tuple) -> Problem:
     )[0]
 
 
-def _residuals(law: Law, loss: Loss, rows: tuple, theta: jax.Array) -> jax.Array:
+def _residuals(law: ParametricLaw, loss: Loss, rows: tuple, theta: jax.Array) -> jax.Array:
     problem = _problem(law, loss, rows)
     predicted = law.predict(values(law, problem.offset + problem.basis @ theta), *problem.inputs)
     return (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.laws.forms import Decays, Linear
+from scalejax.laws.law import Decays, Linear
 from scalejax.laws.solver.derivatives import expand, values
 
 LAWS = (laws.chinchilla(), laws.power(), laws.overtraining(), laws.width_depth(), laws.downstream())
