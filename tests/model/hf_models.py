@@ -42,10 +42,10 @@ PARAMETRIZATIONS = {
     "completep": completep(base_width=6, base_depth=1, base_head_size=2),
 }
 
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+every_model = pytest.mark.parametrize("model", list(MODELS.values()), ids=list(MODELS))
 every_model_and_parametrization = pytest.mark.parametrize(
     ("model", "parametrization"),
-    itertools.product(MODELS.values(), PARAMETRIZATIONS.values()),
+    list(itertools.product(MODELS.values(), PARAMETRIZATIONS.values())),
     ids=["-".join(names) for names in itertools.product(MODELS, PARAMETRIZATIONS)],
 )
 
