@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -133,7 +132,7 @@ def test_bad_arguments_are_refused(call, run, arguments, message):
 
 def test_a_folder_that_is_not_a_run_is_refused(call, tmp_path):
     code, _, err = call(tmp_path, "--suite", "continuation")
-    assert code == 2 and re.search("is (no|not a) run's folder", err) and "runs/<id>" in err
+    assert code == 2 and "is not a run's folder" in err and "runs/<id>" in err
 
 
 def test_an_incomplete_suite_is_refused_with_the_names_of_the_missing_tasks(call, run, tmp_path):
@@ -147,23 +146,3 @@ def test_an_incomplete_suite_is_refused_with_the_names_of_the_missing_tasks(call
     result = json.loads(out)
     assert code == 0
     assert list(result["tasks"]) == ["copa"] and len(result["missing"]) == 16
-
-
-def test_the_example_in_the_documentation_runs(call, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
-    names: dict = {}
-    outputs = []
-    for language, block in re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL):
-        if language == "python":
-            exec(compile(block, "docs/evaluation.md", "exec"), names)
-            continue
-        for command in block.strip().split("\n"):
-            words = command.split()
-            assert words[:2] == ["scalejax", "eval"]
-            code, out, err = call(*words[2:])
-            assert code == 0, err
-            outputs.append(out)
-    assert len(outputs) == 2 and json.loads(outputs[1])["window"] == 24
-    row = names["result"].row
-    assert row["error_animals"] == row["top1_error"]

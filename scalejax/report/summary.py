@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scalejax.fitting import fit as fits
-from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report.charts import compact
 from scalejax.report.record import Record
 

@@ -56,7 +56,7 @@ def test_one_command_exports_a_run(trained, call, tmp_path):
 @pytest.mark.parametrize(
     ("run_folder", "out", "message"),
     [
-        pytest.param("no_run", "hf", "run's folder", id="not a run"),
+        pytest.param("no_run", "hf", "is not a run's folder", id="not a run"),
         pytest.param(None, ".", "exists already; give the name of a new folder", id="out exists"),
     ],
 )
@@ -98,7 +98,7 @@ def test_transformers_computes_the_loss_that_the_run_measured(tiny_run, call, tm
 
 @needs_transformers
 def test_the_documentation_page_runs_from_top_to_bottom(call, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "huggingface.md").read_text()
     blocks = {
         language: re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
         for language in ("python", "bash", "yaml", "json")
