@@ -50,8 +50,8 @@ def build_requests(items: ContinuationItems) -> Iterator[Request]:
     for i, (context, choices, gold) in enumerate(
         zip(items.contexts, items.choices, items.gold, strict=True)
     ):
-        for index, continuation in enumerate(choices):
-            choice = Choice(item=i, index=index, gold=bool(index == gold), category="", text="")
+        for position, continuation in enumerate(choices):
+            choice = Choice(i, position, gold=bool(position == gold), category="", text="")
             yield Request(choice, context, continuation)
 
 

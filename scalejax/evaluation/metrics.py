@@ -133,19 +133,19 @@ class Scores:
         Raises ValueError, naming task, item and choice, if a log-likelihood is not
         finite.
         """
-        item, index, gold, category, text = zip(*choices, strict=True)
+        item, position, gold, category, text = zip(*choices, strict=True)
         not_finite = np.flatnonzero(~np.isfinite(likelihoods.log_likelihood))
         if len(not_finite):
             first = not_finite[0]
             raise ValueError(
-                f"{metadata['task']}, item {item[first]}, choice {index[first]}: the "
+                f"{metadata['task']}, item {item[first]}, choice {position[first]}: the "
                 f"log-likelihood is {likelihoods.log_likelihood[first]}; expected a finite "
                 "number. The weights of the model are broken, or its run diverged"
             )
         return cls(
             metadata=metadata,
             item=np.array(item, np.int32),
-            choice=np.array(index, np.int32),
+            choice=np.array(position, np.int32),
             gold=np.array(gold, bool),
             log_likelihood=likelihoods.log_likelihood,
             tokens=likelihoods.tokens,

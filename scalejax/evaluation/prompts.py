@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 
     item: int
     """Number of the item in its task, from 0."""
-    index: int
+    position: int
     """Index within the item."""
     gold: bool
     """Whether this is the correct choice."""
@@ -170,12 +170,12 @@ def _item_requests(number: int, item: Item, ids: Iterator[np.ndarray]) -> Iterat
     examples = next(ids)
     contexts = [np.concatenate([examples, next(ids)]) for _ in item.contexts]
     continuations = [next(ids) for _ in item.continuations]
-    index = 0
+    position = 0
     for context in contexts:
         for text, continuation in zip(item.continuations, continuations, strict=True):
-            choice = Choice(number, index, index == item.gold, item.category, text)
+            choice = Choice(number, position, position == item.gold, item.category, text)
             yield Request(choice, context, continuation)
-            index += 1
+            position += 1
 
 
 def _draw(generator: random.Random, size: int, shots: int, excluded: int) -> set[int]:

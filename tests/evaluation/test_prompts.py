@@ -142,7 +142,7 @@ def test_an_answer_gets_a_leading_space_only_if_the_tokenizer_attaches_it():
 
 def test_parts_are_encoded_separately_and_every_choice_is_a_request():
     requests = list(prompts.build_requests(QUIZ, Bytes(), shots=1, delimiter=" "))
-    choices = [(choice.item, choice.index, choice.gold) for choice, _, _ in requests[:4]]
+    choices = [(choice.item, choice.position, choice.gold) for choice, _, _ in requests[:4]]
     assert choices == [(0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)]
     prompt = next(prompts.build_prompts(QUIZ, shots=1, delimiter=" "))
     assert bytes(requests[1].context.tolist()).decode() == prompt.examples + prompt.contexts[0]

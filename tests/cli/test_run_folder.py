@@ -1,4 +1,7 @@
-"""`scalejax eval` scores a suite on a finished run; bad input exits with code 2."""
+"""`scalejax eval` scores a suite on a finished run; bad input exits with code 2.
+
+Mirrors scalejax/cli/run_folder.py.
+"""
 
 import functools
 import json
@@ -103,7 +106,7 @@ def test_a_line_on_stderr_reports_every_finished_task(call, run, tmp_path):
     for name in ("first", "second"):
         (tmp_path / f"{name}.jsonl").write_bytes(GOOD_LINE)
     _, _, err = call(run, "--suite", f"local:{tmp_path}", "--out", tmp_path / "scores")
-    assert re.search(r"first: error \d\.\d+ ± \d\.\d+; 1 tasks to go\n", err)
+    assert re.search(r"first: error \d\.\d+ ± \d\.\d+; 1 task to go\n", err)
     assert re.search(r"second: error \d\.\d+ ± \d\.\d+; 0 tasks to go\n", err)
 
 
