@@ -125,7 +125,7 @@ def test_without_a_suite_it_repeats_the_measurements_of_the_run(call, run):
         (["--suite", "local:/no/such/file.jsonl"], "names no task file"),
         (["--suite", "foundry-17:/no/such/folder"], "is not a folder"),
         (["--suite", "continuation", "--window", "1"], "--window 1 is too short"),
-        (["--window", "64"], "need a suite; add --suite"),
+        (["--window", "64"], "only apply to a suite; add --suite"),
     ],
 )
 def test_bad_arguments_are_refused(call, run, arguments, message):
