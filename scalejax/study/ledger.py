@@ -18,7 +18,7 @@ from scalejax.training.result import code_version, now
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scalejax.fitting.fit import Estimate
+    from scalejax.fitting.result import Estimate
 
 LEDGER = "forecasts.jsonl"
 
