@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
 
 import numpy as np
 
@@ -15,12 +15,12 @@ from scalejax.fitting.curves import fit as curves
 from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.hyperparameters import HyperparameterFit
 from scalejax.fitting.isoflop import IsoFLOPFit
-from scalejax.fitting.options import DEFAULT_LOSS, FitOptions
+from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import FORMAT, Estimate, Fit, L, flat
+from scalejax.fitting.result import FORMAT, Estimate, Fit, flat
 from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
-from scalejax.laws.law import Law
+from scalejax.laws.law import F, Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,9 +56,27 @@ def kind_of(law: Law) -> Kind:
     raise ValueError(f"expected a law, such as scalejax.laws.chinchilla(); got {law!r}")
 
 
+@overload
+def fit(
+    table: "str | Path | DataFrame", law: ParametricLaw[F], **keywords: Unpack[FitKeywords]
+) -> ParametricFit[F]: ...
+@overload
+def fit(
+    table: "str | Path | DataFrame", law: CurveLaw, **keywords: Unpack[FitKeywords]
+) -> CurveFit: ...
+@overload
+def fit(
+    table: "str | Path | DataFrame", law: IsoFLOP, **keywords: Unpack[FitKeywords]
+) -> IsoFLOPFit: ...
+@overload
+def fit(
+    table: "str | Path | DataFrame", law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
+) -> HyperparameterFit: ...
+@overload
+def fit(table: "str | Path | DataFrame", law: Law, **keywords: Unpack[FitKeywords]) -> Fit[Any]: ...
 def fit(
     table: "str | Path | DataFrame",
-    law: L,
+    law: Law,
     *,
     loss: str = DEFAULT_LOSS,
     where: str | None = None,
@@ -72,7 +90,7 @@ def fit(
     schedules: "str | Path | DataFrame | None" = None,
     protocol: Literal["parabola", "akima"] | None = None,
     noise: str | None = None,
-) -> Fit[L]:
+) -> Fit[Any]:
     """Fits a law to the rows of a table.
 
     table: path of a CSV or Parquet file, or a data frame.  loss: huber:DELTA, lad, mse,
@@ -113,7 +131,7 @@ def fit(
             f"no law reads {', '.join(unknown)}, named in columns; "
             f"the names are {', '.join(COLUMNS)}"
         )
-    return cast("Fit[L]", kind.fit(frame, law, options))
+    return kind.fit(frame, law, options)
 
 
 def _chosen_rows(

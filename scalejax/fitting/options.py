@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
@@ -73,3 +73,20 @@ class FitOptions:
         if name == "loss":
             return self.loss != DEFAULT_LOSS
         return getattr(self, name) is not None
+
+
+class FitKeywords(TypedDict, total=False):
+    """The keyword arguments of `scalejax.fit`, for type checkers."""
+
+    loss: str
+    where: str | None
+    holdout: str | None
+    weights: str | None
+    cluster: str | None
+    bootstrap: int
+    seed: int
+    columns: Mapping[str, str] | None
+    resample: str | None
+    schedules: "str | Path | DataFrame | None"
+    protocol: Literal["parabola", "akima"] | None
+    noise: str | None

@@ -31,7 +31,8 @@ class CurveScores(Scores):
         """The inverse of `record`."""
         by_curve = record.get("by_curve", {}).items()
         curves = {name: Scores.from_record(scores) for name, scores in by_curve}
-        return cls(**record | {"by_curve": curves})
+        fields: dict[str, Any] = {**record, "by_curve": curves}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,9 @@ class LeaveOneCurveOut(CrossValidation):
     def from_record(cls, record: dict[str, Any]) -> "LeaveOneCurveOut":
         """The inverse of `record`."""
         splits = tuple(CurveSplit(**split) for split in record.get("by_split", ()))
-        values = {name: value for name, value in record.items() if name != "method"}
-        return cls(**values | {"by_split": splits})
+        fields: dict[str, Any] = {**record, "by_split": splits}
+        fields.pop("method", None)
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -55,7 +55,8 @@ class RollingOrigin(CrossValidation):
     def from_record(cls, record: dict[str, Any]) -> "RollingOrigin":
         """The inverse of `record`."""
         splits = tuple(Split(**split) for split in record.get("by_split", ()))
-        return cls(**record | {"possible": bool(record), "by_split": splits})
+        fields: dict[str, Any] = {**record, "possible": bool(record), "by_split": splits}
+        return cls(**fields)
 
 
 def rolling_origin(

@@ -16,7 +16,7 @@ from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_re
 from scalejax.laws.inference import design, identification, intervals
 from scalejax.laws.inference.replicates import NoiseFloor, lack_of_fit, noise_floor
 from scalejax.laws.inference.verdict import Verdict, judge
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.losses import Loss
 from scalejax.laws.solver.multistart import Optimum, find_optimum
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def fit(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> ParametricFit:
+def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> ParametricFit[F]:
     """Fits a law of one row per run; see `scalejax.fit`.
 
     frame: one row per run.  options: loss, weights, cluster and resample are read.
@@ -145,13 +145,13 @@ def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[
 
 
 def _unscored(
-    law: ParametricLaw[Any],
+    law: ParametricLaw[F],
     at: Optimum,
     loss: Loss,
     data: _Data,
     judged: _Judged,
     options: FitOptions,
-) -> ParametricFit:
+) -> ParametricFit[F]:
     """A fit without parameters, intervals and scores."""
     limits = zip(law.inputs, data.inputs, strict=True)
     verdict = judged.verdict
@@ -180,8 +180,8 @@ def _unscored(
 
 
 def _with_numbers(
-    fitted: ParametricFit, at: Optimum, data: _Data, judged: _Judged
-) -> ParametricFit:
+    fitted: ParametricFit[F], at: Optimum, data: _Data, judged: _Judged
+) -> ParametricFit[F]:
     """The fit with its parameters, intervals, scores and draws."""
     law = fitted.law
     best = parameters_in_table_units(law, at.problem, at.theta[:, None])
@@ -218,8 +218,8 @@ def _views(law: ParametricLaw[Any], params: dict[str, float]) -> dict[str, dict[
 
 
 def _with_column_of_table(
-    law: ParametricLaw[Any], frame: "DataFrame", named: Mapping[str, str]
-) -> ParametricLaw[Any]:
+    law: ParametricLaw[F], frame: "DataFrame", named: Mapping[str, str]
+) -> ParametricLaw[F]:
     """Replaces the input "x" of a power law by the column that is named, or in the
     table."""
     if law.inputs != ("x",):

@@ -1,8 +1,9 @@
 """A fit of a law to one row per run: its predictions, their intervals, and
 influence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from scalejax.fitting.result import (
 )
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.multistart import Optimum
 from scalejax.laws.solver.problem import Problem, parameters_in_table_units, unconstrained
@@ -33,7 +34,7 @@ SIZE, DATA = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ParametricFit(Fit[ParametricLaw[Any]]):
+class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     """A law of one row per run, fitted to a table."""
 
     holdout: Scores = field(default_factory=Scores)
@@ -127,7 +128,7 @@ class ParametricFit(Fit[ParametricLaw[Any]]):
         problem, local = at.problem, identification.linearize(self.law, at)
         huber, kept = at.loss.stages[-1], at.weights > 0
         with jax.enable_x64(True):
-            curvature = np.asarray(huber.curvature(local.residuals)) * at.weights[kept]
+            curvature = np.asarray(huber.curvature(jnp.asarray(local.residuals))) * at.weights[kept]
             inputs_at_run = tuple(np.array([run[name]]) for name in law.inputs)
             slope = jax.jacfwd(lambda theta: predict_at(law, problem, theta, inputs_at_run))
             ahead = np.asarray(slope(jnp.asarray(at.theta)))[0]
@@ -165,7 +166,7 @@ class ParametricFit(Fit[ParametricLaw[Any]]):
         self._check_converged()
         if set(inputs) != {"flops"} or self.law.inputs != ("params", "tokens"):
             return inputs
-        best = optimal.compute_optimal(self.law.form(**self.params), inputs["flops"])
+        best = optimal.compute_optimal(self._form(self.params), inputs["flops"])
         if not 0 < best.params < np.inf:
             raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
         return {"params": float(best.params), "tokens": float(best.tokens)}
@@ -181,7 +182,7 @@ class ParametricFit(Fit[ParametricLaw[Any]]):
         draws = self.converged_draws()
         if not draws:
             return {}
-        low, high = optimal.compute_optimal_bands(self.law.form(**draws), flops, LEVEL)
+        low, high = optimal.compute_optimal_bands(self._form(draws), flops, LEVEL)
         vanishing = self._vanishing_terms()
         # Which term bounds the lower, and which the upper end of each quantity.
         bounding = {
@@ -196,6 +197,10 @@ class ParametricFit(Fit[ParametricLaw[Any]]):
                 float(upper) if 0 < upper < np.inf and above not in vanishing else None,
             )
         return intervals
+
+    def _form(self, params: Mapping[str, Any]) -> Any:
+        """The law's NamedTuple at some parameters."""
+        return self.law.form._make(params[name] for name in self.law.names)
 
     def _vanishing_terms(self) -> set[int]:
         """Axes of the terms that are zero, or constant, in enough of the draws."""
