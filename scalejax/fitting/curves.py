@@ -8,9 +8,11 @@ import numpy as np
 from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, scores
 from scalejax.laws.curves import forms as curves
-from scalejax.laws.curves import rows as curve_rows
-from scalejax.laws.curves import solver as curve_solver
+from scalejax.laws.curves import uncertainty
+from scalejax.laws.curves.data import curve_data, weights_by_curve
 from scalejax.laws.curves.laws import CurveLaw
+from scalejax.laws.curves.rates import checked_rates
+from scalejax.laws.curves.solver import default_weights, fit_curves
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,15 +82,15 @@ def fit(
     if "learning_rate" in columns or "learning_rate" in frame.columns:
         named["learning_rate"] = tables.source(frame, "learning_rate", columns)
         reasons += _disagreement(tables.numbers(frame, named["learning_rate"]), rates, curve, step)
-    curve_rows.measured(
+    curve_data(
         rates, curve, step, measured, params
     )  # held-out rows are checked like the others
-    data = curve_rows.measured(rates, *(x[~held_out] for x in (curve, step, measured, params)))
+    data = curve_data(rates, *(x[~held_out] for x in (curve, step, measured, params)))
     reasons += _duplicates(labels, curve[~held_out], step[~held_out], measured[~held_out])
     options: dict[str, Any] = {"loss": loss, "fixed": dict(law.fixed)}
     if weights is not None:
         options["weights"] = _weights(frame.loc[~held_out], weights, named["curve"], data.curve)
-    best = curve_solver.fit_curves(law.name, data, **options)
+    best = fit_curves(law.name, data, **options)
     solved = time.perf_counter()
     ends, notes = _intervals(
         law, data, best, frame.loc[~held_out], cluster, bootstrap, seed, options
@@ -147,7 +149,7 @@ def _curves(
 def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.ndarray:
     """Of every row: its column's, or, for the column of the curve, what makes the curves count alike and sums to the rows."""
     if column == curve_column:
-        return curve_rows.each_curve_once(curve)
+        return weights_by_curve(curve)
     weights = tables.numbers(frame, tables.source(frame, column))
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(
@@ -191,7 +193,7 @@ def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
             raise ValueError(
                 f"the schedule of curve {label!r} has {what}: steps go 0, 1, 2, .. without a gap{hint}"
             )
-        found.append(curves.checked_rates(rates[rows], f"schedule of curve {label!r}"))
+        found.append(checked_rates(rates[rows], f"schedule of curve {label!r}"))
     return found
 
 
@@ -235,7 +237,7 @@ def _intervals(
         return dict.fromkeys(law.names, (None, None)), [
             f"one of {unit}: resampling it gives no interval"
         ]
-    drawn = curve_solver.bootstrap_curves(
+    drawn = uncertainty.bootstrap_curves(
         law.name, data, best, draws=draws, seed=seed, units=units, **options
     )
     few = (
@@ -243,7 +245,7 @@ def _intervals(
         if count < FEW_CURVES
         else []
     )
-    return curve_solver.intervals(law.name, drawn), few
+    return uncertainty.intervals(law.name, drawn), few
 
 
 def _scores(best, labels, rates, curve, step, measured, params) -> dict[str, Any]:
@@ -267,14 +269,14 @@ def _scores(best, labels, rates, curve, step, measured, params) -> dict[str, Any
 def _leave_one_curve_out(law, data, best, labels, options) -> dict[str, Any]:
     """Each curve predicted by the fit to the others, each counting once."""
     by_split, options = [], dict(options)
-    weights = options.pop("weights", curve_solver.row_weights(law.name, data))
+    weights = options.pop("weights", default_weights(law.name, data))
     if len(data.rates) < 3:
         return {}
     for c in range(len(data.rates)):
         others = data.curve != c
         if others.sum() < law.free:
             continue
-        refit = curve_solver.fit_curves(
+        refit = fit_curves(
             law.name, data, weights=others * weights, start=best, **options
         )
         rows = ~others

@@ -81,7 +81,7 @@ def fit(
                 if lost
                 else []
             ),
-            f"{found.kept} of {len(runs.loss)} runs, the best of their cells, give the law",
+            f"{found.runs_used} of {len(runs.loss)} runs, the best of their cells, give the law",
             *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
         ],
         loss="log-mse",
@@ -100,7 +100,7 @@ def fit(
         ),
         cross_validation={
             "method": "leave-one-cell-out",
-            **_regrets(found.left_out, len(runs.loss)),
+            **_regrets(found.left_out_regret, len(runs.loss)),
         },
         views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}}
         if known
@@ -128,7 +128,8 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     if not draws[hp.NAMES[0]]:
         return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
     law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
-    (low, high), *_ = ends(law.learning_rate(inputs["params"], inputs["tokens"])[:, None])
+    of_draws = np.asarray(law.learning_rate(inputs["params"], inputs["tokens"]))
+    (low, high), *_ = ends(of_draws[:, None])
     count = len(draws[hp.NAMES[0]])
     method = (
         f"{count} bootstrap draws of cells"

@@ -208,4 +208,4 @@ def _holdout(
     flops, measured = np.array([b.flops for b in used]), np.array([b.params for b in used])
     if not used:
         return {}, ["the holdout is not scored: none of its budgets has an interior minimum"]
-    return scores(found.law.params(flops), measured), []
+    return scores(np.asarray(found.law.params(flops)), measured), []

@@ -26,7 +26,7 @@ def rows(law, schedules, noise=0.0, every=50):
     steps = np.arange(WARMUP, STEPS, every)
     loss = np.concatenate([predict_curve(law, s)[steps] for s in schedules])
     curve = np.repeat(np.arange(len(schedules)), len(steps))
-    return curve_rows.measured(
+    return curve_data(
         schedules,
         curve,
         np.tile(steps, len(schedules)),
@@ -57,7 +57,7 @@ def sized_rows(sizes, schedules=SCHEDULES[:3], noise=0.0):
     curve = np.repeat(np.arange(len(curves)), len(steps))
     params = np.array([N for N, _ in curves])[curve]
     loss = loss * np.exp(noise * rng.normal(size=loss.size))
-    return curve_rows.measured(
+    return curve_data(
         [schedules[s] for _, s in curves], curve, np.tile(steps, len(curves)), loss, params
     )
 
@@ -157,7 +157,7 @@ def test_under_the_prior_each_curve_counts_once_unless_weights_are_given():
     assert fit_curves("multipower", data, weights=once).params == default.params
     by_row = fit_curves("multipower", data, weights=np.ones(len(data.loss)), start=default)
     assert abs(by_row.law.L0 - default.law.L0) > 1e-4
-    np.testing.assert_array_equal(curve_solver.row_weights("annealing", data), 1)
+    np.testing.assert_array_equal(default_weights("annealing", data), 1)
 
 
 def test_the_prior_under_lad_is_maximum_a_posteriori():
@@ -183,7 +183,7 @@ def test_the_prior_under_lad_is_maximum_a_posteriori():
             data,
             loss="lad",
             prior=False,
-            weights=curve_rows.each_curve_once(data.curve),
+            weights=weights_by_curve(data.curve),
         )
     ) > surprise(best)
 
@@ -237,10 +237,10 @@ def test_intervals_resample_curves_and_repeat_with_their_seed():
     data = rows(ANNEALING, SCHEDULES, noise=2e-3)
     fit = fit_curves("annealing", data)
     a, b = (
-        curve_solver.bootstrap_curves("annealing", data, fit, draws=20, seed=1) for _ in range(2)
+        bootstrap_curves("annealing", data, fit, draws=20, seed=1) for _ in range(2)
     )
     assert all(np.array_equal(a[name], b[name]) for name in a)
-    low, high = curve_solver.intervals("annealing", a)["L0"]
+    low, high = intervals("annealing", a)["L0"]
     assert low < fit.params["L0"] < high
 
 
@@ -264,7 +264,7 @@ def test_intervals_resample_curves_and_repeat_with_their_seed():
 def test_rows_that_cannot_be_are_errors(change, said):
     good = {"rates": SCHEDULES[:1], "curve": [0], "step": [500], "loss": [3.0]}
     with pytest.raises(ValueError, match=said):
-        curve_rows.measured(**(good | change))
+        curve_data(**(good | change))
 
 
 @pytest.mark.parametrize(
@@ -284,5 +284,5 @@ def test_fewer_rows_than_parameters_is_an_error():
     with pytest.raises(ValueError, match="5 free parameters"):
         fit_curves(
             "annealing",
-            curve_rows.measured(SCHEDULES[:1], [0] * 3, [500, 900, 1500], [3.5, 3.4, 3.3]),
+            curve_data(SCHEDULES[:1], [0] * 3, [500, 900, 1500], [3.5, 3.4, 3.3]),
         )
