@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scalejax.config import Data, Measure, Model, Optimizer, Run
-from scalejax.data.shards import write
+from scalejax.data.preparation import write
 from scalejax.optim.schedules import cosine
 from scalejax.training.loop import train
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scalejax import Data, Measure, train
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.model.hf import import_hf
 from scalejax.model.parametrization import mup
 from scalejax.training.evaluate import last_weights

@@ -9,20 +9,18 @@ steps takes about 40 ms on one core.
 Shapes: [steps] one entry per optimizer step of a curve.
 """
 
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from scalejax.laws.curves.power_kernel import power_kernel_sum, single_steps
 from scalejax.laws.curves.rates import checked_rates, decrements
-from scalejax.laws.law import Number
+from scalejax.laws.law import Law, Number
 
 
 class Annealing(NamedTuple):
@@ -117,9 +115,15 @@ class MultiPower(NamedTuple):
 
 CurveFormula = Annealing | AnnealingSize | MultiPower
 
-LAWS = {"annealing": Annealing, "annealing-size": AnnealingSize, "multipower": MultiPower}
-PAPER = {"momentum": "lambda"}
-"""Fields whose name in the papers, in tables and in files Python keeps for itself."""
+# By the name on the command line.
+LAWS: dict[str, type[CurveFormula]] = {
+    "annealing": Annealing,
+    "annealing-size": AnnealingSize,
+    "multipower": MultiPower,
+}
+
+# The papers' names of fields, where Python reserves the name.
+PAPER_NAMES = {"momentum": "lambda"}
 
 
 def annealing_area(
@@ -141,55 +145,85 @@ def annealing_area(
     return jax.lax.scan(step, (zero, zero), decrements(learning_rates))[1]
 
 
-@jax.jit
-def _loss(law, learning_rates):
-    return law.loss(learning_rates)
+class FittedCurves(Protocol):
+    """A fit of a whole-curve law, to arrays or to a table."""
+
+    @property
+    def law(self) -> CurveFormula | Law: ...
+
+    @property
+    def params(self) -> Mapping[str, float]: ...
 
 
-def predict_curve(fit: Any, learning_rates, *, params: float | None = None) -> np.ndarray:
-    """Loss after every step, nats per token, in float64.
+def predict_curve(
+    fit: CurveFormula | FittedCurves, learning_rates: ArrayLike, *, params: float | None = None
+) -> Float[np.ndarray, " steps"]:
+    """Predicts the loss after every step, nats per token, in float64.
 
-    fit: a law of this module, or a fit of one: from arrays or from a table, the file
-    that `scalejax fit --out` wrote, or the record that `scalejax fit --json` printed.
-    learning_rates: the rate of EVERY step from step 0, warm-up included, (steps,).
-    params: the model's parameters, for the law that reads them.
+    fit: a law of this module, or a fit of one to arrays or to a table. learning_rates:
+    (steps,), the learning rate of every step from step 0, warm-up included. params: the
+    number of parameters of the model, for a law of several sizes.
 
-    Raises ValueError on a negative or missing rate, when no rate is above zero, or when
-    params is missing or not read.
+    Raises ValueError for a learning rate that is negative or not finite, when no
+    learning rate is positive, and for `params` that the law needs and does not get or
+    the reverse.
     """
     rates = checked_rates(learning_rates)
     with jax.enable_x64(True):
         return np.asarray(_loss(curve_law(fit, params), jnp.asarray(rates)))
 
 
-def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
-    """The law of learning rates alone that a law, or a fit of one, gives at a size; its
-    parameters in float64 where enabled."""
-    law = fit if isinstance(fit, tuple(LAWS.values())) else _fitted(fit)
+@jax.jit
+def _loss(
+    law: Annealing | MultiPower, learning_rates: Float[jax.Array, " steps"]
+) -> Float[jax.Array, " steps"]:
+    return law.loss(learning_rates)
+
+
+def curve_law(
+    fit: CurveFormula | FittedCurves, params: float | None = None
+) -> Annealing | MultiPower:
+    """Returns the law for one size of model, whose loss depends on learning rates only.
+
+    Its parameters are arrays, in float64 where that is enabled. The arguments are those
+    of `predict_curve`.
+    """
+    law = fit if isinstance(fit, CurveFormula) else _law_of_fit(fit)
     if isinstance(law, AnnealingSize):
         if params is None or not 0 < params < np.inf:
             raise ValueError(
-                f"the annealing-size law reads the parameters of the model: give params, positive; got {params}"
+                "the annealing-size law depends on the size of the model: give params, the "
+                f"number of its parameters, positive; got {params}"
             )
         law = law.at(params)
     elif params is not None:
         raise ValueError(
-            "this law was fitted to one model size and does not read params; fit annealing-size to several sizes"
+            f"this law was fitted to one model size and does not read params; got {params}. "
+            "Remove params, or fit annealing-size to several sizes"
         )
     return type(law)(*(jnp.asarray(x, float) for x in law))
 
 
-def _fitted(fit: Any) -> Annealing | AnnealingSize | MultiPower:
-    """The law of a file, of what it holds, or of a fit."""
-    if isinstance(fit, str | os.PathLike):
-        fit = json.loads(Path(fit).read_text(encoding="utf-8"))
-    if isinstance(fit, Mapping):
-        name, values = fit.get("law"), fit.get("params", {})
-    elif isinstance(fit.law, tuple(LAWS.values())):
-        return fit.law
-    else:
-        name, values = fit.law.name, fit.params
+def law_from_parameters(name: str, params: Mapping[str, float]) -> CurveFormula:
+    """Returns the law of a name at parameters with the papers' names.
+
+    >>> params = {"L0": 3, "A": 1, "alpha": 0.5, "C": 1, "lambda": 0.9}
+    >>> law_from_parameters("annealing", params)
+    Annealing(L0=3, A=1, alpha=0.5, C=1, momentum=0.9)
+
+    Raises ValueError for a law that does not read learning rates.
+    """
     if name not in LAWS:
-        raise ValueError(f"the law {name!r} does not read learning rates; fit {', '.join(LAWS)}")
-    named = {field: PAPER.get(field, field) for field in LAWS[name]._fields}
-    return LAWS[name](**{field: values[paper] for field, paper in named.items()})
+        raise ValueError(
+            f"the law {name!r} does not read learning rates; it must be one of {', '.join(LAWS)}"
+        )
+    paper_names = {field: PAPER_NAMES.get(field, field) for field in LAWS[name]._fields}
+    return LAWS[name](**{field: params[paper] for field, paper in paper_names.items()})
+
+
+def _law_of_fit(fit: FittedCurves) -> CurveFormula:
+    if not hasattr(fit, "law"):
+        raise ValueError(f"expected a whole-curve law or a fit of one; got {fit!r}")
+    if isinstance(fit.law, CurveFormula):
+        return fit.law
+    return law_from_parameters(fit.law.name, fit.params)

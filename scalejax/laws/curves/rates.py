@@ -55,8 +55,8 @@ def decrements(
 
     xp: the array library to compute with, jax.numpy or numpy.
 
-    >>> decrements(np.array([1.0, 3.0, 3.0, 2.0, 0.5]), np).tolist()
-    [0.0, 0.0, 0.0, 1.0, 1.5]
+    >>> decrements(np.array([1.0, 3.0, 2.0, 0.5]), np).tolist()
+    [0.0, 0.0, 1.0, 1.5]
     """
     drop = -xp.diff(learning_rates, prepend=learning_rates[:1])
     return xp.where(xp.arange(drop.size) > xp.argmax(learning_rates), drop, 0)

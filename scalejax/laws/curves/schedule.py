@@ -6,7 +6,7 @@ knots.
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import scipy.optimize
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from scalejax.laws.curves.forms import curve_law
+from scalejax.laws.curves.forms import CurveFormula, FittedCurves, curve_law
 from scalejax.laws.curves.rates import checked_rates
 
 # The softmax parameters stay in this range: a share outside of it is zero in effect,
@@ -38,7 +38,7 @@ class BestSchedule(NamedTuple):
 
 
 def best_schedule(
-    fit: Any,
+    fit: CurveFormula | FittedCurves,
     *,
     steps: int,
     peak: float,
