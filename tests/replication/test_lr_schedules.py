@@ -12,7 +12,7 @@ import pytest
 
 from scalejax.fitting.selection import select
 from scalejax.laws import fit_curves, multipower, predict_curve
-from scalejax.laws.curves import rows as curve_rows
+from scalejax.laws.curves.data import curve_data
 from tests.published import reference
 
 pytestmark = pytest.mark.replication

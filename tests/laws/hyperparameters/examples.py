@@ -16,7 +16,7 @@ def grid_sweep(
     curvature: float = 0.02,
     shift: float = 0.0,
 ) -> Sweep:
-    """Losses quadratic in (log LR, log batch) around the optimum of every cell.
+    """Losses that are quadratic around the optimum of every cell.
 
     Each cell is a grid of points x points runs, centred `shift` away from the optimum in
     both logarithms.
