@@ -9,8 +9,7 @@ from scalejax.data.shards import Shards
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf
-from scalejax.training.evaluate import last_weights
-from scalejax.training.loop import subject
+from scalejax.training.evaluate import last_weights, scored_model
 
 if TYPE_CHECKING:
     from scalejax.evaluation.lm_eval import LanguageModel
@@ -57,7 +56,7 @@ def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageMo
 
     weights = last_weights(run_folder)
     shards = prepare(weights.run.data)
-    asked = subject(
+    asked = scored_model(
         run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window
     )
     return LanguageModel(

@@ -106,7 +106,7 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
     import jax
     from lm_eval.api.instance import Instance
 
-    from scalejax.training.step import make_token_losses
+    from scalejax.training.evaluate import make_token_losses
 
     model, weights = export.lm_eval_model(folder / "run"), last_weights(folder / "run")
     text = "the cat saw the dog. the dog saw the mouse"

@@ -23,10 +23,17 @@ from scalejax.evaluation.suites import suite
 from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
-from scalejax.training.evaluate import evaluate, evaluate_suite, last_weights
-from scalejax.training.loop import losses_under, subject, train
+from scalejax.training.evaluate import (
+    bind_token_losses,
+    evaluate,
+    evaluate_suite,
+    last_weights,
+    make_span_scores,
+    make_token_losses,
+    scored_model,
+)
+from scalejax.training.loop import train
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import make_span_scores, make_token_losses
 from tests.published import reference
 
 WINDOW = 192
@@ -315,9 +322,9 @@ def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
         jax.device_get(params),
         jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params),
     )
-    losses = held_out_loss(losses_under(params, short, alone), prepare(short.data), short, measure)
+    losses = held_out_loss(bind_token_losses(params, short, alone), prepare(short.data), short, measure)
     assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
-    one = subject(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
+    one = scored_model(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
     found = tasks.score_suite(measure.suites[0], one, items=0, folder=tmp_path / "one")
     assert {f"error_{task}": outcome["error"] for task, outcome in found["tasks"].items()} == {
         name: value for name, value in row.items() if name.startswith("error_")
@@ -335,7 +342,7 @@ def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeyp
     found = evaluate(folder / "run")
     assert {name: result.row[name] for name in found} == found
     name = f"local:{folder / 'tasks'}"
-    monkeypatch.setattr("scalejax.training.evaluate._restored", None)
+    monkeypatch.setattr("scalejax.training.evaluate._load_weights", None)
     again = evaluate_suite(folder / "run", name)
     assert again["averages"]["mean_of_tasks"]["error"] == result.row["top1_error"]
     monkeypatch.undo()

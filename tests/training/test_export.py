@@ -50,7 +50,7 @@ def test_a_run_is_exported_by_one_command(trained, call, tmp_path):
 
 def test_bad_input_is_exit_2_and_writes_nothing(trained, call, tmp_path):
     for arguments, said in [
-        ((tmp_path / "none", "--out", tmp_path / "hf"), "is no run's folder"),
+        ((tmp_path / "none", "--out", tmp_path / "hf"), "is not a run's folder"),
         ((trained, "--out", tmp_path), "name a new folder"),
     ]:
         code, out, err = call("export", *arguments)
@@ -100,7 +100,7 @@ def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tm
 )
 @pytest.mark.filterwarnings("default")
 def test_the_page_of_documentation_runs_from_top_to_bottom(call, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "huggingface.md").read_text()
     blocks = {
         kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
         for kind in ("python", "bash", "yaml", "json")

@@ -122,7 +122,7 @@ class Problem:
         """IRLS weights: the slope of the loss divided by the residual.
 
         The data have a Huber loss of width delta, in which over-predictions cost
-        `loss.over` times as much; the priors are quadratic.
+        `loss.over_weight` times as much; the priors are quadratic.
         """
         n_rows = len(self.data.loss)
         side = self._side(r[:n_rows])
@@ -140,4 +140,4 @@ class Problem:
 
     def _side(self, r: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
         """The weight of every row, with the surcharge of over-predictions."""
-        return self.weights * np.where(r > 0, self.loss.over, 1.0)
+        return self.weights * np.where(r > 0, self.loss.over_weight, 1.0)

@@ -82,9 +82,9 @@ def fit_curves(
 ) -> CurveFit:
     """Fits one whole-curve law to the losses of all curves.
 
-    law: annealing, annealing-size or multipower. loss: as in `losses.loss`. fixed:
-    values of parameters to hold. weights: of the rows; `default_weights` unless given.
-    start: a fit to start from, in place of the grid of starts.
+    law: annealing, annealing-size or multipower. loss: as in `losses.parse_loss`.
+    fixed: values of parameters to hold. weights: of the rows; `default_weights` unless
+    given. start: a fit to start from, in place of the grid of starts.
 
     The nonlinear parameters of the multi-power law run along a ridge on which a
     converged fit overfits (gamma is .90 and 1.35 on the 25M and 100M curves of Luo et
@@ -117,7 +117,7 @@ def fit_curves(
     weights = default_weights(law, data, prior) if weights is None else np.asarray(weights, float)
     data = data._replace(params=data.params / unit)
     with jax.enable_x64(True):
-        problem = Problem(form, data, losses.loss(loss), held, weights, use_prior=prior)
+        problem = Problem(form, data, losses.parse_loss(loss), held, weights, use_prior=prior)
         if start is None:
             solutions = _solve_from_starts(problem)
             polished = _solve(problem, solutions[0].x, _no_correction(problem), polish=True)
@@ -127,7 +127,7 @@ def fit_curves(
             solution = _solve(problem, x, _no_correction(problem))
             solutions = [solution]
         diagnosis = diagnose(problem, solution.x, solution.objective, solution.converged)
-        objective = problem.cost(solution.x, solution.objective) / problem.loss.units
+        objective = problem.cost(solution.x, solution.objective) / problem.loss.normalizer
     params = _decoded(form, solution.x, unit) | fixed
     return CurveFit(
         form.formula(*params.values()),

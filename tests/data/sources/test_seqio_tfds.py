@@ -193,7 +193,7 @@ def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_pat
     from scalejax import Model, Optimizer, Run
     from scalejax.optim.schedules import constant
 
-    section = Path("docs/data.md").read_text().partition("## A seqio Task")[2]
+    section = Path("docs/guides/data.md").read_text().partition("## Train on a seqio Task")[2]
     tasks, training = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
     (tmp_path / "my_tasks.py").write_text(tasks)
     monkeypatch.syspath_prepend(tmp_path)
@@ -208,7 +208,7 @@ def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_pat
         batch_tokens=64 * 8,
     )
     values = {"base": base}
-    exec(compile(training, "docs/data.md", "exec"), values)
+    exec(compile(training, "docs/guides/data.md", "exec"), values)
     result = read_json(tmp_path / "squares" / "result.json")
     assert result["packing"] == "documents" and result["loss"] < 3.5
 

@@ -1,0 +1,106 @@
+"""`scalejax plan`, `run` and `status` (mirrors scalejax/cli/study.py)."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+EXPERIMENT = '''"""A question?"""
+from scalejax import Data, Measure, Model, Optimizer, Run, Study, cosine
+
+run = Run(
+    model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
+    data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=cosine(warmup=0),
+    tokens=640,
+    batch_tokens=64,
+)
+study = Study("one@1", [run], measure=Measure(items=0))
+'''
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Writes one.py, with some of its text replaced, and returns its path."""
+
+    def write(*changes):
+        text = EXPERIMENT
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "one.py").write_text(text)
+        return tmp_path / "one.py"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("learning_rate=0.01", "learning_rat=0.01"), "learning_rat"),
+        (
+            ("learning_rate=0.01", "learning_rate=-0.01"),
+            "Optimizer.learning_rate must be in (0, inf)",
+        ),
+        (("width=16", "width=20"), "heads do not divide"),
+        (("tokens=640,", "tokens=60,"), "below one batch of 64 tokens"),
+        (("synthetic:32", "no/such/corpus"), "neither `english`"),
+        (("synthetic:32", "synthetic:many"), "synthetic:V"),
+        (("vocabulary=32", "vocabulary=31"), "set it to 32"),
+        (("study = Study(", "other = Study("), "does not assign `study`"),
+        (('"one@1"', '"one"'), "name@version"),
+        (("sequence_length=16", "sequence_length=9_000_000"), "multiple of Data.sequence_length"),
+    ],
+)
+def test_a_bad_experiment_is_exit_2_and_nothing_is_written(
+    change, message, call, experiment, tmp_path
+):
+    code, out, err = call("run", experiment(change), "--out", tmp_path / "out")
+    assert code == 2 and message in err and not out and "Traceback" not in err
+    assert len(err.strip().splitlines()[-1]) > 20 and not (tmp_path / "out").exists()
+
+
+def test_the_message_about_text_that_is_not_utf8_names_the_byte(call, experiment, tmp_path):
+    (tmp_path / "text.txt").write_bytes(b"good \xff bad")
+    path = experiment(
+        (
+            'source="synthetic:32", tokenizer="own"',
+            f'source="{tmp_path / "text.txt"}", tokenizer="byte"',
+        )
+    )
+    code, _, err = call("run", path, "--out", tmp_path / "out")
+    assert code == 2 and "byte 5" in err and not (tmp_path / "out").exists()
+
+
+def test_plan_prints_one_json_object_and_trains_nothing(call, experiment, tmp_path):
+    code, out, _ = call("plan", experiment(), "--json")
+    assert code == 0 and json.loads(out)["runs"] == 1 and json.loads(out)["saved_fraction"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.py"]
+
+
+def test_the_runs_of_a_study_that_was_never_run_are_waiting(call, experiment, tmp_path):
+    code, out, _ = call("status", experiment(), "--out", tmp_path, "--json")
+    assert code == 0 and json.loads(out)["totals"] == {"waiting": 1}
+
+
+@pytest.mark.parametrize("devices", [0, 100_000])
+def test_a_number_of_devices_that_the_machine_does_not_have_is_refused(
+    devices, call, experiment, tmp_path
+):
+    arguments = ("run", experiment(), "--out", tmp_path / "out", "--devices", devices)
+    code, _, err = call(*arguments)
+    assert code == 2 and f"--devices {devices}: this process may use" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_closes_the_pipe_early_is_no_error(experiment):
+    arguments = [sys.executable, "-m", "scalejax.cli", "plan", experiment()]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout and command.stderr
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 0
