@@ -1,4 +1,4 @@
-"""Fixtures and environment for all tests: one compile cache, one data cache, one tiny run."""
+"""Environment and fixtures for all tests: shared caches, one tiny run."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache" / "scalejax"
 
-# These variables must be set before jax is imported. Eight virtual devices serve the mesh
-# tests, and the compilation cache is shared by all workers and later sessions.
+# These variables must be set before jax is imported. Eight virtual devices serve the
+# mesh tests, and the compilation cache is shared by all workers and later sessions.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
@@ -20,7 +20,8 @@ os.environ["SCALEJAX_CACHE"] = str(CACHE / "data")
 # configs/ and experiments/ are not installed. Tests import them from the checkout.
 sys.path.insert(0, str(ROOT))
 
-# XLA's bits depend on the thread count, so each pytest-xdist worker is pinned to one core.
+# XLA's bits depend on the thread count, so each pytest-xdist worker is pinned to one
+# core.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and hasattr(
     os, "sched_setaffinity"
 ):

@@ -1,8 +1,8 @@
 """Checks the annotations of array functions, including shapes, while tests run.
 
-jaxtyping's import hook decorates every function of the named modules. A call whose arrays do
-not have the annotated dtypes and axes, or whose other arguments have the wrong types, raises
-an error.
+jaxtyping's import hook decorates every function of the named modules. A call whose
+arrays do not have the annotated dtypes and axes, or whose other arguments have the
+wrong types, raises an error.
 """
 
 from beartype import BeartypeConf, beartype

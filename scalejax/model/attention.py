@@ -1,7 +1,7 @@
 """Causal attention, with grouped queries and optional segments.
 
-Axes: b sequences, t query positions, s key positions (as many as t), n query heads, g kv
-heads, h head size.
+Axes: b sequences, t query positions, s key positions (as many as t), n query heads, g
+kv heads, h head size.
 """
 
 import jax
@@ -21,7 +21,8 @@ def causal_attention(
     """softmax(scale q k^T) v over the positions s <= t.
 
     Query head i reads kv head i // (n / g). With `segments_bt` a query attends only to
-    positions of its own segment. The softmax is computed in float32 for inputs of any dtype.
+    positions of its own segment. The softmax is computed in float32 for inputs of any
+    dtype.
     """
     same_segment_b1ts = None
     if segments_bt is not None:
@@ -60,7 +61,7 @@ def attention_logits(
     """scale q k^T in float32, and -inf at the positions s > t."""
     t, queries_per_kv_head = q_btnh.shape[1], q_btnh.shape[2] // k_bsgh.shape[2]
     k_bsnh = jnp.repeat(k_bsgh, queries_per_kv_head, axis=2)
-    # Scaling the queries instead of the products costs t x h multiplications, not t x s.
+    # It is cheaper to scale the queries, [t, h], than the logits, [t, s].
     logits_bnts = jnp.einsum(
         "btnh,bsnh->bnts", q_btnh * scale, k_bsnh, preferred_element_type=jnp.float32
     )

@@ -1,8 +1,8 @@
 """Declarations of the model's tensors, and what follows from them.
 
-Every tensor is declared once: its shape, its logical axes, its role and its fan-in. Initial
-values, shardings, the multipliers of muP, the weight-decay mask and parameter counts are all
-derived from these declarations.
+Every tensor is declared once: its shape, its logical axes, its role and its fan-in.
+Initial values, shardings, the multipliers of muP, the weight-decay mask and parameter
+counts are all derived from these declarations.
 """
 
 import math
@@ -18,8 +18,8 @@ from flax import nnx
 from scalejax.config import Model, Parametrization
 from scalejax.model.parametrization import Role, Scaling, scaling
 
-# Nested dicts of arrays, keyed by the attribute names of the modules and, for the blocks, by
-# their index. Checkpoints hold parameters in this form.
+# Nested dicts of arrays, keyed by the attribute names of the modules and, for the
+# blocks, by their index. Checkpoints hold parameters in this form.
 Params = dict[str, Any]
 
 # The same nested dicts with a Spec, or a Scaling, in place of each array.
@@ -34,8 +34,8 @@ class Spec:
     shape: tuple[int, ...]
     """Size of every axis."""
     axes: tuple[str, ...]
-    """Logical name of every axis, from which shardings follow: vocabulary, width, heads,
-    kv_heads, head_size or mlp_width."""
+    """Logical name of every axis, from which shardings follow: vocabulary, width,
+    heads, kv_heads, head_size or mlp_width."""
     role: Role
     """Row of the table in `scalejax.model.parametrization`."""
     fan_in: int
@@ -55,7 +55,7 @@ class Spec:
 
     @property
     def is_gain(self) -> bool:
-        """Whether this is the gain of a norm: a vector of ones, multiplied elementwise."""
+        """Whether this is the gain of a norm, a vector that starts at 1."""
         return self.role in ("norm", "block_norm")
 
 
@@ -102,13 +102,11 @@ def initial_values(specs: Specs, scalings: Scalings, key: jax.Array) -> Params:
     """Draws every tensor from a normal distribution; the gains of norms start at 1.
 
     The std of each tensor is its `Scaling.init_std`. Each tensor has its own key, `key`
-    folded with a hash of the tensor's path, so adding a tensor to the model does not change
-    the initial values of the others.
+    folded with a hash of the tensor's path, so adding a tensor to the model does not
+    change the initial values of the others.
     """
     paths_and_specs, structure = jax.tree_util.tree_flatten_with_path(specs)
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths_and_specs
-    ]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths_and_specs]
     leaves: list[Spec] = [spec for _, spec in paths_and_specs]
     stds = [row.init_std for row in structure.flatten_up_to(scalings)]
 
@@ -131,8 +129,8 @@ def initial_values(specs: Specs, scalings: Scalings, key: jax.Array) -> Params:
 def _standard_normals(sizes: dict[str, int], key: jax.Array) -> dict[str, jax.Array]:
     """Standard normal vectors of the given sizes, each drawn from its own named key."""
     draws: dict[str, jax.Array] = {}
-    # One vectorized draw for all tensors of a size: this halves the compile time, because
-    # the blocks of a model hold the same few sizes over and over.
+    # One vectorized draw for all tensors of a size: this halves the compile time,
+    # because the blocks of a model hold the same few sizes over and over.
     for size in sorted(set(sizes.values())):
         names = [name for name in sizes if sizes[name] == size]
         hashes = jnp.asarray([_hash(name) for name in names])
@@ -143,7 +141,7 @@ def _standard_normals(sizes: dict[str, int], key: jax.Array) -> dict[str, jax.Ar
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-    """Folds a hash of `name` into `key`: the same on every machine and in every process."""
+    """Folds a hash of `name` into `key`, the same in every process."""
     return jax.random.fold_in(key, _hash(name))
 
 
@@ -153,15 +151,15 @@ def _hash(name: str) -> np.uint32:
 
 
 class Counts(NamedTuple):
-    """Numbers of parameters under the three conventions of the scaling-law literature."""
+    """Numbers of parameters, by the conventions of the scaling-law literature."""
 
     params: int
     """All trainable parameters; a tied head counts once."""
     params_non_embedding: int
     """Without embedding, head and norms (Kaplan et al. 2020)."""
     params_with_head: int
-    """Non-embedding parameters plus the head matrix, whether tied or not (Hoffmann et al.
-    2022 as counted by Porian et al. 2024)."""
+    """Non-embedding parameters plus the head matrix, whether tied or not (Hoffmann et
+    al. 2022 as counted by Porian et al. 2024)."""
 
 
 def count(specs: Specs, model: Model) -> Counts:

@@ -1,45 +1,51 @@
-"""Parametrizations: how hyperparameters follow from a tensor's role and the model's size.
+"""Parametrizations: how hyperparameters depend on a tensor's role and the model's size.
 
 Under muP and CompleteP a learning rate that is tuned on a small base model stays nearly
 optimal for larger models. `scaling` returns one row of this table for every tensor:
 
-| role                      | init std         | learning rate | epsilon   | weight decay |
-|---------------------------|------------------|---------------|-----------|--------------|
-| embedding                 | 1                | 1             | 1/m       | 0            |
-| hidden, reads width       | 0.5/sqrt(fan_in) | 1/m           | 1/(m m_L) | m            |
-| hidden, reads mlp_width   | 0.5/sqrt(fan_in) | 1/m_f         | 1/(m m_L) | m_f          |
-| block_norm                | 1 (the gain)     | 1             | 1/(m m_L) | 0            |
-| norm (the final one)      | 1 (the gain)     | 1             | 1/m       | 0            |
-| output                    | 0.02             | 1             | 1/m       | 1            |
-| tied (embedding and head) | 0.02             | 1             | 1/m       | 0            |
+| role                | init std         | learning rate | epsilon   | weight decay |
+|---------------------|------------------|---------------|-----------|--------------|
+| embedding           | 1                | 1             | 1/m       | 0            |
+| hidden, width in    | 0.5/sqrt(fan_in) | 1/m           | 1/(m m_L) | m            |
+| hidden, MLP in      | 0.5/sqrt(fan_in) | 1/m_f         | 1/(m m_L) | m_f          |
+| block_norm          | 1 (the gain)     | 1             | 1/(m m_L) | 0            |
+| norm (the last one) | 1 (the gain)     | 1             | 1/m       | 0            |
+| output              | 0.02             | 1             | 1/m       | 1            |
+| tied                | 0.02             | 1             | 1/m       | 0            |
 
-Learning rate, epsilon and weight decay are multipliers of the optimizer's values. The weight
-decay column holds for `decay="standard"`; 0 means that the tensor is never decayed.
+A hidden matrix has one of two rows: its inputs lie on the axis `width` or on
+`mlp_width`. A tied tensor serves as embedding and as head.
 
-- m = width / base_width and m_f = mlp_width / base_mlp_width under `mup` and `completep`;
+Learning rate, epsilon and weight decay are multipliers of the optimizer's values. The
+weight decay column holds for `decay="standard"`; 0 means that the tensor is never
+decayed.
+
+- m = width / base_width and m_f = mlp_width / base_mlp_width under `mup` and
+  `completep`;
 - m_L = depth / base_depth under `completep`;
 - every ratio that a parametrization does not define is 1.
 
-The forward pass multiplies the logits by 1/m, every residual branch by 1/m_L, and the products
-of queries and keys by sqrt(base_head_size) / head_size.
+The forward pass multiplies the logits by 1/m, every residual branch by 1/m_L, and the
+products of queries and keys by sqrt(base_head_size) / head_size.
 
-Sources. The width columns are table 8 of Yang et al. 2022 (arXiv 2203.03466), in the one
-convention for the readout that also works when it is tied to the embedding: constant init
-std, learning rate 1, multiplier 1/m. The depth factors are CompleteP (Dey et al. 2025, arXiv
-2505.01618), which is depth exponent 1: branches and their gradients shrink as 1/m_L, and the
-learning rate does not change with depth.
+Sources. The width columns are table 8 of Yang et al. 2022 (arXiv 2203.03466), in the
+one convention for the readout that also works when it is tied to the embedding:
+constant init std, learning rate 1, multiplier 1/m. The depth factors are CompleteP (Dey
+et al. 2025, arXiv 2505.01618), which is depth exponent 1: branches and their gradients
+shrink as 1/m_L, and the learning rate does not change with depth.
 
 Two columns follow from this choice:
 
-- Epsilon. With this readout every gradient shrinks as 1/m: the readout's own because of its
-  multiplier, the others because they flow back through it. Adam's epsilon must shrink with
-  them, in all tensors. The published table scales it only in the blocks.
-- Weight decay. `decay="standard"` multiplies it by the learning rate, which has a factor 1/m
-  for hidden matrices. The factor m keeps the product constant in width.
+- Epsilon. With this readout every gradient shrinks as 1/m: the readout's own because of
+  its multiplier, the others because they flow back through it. Adam's epsilon must
+  shrink with them, in all tensors. The published table scales it only in the blocks.
+- Weight decay. `decay="standard"` multiplies it by the learning rate, which has a
+  factor 1/m for hidden matrices. The factor m keeps the product constant in width.
 
-The table assumes that the number of heads grows with width, at a constant head size, and that
-the number of kv heads grows in proportion. If more and more query heads share a fixed number
-of kv heads, nothing here keeps the gradients of keys and values at a constant scale.
+The table assumes that the number of heads grows with width, at a constant head size,
+and that the number of kv heads grows in proportion. If more and more query heads share
+a fixed number of kv heads, nothing here keeps the gradients of keys and values at a
+constant scale.
 """
 
 from typing import Literal, NamedTuple
@@ -48,15 +54,16 @@ from scalejax.config import Model, Parametrization
 
 Role = Literal["embedding", "hidden", "block_norm", "norm", "output", "tied"]
 
-# Std of an untied embedding: the residual stream starts with std 1. Compared with 0.02, runs of
-# 0.6 M tokens at width 48 end 0.08 nats lower, and differ less from seed to seed.
+# Std of an untied embedding: the residual stream starts with std 1. Compared with 0.02,
+# runs of 0.6 M tokens at width 48 end 0.08 nats lower, and differ less from seed to
+# seed.
 EMBEDDING_STD = 1.0
 
 # Std of the head, tied or not: the first logits are near zero.
 HEAD_STD = 0.02
 
-# Std of hidden matrices in units of 1/sqrt(fan_in). With this gain and `qk_norm`, the same runs
-# end another 0.08 nats lower.
+# Std of hidden matrices in units of 1/sqrt(fan_in). With this gain and `qk_norm`, the
+# same runs end another 0.08 nats lower.
 HIDDEN_GAIN = 0.5
 
 
@@ -70,8 +77,8 @@ class Scaling(NamedTuple):
     epsilon: float
     """Multiplier of Adam's epsilon."""
     weight_decay: float
-    """Multiplier of weight decay under `decay="standard"`. 0 means that the tensor is never
-    decayed, in either mode."""
+    """Multiplier of weight decay under `decay="standard"`. 0 means that the tensor is
+    never decayed, in either mode."""
 
 
 def standard() -> Parametrization:
@@ -83,12 +90,12 @@ def standard() -> Parametrization:
 
 
 def mup(*, base_width: int, base_mlp_width: int = 0, base_head_size: int = 0) -> Parametrization:
-    """Maximal update parametrization: the best learning rate stays the same across widths.
+    """Maximal update parametrization: the best learning rate is the same at all widths.
 
-    At `base_width` it equals `standard()`. Give `base_mlp_width` when the MLP width is not
-    exactly proportional to the width, and `base_head_size` when the size of heads grows
-    instead of their number. By default each model is assumed to have the base's ratio of MLP
-    width to width, and the base's head size.
+    At `base_width` it equals `standard()`. Give `base_mlp_width` when the MLP width is
+    not exactly proportional to the width, and `base_head_size` when the size of heads
+    grows instead of their number. By default each model is assumed to have the base's
+    ratio of MLP width to width, and the base's head size.
     """
     return Parametrization(
         name="mup",
@@ -101,10 +108,10 @@ def mup(*, base_width: int, base_mlp_width: int = 0, base_head_size: int = 0) ->
 def completep(
     *, base_width: int, base_depth: int, base_mlp_width: int = 0, base_head_size: int = 0
 ) -> Parametrization:
-    """CompleteP: the best learning rate stays the same across widths and depths.
+    """CompleteP: the best learning rate is the same at all widths and depths.
 
-    In width this is `mup`, with the same optional arguments. In depth every residual branch
-    is multiplied by base_depth / depth.
+    In width this is `mup`, with the same optional arguments. In depth every residual
+    branch is multiplied by base_depth / depth.
     """
     return Parametrization(
         name="completep",
@@ -125,8 +132,8 @@ def scaling(
 ) -> Scaling:
     """The row of the table above for one tensor.
 
-    `fan_in` is the number of inputs that are summed into one output, and `input_axis` the
-    logical axis on which they lie.
+    `fan_in` is the number of inputs that are summed into one output, and `input_axis`
+    the logical axis on which they lie.
 
     >>> wide = Model.sized(width=256, depth=8, vocabulary=512, head_size=32)
     >>> scaling(completep(base_width=64, base_depth=2), wide, role="hidden", fan_in=256)
@@ -141,9 +148,10 @@ def scaling(
                 init_std=EMBEDDING_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0
             )
         case "hidden":
-            # An update of the size of the learning rate moves an output by the learning rate
-            # times the number of inputs, because updates and inputs are correlated. 1/m keeps
-            # that constant. The initial values are uncorrelated: 1/sqrt(fan_in) is enough.
+            # An update of the size of the learning rate moves an output by the learning
+            # rate times the number of inputs, because updates and inputs are
+            # correlated. 1/m keeps that constant. The initial values are uncorrelated:
+            # 1/sqrt(fan_in) is enough.
             m_in = width_ratio(parametrization, model, input_axis)
             return Scaling(
                 init_std=HIDDEN_GAIN * fan_in**-0.5,
@@ -152,14 +160,14 @@ def scaling(
                 weight_decay=m_in,
             )
         case "block_norm":
-            # A gain inside a residual branch: its gradient passes the branch multiplier.
+            # Gradients inside a residual branch pass through the branch multiplier.
             return Scaling(
                 init_std=0.0, learning_rate=1.0, epsilon=1 / (m * m_depth), weight_decay=0.0
             )
         case "norm":
             return Scaling(init_std=0.0, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
         case "output":
-            # The multiplier 1/m of the logits takes the place of a smaller learning rate.
+            # The logits are multiplied by 1/m, so the learning rate need not shrink.
             return Scaling(init_std=HEAD_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=1.0)
         case "tied":
             return Scaling(init_std=HEAD_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
@@ -192,11 +200,13 @@ def attention_multiplier(parametrization: Parametrization, model: Model) -> floa
 
     This is the usual 1/sqrt(head_size) when all models have the same head size.
 
-    >>> attention_multiplier(standard(), Model.sized(width=64, depth=1, vocabulary=2, head_size=16))
+    >>> model = Model.sized(width=64, depth=1, vocabulary=2, head_size=16)
+    >>> attention_multiplier(standard(), model)
     0.25
     """
     base_head_size = parametrization.base_head_size or model.head_size
-    # At the base this branch gives the bits of `standard`; sqrt(x) / x may differ in the last.
+    # At the base the result must have the bits of `standard`, and sqrt(h) / h may
+    # differ from h^-0.5 in the last one.
     if base_head_size == model.head_size:
         return model.head_size**-0.5
     return base_head_size**0.5 / model.head_size

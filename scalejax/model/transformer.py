@@ -1,7 +1,7 @@
 """The transformer: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases.
 
-A suffix on an array's name lists its axes: b sequences, t positions, d width, n query heads,
-g kv heads, h head size, f mlp width, v vocabulary.
+A suffix on an array's name lists its axes: b sequences, t positions, d width, n query
+heads, g kv heads, h head size, f mlp width, v vocabulary.
 """
 
 import functools
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from scalejax.config import Model, Parametrization, Run
+from scalejax.config import Model, Parametrization
 from scalejax.model.attention import causal_attention
 from scalejax.model.parameters import (
     Counts,
@@ -74,8 +75,8 @@ class Transformer(nnx.Module):
     ) -> Float[Array, "b t v"]:
         """Logits of the next token at every position.
 
-        Logits at t depend on tokens 0 to t. With `segments_bt` they depend only on those
-        tokens that have the same segment id as position t.
+        Logits at t depend on tokens 0 to t. With `segments_bt` they depend only on
+        those tokens that have the same segment id as position t.
         """
         return self.logits(self.hidden(tokens_bt, segments_bt))
 
@@ -93,7 +94,7 @@ class Transformer(nnx.Module):
         return self.embedding[...].astype(self.compute_dtype)[tokens_bt]
 
     def logits(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
-        """The head. It is separate from `hidden` so that a loss can apply it in chunks."""
+        """The head, separate from `hidden` so that a loss can apply it in chunks."""
         head_dv = self.embedding[...].T if self.tied else self.head[...]
         return project(x_btd * self.output_multiplier, head_dv, dtype=jnp.float32)
 
@@ -122,8 +123,9 @@ class Block(nnx.Module):
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions.
 
-    Positions count from the start of the sequence, also inside segments: rotary attention
-    depends only on differences of positions, so each segment behaves as if it began at 0.
+    Positions count from the start of the sequence, also inside segments: rotary
+    attention depends only on differences of positions, so each segment behaves as if it
+    began at 0.
     """
 
     def __init__(self, model: Model, scale: float):
@@ -188,18 +190,18 @@ def project(
     kernel: Float[Array, "..."],
     *,
     input_axes: int = 1,
-    dtype: jnp.dtype | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "..."]:
     """Multiplies `x` [b, t, inputs...] by `kernel` [inputs..., outputs...].
 
-    The sum runs over the last `input_axes` axes of `x`, which are the first of `kernel`. The
-    result is [b, t, outputs...] in `dtype`, by default that of `x`.
+    The sum runs over the last `input_axes` axes of `x`, which are the first of
+    `kernel`. The result is [b, t, outputs...] in `dtype`, by default that of `x`.
     """
     batch_shape = x.shape[: x.ndim - input_axes]
     input_shape, output_shape = kernel.shape[:input_axes], kernel.shape[input_axes:]
     fan_in = math.prod(input_shape)
-    # All tokens are the rows of one matrix: XLA's CPU matmul takes 0.6 of the time that it
-    # takes with separate axes b and t.
+    # All tokens are the rows of one matrix: XLA's CPU matmul takes 0.6 of the time that
+    # it takes with separate axes b and t.
     product = jnp.dot(
         x.reshape(-1, fan_in),
         kernel.reshape(fan_in, -1).astype(x.dtype),
@@ -211,10 +213,11 @@ def project(
 def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
     """Rotary position embedding (Su et al. 2021), with positions counted from 0.
 
-    At position t, features i and i + h/2 are rotated together by t theta^(-2i/h) radians.
+    At position t, features i and i + h/2 are rotated together by t theta^(-2i/h)
+    radians.
     """
     t, h = x_btnh.shape[1], x_btnh.shape[3]
-    # numpy computes the angles in float64 while tracing, so the program holds constants.
+    # numpy computes the angles in float64; in a compiled program they are constants.
     angle_th = np.arange(t)[:, None] * ROPE_THETA ** (-np.arange(0, h, 2) / h)
     cos_tnh = np.cos(angle_th)[:, None, :].astype(x_btnh.dtype)
     sin_tnh = np.sin(angle_th)[:, None, :].astype(x_btnh.dtype)
@@ -230,27 +233,21 @@ def abstract(
 ) -> tuple[nnx.GraphDef[Transformer], Specs]:
     """The network without values: its graph definition and its declarations.
 
-    `nnx.merge(graphdef, params)` combines the graph definition with parameters into a module
-    that can be called.
+    `nnx.merge(graphdef, params)` combines the graph definition with parameters into a
+    module that can be called.
     """
     module = Transformer(model, parametrization, compute_dtype)
     return nnx.graphdef(module), specs_of(module)
 
 
 def initialize(model: Model, parametrization: Parametrization, key: jax.Array) -> Params:
-    """Initial parameters as nested dicts, drawn from the run's key folded with `init`."""
+    """Initial parameters as nested dicts; `key` is the run's key, folded with `init`."""
     _, specs = abstract(model, parametrization)
     return initial_values(specs, scalings(specs, parametrization, model), named_key(key, "init"))
 
 
-def build(run: Run) -> Transformer:
-    """The run's network with its initial values, ready to be called."""
-    graphdef, _ = abstract(run.model, run.parametrization, run.compute_dtype)
-    return nnx.merge(graphdef, initialize(run.model, run.parametrization, jax.random.key(run.seed)))
-
-
 def counts(model: Model) -> Counts:
-    """Numbers of parameters, computed from the declarations without allocating anything.
+    """Numbers of parameters, from the declarations: this allocates nothing.
 
     >>> counts(Model.sized(width=64, depth=2, vocabulary=512, head_size=16))
     Counts(params=166208, params_non_embedding=100352, params_with_head=133120)
