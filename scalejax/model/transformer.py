@@ -241,7 +241,7 @@ def abstract(
 
 
 def initialize(model: Model, parametrization: Parametrization, key: jax.Array) -> Params:
-    """Initial parameters as nested dicts; `key` is the run's key, folded with `init`."""
+    """Initial parameters as nested dicts; `key` is the run's key."""
     _, specs = abstract(model, parametrization)
     return initial_values(specs, scalings(specs, parametrization, model), named_key(key, "init"))
 
