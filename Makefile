@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test test-data test-hf bench clean
+.PHONY: venv quickstart test test-data test-hf docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -42,8 +42,17 @@ test-hf: .venv-hf/.ready
 	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
 	@touch $@
 
+# Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
+docs: .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q -f .ci/mkdocs.yml
+	@echo "build/docs/index.html"
+
+.venv-docs/.ready: setup.py
+	$(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
 bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv .venv-data .venv-hf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-data .venv-hf .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis

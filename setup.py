@@ -50,6 +50,7 @@ setup(
             "tensorflow>=2.21",
             "tokenizers>=0.20",
         ],
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"],
         "eval": ["lm-eval>=0.4.13"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
         "test": [

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from scalejax.data.batches import Batches
-from scalejax.data.packing import Tokens
+from scalejax.data.packing import TokenArray
 
 TOKENS, VOCABULARY, SEED = 2**26, 50_304, 0
 SHAPES = ((4, 128), (512, 1024))  # sequences x tokens: the quickstart's batch, and a large run's
@@ -27,9 +27,9 @@ TURNS, CPU_SECONDS = 11, 0.15  # CPU_SECONDS of batches in every turn
 
 def readers(tokens: np.ndarray, sequences: int, length: int):
     """{name: function of the step -> int32 [sequences, length + 1]}; Batches first."""
-    batches = Batches(Tokens(tokens), sequence_length=length, sequences=sequences, seed=SEED)
+    batches = Batches(TokenArray(tokens), sequence_length=length, sequences=sequences, seed=SEED)
     # Windows of one token that hold their own number: the permutation of the epoch, as a table.
-    numbers = Tokens(np.arange(batches.windows + 1))
+    numbers = TokenArray(np.arange(batches.windows + 1))
     table = Batches(numbers, sequence_length=1, sequences=1, seed=SEED).rows(0, batches.windows)[
         :, 0
     ]

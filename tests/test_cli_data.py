@@ -3,7 +3,6 @@
 import functools
 import gzip
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -116,18 +115,6 @@ def test_contamination_names_the_items_met(call, tmp_path):
     assert code == 0 and out.startswith("line 1: ") and "1 of 2 items share 13 tokens" in out
     code, _, err = call("contamination", *corpus)
     assert code == 2 and "--items FILE.jsonl" in err
-
-
-def test_the_documented_examples_run(tmp_path, monkeypatch, capsys):
-    page = (ROOT / "docs" / "data.md").read_text().partition("## Files")[2]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
-    values: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(block, "docs/data.md", "exec"), values)
-    told = capsys.readouterr().out
-    assert "['book', 'letter']" in told and "and" in told
-    assert values["data"].packing == "documents" and "[1. 0.]" in told
 
 
 def test_two_sources_are_refused(call):

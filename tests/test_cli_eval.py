@@ -2,13 +2,11 @@
 
 import functools
 import json
-import re
-from pathlib import Path
 
 import pytest
 
 from scalejax.config import Data, Measure, Model, Optimizer, Run
-from scalejax.data.shards import write
+from scalejax.data.preparation import write
 from scalejax.optim.schedules import cosine
 from scalejax.training.loop import train
 
@@ -132,22 +130,3 @@ def test_an_incomplete_suite_is_refused_and_names_what_is_missing(call, run, tmp
     )
     found = json.loads(out)
     assert code == 0 and list(found["tasks"]) == ["copa"] and len(found["missing"]) == 16
-
-
-def test_the_documented_example_runs(call, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
-    values: dict = {}
-    ran = []
-    for language, block in re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL):
-        if language == "python":
-            exec(compile(block, "docs/evaluation.md", "exec"), values)
-            continue
-        for command in block.strip().split("\n"):
-            words = command.split()
-            assert words[:2] == ["scalejax", "eval"]
-            code, out, err = call(*words[2:])
-            assert code == 0, err
-            ran.append(out)
-    assert len(ran) == 2 and json.loads(ran[1])["window"] == 24
-    assert values["result"].row["error_animals"] == values["result"].row["top1_error"]

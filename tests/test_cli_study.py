@@ -120,7 +120,7 @@ def test_data_prepare_writes_shards_that_a_run_can_name(call, tmp_path):
     )
     assert code == 0
     from scalejax.config import Data
-    from scalejax.data.shards import prepare
+    from scalejax.data.preparation import prepare
 
     assert prepare(Data(source=out.strip(), tokenizer="own", sequence_length=16)).vocabulary >= 256
 

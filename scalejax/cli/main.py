@@ -57,6 +57,7 @@ class Fit:
     def run(self) -> int:
         _cache_programs()
         from scalejax import laws
+        from scalejax.cli.fit_text import fit_text
         from scalejax.fitting import fit as fits
 
         fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
@@ -77,7 +78,7 @@ class Fit:
             fitted.save(self.out)
         if self.json:
             return _show(fitted.summary())
-        print(fits.text(fitted))
+        print(fit_text(fitted))
         return 0
 
 
@@ -106,6 +107,7 @@ class Predict:
 
     def run(self) -> int:
         _cache_programs()
+        from scalejax.cli.fit_text import forecast_text
         from scalejax.fitting import fit as fits
 
         names = ("params", "tokens", "unique_tokens", "flops", "loss", "width", "depth")
@@ -115,7 +117,7 @@ class Predict:
         )
         if self.json:
             return _show(forecast)
-        print(fits.forecast_text(forecast))
+        print(forecast_text(forecast))
         return 0
 
 
@@ -286,7 +288,7 @@ class Data:
 
     def run(self) -> int:
         from scalejax.config import Data as Corpus
-        from scalejax.data import contamination, shards
+        from scalejax.data import contamination, preparation
 
         named = [
             f"{kind}:{name}" for kind, name in (("seqio", self.seqio), ("tfds", self.tfds)) if name
@@ -300,9 +302,9 @@ class Data:
         if self.action == "contamination":
             if self.items is None:
                 raise ValueError("contamination needs --items FILE.jsonl, one test item a line")
-            print(contamination.report(shards.prepare(corpus), self.items, field=self.field))
+            print(contamination.report(preparation.prepare(corpus), self.items, field=self.field))
             return 0
-        print((shards.export(corpus, self.out) if self.out else shards.prepare(corpus)).folder)
+        print((preparation.export(corpus, self.out) if self.out else preparation.prepare(corpus)).folder)
         return 0
 
 

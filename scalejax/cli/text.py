@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from scalejax.fitting import fit as fits
+from scalejax.cli.fit_text import fit_text
 from scalejax.report.summary import VERDICTS, bounds, where
 from scalejax.study.plan import Plan, segment_flops
 from scalejax.study.results import run_state
@@ -45,7 +45,7 @@ def conclusion_text(conclusion: Conclusion) -> str:
         + (f"; {found} of them before this call" if found else "")
     ]
     for made in conclusion.fits.values():
-        lines += ["", fits.text(made), f"  verdict {made.verdict}: {VERDICTS[made.verdict]}"]
+        lines += ["", fit_text(made), f"  verdict {made.verdict}: {VERDICTS[made.verdict]}"]
     lines += [
         f"\nlaw {name} was not fitted: {reason}" for name, reason in conclusion.unfitted.items()
     ]

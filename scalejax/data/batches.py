@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from scalejax.config import Run
-from scalejax.data.packing import Tokens
+from scalejax.data.packing import TokenArray
 from scalejax.data.shards import Shards
 
 ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little
@@ -30,7 +30,7 @@ class Rows(Protocol):
 
 
 def batches(shards: Shards, run: Run) -> "Rows":
-    """The rows that `run` trains on, marked (data/marks.py) when its `Data.packing` is `documents`.
+    """The rows that `run` trains on, marked (data/packing.py) when its `Data.packing` is `documents`.
 
     Raises ValueError for too few tokens, for a mixture of domains that are not there, and for documents that nothing tells apart.
     """
@@ -57,7 +57,7 @@ class Batches:
     Raises ValueError when there are fewer tokens than one window.
     """
 
-    def __init__(self, tokens: Tokens, *, sequence_length: int, sequences: int, seed: int):
+    def __init__(self, tokens: TokenArray, *, sequence_length: int, sequences: int, seed: int):
         self.windows = (len(tokens) - 1) // sequence_length
         if self.windows < 1:
             raise ValueError(
@@ -102,7 +102,7 @@ class Mixture:
 
     def __init__(
         self,
-        domains: dict[str, Tokens],
+        domains: dict[str, TokenArray],
         weights: dict[str, float],
         *,
         sequence_length: int,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scalejax.data.records import read_records
 from scalejax.data.shards import Shards
+from scalejax.data.sources.records import read_records
 
 N = 13  # tokens in a row; Brown et al. 2020 (appendix C) count 13 words, which is stricter
 BLOCK = 2**22  # training tokens hashed at once

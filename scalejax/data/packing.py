@@ -1,63 +1,87 @@
-"""Token ids with marks, which travel in the upper bits of an int32: here a document starts, this token does not count."""
+"""Document starts and loss masks, stored in the two high bits of int32 token ids."""
 
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-STARTS = 1 << 30
-UNCOUNTED = 1 << 29
-"""Ids lie below, in a vocabulary of up to 537 million."""
+if TYPE_CHECKING:
+    import jax
+
+# The flags lie above the ids, so a vocabulary may have up to 2^29 (537 million) ids. Bit 31,
+# the sign, stays clear. One int32 array per batch then carries everything the loss needs.
+DOCUMENT_START = 1 << 30
+NO_LOSS = 1 << 29
+ID_BITS = NO_LOSS - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """Token ids end to end and, where `Data.packing` is `documents`, what tells their documents apart."""
+class TokenArray:
+    """Token ids and, for `Data.packing="documents"`, what tells their documents apart."""
 
     ids: np.ndarray
-    """[tokens], or windows of them."""
+    """Unsigned token ids [tokens], or windows of them [windows, length + 1]."""
     end: int | None = None
-    """Id of the token that ends a document and starts the next one; None: rows bear no marks."""
-    counted: np.ndarray | None = None
-    """uint8, as `ids`: 0 for a token whose prediction does not count (of a prompt); None: all count."""
+    """Id of the token that ends a document and starts the next; None sets no flags."""
+    loss_mask: np.ndarray | None = None
+    """uint8, shaped like `ids`: 0 for a token of a prompt, whose prediction does not count
+    in the loss. None: every token counts."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, span: slice) -> "Tokens":
-        return Tokens(
-            self.ids[span], self.end, None if self.counted is None else self.counted[span]
-        )
+    def __getitem__(self, span: slice) -> "TokenArray":
+        mask = None if self.loss_mask is None else self.loss_mask[span]
+        return TokenArray(self.ids[span], self.end, mask)
 
-    def windows(self, length: int) -> "Tokens":
-        """Windows of length + 1 tokens, without a copy; neighbours share a token."""
+    def windows(self, length: int) -> "TokenArray":
+        """Views of length + 1 consecutive tokens, [windows, length + 1], without a copy.
 
-        def cut(flat: np.ndarray) -> np.ndarray:  # a memmap object costs microseconds a slice
-            return np.lib.stride_tricks.sliding_window_view(np.asarray(flat), length + 1)[::length]
-
-        return Tokens(cut(self.ids), self.end, None if self.counted is None else cut(self.counted))
-
-    def rows(self, at: Any = ...) -> np.ndarray:
-        """int32: the ids at these places, marked where there is an `end`.
-
-        The end of one document is the first input of the next, which is therefore predicted from it alone: no token is predicted
-        from another document, and none has to be left out. An `end` within a prompt ends nothing.
-
-        >>> ids, starts, counted = unmarked(Tokens(np.array([9, 1, 2, 9, 3]), end=9).rows())
-        >>> starts.astype(int).tolist(), counted.all().item()
-        ([1, 0, 0, 1, 0], True)
+        Neighboring windows share one token: the last target of one is the first input of
+        the next.
         """
-        ids = self.ids[at].astype(np.int32)
+        mask = None if self.loss_mask is None else _windows(self.loss_mask, length)
+        return TokenArray(_windows(self.ids, length), self.end, mask)
+
+    def rows(self, index: np.ndarray | slice | EllipsisType = ...) -> np.ndarray:
+        """The ids at `index` as int32, with flags when `end` is given.
+
+        The end token of one document is the first input of the next. The first token of
+        every document is therefore predicted from the end token only, no token is
+        predicted from another document, and none has to leave the loss for that reason.
+        An end token inside a prompt does not end a document.
+
+        >>> tokens = TokenArray(np.array([9, 1, 2, 9, 3]), end=9)
+        >>> ids, starts, loss_mask = split_flags(tokens.rows())
+        >>> ids.tolist(), starts.astype(int).tolist(), loss_mask.all().item()
+        ([9, 1, 2, 9, 3], [1, 0, 0, 1, 0], True)
+        """
+        ids = self.ids[index].astype(np.int32)
         if self.end is None:
             return ids
         starts = ids == self.end
-        if self.counted is not None:
-            uncounted = self.counted[at] == 0
-            starts &= ~uncounted
-            np.bitwise_or(ids, UNCOUNTED, out=ids, where=uncounted)
-        return np.bitwise_or(ids, STARTS, out=ids, where=starts)
+        if self.loss_mask is not None:
+            in_prompt = self.loss_mask[index] == 0
+            starts &= ~in_prompt
+            np.bitwise_or(ids, NO_LOSS, out=ids, where=in_prompt)
+        return np.bitwise_or(ids, DOCUMENT_START, out=ids, where=starts)
 
 
-def unmarked(rows: Any) -> tuple[Any, Any, Any]:
-    """(ids int32, starts bool, counted bool) of rows, marked or not, in numpy or JAX."""
-    return rows & (UNCOUNTED - 1), rows & STARTS != 0, rows & UNCOUNTED == 0
+@overload
+def split_flags(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+@overload
+def split_flags(rows: "jax.Array") -> "tuple[jax.Array, jax.Array, jax.Array]": ...
+def split_flags(rows: Any) -> tuple[Any, Any, Any]:
+    """Splits int32 rows into (ids int32, document starts bool, loss mask bool).
+
+    Works on numpy and JAX arrays. Rows without flags are one document in which every token
+    counts.
+    """
+    return rows & ID_BITS, rows & DOCUMENT_START != 0, rows & NO_LOSS == 0
+
+
+def _windows(flat: np.ndarray, length: int) -> np.ndarray:
+    # Slicing a memmap object costs microseconds each time; slicing a plain array does not.
+    plain = np.asarray(flat)
+    return np.lib.stride_tricks.sliding_window_view(plain, length + 1)[::length]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scalejax.data.records import Document
-from scalejax.data.sources import clean, document_hash
+from scalejax.data.sources.records import Document
+from scalejax.data.sources.text_files import clean, document_hash
 
 HELD_OUT = 0.04  # share of documents in the validation split, drawn by document hash
 

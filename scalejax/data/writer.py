@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from scalejax.config import Data
-from scalejax.data import seqio_tfds, sources, synthetic
 from scalejax.data.progress import say, watched
+from scalejax.data.sources import seqio_tfds, synthetic, text_files
 from scalejax.data.staging import HELD_OUT, Spool
 from scalejax.data.tokenizers import Tokenizer, tokenizer
 
@@ -20,7 +20,7 @@ DOMAINS = "validation_domains"  # int64 [documents]: number of its domain; there
 CHUNK = 2_000_000  # characters encoded at once: enough for every core, 200 MB of memory
 
 
-def write_text(data: Data, corpus: sources.Corpus, folder: Path) -> dict[str, Any]:
+def write_text(data: Data, corpus: text_files.Corpus, folder: Path) -> dict[str, Any]:
     """Text shards: read, cleaned and deduplicated into a spool on the disk, then tokenized in its order.
 
     Memory is below 200 bytes a document and the chunk at hand; the disk holds the cleaned text once more

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.data.shards import Shards
 
 TokenLosses = Callable[[np.ndarray], np.ndarray]
@@ -48,13 +48,13 @@ def evaluate_loss(
 ) -> LossResult:
     """Loss on the first `tokens` held-out tokens (all, when there are fewer), read in windows without overlap.
 
-    `packing` as in Data: with `documents` the rows bear marks (data/marks.py), and the tokens of prompts do not count.
+    `packing` as in Data: with `documents` the rows bear marks (data/packing.py), and the tokens of prompts do not count.
     Every call of `token_losses` has `sequences` rows; rows and tokens beyond the end are padding and do not count. Held-out
     documents lie in the order of their hashes, so that the first tokens are a sample of all domains.
     """
     targets = min(tokens, len(shards.validation) - 1)
     rows = shards.tokens("validation", packing)[: targets + 1].rows()
-    _, _, counted = unmarked(rows[1:])
+    _, _, counted = split_flags(rows[1:])
     losses = _losses(token_losses, rows, sequence_length, sequences) * counted
     document = (
         np.searchsorted(shards.validation_starts, np.arange(1, targets + 1), side="right") - 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.data.packing import STARTS
+from scalejax.data.packing import DOCUMENT_START
 
 TOKENS_AT_ONCE = {"bucketed": 2_048, "packed": 16_384}
 """Tokens of a call, about: what a core's cache holds (8,192 take 1.1 of the time at rows of 128, 1.6 at 576), or enough for
@@ -21,7 +21,7 @@ BUCKETS = 5
 SpanScores = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[Any, Any]]
 """(rows int32 [b, t + 1], starts int32 [b, k], counts int32 [b, k], width) -> (float32 [b, k], bool [b, k]): log-likelihood in
 nats of tokens start .. start + count - 1 of a row given those before them, summed, and whether each of them is the likeliest, for
-k spans of every row. Counts are at most `width`, starts at least 1. Rows of several spans bear marks (data/marks.py) where
+k spans of every row. Counts are at most `width`, starts at least 1. Rows of several spans bear marks (data/packing.py) where
 prompts start: what is before them does not count as given."""
 
 
@@ -168,7 +168,7 @@ class _Batches:
             rows[i, : row.tokens] = np.concatenate(row.prompts)
             sizes = np.array([len(prompt) for prompt in row.prompts])
             ends, k = np.cumsum(sizes), len(sizes)
-            rows[i, ends - sizes] += STARTS * (spans > 1)
+            rows[i, ends - sizes] += DOCUMENT_START * (spans > 1)
             numbers[i, :k], starts[i, :k], counts[i, :k] = (
                 row.numbers,
                 row.starts,

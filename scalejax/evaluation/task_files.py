@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalejax.data.records import json_lines
+from scalejax.data.sources.records import json_lines
 
 FORMATS = {
     "multiple_choice": ("query", "choices", "gold"),

@@ -1,6 +1,9 @@
 """Whole-curve laws from a table: rows of (curve, step, loss) and a table of the learning rate of every step."""
 
+import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +135,19 @@ def predict(fit: Fit, **inputs: Any) -> Estimate:
 def forecast(fit: Fit, **inputs: Any) -> tuple[dict[str, Any], Estimate]:
     """The inputs and the estimate."""
     return {}, predict(fit, **inputs)
+
+
+def read_law(
+    path: str | os.PathLike,
+) -> curves.Annealing | curves.AnnealingSize | curves.MultiPower:
+    """Reads the law in a file of a whole-curve fit.
+
+    path: JSON, as `scalejax fit --out` wrote it or as `scalejax fit --json` printed it.
+
+    Raises FileNotFoundError, or ValueError for a file that holds another kind of law.
+    """
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    return curves.law_from_parameters(record.get("law"), record.get("params", {}))
 
 
 def _curves(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scalejax.config import Data, Measure, Placement, Run
-from scalejax.data import shards
+from scalejax.data import preparation
 from scalejax.grids import as_dict, canonical, run_id
 from scalejax.model.flops import training_flops
 from scalejax.model.transformer import counts
@@ -162,7 +162,7 @@ class Plan:
             with contextlib.suppress(
                 ValueError
             ):  # a source that is not here: training says so, on the machine that trains
-                passes.append(shards.epochs(data, tokens) or 0)
+                passes.append(preparation.epochs(data, tokens) or 0)
         return max(passes, default=0)
 
 

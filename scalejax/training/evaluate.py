@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.evaluation.run_metrics import downstream, held_out_loss
 from scalejax.evaluation.tasks import score_suite
 from scalejax.model.parameters import Params

@@ -4,7 +4,8 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf

@@ -13,7 +13,8 @@ import numpy as np
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
-from scalejax.data.shards import Shards, prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
 from scalejax.evaluation.tasks import Subject
 from scalejax.files import read_json, sha256, write_json

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from scalejax.config import Average, Model, Parametrization, Run
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
@@ -67,7 +67,7 @@ def make_train_step(
 ) -> Step:
     """The compiled step: (state, rows int32 [sequences, length + 1], learning_rate) -> (state, metrics).
 
-    Row k holds the tokens of a sequence and the one that follows it, marked (data/marks.py) when the run packs documents. The
+    Row k holds the tokens of a sequence and the one that follows it, marked (data/packing.py) when the run packs documents. The
     loss is the mean over the batch's tokens, of marked rows over those that count, of cross-entropy + z_loss x log(Z)^2.
     `accumulate` micro-batches are summed, in less memory, to the same gradient. The state is donated. A step whose loss or
     gradient norm is not finite leaves parameters, moments and averages as they were and counts its sequences in `skipped`.
@@ -145,7 +145,7 @@ def unpacked(rows: jax.Array, packing: str) -> tuple[jax.Array, jax.Array | None
     """(ids [b, t + 1], segments of the inputs [b, t], which targets count [b, t]); None, None for documents laid end to end."""
     if packing == "concatenate":
         return rows, None, None
-    ids, starts, counted = unmarked(rows)
+    ids, starts, counted = split_flags(rows)
     return ids, jnp.cumsum(starts[:, :-1], axis=1), counted[:, 1:]
 
 
@@ -155,7 +155,7 @@ def span_scores(
     """(float32 [b, k], bool [b, k]): minus the cross-entropy of tokens start .. start + count - 1 of every row, summed, for each
     of its k spans, and whether each of these tokens is the likeliest. The head is taken at k x `width` positions of a row alone.
 
-    Rows of several spans bear marks (data/marks.py) where prompts start, and no prompt sees another.
+    Rows of several spans bear marks (data/packing.py) where prompts start, and no prompt sees another.
     """
     ids, segments_bt, _ = unpacked(rows, "documents" if starts_bk.shape[1] > 1 else "concatenate")
     x_btd = model.hidden(ids[:, :-1], segments_bt)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scalejax.config import Data, Model, Optimizer, Run, Schedule
 from scalejax.data import batches as batches_file
 from scalejax.data.batches import PERIOD, Batches, Mixture, permuted, quotas
-from scalejax.data.packing import Tokens
+from scalejax.data.packing import TokenArray
 from scalejax.data.shards import Shards
 
 
 def batches(windows: int, *, length: int = 3, sequences: int = 4, seed: int = 0) -> Batches:
     """Tokens that name their own place, so that a row tells which window it is."""
-    tokens = Tokens(np.arange(windows * length + 1, dtype=np.uint32))
+    tokens = TokenArray(np.arange(windows * length + 1, dtype=np.uint32))
     return Batches(tokens, sequence_length=length, sequences=sequences, seed=seed)
 
 
@@ -88,7 +88,7 @@ def test_numpys_global_state_is_neither_read_nor_changed():
 @pytest.mark.parametrize("tokens", [0, 1, 3])
 def test_fewer_tokens_than_one_window_are_refused(tokens):
     with pytest.raises(ValueError, match=r"fewer than one window of sequence_length 3 \+ 1"):
-        Batches(Tokens(np.zeros(tokens, np.uint16)), sequence_length=3, sequences=1, seed=0)
+        Batches(TokenArray(np.zeros(tokens, np.uint16)), sequence_length=3, sequences=1, seed=0)
     assert batches(1).windows == 1
 
 
@@ -100,7 +100,7 @@ def mixture(
         name: np.arange(count * 3 + 1, dtype=np.uint32) + 100_000 * i
         for i, (name, count) in enumerate(windows.items())
     }
-    domains = {name: Tokens(ids) for name, ids in domains.items()}
+    domains = {name: TokenArray(ids) for name, ids in domains.items()}
     return Mixture(domains, weights, sequence_length=3, sequences=sequences, seed=seed)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scalejax.config import Data
 from scalejax.data import contamination
 from scalejax.data.contamination import contaminated
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
 

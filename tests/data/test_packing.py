@@ -1,11 +1,11 @@
-"""Marks on token ids (mirrors scalejax/data/marks.py)."""
+"""Marks on token ids (mirrors scalejax/data/packing.py)."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalejax.data.batches import Batches, Mixture
-from scalejax.data.packing import Tokens, unmarked
+from scalejax.data.packing import TokenArray, split_flags
 
 IDS = np.array([9, 1, 2, 9, 3, 9, 4, 9], np.uint16)  # 9 ends a document
 COUNTED = np.array(
@@ -14,18 +14,18 @@ COUNTED = np.array(
 
 
 def test_an_end_starts_the_next_document_unless_it_stands_within_a_prompt():
-    _, starts, counted = unmarked(Tokens(IDS, end=9).rows())
+    _, starts, counted = split_flags(TokenArray(IDS, end=9).rows())
     assert starts.tolist() == (IDS == 9).tolist() and counted.all()
-    ids, starts, counted = unmarked(Tokens(IDS, 9, COUNTED).rows())
+    ids, starts, counted = split_flags(TokenArray(IDS, 9, COUNTED).rows())
     assert np.array_equal(ids, IDS) and ids.dtype == np.int32
     assert np.flatnonzero(starts).tolist() == [0, 3, 7]
     assert np.array_equal(counted, COUNTED)
 
 
 def test_without_an_end_rows_bear_no_marks():
-    rows = Tokens(IDS).rows()
+    rows = TokenArray(IDS).rows()
     assert np.array_equal(rows, IDS) and rows.dtype == np.int32
-    ids, starts, counted = unmarked(rows)
+    ids, starts, counted = split_flags(rows)
     assert np.array_equal(ids, rows) and not starts.any() and counted.all(), (
         "a row without marks is one segment that counts"
     )
@@ -44,7 +44,7 @@ def test_marks_are_those_of_the_place_in_the_corpus_in_any_order_and_split(size,
         rng.integers(0, 9, size).astype(np.uint16),
         rng.integers(0, 2, size).astype(np.uint8),
     )
-    tokens = Tokens(ids, 3, counted)
+    tokens = TokenArray(ids, 3, counted)
     batches = Batches(tokens, sequence_length=length, sequences=4, seed=seed)
     mixture = Mixture(
         {"a": tokens, "b": tokens[4:]},

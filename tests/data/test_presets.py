@@ -10,7 +10,7 @@ import pytest
 
 from configs import data as presets
 from scalejax.config import Data
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 
 
 def zst(path, records) -> None:

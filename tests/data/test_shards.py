@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from scalejax.config import Data
-from scalejax.data import shards as shards_file
-from scalejax.data import synthetic, writer
-from scalejax.data.shards import export, open_shards, prepare, write
-from scalejax.data.sources import clean
+from scalejax.data import preparation, writer
+from scalejax.data.preparation import export, prepare, write
+from scalejax.data.shards import content_hash, open_shards
+from scalejax.data.sources import synthetic
+from scalejax.data.sources.text_files import clean
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_equal_text_gives_equal_shards_wherever_it_lies(data, shards, folder, tm
 
 
 def test_shards_that_exist_are_opened_and_not_written_again(data, cache, shards, monkeypatch):
-    monkeypatch.setattr(shards_file, "_write", None)
+    monkeypatch.setattr(preparation, "_write", None)
     assert prepare(data, cache).hash == shards.hash
 
 
@@ -124,9 +125,9 @@ def test_an_exported_folder_is_a_source(data, shards, cache, tmp_path, monkeypat
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("SCALEJAX_CACHE", raising=False)
-    assert shards_file.default_cache() == tmp_path / "scalejax" / "data"
+    assert preparation.default_cache() == tmp_path / "scalejax" / "data"
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "own"))
-    assert shards_file.default_cache() == tmp_path / "own"
+    assert preparation.default_cache() == tmp_path / "own"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +151,8 @@ def test_an_id_outside_the_vocabulary_is_refused_with_its_place(data, tmp_path):
     tokens[17] = 320
     tokens.tofile(folder / "train.bin")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["train.bin"] = shards_file.sha256(folder / "train.bin")
-    manifest["hash"] = shards_file._content_hash(manifest)
+    manifest["files"]["train.bin"] = preparation.sha256(folder / "train.bin")
+    manifest["hash"] = content_hash(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(
         ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"

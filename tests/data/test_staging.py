@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from scalejax.data.records import Document
+from scalejax.data.sources.records import Document
 from scalejax.data.staging import Documents, Spool
 
 

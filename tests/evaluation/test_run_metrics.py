@@ -6,7 +6,7 @@ import os
 import pytest
 
 from scalejax.config import Data, Measure
-from scalejax.data.shards import prepare, write
+from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import run_metrics, suites
 
 GOOD = {"query": "q", "choices": ["a", "b"], "gold": 0}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalejax.data.packing import unmarked
+from scalejax.data.packing import split_flags
 from scalejax.evaluation.scoring import lengths, score
 
 
@@ -22,7 +22,7 @@ class Unigram:
             and (starts + counts <= rows.shape[1]).all()
         )
         sums, greedy = np.zeros(starts.shape, np.float32), np.ones(starts.shape, bool)
-        ids, marked, _ = unmarked(rows)
+        ids, marked, _ = split_flags(rows)
         self.prompts += int((counts > 0).sum())
         for place in np.ndindex(starts.shape):
             row, span = ids[place[0]], starts[place] + np.arange(counts[place])

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from configs import models
 from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
-from scalejax.data.shards import prepare, write
+from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import prompts, tasks
 from scalejax.evaluation.metrics import Scores, credit
 from scalejax.evaluation.run_metrics import held_out_loss

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
+from scalejax.cli.fit_text import fit_text
 from scalejax.fitting import fit as fits
+from scalejax.fitting.curves import read_law
 from scalejax.laws.curves.forms import Annealing, AnnealingSize, predict_curve
 from scalejax.laws.forms import Chinchilla
 
@@ -186,7 +188,7 @@ def test_isoflop_stands_beside_the_parametric_fit(tmp_path):
 
 def test_isoflop_without_an_interior_optimum_has_no_exponent(tmp_path):
     fit = fits.fit(isoflop_table(centre=50.0), laws.named("isoflop"))
-    assert "nan" not in fits.text(fit) and "params_exponent          unknown" in fits.text(fit)
+    assert "nan" not in fit_text(fit) and "params_exponent          unknown" in fit_text(fit)
     assert fit.verdict == "unidentified" and any(
         "smallest model" in reason for reason in fit.reasons
     )
@@ -313,8 +315,9 @@ def test_one_schedule_of_several_sizes_is_several_curves(tmp_path):
         and fit.holdout["mae"] < 1e-7
     )
     fit.save(tmp_path / "fit.json")
+    law = read_law(tmp_path / "fit.json")
     np.testing.assert_allclose(
-        laws.predict_curve(tmp_path / "fit.json", RATES["linear"], params=2e8)[WARMUP:],
+        laws.predict_curve(law, RATES["linear"], params=2e8)[WARMUP:],
         predict_curve(SIZED, RATES["linear"], params=2e8)[WARMUP:],
         atol=1e-7,
     )
@@ -323,6 +326,18 @@ def test_one_schedule_of_several_sizes_is_several_curves(tmp_path):
     assert fit.predict(learning_rates=RATES["linear"], params=2e8).value > 0
     two = fit_table(sized_table(), law=laws.named("annealing-size"), where="params < 5e7")
     assert two.verdict == "unidentified" and "2 model sizes" in two.reasons[0]
+
+
+def test_a_law_is_read_from_a_saved_fit_and_from_printed_json(tmp_path):
+    fit = fit_table()
+    printed = tmp_path / "printed.json"
+    printed.write_text(json.dumps(fit.summary()))
+    fit.save(tmp_path / "fit.json")
+    law = Annealing(*fit.params.values())
+    assert read_law(printed) == read_law(str(tmp_path / "fit.json")) == law
+    printed.write_text(json.dumps({"law": "chinchilla", "params": {}}))
+    with pytest.raises(ValueError, match="'chinchilla' does not read learning rates"):
+        read_law(printed)
 
 
 def test_curves_count_alike_when_the_curve_is_the_weight():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scalejax import laws
 from scalejax.config import Data, Model, Optimizer, Placement, Run, Schedule
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.grids import cooldowns, grid, run_id
 from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.plan import Study, plan, segment_flops

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scalejax import Data, Measure, train
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.model.hf import import_hf
 from scalejax.model.parametrization import mup
 from scalejax.training.evaluate import last_weights
@@ -100,7 +100,7 @@ def test_transformers_measures_the_loss_that_the_run_measured(tiny_run, call, tm
 )
 @pytest.mark.filterwarnings("default")
 def test_the_page_of_documentation_runs_from_top_to_bottom(call, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "huggingface.md").read_text()
     blocks = {
         kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
         for kind in ("python", "bash", "yaml", "json")

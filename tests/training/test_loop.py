@@ -8,7 +8,7 @@ import pytest
 
 from scalejax.config import Measure, Placement
 from scalejax.data.batches import batches
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.files import read_lines
 from scalejax.grids import run_id
 from scalejax.model.flops import PEAK_FLOPS

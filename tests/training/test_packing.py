@@ -1,4 +1,4 @@
-"""Packed documents: no token sees another document, and what counts is counted (scalejax/data/marks.py through training)."""
+"""Packed documents: no token sees another document, and what counts is counted (scalejax/data/packing.py through training)."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
-from scalejax.data.packing import Tokens, unmarked
-from scalejax.data.shards import prepare
+from scalejax.data.packing import TokenArray, split_flags
+from scalejax.data.preparation import prepare
 from scalejax.evaluation.loss import evaluate_loss
 from scalejax.grids import run_id
 from scalejax.model.parametrization import completep, mup, standard
@@ -42,7 +42,7 @@ def packed_run(parametrization=standard(), packing: str = "documents", **changes
     ).replace(**changes)
 
 
-def corpus(windows: int, *, prompts: bool = False) -> Tokens:
+def corpus(windows: int, *, prompts: bool = False) -> TokenArray:
     """Documents of 1 to 12 tokens end to end; with `prompts`, up to half of each one's tokens do not count."""
     rng, ids, counted = np.random.default_rng(0), [END], [1]
     while len(ids) <= windows * LENGTH:
@@ -50,7 +50,7 @@ def corpus(windows: int, *, prompts: bool = False) -> Tokens:
         prompt = int(rng.integers(0, size // 2 + 1)) if prompts else 0
         ids += [*rng.integers(10, 32, size), END]
         counted += [0] * prompt + [1] * (size - prompt + 1)
-    return Tokens(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[
+    return TokenArray(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[
         : windows * LENGTH + 1
     ]
 
@@ -61,7 +61,7 @@ def rows(prompts: bool = False) -> np.ndarray:
 
 def test_no_logit_depends_on_another_document():
     ids = np.array([9, 10, 11, 9, 12, 13, 14, 9, 15])
-    _, segments, _ = unpacked(jnp.asarray(Tokens(ids, END).rows())[None], "documents")
+    _, segments, _ = unpacked(jnp.asarray(TokenArray(ids, END).rows())[None], "documents")
     graphdef, _ = abstract(MODEL, standard())
     params, length = initialize(MODEL, standard(), jax.random.key(0)), len(ids) - 1
     direction = jax.random.normal(jax.random.key(2), (MODEL.vocabulary,))
@@ -119,7 +119,7 @@ def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS[:2], ids=lambda p: p.name)
 def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
     run, batch = packed_run(parametrization), rows(prompts=True)
-    counted = unmarked(batch)[2][:, 1:]
+    counted = split_flags(batch)[2][:, 1:]
     assert len(set(np.sum(counted, axis=1).tolist())) > 2, (
         "every row counts alike: a mean of means would do"
     )
@@ -142,7 +142,7 @@ def test_micro_batches_and_devices_weigh_tokens_that_count(parametrization):
 def test_the_loss_of_a_step_is_the_mean_over_tokens_that_count():
     run, batch = packed_run(), rows(prompts=True)
     losses = np.asarray(make_token_losses(run, MESH)(init_state(run, MESH).params, batch))
-    counted = unmarked(batch)[2][:, 1:]
+    counted = split_flags(batch)[2][:, 1:]
     assert counted.mean() < 0.9
     _, metrics = step(run, batch)
     np.testing.assert_allclose(metrics["loss"], losses[counted].mean(), rtol=1e-6)
@@ -153,7 +153,7 @@ def test_a_target_that_does_not_count_leaves_no_trace_in_the_gradient():
     run, prompt = packed_run(), np.zeros(LENGTH + 1, np.uint8)
     prompt[[0, LENGTH]] = 1
     ids = np.arange(LENGTH + 1) % 20 + 10
-    _, metrics = step(run, np.tile(Tokens(ids, END, prompt).rows(), (8, 1)))
+    _, metrics = step(run, np.tile(TokenArray(ids, END, prompt).rows(), (8, 1)))
     losses = np.asarray(
         make_token_losses(run, MESH)(
             init_state(run, MESH).params, np.tile(ids, (8, 1)).astype(np.int32)
@@ -164,7 +164,7 @@ def test_a_target_that_does_not_count_leaves_no_trace_in_the_gradient():
 
 def test_a_batch_that_counts_nothing_is_skipped():
     ids = np.full((8, LENGTH + 1), 10)
-    _, metrics = step(packed_run(), Tokens(ids, END, np.zeros_like(ids)).rows())
+    _, metrics = step(packed_run(), TokenArray(ids, END, np.zeros_like(ids)).rows())
     assert np.isnan(metrics["loss"]) and metrics["skipped"] == 8
 
 

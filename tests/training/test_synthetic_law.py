@@ -5,7 +5,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.config import Data, Measure, Model, Optimizer, Run
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
 from scalejax.fitting.fit import fit
 from scalejax.grids import cooldowns, grid
 from scalejax.model.parametrization import mup

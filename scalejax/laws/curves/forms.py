@@ -5,11 +5,8 @@ The laws give credit for what the rate falls by, d_k = eta_{k-1} - eta_k, from t
 warm-up is no annealing. They are scans in O(T): a curve of 72,000 steps takes about 40 ms on one core.
 """
 
-import json
-import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -185,8 +182,8 @@ def _loss(law, learning_rates):
 def predict_curve(fit: Any, learning_rates, *, params: float | None = None) -> np.ndarray:
     """Loss after every step, nats per token, in float64.
 
-    fit: a law of this module, or a fit of one: from arrays or from a table, the file that `scalejax fit --out` wrote, or the
-    record that `scalejax fit --json` printed. learning_rates: the rate of EVERY step from step 0, warm-up included, (steps,).
+    fit: a law of this module, or a fit of one, to arrays or to a table.  learning_rates: the
+    rate of EVERY step from step 0, warm-up included, (steps,).
     params: the model's parameters, for the law that reads them.
 
     Raises ValueError on a negative or missing rate, when no rate is above zero, or when params is missing or not read.
@@ -212,20 +209,29 @@ def curve_law(fit: Any, params: float | None = None) -> Annealing | MultiPower:
     return type(law)(*(jnp.asarray(x, float) for x in law))
 
 
-def _fitted(fit: Any) -> Annealing | AnnealingSize | MultiPower:
-    """The law of a file, of what it holds, or of a fit."""
-    if isinstance(fit, str | os.PathLike):
-        fit = json.loads(Path(fit).read_text(encoding="utf-8"))
-    if isinstance(fit, Mapping):
-        name, values = fit.get("law"), fit.get("params", {})
-    elif isinstance(fit.law, tuple(LAWS.values())):
-        return fit.law
-    else:
-        name, values = fit.law.name, fit.params
+def law_from_parameters(
+    name: str, params: Mapping[str, float]
+) -> Annealing | AnnealingSize | MultiPower:
+    """Returns the law of a name such as "annealing" at parameters with the papers' names.
+
+    >>> law_from_parameters("annealing", dict(L0=3, A=1, alpha=0.5, C=1, **{"lambda": 0.9}))
+    Annealing(L0=3, A=1, alpha=0.5, C=1, momentum=0.9)
+
+    Raises ValueError for a law that does not read learning rates.
+    """
     if name not in LAWS:
         raise ValueError(f"the law {name!r} does not read learning rates; fit {', '.join(LAWS)}")
     named = {field: PAPER.get(field, field) for field in LAWS[name]._fields}
-    return LAWS[name](**{field: values[paper] for field, paper in named.items()})
+    return LAWS[name](**{field: params[paper] for field, paper in named.items()})
+
+
+def _fitted(fit: Any) -> Annealing | AnnealingSize | MultiPower:
+    """The law of a fit to arrays, or of a fit to a table."""
+    if not hasattr(fit, "law"):
+        raise ValueError(f"expected a whole-curve law or a fit of one; got {fit!r}")
+    if isinstance(fit.law, tuple(LAWS.values())):
+        return fit.law
+    return law_from_parameters(fit.law.name, fit.params)
 
 
 def checked_rates(learning_rates, name: str = "learning_rates") -> np.ndarray:

@@ -1,6 +1,6 @@
 """Whole-curve laws as functions of the rate of every step (mirrors scalejax/laws/curves.py)."""
 
-import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from scalejax.laws.curves.forms import (
     decrements,
     predict_curve,
 )
+from scalejax.laws.curves.laws import annealing
+from scalejax.laws.forms import chinchilla
+from scalejax.laws.law import Law
 
 PEAK = 3e-4
 ANNEALING = Annealing(3.1, 0.5, 0.5, 0.4, 0.99)
@@ -107,19 +110,23 @@ def test_a_size_is_given_exactly_where_the_law_reads_it():
         predict_curve(ANNEALING, schedule(), params=1e8)
 
 
-def test_the_record_and_the_file_of_a_fit_are_fits(tmp_path):
-    record = {
-        "law": "annealing",
-        "params": {"L0": 3.1, "A": 0.5, "alpha": 0.5, "C": 0.4, "lambda": 0.99},
-    }
-    path = tmp_path / "fit.json"
-    path.write_text(json.dumps(record))
-    for fit in (record, path, str(path)):
-        np.testing.assert_array_equal(
-            predict_curve(fit, schedule()), predict_curve(ANNEALING, schedule())
-        )
+class FittedToATable(NamedTuple):
+    law: Law
+    params: dict[str, float]
+
+
+def test_a_fit_to_a_table_predicts_as_its_law():
+    params = {"L0": 3.1, "A": 0.5, "alpha": 0.5, "C": 0.4, "lambda": 0.99}
+    np.testing.assert_array_equal(
+        predict_curve(FittedToATable(annealing(), params), schedule()),
+        predict_curve(ANNEALING, schedule()),
+    )
     with pytest.raises(ValueError, match="'chinchilla' does not read learning rates"):
-        predict_curve({"law": "chinchilla", "params": {}}, schedule())
+        predict_curve(FittedToATable(chinchilla(), params), schedule())
+    with pytest.raises(
+        ValueError, match=r"expected a whole-curve law or a fit of one; got 'fit.json'"
+    ):
+        predict_curve("fit.json", schedule())
 
 
 @pytest.mark.parametrize("law", [ANNEALING, MULTIPOWER])

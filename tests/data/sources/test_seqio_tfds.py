@@ -16,8 +16,8 @@ import pytest
 
 from scalejax.config import Data
 from scalejax.data.batches import PERIOD, quotas
-from scalejax.data.packing import unmarked
-from scalejax.data.shards import prepare
+from scalejax.data.packing import split_flags
+from scalejax.data.preparation import prepare
 from scalejax.files import read_json
 
 MISSING = [
@@ -137,7 +137,7 @@ def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(mod
     import own_tasks  # pyright: ignore[reportMissingImports]
 
     for split in ("train", "validation"):
-        ids, starts, counted = unmarked(shards.tokens(split, "documents").rows())
+        ids, starts, counted = split_flags(shards.tokens(split, "documents").rows())
         found = zip(
             np.split(ids, np.flatnonzero(starts))[1:],
             np.split(counted, np.flatnonzero(starts))[1:],
@@ -148,7 +148,7 @@ def test_inputs_come_before_targets_and_count_in_no_loss_of_packed_documents(mod
             (decode(each[~its].tolist()), decode(each[its][1:].tolist())) for each, its in found
         ][:-1]
         assert sorted(texts) == sorted((text, "yes") for text in own_tasks.TEXTS[split])
-    assert shards.tokens("train", "concatenate").counted is None
+    assert shards.tokens("train", "concatenate").loss_mask is None
 
 
 def test_a_mixture_keeps_its_rates_between_domains(module, cache):
@@ -193,7 +193,7 @@ def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_pat
     from scalejax import Model, Optimizer, Run
     from scalejax.optim.schedules import constant
 
-    section = Path("docs/data.md").read_text().partition("## A seqio Task")[2]
+    section = Path("docs/guides/data.md").read_text().partition("## Train on a seqio Task")[2]
     tasks, training = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
     (tmp_path / "my_tasks.py").write_text(tasks)
     monkeypatch.syspath_prepend(tmp_path)
@@ -208,7 +208,7 @@ def test_the_documented_task_trains_and_its_inputs_leave_the_loss(cache, tmp_pat
         batch_tokens=64 * 8,
     )
     values = {"base": base}
-    exec(compile(training, "docs/data.md", "exec"), values)
+    exec(compile(training, "docs/guides/data.md", "exec"), values)
     result = read_json(tmp_path / "squares" / "result.json")
     assert result["packing"] == "documents" and result["loss"] < 3.5
 

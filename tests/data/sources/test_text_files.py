@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalejax.config import Data
-from scalejax.data import sources
-from scalejax.data.shards import prepare
+from scalejax.data.preparation import prepare
+from scalejax.data.sources import text_files
 
 
 def documents(text: str) -> list[str]:
-    return list(sources.split_documents([text]))
+    return list(text_files.split_documents([text]))
 
 
 def read(source: str, wheels) -> list[str]:
-    return [document.text for document in sources.read(Data(source=source), wheels).documents]
+    return [document.text for document in text_files.read(Data(source=source), wheels).documents]
 
 
 def test_a_file_is_one_document_up_to_the_size_and_paragraphs_beyond():
@@ -35,20 +35,20 @@ def test_splitting_loses_no_word():
 
 
 def test_cleaning_keeps_the_words_and_drops_what_is_invisible():
-    assert sources.clean("\ufeffone\x00 two \t\r\n\r\r\n\n three\x1b[0m") == "one two\n\n three[0m"
-    assert sources.clean("naïve\tcafé — ≤ 日本") == "naïve\tcafé — ≤ 日本"
+    assert text_files.clean("\ufeffone\x00 two \t\r\n\r\r\n\n three\x1b[0m") == "one two\n\n three[0m"
+    assert text_files.clean("naïve\tcafé — ≤ 日本") == "naïve\tcafé — ≤ 日本"
 
 
 def test_a_folder_is_read_in_the_order_of_names_and_fingerprinted_by_content(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "c.py").write_text("print()")
-    assert [path.name for path in sources.text_files(str(tmp_path))] == ["a.txt", "b.md"]
-    before = sources.fingerprint(str(tmp_path))
+    assert [path.name for path in text_files.text_files(str(tmp_path))] == ["a.txt", "b.md"]
+    before = text_files.fingerprint(str(tmp_path))
     (tmp_path / "c.py").write_text("other")
-    assert sources.fingerprint(str(tmp_path)) == before
+    assert text_files.fingerprint(str(tmp_path)) == before
     (tmp_path / "b.md").write_text("other")
-    assert sources.fingerprint(str(tmp_path)) != before
+    assert text_files.fingerprint(str(tmp_path)) != before
 
 
 def test_bytes_that_are_no_utf8_are_refused_with_file_and_offset(tmp_path):
@@ -90,7 +90,7 @@ def test_a_source_that_is_nowhere_is_refused_with_what_would_be_right(tmp_path):
 def test_documents_do_not_depend_on_where_the_blocks_end(text, cuts):
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     blocks = [text[a:b] for a, b in pairwise(edges)]
-    assert " ".join(sources.split_documents(blocks)).split() == text.split()
+    assert " ".join(text_files.split_documents(blocks)).split() == text.split()
 
 
 @pytest.mark.parametrize("before", range(5))
@@ -98,15 +98,15 @@ def test_documents_do_not_depend_on_where_the_blocks_end(text, cuts):
 def test_the_byte_that_is_no_utf8_is_found_at_the_edge_of_a_block(
     tmp_path, monkeypatch, before, lead
 ):
-    monkeypatch.setattr(sources, "BLOCK", 4)
+    monkeypatch.setattr(text_files, "BLOCK", 4)
     good = "x" * before + lead
     (tmp_path / "bad.txt").write_bytes(good.encode() + b"\xff and more")
     with pytest.raises(
         ValueError, match=rf"bad\.txt is not UTF-8 text: byte {len(good.encode())} is 0xff"
     ):
-        list(sources.decoded(tmp_path / "bad.txt"))
+        list(text_files.decoded(tmp_path / "bad.txt"))
     (tmp_path / "good.txt").write_text(good * 3)
-    assert "".join(sources.decoded(tmp_path / "good.txt")) == good * 3
+    assert "".join(text_files.decoded(tmp_path / "good.txt")) == good * 3
 
 
 def test_domains_are_the_first_folders_below_the_source(tmp_path):
@@ -115,11 +115,11 @@ def test_domains_are_the_first_folders_below_the_source(tmp_path):
         (tmp_path / place).write_text(place)
     found = {
         document.text: document.domain
-        for document in sources.read(Data(source=str(tmp_path)), tmp_path).documents
+        for document in text_files.read(Data(source=str(tmp_path)), tmp_path).documents
     }
     assert found == {"wiki/a.txt": "wiki", "code/deep/b.txt": "code", "c.txt": "text"}
-    before = sources.fingerprint(str(tmp_path))
+    before = text_files.fingerprint(str(tmp_path))
     (tmp_path / "wiki").rename(tmp_path / "web")
-    assert sources.fingerprint(str(tmp_path)) != before, (
+    assert text_files.fingerprint(str(tmp_path)) != before, (
         "another domain, and the old shards would be opened"
     )

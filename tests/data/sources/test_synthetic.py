@@ -1,9 +1,9 @@
-"""The synthetic language: its entropy rate is exact, its contexts follow a power law (mirrors scalejax/data/synthetic.py)."""
+"""The synthetic language: its entropy rate is exact, its contexts follow a power law (mirrors scalejax/data/sources/synthetic.py)."""
 
 import numpy as np
 import pytest
 
-from scalejax.data.synthetic import Language, language
+from scalejax.data.sources.synthetic import Language, language
 
 
 def test_entropy_rate_is_the_mean_surprise_of_a_long_draw():

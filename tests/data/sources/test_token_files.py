@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalejax.config import Data
-from scalejax.data.shards import export, prepare
+from scalejax.data.preparation import export, prepare
 from scalejax.data.tokenizers import Bytes
 
 
