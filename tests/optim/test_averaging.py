@@ -79,5 +79,5 @@ def test_averages_are_whole_numbers_of_tokens_and_different_ones():
         ValueError, match=r"Average.tokens must be a whole number of at least 1; got 0"
     ):
         window(tokens=0)
-    with pytest.raises(ValueError, match="different ones; got ema-100, ema-100"):
+    with pytest.raises(ValueError, match="distinct; listed more than once: ema-100"):
         Measure(averages=[ema(half_life_tokens=100)] * 2)

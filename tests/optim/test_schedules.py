@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalejax.batching import BatchSchedule
-from scalejax.config import COOLDOWN_SHAPES, SCHEDULE_READS, Schedule
+from scalejax.config import Schedule
+from scalejax.config.schedule import COOLDOWN_SHAPES, SCHEDULE_FIELDS
 from scalejax.optim.schedules import (
     constant,
     cosine,
@@ -260,17 +261,20 @@ def test_a_warm_up_that_runs_into_what_follows_is_refused():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"shape": "cosin"}, "shape is one of constant, linear, cosine"),
+        ({"shape": "cosin"}, "shape must be one of constant, linear, cosine"),
         (
             {"shape": "constant", "final": 0.1},
-            r"Schedule.final means nothing to constant: leave it out; got 0.1",
+            r"Schedule.final is not used by the constant schedule; remove it \(got 0.1\)",
         ),
-        ({"shape": "cosine", "cooldown": 0.2}, "cooldown means nothing to cosine"),
+        ({"shape": "cosine", "cooldown": 0.2}, "cooldown is not used by the cosine schedule"),
         ({"shape": "inverse_sqrt", "warmup": 0}, "warmup must be a whole number of at least 1"),
         ({"shape": "cyclic"}, "period must be a whole number of at least 1"),
-        ({"shape": "multistep", "milestones": (0.9, 0.8)}, "rising fractions"),
+        ({"shape": "multistep", "milestones": (0.9, 0.8)}, "increasing fractions"),
         ({"shape": "multistep", "milestones": (0.9,), "factor": 0.0}, "factor must be in"),
-        ({"shape": "constant", "warmup_shape": "sqrt"}, "warmup_shape is one of linear, cosine"),
+        (
+            {"shape": "constant", "warmup_shape": "sqrt"},
+            "warmup_shape must be one of linear, cosine",
+        ),
     ],
 )
 def test_a_schedule_that_says_nothing_sensible_is_refused(fields, said):
@@ -279,7 +283,7 @@ def test_a_schedule_that_says_nothing_sensible_is_refused(fields, said):
 
 
 def test_a_field_that_the_shape_reads_may_be_set():
-    for shape, fields in SCHEDULE_READS.items():
+    for shape, fields in SCHEDULE_FIELDS.items():
         assert fields <= {field.name for field in dataclasses.fields(Schedule)}, shape
 
 
