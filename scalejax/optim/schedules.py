@@ -56,10 +56,10 @@ def multistep(
     factor: float = 10**-0.5,
     warmup_shape: str = "linear",
 ) -> Schedule:
-    """Warmup over `warmup` tokens, then the peak, multiplied by `factor` at each milestone.
+    """Warmup over `warmup` tokens, then the peak with a drop at each milestone.
 
-    `milestones` are fractions of the run. The defaults are those of DeepSeek LLM
-    (2024).
+    Each drop multiplies the rate by `factor`. `milestones` are fractions of the run. The
+    defaults are those of DeepSeek LLM (2024).
     """
     return Schedule(
         shape="multistep",
