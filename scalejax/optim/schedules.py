@@ -58,8 +58,8 @@ def multistep(
 ) -> Schedule:
     """Warmup over `warmup` tokens, then the peak with a drop at each milestone.
 
-    Each drop multiplies the rate by `factor`. `milestones` are fractions of the run. The
-    defaults are those of DeepSeek LLM (2024).
+    Each drop multiplies the rate by `factor`. `milestones` are fractions of the run.
+    The defaults are those of DeepSeek LLM (2024).
     """
     return Schedule(
         shape="multistep",

@@ -19,7 +19,7 @@ from scalejax.data.packing import split_flags
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
-from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
+from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
     batch_sharding,
     like_parameters,
@@ -113,7 +113,7 @@ def weights(run: Run, state: TrainState, averages: tuple[Average, ...] = ()) -> 
         a.name: averaging.value(a, state.averages[a.name], first_batch=first_batch)
         for a in averages
     }
-    return {"raw": evaluated(run.optimizer.name, state.params, state.optimizer_state), **found}
+    return {"raw": evaluation_params(run.optimizer.name, state.params, state.optimizer_state), **found}
 
 
 def make_token_losses(run: Run, mesh: Mesh) -> TokenLosses:
@@ -374,7 +374,7 @@ def _add(
     """The compiled averaging: (averages so far, the state after a step, the shape of its rows) -> averages."""
 
     def add(so_far: dict[str, Any], state: TrainState, shape: tuple[int, ...]) -> dict[str, Any]:
-        new = evaluated(name, state.params, state.optimizer_state)
+        new = evaluation_params(name, state.params, state.optimizer_state)
         tokens = {"batch_tokens": shape[0] * (shape[1] - 1), "first_batch": first_batch}
         added = {
             average.name: averaging.add(average, so_far[average.name], new, **tokens)

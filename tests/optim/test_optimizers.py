@@ -17,7 +17,7 @@ from scalejax.optim.optimizers import (
     MUON_RMS,
     Hyperparameters,
     beta2_from_half_life,
-    evaluated,
+    evaluation_params,
     optimizer,
 )
 
@@ -139,12 +139,12 @@ def test_three_steps_are_the_formula_with_every_multiplier(name, by_formula, dec
 @pytest.mark.parametrize("decay", ["independent", "standard"])
 def test_schedule_free_is_evaluated_at_its_average_and_trained_beside_it(decay):
     params, state = run_steps("schedule-free-adamw", decay, gradients(), START, SPECS, SCALINGS)
-    to_evaluate = evaluated("schedule-free-adamw", params, state)
+    to_evaluate = evaluation_params("schedule-free-adamw", params, state)
     for tensor, (y, x) in schedule_free_by_formula(decay, gradients()).items():
         np.testing.assert_allclose(params[tensor], y, rtol=2e-6)
         np.testing.assert_allclose(to_evaluate[tensor], x, rtol=2e-6)
         assert np.all(np.abs(x - y) > 1e-4), "the two points are one: this test could not fail"
-    assert evaluated("adamw", params, state) is params
+    assert evaluation_params("adamw", params, state) is params
 
 
 def test_muon_makes_the_momentum_of_hidden_matrices_orthogonal_and_leaves_the_others_to_adamw():
