@@ -116,6 +116,11 @@ def test_whole_numbers_of_any_type_become_python_integers():
     assert {type(number) for number in numbers} == {int}
 
 
+def test_a_list_becomes_a_tuple():
+    assert measure(suites=["continuation"]) == measure(suites=("continuation",))
+    assert measure(averages=[Average(kind="ema", tokens=5)]).averages[0].name == "ema-5"
+
+
 def test_the_last_batch_is_filled_up():
     assert run(tokens=64 * 3).steps == 3
     assert run(tokens=64 * 3 + 1).steps == 4
