@@ -41,7 +41,9 @@ def main() -> None:
     if not chosen.table:
         synthetic(path)
     frame = tables.read(path)
-    read = tables.columns(frame.loc[tables.rows(frame, chosen.where)], ("params", "tokens"), "loss")
+    read = tables.read_columns(
+        frame.loc[tables.row_mask(frame, chosen.where)], ("params", "tokens"), "loss"
+    )
     print(f"{len(read.target)} rows, {chosen.sets} data sets x {chosen.draws} bootstraps")
     for name, noise in NOISES.items():
         begin = time.process_time()
@@ -58,28 +60,30 @@ def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
     """Share of data sets whose interval, as `scalejax.fit` makes it, holds the truth."""
     from scalejax import laws
     from scalejax.fitting.parametric import evaluate
-    from scalejax.laws.inference import bootstrap
-    from scalejax.laws.inference import verdict as uncertainty
-    from scalejax.laws.solver.losses import loss
-    from scalejax.laws.solver.multistart import natural, optimum, refits
+    from scalejax.laws.inference import bootstrap, intervals
+    from scalejax.laws.solver.losses import parse_loss
+    from scalejax.laws.solver.multistart import find_optimum, refit
+    from scalejax.laws.solver.problem import parameters_in_table_units
 
     law, rows, rng = laws.chinchilla(), len(inputs[0]), np.random.default_rng(0)
     clean = evaluate(law, TRUTH, inputs)
-    at = optimum(law, inputs, clean, np.ones(rows), loss("huber:1e-3"))
+    at = find_optimum(law, inputs, clean, np.ones(rows), parse_loss("huber:1e-3"))
     targets = clean * np.exp([noise(rng, rows) for _ in range(sets)])
-    points = np.asarray(refits(law, at, np.ones((sets, rows)), targets).theta)
+    points = np.asarray(refit(law, at, np.ones((sets, rows)), targets).theta)
     best = laws.compute_optimal(law.form(**TRUTH), FLOPS)
     inside = {name: 0 for name in (*TRUTH, "N*")}
     for target, theta in zip(targets, points.T, strict=True):
-        weights = bootstrap.multinomial(rng, rows, draws)
+        weights = bootstrap.resample_counts(rng, rows, draws)
         again = np.asarray(
-            refits(
+            refit(
                 law, at._replace(theta=theta), weights, np.broadcast_to(target, weights.shape)
             ).theta
         )
-        for name, (low, high) in uncertainty.intervals(law, at.problem, again).items():
+        for name, (low, high) in intervals.percentile_intervals(law, at.problem, again).items():
             inside[name] += (low or -np.inf) <= TRUTH[name] <= (high or np.inf)
-        low, high = laws.compute_optimal_bands(natural(law, at.problem, again), FLOPS)
+        low, high = laws.compute_optimal_bands(
+            parameters_in_table_units(law, at.problem, again), FLOPS
+        )
         inside["N*"] += bool(low.params <= best.params <= high.params)
     return {name: count / sets for name, count in inside.items()}
 

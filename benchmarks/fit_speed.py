@@ -105,20 +105,22 @@ def main() -> None:
     chosen = parser.parse_args()
     from scalejax import laws
     from scalejax.fitting import tables
-    from scalejax.laws.inference.bootstrap import multinomial
-    from scalejax.laws.solver.losses import loss as loss_named
-    from scalejax.laws.solver.multistart import optimum, refits
+    from scalejax.laws.inference.bootstrap import resample_counts
+    from scalejax.laws.solver.losses import parse_loss
+    from scalejax.laws.solver.multistart import find_optimum, refit
 
     folder = Path(tempfile.mkdtemp())
     path = Path(chosen.table) if chosen.table else folder / "points.csv"
     if not chosen.table:
         synthetic(path)
     frame = tables.read(path)
-    read = tables.columns(frame.loc[tables.rows(frame, chosen.where)], ("params", "tokens"), "loss")
+    read = tables.read_columns(
+        frame.loc[tables.row_mask(frame, chosen.where)], ("params", "tokens"), "loss"
+    )
     (N, D), L = read.inputs, read.target
     n, d, y, ones = np.log(N), np.log(D), np.log(L), np.ones(len(L))
-    law, kind = laws.chinchilla(), loss_named("huber:1e-3")
-    draws = multinomial(np.random.default_rng(0), len(L), chosen.draws)
+    law, kind = laws.chinchilla(), parse_loss("huber:1e-3")
+    draws = resample_counts(np.random.default_rng(0), len(L), chosen.draws)
 
     grid = list(
         itertools.product(
@@ -153,9 +155,9 @@ def main() -> None:
     seconds, scipy_fits = timed(lambda: [tight(found.x, *centred, y, w) for w in draws[:400]])
     best_draws = seconds * len(draws) / 400
 
-    optimum(law, [N, D], L, ones, kind)  # compiles
-    ours_point, at = timed(lambda: optimum(law, [N, D], L, ones, kind))
-    ours_draws, state = timed(lambda: refits(law, at, draws))
+    find_optimum(law, [N, D], L, ones, kind)  # compiles
+    ours_point, at = timed(lambda: find_optimum(law, [N, D], L, ones, kind))
+    ours_draws, state = timed(lambda: refit(law, at, draws))
     print(f"objective: scipy {found.fun / 1e3:.13g}, scalejax {float(at.state.cost[0]):.13g}")
     worse = np.mean(
         [float(state.cost[i]) > f.fun / 1e3 * (1 + 1e-6) for i, f in enumerate(scipy_fits)]

@@ -15,8 +15,8 @@ import numpy as np
 from scalejax import Data, Model, Optimizer, Placement, Run, mup, wsd
 from scalejax.evaluation.scoring import score
 from scalejax.model.transformer import initialize
+from scalejax.training.evaluate import make_span_scores
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import make_span_scores
 
 ITEMS, CHOICES, WINDOW, ALONE = 1_000, 4, 128, 200
 RUN = Run(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from scalejax.fitting import parametric as points
-from scalejax.fitting import resampling as draws
+from scalejax.fitting import resampling
 from scalejax.fitting.fit import Estimate, Fit
 from scalejax.laws import ParametricLaw
 
@@ -22,7 +22,7 @@ def predict(loss_fit: Fit, error_fit: Fit, **inputs: float) -> Estimate:
     _check(loss_fit, error_fit)
     reached = points.predict(loss_fit, **inputs)
     ended = points.predict(error_fit, loss=reached.value)
-    first, second = draws.read(loss_fit), draws.read(error_fit)
+    first, second = resampling.stored_draws(loss_fit), resampling.stored_draws(error_fit)
     if not (first and second):
         return Estimate(
             ended.value, None, None, points.LEVEL, "no interval: both laws need bootstraps"

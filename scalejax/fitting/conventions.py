@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting import resampling as draws
-from scalejax.fitting import tables
+from scalejax.fitting import resampling, tables
 from scalejax.fitting.fit import Fit, fit
 from scalejax.laws import forms, optimal
 from scalejax.laws.law import ParametricLaw
@@ -65,7 +64,7 @@ def compare(
     for count in counts:
         columns = named | {"params": count}
         made = fit(table, law or forms.chinchilla(), columns=columns, **choices)
-        drawn = draws.converged(made)
+        drawn = resampling.converged_draws(made)
         free = any(
             made.intervals.get(name) == (None, None)
             for k in made.law.coordinates
@@ -78,7 +77,7 @@ def compare(
             exponent = float(optimal.params_exponent(made.law.form(**made.params), growth))
             low, high = None, None
             if drawn and not free:
-                ((low, high),) = draws.ends(
+                ((low, high),) = resampling.percentile_ends(
                     optimal.params_exponent(made.law.form(**drawn), growth)[:, None]
                 )
             found.append(Convention(count, spent, growth, exponent, low, high, made))
@@ -87,8 +86,8 @@ def compare(
 
 def _growth(frame: "DataFrame", where: str | None, columns: dict[str, str], flops: str) -> float:
     """Least-squares slope of log(C/D) on log N over the rows of the table."""
-    frame = frame.loc[tables.rows(frame, where)]
-    read = tables.columns(frame, ("params", "tokens"), "flops", columns | {"flops": flops})
+    frame = frame.loc[tables.row_mask(frame, where)]
+    read = tables.read_columns(frame, ("params", "tokens"), "flops", columns | {"flops": flops})
     (params, tokens), spent = read.inputs, read.target
     if np.ptp(params) == 0:
         raise ValueError(

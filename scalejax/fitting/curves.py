@@ -48,8 +48,8 @@ def fit(
     begin = time.perf_counter()
     sized = "params" in law.inputs
     numeric = ("step", "loss", *(["params"] if sized else []))
-    named = {name: tables.source(frame, name, columns) for name in ("curve", *numeric)}
-    values = {name: tables.numbers(frame, named[name]) for name in numeric}
+    named = {name: tables.column_for(frame, name, columns) for name in ("curve", *numeric)}
+    values = {name: tables.numeric_column(frame, named[name]) for name in numeric}
     kept = (
         np.all([np.isfinite(x) for x in values.values()], axis=0)
         & frame[named["curve"]].notna().to_numpy()
@@ -81,8 +81,10 @@ def fit(
                 f"curve {label!r} has a loss at step {last:g}, and its schedule only {len(rates[c])} steps"
             )
     if "learning_rate" in columns or "learning_rate" in frame.columns:
-        named["learning_rate"] = tables.source(frame, "learning_rate", columns)
-        reasons += _disagreement(tables.numbers(frame, named["learning_rate"]), rates, curve, step)
+        named["learning_rate"] = tables.column_for(frame, "learning_rate", columns)
+        reasons += _disagreement(
+            tables.numeric_column(frame, named["learning_rate"]), rates, curve, step
+        )
     curve_rows.measured(
         rates, curve, step, measured, params
     )  # held-out rows are checked like the others
@@ -164,7 +166,7 @@ def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.nda
     """Of every row: its column's, or, for the column of the curve, what makes the curves count alike and sums to the rows."""
     if column == curve_column:
         return curve_rows.each_curve_once(curve)
-    weights = tables.numbers(frame, tables.source(frame, column))
+    weights = tables.numeric_column(frame, tables.column_for(frame, column))
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(
             f"weights in {column!r} are positive numbers, or the column of the curve: each curve counts once"
@@ -175,7 +177,7 @@ def _weights(frame, column: str, curve_column: str, curve: np.ndarray) -> np.nda
 def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
     """The rate of every step of every curve, from the schedules table or, when a curve has a row per step, from its rows."""
     if schedules is None:
-        source = tables.source(frame, "learning_rate", columns)
+        source = tables.column_for(frame, "learning_rate", columns)
         table, names = frame, (named["curve"], named["step"], source)
         hint = "; give the rate of every step: --schedules TABLE with columns curve, step, learning_rate"
     else:
@@ -185,7 +187,7 @@ def _rates(labels, frame, named, columns, schedules) -> list[np.ndarray]:
                 raise ValueError(
                     f"the schedules table has no column {name!r}; it has {', '.join(map(str, table.columns))}"
                 )
-    steps, rates = (tables.numbers(table, name) for name in names[1:])
+    steps, rates = (tables.numeric_column(table, name) for name in names[1:])
     owner = table[names[0]].astype(str).to_numpy()
     found = []
     for label in labels:
@@ -245,7 +247,9 @@ def _intervals(
         return {}, []
     units, count, unit = None, len(data.rates), "curves"
     if cluster is not None:
-        units = np.unique(frame[tables.source(frame, cluster)].astype(str), return_inverse=True)[1]
+        units = np.unique(
+            frame[tables.column_for(frame, cluster)].astype(str), return_inverse=True
+        )[1]
         count, unit = int(units.max()) + 1, cluster
     if count == 1:
         return dict.fromkeys(law.names, (None, None)), [

@@ -247,11 +247,11 @@ def fit(
     Raises ValueError for a table, column, value or expression that cannot be read, or too few rows; FileNotFoundError.
     """
     frame = tables.read(table)
-    used = tables.rows(frame, where)
+    used = tables.row_mask(frame, where)
     if not used.any():
         raise ValueError(f"--where {where!r} leaves no rows of {len(frame)}")
     frame = frame.loc[used]
-    out = tables.rows(frame, holdout) if holdout is not None else np.zeros(len(frame), bool)
+    out = tables.row_mask(frame, holdout) if holdout is not None else np.zeros(len(frame), bool)
     if out.all():
         raise ValueError(f"--holdout {holdout!r} takes all {len(frame)} rows: none are left to fit")
     for name, number in (("bootstrap", bootstrap), ("seed", seed)):

@@ -7,7 +7,7 @@ import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, stored
-from scalejax.fitting.resampling import Interval, ends
+from scalejax.fitting.resampling import Interval, percentile_ends
 from scalejax.laws import hyperparameters as hp
 from scalejax.laws.hyperparameters import HyperparameterLaw
 
@@ -49,12 +49,12 @@ def fit(
         )
     begin = time.perf_counter()
     swept = "beta2" in columns or "beta2" in frame.columns
-    read = tables.columns(frame, (*SWEPT, *(["beta2"] if swept else [])), "loss", columns)
-    out = held_out[read.kept]
+    read = tables.read_columns(frame, (*SWEPT, *(["beta2"] if swept else [])), "loss", columns)
+    out = held_out[read.complete]
     runs = _sweep(read, ~out)
     found = hp.fit_hyperparameters(runs, draws=bootstrap, seed=seed)
     solved = time.perf_counter()
-    dropped = int(np.sum(~read.kept))
+    dropped = int(np.sum(~read.complete))
     names, values, draws = hp.NAMES, [*found.law], found.draws
     if found.beta2 is not None:
         names, values, draws = (
@@ -63,7 +63,9 @@ def fit(
             np.hstack([draws, found.beta2_draws]),
         )
     known = found.verdict != "unidentified"
-    intervals: dict[str, Interval] = dict(zip(names, ends(draws) if known else [], strict=False))
+    intervals: dict[str, Interval] = dict(
+        zip(names, percentile_ends(draws) if known else [], strict=False)
+    )
     lost = (None, None) in intervals.values()
     fitted = Fit(
         law=law,
@@ -128,7 +130,9 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     if not draws[hp.NAMES[0]]:
         return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
     law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
-    (low, high), *_ = ends(law.learning_rate(inputs["params"], inputs["tokens"])[:, None])
+    (low, high), *_ = percentile_ends(
+        law.learning_rate(inputs["params"], inputs["tokens"])[:, None]
+    )
     count = len(draws[hp.NAMES[0]])
     method = (
         f"{count} bootstrap draws of cells"

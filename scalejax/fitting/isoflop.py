@@ -8,7 +8,7 @@ import numpy as np
 from scalejax.fitting import parametric as points
 from scalejax.fitting import tables
 from scalejax.fitting.fit import Estimate, Fit, scores, stored
-from scalejax.fitting.resampling import ends
+from scalejax.fitting.resampling import percentile_ends
 from scalejax.laws import forms, isoflop
 from scalejax.laws.isoflop import IsoFLOP
 
@@ -38,15 +38,15 @@ def fit(
     """N*(C) and D*(C) by isoFLOP curves; see `scalejax.fitting.fit.fit`. bootstrap: draws of the noise (see `Noise`)."""
     _refuse(choices, law, loss, cluster, weights)
     begin = time.perf_counter()
-    read = tables.columns(frame, _inputs(frame, columns), "loss", columns)
-    out = held_out[read.kept]
+    read = tables.read_columns(frame, _inputs(frame, columns), "loss", columns)
+    out = held_out[read.complete]
     options: dict[str, Any] = {
         "protocol": protocol,
         "noise": None if noise is None else isoflop.Noise.parse(noise),
     }
     found = isoflop.fit_isoflop(**_runs(read, ~out), draws=bootstrap, seed=seed, **options)
     solved = time.perf_counter()
-    dropped = int(np.sum(~read.kept))
+    dropped = int(np.sum(~read.complete))
     reasons = [
         *found.reasons,
         *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
@@ -59,7 +59,7 @@ def fit(
     fitted = Fit(
         law=law,
         params=found.law._asdict(),
-        intervals=dict(zip(law.names, ends(found.draws), strict=False)),
+        intervals=dict(zip(law.names, percentile_ends(found.draws), strict=False)),
         objective=found.objective,
         gradient_norm=found.gradient_norm,
         starts_at_optimum=1.0,
@@ -105,7 +105,7 @@ def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
     drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(
         flops
     )
-    (low, high), *_ = ends(drawn[:, None])
+    (low, high), *_ = percentile_ends(drawn[:, None])
     method = (
         f"{len(drawn)} noise draws"
         if low is not None
@@ -132,7 +132,7 @@ def _inputs(frame: "DataFrame", columns: dict[str, str]) -> tuple[str, ...]:
     """params, and of tokens and flops what the table has."""
     there = [name for name in ("tokens", "flops") if name in columns or name in frame.columns]
     if not there:
-        tables.source(frame, "flops", columns)  # says what the table has
+        tables.column_for(frame, "flops", columns)  # says what the table has
     return ("params", *there)
 
 
@@ -167,7 +167,7 @@ def _parametric(
     }
     if "tokens" not in columns and "tokens" not in frame.columns:
         size, flops = (
-            tables.numbers(frame, tables.source(frame, name, columns))
+            tables.numeric_column(frame, tables.column_for(frame, name, columns))
             for name in ("params", "flops")
         )
         frame = frame.assign(tokens=flops / (6 * size))

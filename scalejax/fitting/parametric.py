@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from scalejax.fitting import replicates as seeds
-from scalejax.fitting import resampling as draws
-from scalejax.fitting import tables
+from scalejax.fitting import replicates, resampling, tables
 from scalejax.fitting.fit import Estimate, Fit, scores
 from scalejax.laws import optimal
-from scalejax.laws.inference import verdict as uncertainty
+from scalejax.laws.inference import convergence, design, identification, intervals
 from scalejax.laws.inference.replicates import lack_of_fit, noise_floor
+from scalejax.laws.inference.verdict import judge
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver import losses
-from scalejax.laws.solver.multistart import THINNED, Optimum, natural, optimum, pad, refits, unheld
+from scalejax.laws.solver.multistart import LARGE_TABLE_ROWS, Optimum, find_optimum, pad_rows, refit
+from scalejax.laws.solver.problem import parameters_in_table_units, unconstrained
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,36 +52,36 @@ def fit(
         raise ValueError(f"the {law.name} law does not read {', '.join(sorted(choices))}")
     begin = time.perf_counter()
     law = _settle_inputs(law, frame, columns)
-    read = tables.columns(frame, law.inputs, law.target, columns)
-    _check_one_row_per_run(frame.loc[read.kept], columns.get("run", "run"))
-    kept_out = held_out[read.kept]
+    read = tables.read_columns(frame, law.inputs, law.target, columns)
+    _check_one_row_per_run(frame.loc[read.complete], columns.get("run", "run"))
+    kept_out = held_out[read.complete]
     inputs, target = [x[~kept_out] for x in read.inputs], read.target[~kept_out]
     _check_rows(law, len(target), len(frame))
-    chosen = losses.loss(loss)
-    rows = frame.loc[read.kept].loc[~kept_out]
+    chosen = losses.parse_loss(loss)
+    rows = frame.loc[read.complete].loc[~kept_out]
     row_weights = _weights(rows, weights)
-    at = optimum(law, inputs, target, row_weights, chosen)
+    at = find_optimum(law, inputs, target, row_weights, chosen)
     solved = time.perf_counter()
 
-    points = seeds.design_points(rows, inputs, columns.get("seed", "seed"))
+    points = replicates.design_points(rows, inputs, columns.get("seed", "seed"))
     floor = noise_floor(np.log(target), points, row_weights)
-    theta, notes = draws.draw(
+    theta, notes = resampling.bootstrap_draws(
         law, at, rows, cluster=cluster, resample=resample, count=bootstrap, seed=seed, floor=floor
     )
-    fine = theta[:, draws.settled(theta)]
+    fine = theta[:, resampling.converged_mask(theta)]
     ends = (
-        uncertainty.intervals(law, at.problem, fine, LEVEL)
+        intervals.percentile_intervals(law, at.problem, fine, LEVEL)
         if fine.shape[1]
         else _nothing(law, bootstrap)
     )
-    verdict = uncertainty.verdict(law, at, inputs, ends)
+    verdict = judge(law, at, inputs, ends)
     ends = {name: (None, None) if name in verdict.unknown else pair for name, pair in ends.items()}
-    notes += seeds.misfit_reasons(
-        lack_of_fit(uncertainty.slopes(law, at).residuals, points, row_weights, law.free)
+    notes += replicates.lack_of_fit_reasons(
+        lack_of_fit(identification.linearize(law, at).residuals, points, row_weights, law.free)
     )
-    dropped = int(np.sum(~read.kept))
+    dropped = int(np.sum(~read.complete))
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
-    best = _floats(natural(law, at.problem, at.theta[:, None]))
+    best = _floats(parameters_in_table_units(law, at.problem, at.theta[:, None]))
     reached = (
         verdict.word != "not-converged"
     )  # if not, where the solver stopped says nothing, and nothing is said of it
@@ -92,20 +92,20 @@ def fit(
         law=law,
         params=best if reached else dict.fromkeys(best, np.nan),
         intervals=ends if reached else {},
-        objective=float(at.state.cost[0]) / chosen.units,
-        gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.units,
-        starts_at_optimum=at.share,
+        objective=float(at.state.cost[0]) / chosen.normalizer,
+        gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.normalizer,
+        starts_at_optimum=at.starts_at_optimum,
         n_rows=len(target),
         verdict=verdict.word,
         reasons=verdict.reasons
-        + uncertainty.held_reasons(law, target)
-        + uncertainty.duplicate_reasons(inputs, target)
+        + design.held_reasons(law, target)
+        + design.duplicate_reasons(inputs, target)
         + notes,
         loss=loss,
         columns=read.names,
         condition=verdict.condition,
         at_boundary=verdict.at_boundary,
-        noise=seeds.noise(floor),
+        noise=replicates.noise_record(floor),
         seed=seed,
         clusters=cluster,
         resample=resample,
@@ -114,12 +114,12 @@ def fit(
         else {},
         cross_validation=_rolling_origin(law, at, inputs, target) if reached else {},
         views=_views(law, best) if reached else {},
-        spread=draws.spread(
+        spread=resampling.forecast_spread(
             law,
             at,
             theta if reached else theta[:, :0],
             inputs,
-            draws.identity(rows, losses_read),
+            resampling.rows_digest(rows, losses_read),
             verdict.unknown,
         ),
         rows_used={"inputs": inputs, "optimum": at},
@@ -143,7 +143,7 @@ def predict(fit: Fit, **inputs: float) -> Estimate:
     _check_inputs(law, inputs)
     at = [np.array([inputs[name]], np.float64) for name in law.inputs]
     value = float(evaluate(law, fit.params, at)[0])
-    drawn = draws.converged(fit)
+    drawn = resampling.converged_draws(fit)
     if not drawn:
         lost = (
             "its bootstraps gave none (see its reasons)"
@@ -201,7 +201,7 @@ def measure(fit: Fit, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarra
     """What runs measure that fall from the law by residuals (predicted minus observed, on the scale of the loss)."""
     return (
         predicted * np.exp(-residuals)
-        if losses.loss(fit.loss).residual == "log"
+        if losses.parse_loss(fit.loss).residual == "log"
         else predicted - residuals
     )
 
@@ -216,7 +216,7 @@ def evaluate(law: ParametricLaw, params: dict[str, Any], inputs: list[np.ndarray
     with jax.enable_x64(True):
         return np.asarray(
             _evaluate(
-                unheld(law),
+                unconstrained(law),
                 law.form(**{k: np.asarray(v, np.float64) for k, v in params.items()}),
                 inputs,
             )
@@ -230,9 +230,9 @@ def influence(fit: Fit, **inputs: float) -> np.ndarray:
     """
     inputs = _run(fit, inputs)
     _check_inputs(fit.law, inputs)
-    law, at = unheld(fit.law), fit.rows_used["optimum"]
-    problem, local = at.problem, uncertainty.slopes(fit.law, at)
-    huber, kept = at.loss.numbers[-1], at.weights > 0
+    law, at = unconstrained(fit.law), fit.rows_used["optimum"]
+    problem, local = at.problem, identification.linearize(fit.law, at)
+    huber, kept = at.loss.stages[-1], at.weights > 0
     with jax.enable_x64(True):
         bend = np.asarray(huber.curvature(local.residuals)) * at.weights[kept]
         at_run = tuple(np.array([inputs[name]]) for name in law.inputs)
@@ -249,7 +249,7 @@ def influence(fit: Fit, **inputs: float) -> np.ndarray:
 
 def evaluate_at(law: ParametricLaw, problem: Any, theta: Any, inputs: tuple) -> Any:
     """The law at theta, in the table's units; differentiable."""
-    form = natural(law, problem, theta[:, None])
+    form = parameters_in_table_units(law, problem, theta[:, None])
     return law.predict(form, *inputs)
 
 
@@ -302,7 +302,7 @@ def _check_rows(law: ParametricLaw, rows: int, table: int) -> None:
 def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
     if column is None:
         return np.ones(len(rows))
-    weights = rows[tables.source(rows, column)].to_numpy(np.float64)
+    weights = rows[tables.column_for(rows, column)].to_numpy(np.float64)
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"weights in {column!r} are positive numbers")
     return weights
@@ -320,10 +320,10 @@ def _rolling_origin(
     """Fits on the cheaper runs and predicts the dearer ones, at growing shares of the runs.
 
     Cost is params x tokens, width^2 x depth x tokens, or the law's only input; for laws of error against loss, the lowest losses
-    are dearest. Of more than THINNED rows a random sample is split: its errors say the same.
+    are dearest. Of more than LARGE_TABLE_ROWS rows a random sample is split: its errors say the same.
     """
-    if len(target) > THINNED:
-        few = np.random.default_rng(0).choice(len(target), THINNED, replace=False)
+    if len(target) > LARGE_TABLE_ROWS:
+        few = np.random.default_rng(0).choice(len(target), LARGE_TABLE_ROWS, replace=False)
         at, inputs, target = sample(at, few), [x[few] for x in inputs], target[few]
     powers = {"width": 2, "unique_tokens": 0}
     spent = [powers.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)]
@@ -336,11 +336,13 @@ def _rolling_origin(
     splits = [(cost <= cut) for cut in cuts if np.sum(cost <= cut) > law.free]
     if not splits:
         return {}
-    state = refits(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
-    fine = uncertainty.converged(state, at.problem, at.weights)
+    state = refit(law, at, np.array([split * at.weights[: len(target)] for split in splits]))
+    fine = convergence.converged(state, at.problem, at.weights)
     params = {
         name: x[:, None]
-        for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()
+        for name, x in parameters_in_table_units(law, at.problem, np.asarray(state.theta))
+        ._asdict()
+        .items()
     }
     errors = np.abs(evaluate(law, params, inputs) / target - 1)
     by_split = []
@@ -361,7 +363,7 @@ def _rolling_origin(
 
 def sample(at: Optimum, rows: np.ndarray) -> Optimum:
     """The same optimum over some of its rows, to refit from."""
-    *inputs, targets, weights = pad(
+    *inputs, targets, weights = pad_rows(
         [np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)]
     )
     return at._replace(
@@ -408,7 +410,7 @@ def _optimal_bands(fit: Fit, flops: float) -> dict[str, list[float | None]]:
     size term the best model is arbitrarily small, without the data term arbitrarily large. A term that is open at both ends
     holds it on neither.
     """
-    drawn = draws.converged(fit)
+    drawn = resampling.converged_draws(fit)
     if not drawn:
         return {}
     low, high = optimal.compute_optimal_bands(fit.law.form(**drawn), flops, LEVEL)

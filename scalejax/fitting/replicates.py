@@ -12,7 +12,9 @@ from scalejax.laws.inference.replicates import LackOfFit, NoiseFloor
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-MISFIT = 0.01  # p below which the replicates contradict the law; 1 of 100 right laws is named too
+LACK_OF_FIT_LEVEL = (
+    0.01  # p below which the replicates contradict the law; 1 of 100 right laws is named too
+)
 
 
 def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed") -> np.ndarray:
@@ -20,14 +22,14 @@ def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed
     return replicates.design_points(inputs, rows[seed].to_numpy() if seed in rows.columns else None)
 
 
-def noise(floor: NoiseFloor | None) -> dict[str, float | int]:
+def noise_record(floor: NoiseFloor | None) -> dict[str, float | int]:
     """What a Fit and its JSON say of the noise floor of log targets."""
     return {} if floor is None else floor._asdict()
 
 
-def misfit_reasons(found: LackOfFit | None) -> list[str]:
+def lack_of_fit_reasons(found: LackOfFit | None) -> list[str]:
     """A sentence where replicates agree with each other far better than with the law."""
-    if found is None or found.p >= MISFIT:
+    if found is None or found.p >= LACK_OF_FIT_LEVEL:
         return []
     over, under = found.degrees_of_freedom
     return [
@@ -59,9 +61,9 @@ def average(
     Raises ValueError for a column that is missing or not positive, and for a table without replicates.
     """
     frame = tables.read(table)
-    frame = frame.loc[tables.rows(frame, where)]
-    read = tables.columns(frame, inputs, target, columns)
-    frame = frame.loc[read.kept].reset_index(drop=True)
+    frame = frame.loc[tables.row_mask(frame, where)]
+    read = tables.read_columns(frame, inputs, target, columns)
+    frame = frame.loc[read.complete].reset_index(drop=True)
     points = design_points(frame, read.inputs, (columns or {}).get("seed", "seed"))
     floor = replicates.noise_floor(np.log(read.target), points)
     if floor is None:

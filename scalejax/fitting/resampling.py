@@ -8,24 +8,24 @@ import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.fitting.fit import STORED, Fit, stored
-from scalejax.laws.inference import bootstrap
-from scalejax.laws.inference import verdict as uncertainty
+from scalejax.laws.inference import bootstrap, design, identification
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
 from scalejax.laws.isoflop import Noise
 from scalejax.laws.law import ParametricLaw
-from scalejax.laws.solver.multistart import Optimum, natural
+from scalejax.laws.solver.multistart import Optimum
+from scalejax.laws.solver.problem import parameters_in_table_units
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 Interval = tuple[float | None, float | None]
-ENTRIES = 2**24  # draws x rows made at once: 0.1 GB an array
-FEWEST = 40  # draws, so that 2.5% of them is one
+MAX_ENTRIES = 2**24  # draws x rows made at once: 0.1 GB an array
+MIN_DRAWS = 40  # draws, so that 2.5% of them is one
 TAIL = 0.025  # draws without a single best fit are beyond both ends, and more than this share of them opens a 95% interval
 
 
-def draw(
+def bootstrap_draws(
     law: ParametricLaw,
     at: Optimum,
     rows: "DataFrame",
@@ -61,23 +61,27 @@ def draw(
         )
         if (
             cluster is None
-            and (share := bootstrap.undetermined(len(rows), points, law.free)) > TAIL
+            and (share := bootstrap.chance_of_too_few_points(len(rows), points, law.free)) > TAIL
         ):
             few = f"{len(rows)} rows for {law.free} parameters: {share:.0%} of their draws have fewer distinct rows than that"
             return np.full((len(at.theta), count), np.nan), [f"{few}, and no interval follows"]
         if cluster is not None:
             groups = _clusters(rows, cluster)
-        made = partial(bootstrap.pairs, clusters=groups)
+        made = partial(bootstrap.pairs_bootstrap, clusters=groups)
     else:
-        made = bootstrap.residuals if kind == "residuals" else partial(bootstrap.noise, std=std)
-    most = max(1, ENTRIES // len(rows))
+        made = (
+            bootstrap.residual_bootstrap
+            if kind == "residuals"
+            else partial(bootstrap.noise_bootstrap, std=std)
+        )
+    most = max(1, MAX_ENTRIES // len(rows))
     parts = [
         made(law, at, count=min(most, count - done), rng=rng) for done in range(0, count, most)
     ]
     theta = np.concatenate(parts, axis=1)
-    failed = int(np.sum(~settled(theta)))
-    few = f"{count} bootstrap draws are few: their lowest and highest end the intervals, and 95% needs {FEWEST} or more"
-    notes = [few] * (count < FEWEST)
+    failed = int(np.sum(~converged_mask(theta)))
+    few = f"{count} bootstrap draws are few: their lowest and highest end the intervals, and 95% needs {MIN_DRAWS} or more"
+    notes = [few] * (count < MIN_DRAWS)
     if failed > TAIL * count:
         lost = f"{failed} of {count} bootstrap fits did not converge, more than the {TAIL:.1%} beyond each end of an interval"
         return np.full_like(theta, np.nan), [f"{lost}: none follows"]
@@ -88,7 +92,7 @@ def draw(
 
 def _clusters(rows: "DataFrame", column: str) -> np.ndarray:
     """(rows,) of labels 0, 1, .. by the values of a column."""
-    groups, values = rows[tables.source(rows, column)].factorize()
+    groups, values = rows[tables.column_for(rows, column)].factorize()
     if np.any(groups < 0):
         row = rows.index[np.argmin(groups)]
         raise ValueError(
@@ -101,7 +105,7 @@ def _clusters(rows: "DataFrame", column: str) -> np.ndarray:
     return np.asarray(groups)
 
 
-def ends(values: np.ndarray) -> list[Interval]:
+def percentile_ends(values: np.ndarray) -> list[Interval]:
     """95% percentile ends of each column of draws (draws, k); open where more than TAIL of them, nan, may lie beyond either."""
     if not len(values):
         return []
@@ -115,7 +119,7 @@ def ends(values: np.ndarray) -> list[Interval]:
     ]
 
 
-def settled(theta: np.ndarray) -> np.ndarray:
+def converged_mask(theta: np.ndarray) -> np.ndarray:
     """(draws,): which of the fits converged."""
     return np.all(np.isfinite(theta), axis=0)
 
@@ -124,7 +128,7 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     """(rows,) in the units of the target."""
     targets, weights = (np.asarray(x)[: len(rows)] for x in (at.problem.targets, at.weights))
     if known in rows.columns:
-        std = tables.numbers(rows, known)
+        std = tables.numeric_column(rows, known)
         if not (np.isfinite(std).all() and (std > 0).all()):
             raise ValueError(f"{known} holds the standard deviation of each row, a positive number")
         return std
@@ -132,7 +136,9 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
         try:
             return Noise.parse(known).std(targets)
         except ValueError as error:
-            raise ValueError(f"{error}, or a column of the table ({tables.listed(rows)})") from None
+            raise ValueError(
+                f"{error}, or a column of the table ({tables.column_list(rows)})"
+            ) from None
     if floor is None:
         raise ValueError(
             "resample='noise' reads the noise off replicates, rows with equal inputs and several seeds, and the table has none: "
@@ -141,7 +147,7 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     return floor.std * targets / np.sqrt(weights)
 
 
-def spread(
+def forecast_spread(
     law: ParametricLaw,
     at: Optimum,
     theta: np.ndarray,
@@ -152,37 +158,39 @@ def spread(
     """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
 
     Draws are in natural units; residuals are scaled by sqrt(n / (n - k)) and stay in the order of the rows, on a fixed sample of
-    them where there are many. rows: see `identity`. unknown: parameters that the rows leave free.
+    them where there are many. rows: see `rows_digest`. unknown: parameters that the rows leave free.
     """
     ranges = {
         name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)
     }
-    rows_say = {"ranges": ranges, "unvaried": uncertainty.unvaried(law, inputs) if unknown else {}}
-    if not settled(theta).any():
+    rows_say = {"ranges": ranges, "unvaried": design.unvaried(law, inputs) if unknown else {}}
+    if not converged_mask(theta).any():
         return rows_say
-    residuals = uncertainty.slopes(law, at).residuals
+    residuals = identification.linearize(law, at).residuals
     count = len(residuals)
     residuals = residuals * np.sqrt(count / max(count - law.free, 1))
     if count > STORED:
         residuals = residuals[
             np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))
         ]
-    natural_units = np.stack(list(natural(law, at.problem, theta[:, :STORED])), axis=1)
+    natural_units = np.stack(
+        list(parameters_in_table_units(law, at.problem, theta[:, :STORED])), axis=1
+    )
     draws = dict(zip(law.names, stored(natural_units), strict=True))
     return rows_say | {"draws": draws, "residuals": residuals.tolist(), "rows": rows}
 
 
-def identity(rows: "DataFrame", losses: np.ndarray) -> str:
+def rows_digest(rows: "DataFrame", losses: np.ndarray) -> str:
     """sha256 of which rows of a table were fitted, and of their losses, (rows,)."""
     return hashlib.sha256(np.asarray(rows.index, np.int64).tobytes() + losses.tobytes()).hexdigest()
 
 
-def read(fit: Fit) -> dict[str, np.ndarray]:
+def stored_draws(fit: Fit) -> dict[str, np.ndarray]:
     """The stored draws of each parameter, (draws,), nan where one did not converge; empty for a fit without bootstraps."""
     return {name: np.asarray(x, np.float64) for name, x in fit.spread.get("draws", {}).items()}
 
 
-def converged(fit: Fit) -> dict[str, np.ndarray]:
+def converged_draws(fit: Fit) -> dict[str, np.ndarray]:
     """The stored draws without those that did not converge."""
-    draws = read(fit)
-    return {name: x[settled(np.stack(list(draws.values())))] for name, x in draws.items()}
+    draws = stored_draws(fit)
+    return {name: x[converged_mask(np.stack(list(draws.values())))] for name, x in draws.items()}

@@ -11,9 +11,11 @@ import numpy as np
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SHOWN, NAME = 24, 40  # column names in a message, and letters of each
-COUNT = "params_with_head"  # what `params` means in a results table unless another count is named
-ERROR = "top1_error"
+MAX_COLUMNS_SHOWN, MAX_NAME_LENGTH = 24, 40  # column names in a message, and letters of each
+PARAMS_COLUMN = (
+    "params_with_head"  # what `params` means in a results table unless another count is named
+)
+TOP1_ERROR = "top1_error"
 QUOTED = re.compile(
     r"""'[^']*'|"[^"]*"|`([^`]+)`"""
 )  # text literals are left alone; a name in backticks is captured
@@ -58,7 +60,7 @@ def read(table: "str | Path | DataFrame") -> "DataFrame":
             f"{path} separates its columns by {between[0]!r}; expected commas (and points in numbers)"
         )
     if frame.empty:
-        raise ValueError(f"{path} has no rows (columns: {listed(frame)})")
+        raise ValueError(f"{path} has no rows (columns: {column_list(frame)})")
     return _named_once(frame, str(path))
 
 
@@ -69,24 +71,24 @@ def _named_once(frame: "DataFrame", what: str) -> "DataFrame":
     return frame
 
 
-def listed(frame: "DataFrame") -> str:
+def column_list(frame: "DataFrame") -> str:
     """The names of a table's columns, the first of them where they are many."""
     names = [
-        str(name) if len(str(name)) < NAME else f"{str(name)[:NAME]}.."
-        for name in frame.columns[:SHOWN]
+        str(name) if len(str(name)) < MAX_NAME_LENGTH else f"{str(name)[:MAX_NAME_LENGTH]}.."
+        for name in frame.columns[:MAX_COLUMNS_SHOWN]
     ]
     rest = len(frame.columns) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
 
 
-def rows(frame: "DataFrame", expression: str | None) -> np.ndarray:
+def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
     """Mask of the rows for which the expression holds: COLUMN OP LITERAL joined by and, or, not and brackets.
 
     OP is == != < <= > >= in or not in. A column whose name is not one word stands in backticks. The expression is parsed, never
     evaluated as code.
 
     >>> import pandas
-    >>> rows(pandas.DataFrame({"size": [1, 2, 3], "set": ["c4", "c4", "rw"]}), "size >= 2 and set == 'c4'").tolist()
+    >>> row_mask(pandas.DataFrame({"size": [1, 2, 3], "set": ["c4", "c4", "rw"]}), "size >= 2 and set == 'c4'").tolist()
     [False, True, False]
     """
     if expression is None:
@@ -146,7 +148,9 @@ def _compare(
     frame: "DataFrame", column: str, op: ast.cmpop, value: Any, expression: str
 ) -> np.ndarray:
     if column not in frame.columns:
-        raise ValueError(f"no column {column!r} for {expression!r}; the table has {listed(frame)}")
+        raise ValueError(
+            f"no column {column!r} for {expression!r}; the table has {column_list(frame)}"
+        )
     series, several = frame[column], isinstance(value, list | tuple)
     if several != isinstance(op, ast.In | ast.NotIn):
         raise ValueError(
@@ -169,13 +173,13 @@ class Columns(NamedTuple):
 
     inputs: list[np.ndarray]
     target: np.ndarray
-    kept: np.ndarray
+    complete: np.ndarray
     """Mask over the rows given: False where a value was missing or infinite."""
     names: dict[str, str]
     """Which column of the table each name was read from."""
 
 
-def columns(
+def read_columns(
     frame: "DataFrame", inputs: tuple[str, ...], target: str, named: dict[str, str] | None = None
 ) -> Columns:
     """Reads the columns a law needs, by name or by `named` (our name -> their column).
@@ -183,8 +187,8 @@ def columns(
     In a results table `params` is params_with_head unless another count is named. Rows with a missing or infinite value are
     left out (see `kept`). Raises ValueError for a missing column, text, zero or negative values.
     """
-    read_from = {name: source(frame, name, named) for name in (*inputs, target)}
-    values = {name: numbers(frame, column) for name, column in read_from.items()}
+    read_from = {name: column_for(frame, name, named) for name in (*inputs, target)}
+    values = {name: numeric_column(frame, column) for name, column in read_from.items()}
     kept = np.all([np.isfinite(x) for x in values.values()], axis=0)
     for name, x in values.items():
         wrong = np.flatnonzero(
@@ -194,7 +198,7 @@ def columns(
             raise ValueError(
                 f"{read_from[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a law needs positive values"
             )
-    if target == ERROR and np.any(kept & (values[target] > 1)):
+    if target == TOP1_ERROR and np.any(kept & (values[target] > 1)):
         most = np.max(values[target][kept])
         raise ValueError(
             f"{read_from[target]} reaches {most:g}; a top-1 error is a fraction, at most 1 (percent: divide by 100)"
@@ -202,19 +206,21 @@ def columns(
     return Columns([values[name][kept] for name in inputs], values[target][kept], kept, read_from)
 
 
-def source(frame: "DataFrame", name: str, named: dict[str, str] | None = None) -> str:
+def column_for(frame: "DataFrame", name: str, named: dict[str, str] | None = None) -> str:
     """The table's column for one of our names."""
     named = named or {}
-    column = named.get(name, COUNT if name == "params" and COUNT in frame.columns else name)
+    column = named.get(
+        name, PARAMS_COLUMN if name == "params" and PARAMS_COLUMN in frame.columns else name
+    )
     if column not in frame.columns:
         given = f" (named for {name})" if name in named else ""
         raise ValueError(
-            f"no column {column!r}{given}; the table has {listed(frame)}. Say which is {name}: --columns {name}=THEIRS"
+            f"no column {column!r}{given}; the table has {column_list(frame)}. Say which is {name}: --columns {name}=THEIRS"
         )
     return column
 
 
-def numbers(frame: "DataFrame", column: str) -> np.ndarray:
+def numeric_column(frame: "DataFrame", column: str) -> np.ndarray:
     """A column as float64, nan where it is missing. Raises ValueError where it holds text."""
     import pandas as pd
 

@@ -29,7 +29,7 @@ from scalejax.laws.hyperparameters import Hyperparameters as Hyperparameters
 from scalejax.laws.hyperparameters import Sweep as Sweep
 from scalejax.laws.hyperparameters import fit_hyperparameters as fit_hyperparameters
 from scalejax.laws.hyperparameters import hyperparameter_law as hyperparameter_law
-from scalejax.laws.inference.verdict import profile as profile
+from scalejax.laws.inference.profile import profile as profile
 from scalejax.laws.isoflop import IsoFLOP as IsoFLOP
 from scalejax.laws.isoflop import Noise as Noise
 from scalejax.laws.isoflop import envelope as envelope

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report.charts import ALARM, QUIET, Chart, Series, compact
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from scalejax.files import read_json, read_lines
 from scalejax.fitting import fit as fits
-from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report import figures
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from scalejax.files import write_text
 from scalejax.fitting import fit as fits
-from scalejax.fitting.tables import COUNT as SIZE
+from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.laws import ParametricLaw
 from scalejax.report import charts, figures
 from scalejax.report.charts import Chart, compact

@@ -83,6 +83,13 @@ def restore(
     return None
 
 
+def abstract(state: Any) -> Any:
+    """The shapes, dtypes and shardings of a state: what `restore` needs to know of it."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
 def kept(folder: Path) -> list[str]:
     """Names of the arrays in the newest checkpoint, such as `.params['head']`; none without one."""
     return (

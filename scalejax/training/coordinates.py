@@ -16,11 +16,11 @@ import optax
 from flax import nnx
 
 from scalejax.config import Model, Parametrization, Run
+from scalejax.evaluation.likelihood import cross_entropy
 from scalejax.model.attention import attention_logits
 from scalejax.model.parameters import Params, initial_values, named_key, scalings
 from scalejax.model.transformer import Transformer, abstract
 from scalejax.optim.optimizers import Hyperparameters, hyperparameters, optimizer
-from scalejax.training.step import cross_entropy
 
 TOLERANCE = 0.15
 """Largest |slope| of log mean |activation| against log size that passes."""

@@ -1,36 +1,50 @@
-"""Measure a run after its training, from the last checkpoint in its folder."""
+"""Evaluate a run's weights, in training or from its last checkpoint."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.preparation import prepare
-from scalejax.evaluation.run_metrics import downstream, held_out_loss
-from scalejax.evaluation.tasks import score_suite
+from scalejax.data.shards import Shards
+from scalejax.evaluation import likelihood
+from scalejax.evaluation.run_metrics import downstream_metrics, held_out_metrics
+from scalejax.evaluation.tasks import (
+    Provenance,
+    ScoredModel,
+    SuiteResult,
+    TaskMetrics,
+    ignore_progress,
+    score_suite,
+)
+from scalejax.files import sha256
+from scalejax.grids import run_id
 from scalejax.model.parameters import Params
 from scalejax.training import checkpoint
-from scalejax.training.loop import losses_under, subject
 from scalejax.training.segment import Job
-from scalejax.training.sharding import make_mesh
-from scalejax.training.step import init_state, weights
+from scalejax.training.sharding import batch_sharding, make_mesh
+from scalejax.training.step import Network, init_state, weights_to_evaluate
 
 
-def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float]:
-    """Measures the weights of the last checkpoint in a run's folder: loss, loss_se, bits_per_byte (of every domain, too),
-    top1_error, top1_error_se, error_<task>.
+def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float | None]:
+    """Measure the weights of the last checkpoint in a run's folder.
 
-    Nothing is written. Raises ValueError when the folder has no sound checkpoint.
+    Returns `loss` and `loss_se` (nats per token), `bits_per_byte`, the same for every
+    domain, `top1_error`, `top1_error_se` and `error_<task>`. `measure` says what to
+    measure; by default what the run was trained with. Nothing is written.
+
+    Raises ValueError when the folder holds no sound checkpoint.
     """
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
-    found = held_out_loss(losses_under(params, run, mesh), shards, run, measure)
-    return found | downstream(
-        subject(Path(out), step, run, mesh, shards, lambda: params), measure, None
-    )
+    losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
+    model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
+    return losses | downstream_metrics(model, measure, None)
 
 
 def evaluate_suite(
@@ -40,55 +54,150 @@ def evaluate_suite(
     folder: Path | None = None,
     items: int = 256,
     window: int | None = None,
-    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
-) -> dict[str, Any]:
-    """Scores the last checkpoint in a run's folder on a suite; gives and keeps what `score_suite` does, below `folder` (out's
-    `evaluations` when not given).
+    progress: Callable[[str, TaskMetrics, int], None] = ignore_progress,
+) -> SuiteResult:
+    """Score the last checkpoint in a run's folder on a suite of tasks.
 
-    `window`: tokens of a prompt with its answer, the run's sequence length when not given. `report(task, outcome, remaining)` is
-    called when a task is done. What was scored before is read, and the model is not even loaded. Raises ValueError when the
-    folder has no sound checkpoint, or the suite cannot be scored.
+    Returns what `score_suite` does and stores it in `folder`, by default
+    `out`/evaluations. Scores stored earlier are read; when none is missing, the model
+    is not even loaded.
+
+    `window` is the largest number of tokens of a prompt with its answer, by default the
+    run's sequence length. `progress(task, metrics, remaining)` is called when a task is
+    done.
+
+    Raises ValueError when the folder holds no sound checkpoint, or when the suite
+    cannot be scored.
     """
-    job, step = _found(out)
-    run, mesh = job.segment.run, _mesh(job.placement)
-    asked = subject(
-        out, step, run, mesh, prepare(run.data), lambda: _restored(job, out, step, mesh), window
+    job, step = _last_checkpoint(out)
+    run, mesh = job.segment.run, _training_mesh(job.placement)
+    model = scored_model(
+        out, step, run, mesh, prepare(run.data), lambda: _load_weights(job, out, step, mesh), window
     )
-    return score_suite(
-        suite, asked, items=items, folder=folder or out / "evaluations", report=report
-    )
+    folder = folder or out / "evaluations"
+    return score_suite(suite, model, items=items, folder=folder, progress=progress)
 
 
 class Weights(NamedTuple):
-    """A run at its last checkpoint."""
+    """The weights of a run at its last checkpoint."""
 
     job: Job
     step: int
     params: Params
     mesh: jax.sharding.Mesh
-    """Where `params` lie."""
+    """The mesh that holds `params`."""
 
     @property
     def run(self) -> Run:
-        """What was trained."""
+        """The run that was trained."""
         return self.job.segment.run
 
 
 def last_weights(out: Path) -> Weights:
-    """What a run's folder holds, on the mesh of its training, or on one device where there are fewer.
+    """Load the weights of the last checkpoint in a run's folder.
 
-    Raises ValueError when the folder is no run's, or has no sound checkpoint. Nothing is written.
+    They are placed on the mesh of the training, or on one device when this process has
+    fewer devices than that. Nothing is written.
+
+    Raises ValueError when the folder is not a run's folder or holds no sound
+    checkpoint.
     """
-    job, step = _found(out)
-    mesh = _mesh(job.placement)
-    return Weights(job, step, _restored(job, out, step, mesh), mesh)
+    job, step = _last_checkpoint(out)
+    mesh = _training_mesh(job.placement)
+    return Weights(job, step, _load_weights(job, out, step, mesh), mesh)
 
 
-def _found(out: Path) -> tuple[Job, int]:
-    """The job of a run's folder and the step of its last checkpoint."""
+def bind_token_losses(
+    params: Params, run: Run, mesh: jax.sharding.Mesh
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Losses under these weights: rows int32 [b, t + 1] -> float32 [b, t]."""
+    token_losses = make_token_losses(run, mesh)
+    return lambda rows: np.asarray(token_losses(params, rows))
+
+
+def scored_model(
+    folder: Path,
+    step: int,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    shards: Shards,
+    params: Callable[[], Params],
+    window: int | None = None,
+) -> ScoredModel:
+    """The model at checkpoint `step` of a run's folder, as tasks score it.
+
+    `params()` is called once, when the first task needs the weights, and never when all
+    scores are stored already.
+    """
+
+    # Cached, because every task of a suite asks for the function anew.
+    @functools.cache
+    def span_scores():
+        scores, weights = make_span_scores(run, mesh), params()
+        return lambda rows, starts, counts, width: scores(weights, rows, starts, counts, width)
+
+    # Stored scores are valid for these weights only: the hash of the checkpoint's
+    # record, which contains the hash of every array, identifies them.
+    record = folder / "checkpoints" / f"{step}.json"
+    provenance = Provenance(run=run_id(run), step=step, checkpoint=sha256(record)[:16])
+    return ScoredModel(
+        load=span_scores,
+        shards=shards,
+        window=window or run.data.sequence_length,
+        batch_multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+        provenance=provenance,
+    )
+
+
+def make_token_losses(
+    run: Run, mesh: jax.sharding.Mesh
+) -> Callable[[Params, jax.typing.ArrayLike], jax.Array]:
+    """Compile `token_losses`: (params, rows int32 [b, t + 1]) -> float32 [b, t]."""
+    return _compiled_token_losses(Network.of(run, mesh))
+
+
+def make_span_scores(
+    run: Run, mesh: jax.sharding.Mesh
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Compile `likelihood.span_scores`: (params, rows, starts, counts, width) -> two
+    [b, k].
+
+    `width` is static: every width is a program of its own.
+    """
+    return _compiled_span_scores(Network.of(run, mesh))
+
+
+@functools.cache
+def _compiled_token_losses(network: Network):
+    def token_losses(params: Params, rows: jax.Array) -> jax.Array:
+        return likelihood.token_losses(network.bind(params), rows, network.packing)
+
+    batch = batch_sharding(network.mesh)
+    return jax.jit(token_losses, in_shardings=(network.param_shardings, batch), out_shardings=batch)
+
+
+@functools.cache
+def _compiled_span_scores(network: Network):
+    def scores(
+        params: Params, rows: jax.Array, starts: jax.Array, counts: jax.Array, width: int
+    ) -> tuple[jax.Array, jax.Array]:
+        return likelihood.span_scores(network.bind(params), rows, starts, counts, width)
+
+    batch = batch_sharding(network.mesh)
+    return jax.jit(
+        scores,
+        static_argnums=4,
+        in_shardings=(network.param_shardings, batch, batch, batch),
+        out_shardings=batch,
+    )
+
+
+def _last_checkpoint(out: Path) -> tuple[Job, int]:
+    """The job of a run's folder, and the step of its last checkpoint."""
     if not (out / "config.json").is_file():
         raise ValueError(
-            f"{out} is no run's folder (it has no config.json); give OUT/<study>/runs/<id>, or `out` of train()"
+            f"{out} is not a run's folder (it has no config.json); give OUT/<study>/runs/<id>, "
+            "or the `out` of train()"
         )
     job, steps = Job.read(out), checkpoint.steps(out / "checkpoints")
     if not steps:
@@ -96,19 +205,18 @@ def _found(out: Path) -> tuple[Job, int]:
     return job, steps[-1]
 
 
-def _restored(job: Job, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
-    """The weights to evaluate."""
+def _load_weights(job: Job, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
+    """The weights to evaluate from the checkpoint of `step`."""
     initial = init_state(job.segment.run, mesh)
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial
-    )
-    found = checkpoint.restore(out / "checkpoints", like, step=step)
-    if found is None:  # removed since it was listed
+    restored = checkpoint.restore(out / "checkpoints", checkpoint.abstract(initial), step=step)
+    # Training may have replaced the checkpoint since it was listed.
+    if restored is None:
         raise checkpoint.CheckpointError(f"{out} has no checkpoint of step {step} any more")
-    return weights(job.segment.run, found[1])["raw"]
+    _, state, _ = restored
+    return weights_to_evaluate(job.segment.run, state)["raw"]
 
 
-def _mesh(placement: Placement) -> jax.sharding.Mesh:
-    """The mesh of the training, or a single device where there are fewer."""
+def _training_mesh(placement: Placement) -> jax.sharding.Mesh:
+    """The mesh of the training, or a single device when there are fewer devices."""
     fits = placement.data * placement.fsdp * placement.tensor <= len(jax.devices())
     return make_mesh(placement if fits else Placement())

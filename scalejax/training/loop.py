@@ -1,6 +1,5 @@
 """Train a run, or a segment of it, in one folder: the story from config to result."""
 
-import functools
 import math
 import time
 from collections.abc import Callable
@@ -15,25 +14,16 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
-from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
-from scalejax.evaluation.tasks import Subject
-from scalejax.files import read_json, sha256, write_json
-from scalejax.grids import run_id
-from scalejax.model.parameters import Params
+from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
+from scalejax.files import read_json, write_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
+from scalejax.training.evaluate import bind_token_losses, scored_model
 from scalejax.training.metrics import Metrics
 from scalejax.training.result import Result, here, mark_done, now, result_row
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import (
-    TrainState,
-    init_state,
-    make_span_scores,
-    make_token_losses,
-    make_train_step,
-    weights,
-)
+from scalejax.training.step import TrainState, init_state, make_train_step, weights_to_evaluate
 
 LOG_EVERY = 20
 """Steps between metrics rows; the training loss of a row is the mean over them."""
@@ -98,7 +88,7 @@ def train_segment(
     run = job.segment.run
     shards = prepare(run.data)
     check_vocabulary(run, shards)
-    check(shards, run, job.measure)
+    check_measure(shards, run, job.measure)
     mesh = make_mesh(job.placement)
     position, history = begin(folder, parent, init_state(run, mesh, job.measure.averages))
     status = open_folder(folder)
@@ -141,7 +131,9 @@ class Training:
         rates = learning_rates(run)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            before, after = (run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1))
+            before, after = (
+                run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1)
+            )
             rows = self.rows.rows(
                 before // run.data.sequence_length, after // run.data.sequence_length
             )
@@ -204,19 +196,20 @@ class Training:
         every = max(1, round(self.job.measure.every / batch)) * batch
         return self.job.measure.every > 0 and after // every > before // every
 
-    def measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float | None]:
         """Writes a row with the held-out loss of the weights, and one of each average, and gives that of the weights.
 
         Nothing is measured once the run has diverged: the row and what is given are empty then.
         """
         run, measure = self.job.segment.run, self.job.measure
-        found: dict[str, dict[str, float]] = {"raw": {}}
+        found: dict[str, dict[str, float | None]] = {"raw": {}}
         if not self.position.diverged:
-            for name, params in weights(run, self.position.state, measure.averages).items():
-                found[name] = held_out_loss(
-                    losses_under(params, run, self.mesh), self.shards, run, measure
+            for name, params in weights_to_evaluate(run, self.position.state, measure.averages).items():
+                found[name] = held_out_metrics(
+                    bind_token_losses(params, run, self.mesh), self.shards, run, measure
                 )
-        if not math.isfinite(found["raw"].get("loss", math.inf)):
+        loss = found["raw"].get("loss")
+        if loss is None or not math.isfinite(loss):
             found = {"raw": {}}
         for name, losses in found.items():
             self.metrics.write(self.row() | {"weights": name} | losses)
@@ -227,9 +220,9 @@ class Training:
         run, position = self.job.segment.run, self.position
         found = self.measure()
         if found:
-            params = weights(run, position.state)["raw"]
-            asked = subject(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
-            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
+            params = weights_to_evaluate(run, position.state)["raw"]
+            asked = scored_model(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
+            found |= downstream_metrics(asked, self.job.measure, self.folder / "evaluations")
         epochs = self.rows.epochs(run.batch_schedule.tokens_after(position.step) / run.batch_tokens)
         counted = {
             "step": position.step,
@@ -246,52 +239,13 @@ class Training:
         }
 
 
-def losses_under(
-    params: Params, run: Run, mesh: jax.sharding.Mesh
-) -> Callable[[np.ndarray], np.ndarray]:
-    """rows int32[b, L + 1] -> loss of every predicted token, float32[b, L], under these weights."""
-    token_losses = make_token_losses(run, mesh)
-    return lambda rows: np.asarray(token_losses(params, rows))
-
-
-def subject(
-    folder: Path,
-    step: int,
-    run: Run,
-    mesh: jax.sharding.Mesh,
-    shards: Shards,
-    params: Callable[[], Params],
-    window: int | None = None,
-) -> Subject:
-    """The weights of checkpoint `step` in a run's folder, as what tasks are asked; `params()` gives them when they are needed."""
-
-    @functools.cache  # asked by every task of a suite
-    def span_scores():
-        scores, found = make_span_scores(run, mesh), params()
-        return lambda rows, starts, counts, width: scores(found, rows, starts, counts, width)
-
-    return Subject(
-        span_scores=span_scores,
-        shards=shards,
-        window=window or run.data.sequence_length,
-        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
-        source={
-            "run": run_id(run),
-            "step": step,
-            "checkpoint": sha256(folder / "checkpoints" / f"{step}.json")[:16],
-        },
-    )
-
-
 def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Position, Path]:
     """The position to go on from, and the metrics file with its history: this folder's checkpoint, the trunk's end, or step 0.
 
     What stands on a trunk that diverged has diverged with it. Raises ValueError when a checkpoint was trained without an average
     that is asked for: only training takes them.
     """
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), initial
-    )
+    like = checkpoint.abstract(initial)
     checkpoint.clean(folder / "checkpoints")
     if parent is not None and (end := read_json(parent / "status.json"))["status"] == "diverged":
         return Position(state=initial, step=end["step"], diverged=True), parent / "metrics.jsonl"

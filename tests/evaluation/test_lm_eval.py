@@ -106,7 +106,7 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
     import jax
     from lm_eval.api.instance import Instance
 
-    from scalejax.training.step import make_token_losses
+    from scalejax.training.evaluate import make_token_losses
 
     model, weights = export.lm_eval_model(folder / "run"), last_weights(folder / "run")
     text = "the cat saw the dog. the dog saw the mouse"
@@ -127,5 +127,5 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
 
 
 def test_tasks_that_generate_are_refused(folder):
-    with pytest.raises(ValueError, match="scores continuations and generates none"):
+    with pytest.raises(ValueError, match="scores continuations and does not generate them"):
         export.lm_eval_model(folder / "run").generate_until([])

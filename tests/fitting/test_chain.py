@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.fitting import chain
+from scalejax.fitting import chain, resampling
 from scalejax.fitting import fit as fits
-from scalejax.fitting import resampling as draws
 from tests.fitting.test_fit import ladder, true_loss
 
 RUN = {"params": 2e7, "tokens": 6e7}
@@ -89,7 +88,7 @@ def test_draws_that_failed_leave_the_others_in_step(fitted):
     assert width(estimate) == pytest.approx(width(whole), rel=0.1), (
         "out of step they add up as independent ones do"
     )
-    assert len(draws.converged(spoilt[0])["alpha"]) == 199
+    assert len(resampling.converged_draws(spoilt[0])["alpha"]) == 199
 
 
 def test_other_rows_other_losses_and_other_laws_do_not_pair(fitted):

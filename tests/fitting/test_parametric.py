@@ -138,17 +138,17 @@ def test_few_draws_are_said_to_be_few():
 
 
 def test_draws_that_failed_too_often_give_no_interval(monkeypatch):
-    whole = bootstrap.pairs
+    whole = bootstrap.pairs_bootstrap
 
     def one_in(share):
         return lambda *a, **k: np.where(np.arange(k["count"]) % share, whole(*a, **k), np.nan)
 
-    monkeypatch.setattr(bootstrap, "pairs", one_in(50))
+    monkeypatch.setattr(bootstrap, "pairs_bootstrap", one_in(50))
     assert (
         "1 of 50 bootstrap fits did not converge and are left out"
         in fits.fit(ladder(), laws.chinchilla(), bootstrap=50).reasons
     )
-    monkeypatch.setattr(bootstrap, "pairs", one_in(10))
+    monkeypatch.setattr(bootstrap, "pairs_bootstrap", one_in(10))
     made = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
     assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
     assert (
@@ -171,7 +171,7 @@ def test_an_error_in_percent_is_refused():
 
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     whole = fits.fit(ladder(64), laws.chinchilla()).cross_validation
-    monkeypatch.setattr(points, "THINNED", 32)
+    monkeypatch.setattr(points, "LARGE_TABLE_ROWS", 32)
     part = fits.fit(ladder(64), laws.chinchilla()).cross_validation
     assert whole["by_split"][0]["fitted"] == 32 and part["by_split"][0]["fitted"] == 16
     assert part["mean_rel_error"] == pytest.approx(whole["mean_rel_error"], rel=0.8)

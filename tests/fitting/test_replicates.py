@@ -1,4 +1,4 @@
-"""Replicate seeds: the noise a Fit reports, the law they contradict, their averages (mirrors scalejax/study/seeds.py)."""
+"""Replicate replicates: the noise a Fit reports, the law they contradict, their averages (mirrors scalejax/study/seeds.py)."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
-from scalejax.fitting import replicates as seeds
+from scalejax.fitting import replicates
 from tests.fitting.test_fit import ladder
 
 LOG_MSE = {"law": laws.chinchilla(), "loss": "log-mse"}
@@ -44,7 +44,7 @@ def test_a_sweep_at_one_seed_is_no_replicate():
 
 def test_an_average_of_r_runs_counts_as_r_runs():
     frame = repeated()[:-7]  # design points with three runs and with four
-    averages = seeds.average(frame)
+    averages = replicates.average(frame)
     assert len(averages) == 20 and sorted(set(averages.replicates)) == [3, 4]
     alone = fits.fit(frame, **LOG_MSE)
     weighted = fits.fit(averages, weights="replicates", **LOG_MSE)
@@ -57,7 +57,7 @@ def test_an_average_of_r_runs_counts_as_r_runs():
         large.loss_se / large.loss * np.sqrt(4)
     )
     with pytest.raises(ValueError, match="to average"):
-        seeds.average(ladder())
+        replicates.average(ladder())
 
 
 def test_a_noise_bootstrap_draws_what_the_replicates_show():

@@ -26,14 +26,14 @@ FRAME = pd.DataFrame(
     ],
 )
 def test_an_expression_chooses_rows(expression, expected):
-    assert tables.rows(FRAME, expression).tolist() == [bool(x) for x in expected]
+    assert tables.row_mask(FRAME, expression).tolist() == [bool(x) for x in expected]
 
 
 def test_a_column_of_any_name_stands_in_backticks():
     frame = pd.DataFrame({"size (B)": [1, 2], "class": ["a`b", "c"]})
-    assert tables.rows(frame, "`size (B)` >= 1 and `class` == 'a`b'").tolist() == [True, False]
+    assert tables.row_mask(frame, "`size (B)` >= 1 and `class` == 'a`b'").tolist() == [True, False]
     with pytest.raises(ValueError, match="no column 'size'"):
-        tables.rows(frame, "`size` > 1")
+        tables.row_mask(frame, "`size` > 1")
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_a_column_of_any_name_stands_in_backticks():
 )
 def test_anything_else_is_refused(expression):
     with pytest.raises(ValueError):
-        tables.rows(FRAME, expression)
+        tables.row_mask(FRAME, expression)
 
 
 @given(st.text(max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_no_text_does_more_than_choose_rows_or_be_refused(text):
     try:
-        mask = tables.rows(FRAME, text)
+        mask = tables.row_mask(FRAME, text)
     except ValueError:
         return
     assert mask.shape == (4,) and mask.dtype == bool
@@ -79,7 +79,11 @@ def test_missing_and_infinite_values_are_left_out():
     frame = pd.DataFrame(
         {"params": [1e6, 1e7, 1e8], "tokens": [1e9, np.inf, 1e9], "loss": [3.0, 2.9, np.nan]}
     )
-    assert tables.columns(frame, ("params", "tokens"), "loss").kept.tolist() == [True, False, False]
+    assert tables.read_columns(frame, ("params", "tokens"), "loss").kept.tolist() == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,15 +98,15 @@ def test_missing_and_infinite_values_are_left_out():
 def test_zero_negative_and_text_are_refused(value, said):
     frame = pd.DataFrame({"params": [1e6, value], "loss": [3.0, 2.0]})
     with pytest.raises(ValueError, match=said):
-        tables.columns(frame, ("params",), "loss")
+        tables.read_columns(frame, ("params",), "loss")
 
 
 def test_params_of_a_results_table_count_the_head_unless_another_count_is_named():
     frame = pd.DataFrame(
         {"params": [10.0], "params_with_head": [8.0], "params_non_embedding": [6.0], "loss": [3.0]}
     )
-    assert tables.columns(frame, ("params",), "loss").inputs[0].tolist() == [8.0]
-    named = tables.columns(frame, ("params",), "loss", {"params": "params_non_embedding"})
+    assert tables.read_columns(frame, ("params",), "loss").inputs[0].tolist() == [8.0]
+    named = tables.read_columns(frame, ("params",), "loss", {"params": "params_non_embedding"})
     assert named.inputs[0].tolist() == [6.0] and named.names["params"] == "params_non_embedding"
 
 
@@ -143,4 +147,4 @@ def test_a_message_names_the_first_columns_of_many():
         ValueError,
         match=r"the table has c0, c1, .* and 276 more. Say which is loss: --columns loss=THEIRS",
     ):
-        tables.source(frame, "loss")
+        tables.column_for(frame, "loss")

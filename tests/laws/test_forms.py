@@ -7,7 +7,9 @@ import pytest
 from scalejax import laws
 from scalejax.laws import forms
 from scalejax.laws.log_sum_exp import WidthDepth
-from scalejax.laws.solver.multistart import encode, natural, pad, prepare
+from scalejax.laws.solver.multistart import pad_rows
+from scalejax.laws.solver.problem import parameters_in_table_units, theta_from_parameters
+from scalejax.laws.solver.starts import prepare
 
 TRUTHS = {
     "chinchilla": forms.Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28),
@@ -50,10 +52,12 @@ def test_a_law_in_centred_units_predicts_what_it_predicts_in_its_own(name):
     inputs = design(law, np.random.default_rng(0))
     targets = exact(law, truth, inputs)
     with jax.enable_x64(True):
-        *columns, padded, weights = pad([*inputs, targets, np.ones(len(targets))])
+        *columns, padded, weights = pad_rows([*inputs, targets, np.ones(len(targets))])
         problem, _ = prepare(law, ((), ()), tuple(columns), padded, weights, np.zeros(0), "log")
-        theta = encode(law, problem, law.form(*(np.full(1, value) for value in truth)))
-        again = natural(law, problem, theta)
+        theta = theta_from_parameters(
+            law, problem, law.form(*(np.full(1, value) for value in truth))
+        )
+        again = parameters_in_table_units(law, problem, theta)
         centred = np.asarray(law.predict(_values(law, theta[:, 0]), *problem.inputs))[
             : len(targets)
         ]

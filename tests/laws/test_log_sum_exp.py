@@ -31,7 +31,7 @@ def test_an_irreducible_loss_of_nothing_rests_on_its_bound():
     inputs = design(law, np.random.default_rng(0), 120)
     below = exact(law, truth._replace(E=0.0), inputs) - 0.1
     at, found = fitted(law, inputs, below)
-    assert found["E"] == 0.0 and at.share > 0.05
+    assert found["E"] == 0.0 and at.starts_at_optimum > 0.05
 
 
 def test_a_form_that_does_not_fit_the_columns_is_refused():

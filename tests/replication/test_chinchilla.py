@@ -49,20 +49,23 @@ def test_pairs_bootstrap_standard_errors_are_the_published_ones(huber, points):
 def _standard_errors(points):
     """With the published draws: numpy's legacy seed 42, choice over the kept rows, 4,000 draws."""
     from scalejax.fitting import tables
-    from scalejax.laws.solver.losses import loss
-    from scalejax.laws.solver.multistart import natural, optimum, refits
+    from scalejax.laws.solver.losses import parse_loss
+    from scalejax.laws.solver.multistart import find_optimum, refit
+    from scalejax.laws.solver.problem import parameters_in_table_units
 
     frame = tables.read(points)
-    frame = frame[tables.rows(frame, USED)]
-    read = tables.columns(frame, ("params", "tokens"), "loss")
+    frame = frame[tables.row_mask(frame, USED)]
+    read = tables.read_columns(frame, ("params", "tokens"), "loss")
     law = laws.chinchilla()
-    at = optimum(law, read.inputs, read.target, np.ones(240), loss("huber:1e-3"))
+    at = find_optimum(law, read.inputs, read.target, np.ones(240), parse_loss("huber:1e-3"))
     random = np.random.RandomState(42)
     draws = np.stack([np.bincount(random.choice(240, 240), minlength=240) for _ in range(4000)])
-    state = refits(law, at, draws)
+    state = refit(law, at, draws)
     return {
         name: float(np.std(x))
-        for name, x in natural(law, at.problem, np.asarray(state.theta))._asdict().items()
+        for name, x in parameters_in_table_units(law, at.problem, np.asarray(state.theta))
+        ._asdict()
+        .items()
     }
 
 

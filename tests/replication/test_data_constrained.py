@@ -49,7 +49,7 @@ def test_the_better_optimum_is_found_and_its_constant_is_unidentified(runs):
 
 
 def test_the_profile_over_repetitions_is_flat(runs):
-    read = tables.columns(tables.read(runs), ("params", "tokens", "unique_tokens"), "loss")
+    read = tables.read_columns(tables.read(runs), ("params", "tokens", "unique_tokens"), "loss")
     law, decays = laws.data_constrained(**BASE), (8.0, 30.0, 95.4, 200.0, 1e3)
     profile = laws.profile(law, read.inputs, read.target, "R_D", decays)
     assert profile == pytest.approx([0.015958, 0.0158208, 0.0158047, 0.0158164, 0.015878], rel=1e-4)

@@ -12,14 +12,16 @@ from flax import nnx
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.packing import TokenArray, split_flags
 from scalejax.data.preparation import prepare
+from scalejax.evaluation.likelihood import unpack_rows
 from scalejax.evaluation.loss import evaluate_loss
 from scalejax.grids import run_id
 from scalejax.model.parametrization import completep, mup, standard
 from scalejax.model.transformer import abstract, initialize
 from scalejax.optim.schedules import constant
+from scalejax.training.evaluate import make_token_losses
 from scalejax.training.loop import train
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import init_state, make_token_losses, make_train_step, unpacked
+from scalejax.training.step import init_state, make_train_step
 
 END, LENGTH = 9, 24
 MODEL = Model(
@@ -61,7 +63,7 @@ def rows(prompts: bool = False) -> np.ndarray:
 
 def test_no_logit_depends_on_another_document():
     ids = np.array([9, 10, 11, 9, 12, 13, 14, 9, 15])
-    _, segments, _ = unpacked(jnp.asarray(TokenArray(ids, END).rows())[None], "documents")
+    _, segments, _ = unpack_rows(jnp.asarray(TokenArray(ids, END).rows())[None], "documents")
     graphdef, _ = abstract(MODEL, standard())
     params, length = initialize(MODEL, standard(), jax.random.key(0)), len(ids) - 1
     direction = jax.random.normal(jax.random.key(2), (MODEL.vocabulary,))

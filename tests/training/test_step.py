@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from scalejax.config import Model, Optimizer, Placement, Run
+from scalejax.evaluation import likelihood
 from scalejax.model.parametrization import mup
 from scalejax.optim.schedules import constant
 from scalejax.training import step as step_module
+from scalejax.training.evaluate import make_token_losses
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import init_state, make_token_losses, make_train_step
+from scalejax.training.step import init_state, make_train_step
 
 ONE = Placement()
 RATE = np.float32(0.01)
@@ -139,22 +141,14 @@ def test_runs_that_differ_in_numbers_alone_share_one_compiled_step(run, rows):
 
 
 def test_chunks_of_logits_change_neither_losses_nor_gradients(run, rows, monkeypatch):
-    whole, of_whole = after(run, rows)
-    monkeypatch.setattr(
-        step_module, "LOGITS_AT_ONCE", 8 * 64 * 4
-    )  # 4 positions of 8 rows at a time
-    step_module._train_step.cache_clear()
-    chunked, of_chunked = after(run, rows)
-    step_module._train_step.cache_clear()
-    assert_close(of_chunked, of_whole)
+    whole, whole_metrics = after(run, rows)
+    # Four positions of eight rows at a time.
+    monkeypatch.setattr(likelihood, "MAX_LOGITS", 8 * 64 * 4)
+    step_module._compiled_step.cache_clear()
+    chunked, chunked_metrics = after(run, rows)
+    step_module._compiled_step.cache_clear()
+    assert_close(chunked_metrics, whole_metrics)
     assert_close(chunked.optimizer_state["adam"].mu, whole.optimizer_state["adam"].mu, 1e-6)
-
-
-def test_chunks_are_the_fewest_equal_ones_that_fit():
-    assert step_module._chunks(128, logits_per_position=2**17) == 1
-    assert step_module._chunks(128, logits_per_position=2**19) == 4
-    assert step_module._chunks(128, logits_per_position=2**30) == 128
-    assert step_module._chunks(96, logits_per_position=2**18) == 2
 
 
 def test_the_loss_of_a_step_is_the_mean_of_the_token_losses(run, rows):

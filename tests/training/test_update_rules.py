@@ -16,7 +16,7 @@ from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
 from scalejax.training.segment import Job, Segment
 from scalejax.training.sharding import make_mesh
-from scalejax.training.step import init_state, make_train_step, weights
+from scalejax.training.step import init_state, make_train_step, weights_to_evaluate
 
 AVERAGES = (ema(half_life_tokens=640), window(tokens=1280))
 OPTIMIZERS = {
@@ -154,7 +154,7 @@ def test_runs_that_differ_in_numbers_alone_share_one_compiled_step(run):
 
 def test_schedule_free_is_evaluated_at_its_average_and_others_at_their_weights(run, straight):
     state = final_state(run, straight[0])
-    raw = weights(run, state)["raw"]
+    raw = weights_to_evaluate(run, state)["raw"]
     if run.optimizer.name != "schedule-free-adamw":
         return assert_equal(raw, state.params)
     expected = (
@@ -170,7 +170,7 @@ def test_an_average_over_one_step_is_the_weights_that_are_evaluated(run):
     rows = np.random.default_rng(0).integers(0, 32, (4, 17)).astype(np.int32)
     for _ in range(4):
         state, _ = step(state, rows, np.float32(0.01))
-    found = weights(run, state, one)
+    found = weights_to_evaluate(run, state, one)
     np.testing.assert_allclose(
         found["window-64"]["head"], found["raw"]["head"], rtol=1e-5, atol=1e-6
     )

@@ -69,7 +69,12 @@ def fit_curves(
     weights = row_weights(law, data, prior) if weights is None else np.asarray(weights, float)
     with jax.enable_x64(True):
         problem = _Problem(
-            form, data._replace(params=data.params / unit), losses.loss(loss), held, weights, prior
+            form,
+            data._replace(params=data.params / unit),
+            losses.parse_loss(loss),
+            held,
+            weights,
+            prior,
         )
         begin = problem.starts() if start is None else [_coordinates(form, start.law, unit)]
         found = sorted(
@@ -83,7 +88,7 @@ def fit_curves(
             else problem.refine(*problem.solve(found[0][1], polish=True))
         )
         gradient, reasons, verdict = problem.diagnose(x, converged)
-        objective = problem.cost(x) / problem.loss.units
+        objective = problem.cost(x) / problem.loss.normalizer
     solved = _in_units(
         form.law(*(c.back(v) for c, v in zip(form.coordinates.values(), x, strict=True))), 1 / unit
     )
@@ -266,7 +271,7 @@ class _Problem:
     def pull(self, r: np.ndarray) -> np.ndarray:
         """Weight of iteratively reweighted least squares per residual: Huber of width delta, over-predictions `over` times."""
         rows = len(self.data.loss)
-        side = self.weights * np.where(r[:rows] > 0, self.loss.over, 1.0)
+        side = self.weights * np.where(r[:rows] > 0, self.loss.over_weight, 1.0)
         return np.r_[
             side * np.minimum(1, self.delta / np.maximum(np.abs(r[:rows]), TINY)),
             np.ones(len(r) - rows),
@@ -275,7 +280,7 @@ class _Problem:
     def cost(self, x: np.ndarray) -> float:
         """The Huber sum of the data alone."""
         r = self.residuals(x)[0][: len(self.data.loss)]
-        side = self.weights * np.where(r > 0, self.loss.over, 1.0)
+        side = self.weights * np.where(r > 0, self.loss.over_weight, 1.0)
         size = np.minimum(np.abs(r), self.delta)
         return float(side @ (size * (np.abs(r) - size / 2)))
 

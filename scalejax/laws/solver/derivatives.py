@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from scalejax.laws.law import Decays, ParametricLaw
+from scalejax.laws.solver.problem import parameters_in_centred_units
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 """(along, across, pull), row weights (n, K) -> gradient, sum along y_a (p, K); Hessian, sum across y_a y_b + along y_ab
@@ -23,13 +24,6 @@ def expand(
     """Predicted targets (n, K) from coordinates (p, K) and inputs (n,), and the sums of their derivatives."""
     of = _decays if isinstance(law.linear, Decays) else _differentiated
     return of(law, coordinates, inputs)
-
-
-def values(law: ParametricLaw, coordinates: Any) -> Any:
-    """The law's form from its coordinates, in centred units."""
-    return law.form(
-        *(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True))
-    )
 
 
 def _decays(
@@ -96,7 +90,7 @@ def _differentiated(
         )[1]
 
     def predict(c: list[jax.Array]) -> jax.Array:
-        return law.predict(values(law, c), *(x[:, None] for x in inputs))
+        return law.predict(parameters_in_centred_units(law, c), *(x[:, None] for x in inputs))
 
     at, slopes = list(coordinates), [along(i, predict) for i in count]
     first = [slope(at) for slope in slopes]

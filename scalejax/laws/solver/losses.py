@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LAD_STEPS = (
+LAD_DELTAS = (
     1e-3,
     1e-4,
     1e-5,
@@ -28,20 +28,22 @@ class Loss:
     """log: log predicted - log observed; raw: predicted - observed."""
     deltas: tuple[float, ...]
     """Solved one after the other; the last one counts."""
-    over: float = 1.0
-    units: float = 1.0
+    over_weight: float = 1.0
+    normalizer: float = 1.0
 
     @property
-    def numbers(self) -> tuple["Huber", ...]:
+    def stages(self) -> tuple["Huber", ...]:
         """One Huber per stage of the continuation."""
-        return tuple(Huber(np.float64(delta), np.float64(self.over)) for delta in self.deltas)
+        return tuple(
+            Huber(np.float64(delta), np.float64(self.over_weight)) for delta in self.deltas
+        )
 
 
 class Huber(NamedTuple):
     """Huber of width delta whose positive side weighs `over` times: traced, so all losses share a program."""
 
     delta: jax.Array | np.float64
-    over: jax.Array | np.float64
+    over_weight: jax.Array | np.float64
 
     def cost(self, r: jax.Array) -> jax.Array:
         size = jnp.abs(r)
@@ -55,18 +57,18 @@ class Huber(NamedTuple):
     def curvature(self, r: jax.Array) -> jax.Array:
         return self._side(r) * (jnp.abs(r) <= self.delta)
 
-    def reweighting(self, r: jax.Array) -> jax.Array:
+    def irls_weight(self, r: jax.Array) -> jax.Array:
         """slope / r: the weight of iteratively reweighted least squares, positive everywhere."""
         return self._side(r) * jnp.minimum(1.0, self.delta / jnp.maximum(jnp.abs(r), 1e-300))
 
     def _side(self, r: jax.Array) -> jax.Array:
-        return jnp.where(r > 0, self.over, 1.0)
+        return jnp.where(r > 0, self.over_weight, 1.0)
 
 
-def loss(text: str) -> Loss:
+def parse_loss(text: str) -> Loss:
     """Reads huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR.
 
-    >>> loss("huber:1e-3").deltas
+    >>> parse_loss("huber:1e-3").deltas
     (0.001,)
 
     Raises ValueError for another name, or for a number that is not positive.
@@ -74,16 +76,16 @@ def loss(text: str) -> Loss:
     name, _, number = text.partition(":")
     match name, number:
         case "lad", "":
-            return Loss(name=text, residual="log", deltas=LAD_STEPS, units=LAD_STEPS[-1])
+            return Loss(name=text, residual="log", deltas=LAD_DELTAS, normalizer=LAD_DELTAS[-1])
         case "mse", "":
-            return Loss(name=text, residual="raw", deltas=(np.inf,), units=0.5)
+            return Loss(name=text, residual="raw", deltas=(np.inf,), normalizer=0.5)
         case "log-mse", "":
-            return Loss(name=text, residual="log", deltas=(np.inf,), units=0.5)
+            return Loss(name=text, residual="log", deltas=(np.inf,), normalizer=0.5)
         case "huber", _:
             return Loss(name=text, residual="log", deltas=(_positive(text, number, 1e-3),))
         case "asymmetric", _:
             return Loss(
-                name=text, residual="log", deltas=(1e-3,), over=_positive(text, number, 10.0)
+                name=text, residual="log", deltas=(1e-3,), over_weight=_positive(text, number, 10.0)
             )
     raise ValueError(f"loss {text!r} is not one of huber:1e-3, lad, mse, log-mse, asymmetric:10")
 

@@ -11,29 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalejax.laws.law import ParametricLaw
+from scalejax.laws.solver.cholesky import solve_positive_definite
 from scalejax.laws.solver.derivatives import expand
 from scalejax.laws.solver.losses import Huber
+from scalejax.laws.solver.problem import Problem
 
 ITERATIONS = 1000  # along a ridge of few rows Huber kinks make the steps short: 137 of 1,000 bootstraps of 20 rows need over 300
 DAMPING = 1e-2  # of the first step
 ROUNDING = 1e-13  # relative size of a sum's rounding errors
-
-
-class Problem(NamedTuple):
-    """One law on one table, in centred units."""
-
-    inputs: tuple[jax.Array, ...]
-    """Each (n,), divided by its centre (or minus it, for additive laws)."""
-    targets: jax.Array
-    """(n,)"""
-    offset: jax.Array
-    """(p,): coordinates = offset + basis @ theta. Held and tied parameters live here."""
-    basis: jax.Array
-    """(p, p); the column of a parameter that is held or tied is zero."""
-    low: jax.Array
-    high: jax.Array
-    centre: jax.Array
-    """(axes,): log of the unit of each axis, or the shift."""
 
 
 class State(NamedTuple):
@@ -47,7 +32,7 @@ class State(NamedTuple):
     """(p, K)"""
     hessian: jax.Array
     """(p, p, K)"""
-    reweighted: jax.Array
+    irls_diagonal: jax.Array
     """(p, K): diagonal of the iteratively reweighted least-squares matrix."""
     damping: jax.Array
     done: jax.Array
@@ -107,7 +92,7 @@ def newton(
         stride = jnp.max(jnp.abs(trial - state.theta) / (1 + jnp.abs(state.theta)), axis=0)
         damping = jnp.where(better, jnp.maximum(state.damping * 0.1, 1e-14), state.damping * 4)
         new = state._replace(
-            theta=trial, cost=cost, gradient=gradient, hessian=hessian, reweighted=reweighted
+            theta=trial, cost=cost, gradient=gradient, hessian=hessian, irls_diagonal=reweighted
         )
         kept = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, state)
         done = (
@@ -146,7 +131,7 @@ def evaluate(
         slope if residual == "log" else 0.0
     )  # d2 log y = d2 y / y - (d log y)^2
     gradient, hessian, reweighted = sums(
-        slope * unit, bend * unit**2, weights * huber.reweighting(r) * unit**2
+        slope * unit, bend * unit**2, weights * huber.irls_weight(r) * unit**2
     )
     hessian = jnp.einsum("ia,ijk,jb->abk", basis, hessian, basis)
     return (
@@ -160,42 +145,14 @@ def evaluate(
 def _newton_step(state: State, still: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The damped step (p, K), zero where `still`, and whether the damped Hessian is positive definite."""
     count = state.theta.shape[0]
-    diagonal = state.reweighted + 1e-10 * jnp.mean(state.reweighted, axis=0) + 1e-300
+    diagonal = state.irls_diagonal + 1e-10 * jnp.mean(state.irls_diagonal, axis=0) + 1e-300
     rows = [
         [jnp.where(still[i] | still[j], 0.0, state.hessian[i, j]) for j in range(count)]
         for i in range(count)
     ]
     for i in range(count):
         rows[i][i] = jnp.where(still[i], 1.0, rows[i][i] + state.damping * diagonal[i])
-    step, definite = solve_spd(
+    step, definite = solve_positive_definite(
         rows, [jnp.where(still[i], 0.0, -state.gradient[i]) for i in range(count)]
     )
     return jnp.where(definite, jnp.stack(step), 0.0), definite
-
-
-def solve_spd(
-    rows: list[list[jax.Array]], right: list[jax.Array]
-) -> tuple[list[jax.Array], jax.Array]:
-    """Solves one small positive definite system per lane by an unrolled Cholesky, which runs across lanes.
-
-    Returns the solution and whether every pivot was positive.
-    """
-    count = len(right)
-    lower: list[list[jax.Array]] = []
-    definite = jnp.ones_like(right[0], dtype=bool)
-    for i in range(count):
-        row: list[jax.Array] = []
-        for j in range(i):
-            row.append(
-                (rows[i][j] - sum(a * b for a, b in zip(row, lower[j], strict=False))) / lower[j][j]
-            )
-        pivot = rows[i][i] - sum(a * a for a in row)
-        definite = definite & (pivot > 0)
-        lower.append([*row, jnp.sqrt(jnp.where(pivot > 0, pivot, 1.0))])
-    y: list[jax.Array] = []
-    for i in range(count):
-        y.append((right[i] - sum(lower[i][j] * y[j] for j in range(i))) / lower[i][i])
-    x: list[jax.Array] = [y[0]] * count
-    for i in reversed(range(count)):
-        x[i] = (y[i] - sum(lower[j][i] * x[j] for j in range(i + 1, count))) / lower[i][i]
-    return x, definite

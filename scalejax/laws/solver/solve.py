@@ -10,19 +10,20 @@ from jax.custom_batching import sequential_vmap
 
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver import losses
-from scalejax.laws.solver.derivatives import values
+from scalejax.laws.solver.cholesky import solve_positive_definite
 from scalejax.laws.solver.losses import Loss
-from scalejax.laws.solver.multistart import (
-    LANES,
-    SMALLEST,
-    encode,
+from scalejax.laws.solver.multistart import LANES, SMALLEST
+from scalejax.laws.solver.newton import begin, evaluate, newton
+from scalejax.laws.solver.problem import (
+    Problem,
     held_names,
     held_values,
-    natural,
-    prepare,
-    unheld,
+    parameters_in_centred_units,
+    parameters_in_table_units,
+    theta_from_parameters,
+    unconstrained,
 )
-from scalejax.laws.solver.newton import Problem, begin, evaluate, newton, solve_spd
+from scalejax.laws.solver.starts import prepare
 
 
 class Solution(NamedTuple):
@@ -83,7 +84,7 @@ def solve(
     weights = jnp.ones(targets.shape, dtype) if weights is None else _array(weights)
     rows = [_padded(x.astype(dtype), "edge") for x in (*inputs, targets)]
     out: Any = _solve(
-        law, losses.loss(loss), (*rows, _padded(weights.astype(dtype), "constant")), starts
+        law, losses.parse_loss(loss), (*rows, _padded(weights.astype(dtype), "constant")), starts
     )
     return Solution(*out)
 
@@ -120,7 +121,7 @@ def _forward_one(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tu
     with jax.enable_x64(True):
         *inputs, targets, weights = (x.astype(jnp.float64) for x in rows)
         problem, theta = prepare(
-            unheld(law),
+            unconstrained(law),
             held_names(law),
             tuple(inputs),
             targets,
@@ -130,15 +131,15 @@ def _forward_one(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tu
         )
         if starts is not None:
             given = law.form(*(jnp.atleast_1d(jnp.asarray(x, jnp.float64)) for x in starts))
-            theta = encode(law, problem, given)
+            theta = theta_from_parameters(law, problem, given)
         count = theta.shape[1]
         theta = jnp.pad(theta, ((0, 0), (0, -count % LANES)), mode="edge")
         chunks = theta.reshape(theta.shape[0], -1, LANES).transpose(1, 0, 2)
         lanes = jnp.broadcast_to(weights[:, None], (weights.shape[0], LANES))
-        for huber in loss.numbers:
+        for huber in loss.stages:
             states = jax.lax.map(
                 lambda t, h=huber: newton(
-                    unheld(law), loss.residual, problem, h, begin(problem, t), lanes
+                    unconstrained(law), loss.residual, problem, h, begin(problem, t), lanes
                 ),
                 chunks,
             )
@@ -155,8 +156,8 @@ def _forward_one(law: ParametricLaw, loss: Loss, rows: tuple, starts: Any) -> tu
         )
         out = (
             _parameters(law, problem, theta),
-            least / loss.units,
-            jnp.max(jnp.abs(gradient)) / loss.units,
+            least / loss.normalizer,
+            jnp.max(jnp.abs(gradient)) / loss.normalizer,
             share,
         )
         return jax.tree.map(lambda x: x.astype(dtype), out), (
@@ -173,7 +174,7 @@ def _lane(chunks: jax.Array, chosen: jax.Array) -> jax.Array:
 
 
 def _parameters(law: ParametricLaw, problem: Problem, theta: jax.Array) -> Any:
-    return jax.tree.map(lambda x: x[0], natural(law, problem, theta[:, None]))
+    return jax.tree.map(lambda x: x[0], parameters_in_table_units(law, problem, theta[:, None]))
 
 
 def _backward(law: ParametricLaw, loss: Loss, kept: tuple, cotangent: tuple) -> tuple:
@@ -197,11 +198,11 @@ def _backward_one(law: ParametricLaw, loss: Loss, kept: tuple, cotangent: tuple)
         def pairing(rows: tuple) -> jax.Array:
             """step . gradient(theta, rows) + size x objective(rows), with theta at the optimum."""
             residuals, moved = jax.jvp(lambda t: _residuals(law, loss, rows, t), (theta,), (step,))
-            huber = loss.numbers[-1]
+            huber = loss.stages[-1]
             fixed = jax.lax.stop_gradient(residuals)
             objective = huber.cost(fixed) + huber.slope(fixed) * (residuals - fixed)
             return jnp.sum(
-                rows[-1] * (huber.slope(residuals) * moved + size / loss.units * objective)
+                rows[-1] * (huber.slope(residuals) * moved + size / loss.normalizer * objective)
             )
 
         total = jax.tree.map(jnp.add, direct, jax.grad(pairing)(wide))
@@ -214,23 +215,25 @@ def _implicit(
 ) -> jax.Array:
     """-H^-1 along, over the parameters that are free to move: not held, not at a bound."""
     problem = _problem(law, loss, rows)
-    huber = loss.numbers[-1]
+    huber = loss.stages[-1]
     _, _, hessian, _ = evaluate(
-        unheld(law), loss.residual, problem, huber, theta[:, None], rows[-1][:, None]
+        unconstrained(law), loss.residual, problem, huber, theta[:, None], rows[-1][:, None]
     )
     still = jnp.all(problem.basis == 0, axis=0) | (theta <= problem.low) | (theta >= problem.high)
     count = range(len(law.names))
     matrix = [
         [jnp.where(still[i] | still[j], float(i == j), hessian[i, j]) for j in count] for i in count
     ]
-    step, _ = solve_spd(matrix, [jnp.where(still[i], 0.0, -along[i])[None] for i in count])
+    step, _ = solve_positive_definite(
+        matrix, [jnp.where(still[i], 0.0, -along[i])[None] for i in count]
+    )
     return jnp.stack(step)[:, 0]
 
 
 def _problem(law: ParametricLaw, loss: Loss, rows: tuple) -> Problem:
     *inputs, targets, weights = rows
     return prepare(
-        unheld(law),
+        unconstrained(law),
         held_names(law),
         tuple(inputs),
         targets,
@@ -242,7 +245,9 @@ def _problem(law: ParametricLaw, loss: Loss, rows: tuple) -> Problem:
 
 def _residuals(law: ParametricLaw, loss: Loss, rows: tuple, theta: jax.Array) -> jax.Array:
     problem = _problem(law, loss, rows)
-    predicted = law.predict(values(law, problem.offset + problem.basis @ theta), *problem.inputs)
+    predicted = law.predict(
+        parameters_in_centred_units(law, problem.offset + problem.basis @ theta), *problem.inputs
+    )
     return (
         jnp.log(predicted) - jnp.log(problem.targets)
         if loss.residual == "log"

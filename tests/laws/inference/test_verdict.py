@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.laws.inference import bootstrap
-from scalejax.laws.inference import verdict as uncertainty
-from scalejax.laws.solver.multistart import refits
+from scalejax.laws.inference import bootstrap, design, intervals
+from scalejax.laws.inference.verdict import judge
+from scalejax.laws.solver.multistart import refit
 from tests.laws.solver.test_multistart import fitted, noisy
 from tests.laws.test_forms import TRUTHS, exact
 
@@ -15,11 +15,11 @@ def verdict_of(law, inputs, targets, draws=200):
     at, _ = fitted(law, inputs, targets)
     ends = {}
     if draws:
-        state = refits(
-            law, at, bootstrap.multinomial(np.random.default_rng(0), len(targets), draws)
+        state = refit(
+            law, at, bootstrap.resample_counts(np.random.default_rng(0), len(targets), draws)
         )
-        ends = uncertainty.intervals(law, at.problem, np.asarray(state.theta))
-    return *uncertainty.verdict(law, at, inputs, ends)[:2], ends
+        ends = intervals.percentile_intervals(law, at.problem, np.asarray(state.theta))
+    return *judge(law, at, inputs, ends)[:2], ends
 
 
 def test_a_good_design_is_ok_and_its_intervals_hold_the_truth():
@@ -105,15 +105,13 @@ def test_flat_error_gives_a_verdict_and_no_exponent(law):
 def test_equal_inputs_with_far_targets_are_named():
     inputs, targets = noisy(laws.chinchilla(), "chinchilla", 3, noise=0.002)
     again = [np.append(x, x[0]) for x in inputs]
-    assert uncertainty.duplicate_reasons(again, np.append(targets, 1.01 * targets[0])) == []
-    assert (
-        "duplicate" in uncertainty.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
-    )
+    assert design.duplicate_reasons(again, np.append(targets, 1.01 * targets[0])) == []
+    assert "duplicate" in design.duplicate_reasons(again, np.append(targets, 1.5 * targets[0]))[0]
     creeping = (
         [np.append(x, np.full(3, x[0])) for x in inputs],
         np.append(targets, targets[0] * np.array([1.015, 1.03, 1.045])),
     )
-    assert "2 rows above another" in uncertainty.duplicate_reasons(*creeping)[0], (
+    assert "2 rows above another" in design.duplicate_reasons(*creeping)[0], (
         "neighbours alone are close"
     )
 
@@ -125,11 +123,11 @@ def test_the_condition_number_grows_as_a_design_nears_a_ridge_and_edges_are_name
     for share in (1.0, 0.3, 0.03):  # of the spread of D / N that is left
         inputs = [N, 20 * N * (D / (20 * N)) ** share]
         at, _ = fitted(law, inputs, exact(law, TRUTHS["chinchilla"], inputs))
-        conditions.append(uncertainty.verdict(law, at, inputs, {}).condition)
+        conditions.append(judge(law, at, inputs, {}).condition)
     assert (
         conditions[0] < 1e4
         and 3 * conditions[0] < conditions[1]
         and 10 * conditions[1] < conditions[2]
     )
     at, _ = fitted(law, [N, D], targets - 1.9)
-    assert uncertainty.verdict(law, at, [N, D], {}).at_boundary == ["E"]
+    assert judge(law, at, [N, D], {}).at_boundary == ["E"]

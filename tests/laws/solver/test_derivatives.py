@@ -7,7 +7,8 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws.law import Decays, Linear
-from scalejax.laws.solver.derivatives import expand, values
+from scalejax.laws.solver.derivatives import expand
+from scalejax.laws.solver.problem import parameters_in_centred_units
 
 LAWS = (laws.chinchilla(), laws.power(), laws.overtraining(), laws.width_depth(), laws.downstream())
 
@@ -36,7 +37,7 @@ def test_the_sums_of_decays_are_those_of_differentiating_the_formula(law):
 def test_the_columns_are_slopes_of_the_formula(law):
     rng = np.random.default_rng(1)
     with jax.enable_x64(True):
-        form = values(law, jnp.asarray(rng.uniform(0.2, 0.7, len(law.names))))
+        form = parameters_in_centred_units(law, jnp.asarray(rng.uniform(0.2, 0.7, len(law.names))))
         inputs = [jnp.asarray(np.exp(rng.normal(size=40))) for _ in law.inputs]
         for name, column in zip(law.linear.names, law.linear.columns(form, *inputs), strict=True):
             moved = law.predict(form._replace(**{name: getattr(form, name) + 0.125}), *inputs)

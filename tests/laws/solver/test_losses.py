@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from scalejax.laws.solver.losses import loss
+from scalejax.laws.solver.losses import parse_loss
 
 
 @pytest.mark.parametrize("text", ["huber:0.01", "mse", "log-mse", "asymmetric:10"])
 def test_slope_and_curvature_are_the_derivatives_of_the_cost(text):
     with jax.enable_x64(True):
-        huber = loss(text).numbers[-1]
+        huber = parse_loss(text).stages[-1]
         r = np.array([-0.3, -0.02, -0.004, 0.0007, 0.004, 0.2])
         h = 1e-6
         cost, slope = (lambda x: np.asarray(huber.cost(x))), (lambda x: np.asarray(huber.slope(x)))
@@ -18,12 +18,12 @@ def test_slope_and_curvature_are_the_derivatives_of_the_cost(text):
         np.testing.assert_allclose(
             (slope(r + h) - slope(r - h)) / (2 * h), np.asarray(huber.curvature(r)), atol=1e-6
         )
-        np.testing.assert_allclose(np.asarray(huber.reweighting(r)) * r, slope(r), rtol=1e-12)
+        np.testing.assert_allclose(np.asarray(huber.irls_weight(r)) * r, slope(r), rtol=1e-12)
 
 
 def test_asymmetric_weighs_over_predictions():
     with jax.enable_x64(True):
-        plain, lopsided = loss("huber:1e-3").numbers[0], loss("asymmetric:10").numbers[0]
+        plain, lopsided = parse_loss("huber:1e-3").stages[0], parse_loss("asymmetric:10").stages[0]
         r = np.array([-0.01, 0.01])
         np.testing.assert_allclose(
             np.asarray(lopsided.cost(r)) / np.asarray(plain.cost(r)), [1, 10]
@@ -35,4 +35,4 @@ def test_asymmetric_weighs_over_predictions():
 )
 def test_another_loss_is_refused(text):
     with pytest.raises(ValueError):
-        loss(text)
+        parse_loss(text)

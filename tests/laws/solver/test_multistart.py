@@ -6,18 +6,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalejax import laws
-from scalejax.laws.solver.losses import loss
-from scalejax.laws.solver.multistart import natural, optimum, refits
+from scalejax.laws.solver.losses import parse_loss
+from scalejax.laws.solver.multistart import find_optimum, refit
+from scalejax.laws.solver.problem import parameters_in_table_units
 from tests.laws.test_forms import TRUTHS, design, exact
 
 
 def fitted(law, inputs, targets, text="huber:1e-3", weights=None):
-    at = optimum(
-        law, inputs, targets, np.ones(len(targets)) if weights is None else weights, loss(text)
+    at = find_optimum(
+        law,
+        inputs,
+        targets,
+        np.ones(len(targets)) if weights is None else weights,
+        parse_loss(text),
     )
     return at, {
         name: float(x[0])
-        for name, x in natural(law, at.problem, at.theta[:, None])._asdict().items()
+        for name, x in parameters_in_table_units(law, at.problem, at.theta[:, None])
+        ._asdict()
+        .items()
     }
 
 
@@ -31,7 +38,7 @@ def test_noise_free_truth_is_recovered(name):
     np.testing.assert_allclose(predicted, targets, rtol=1e-10)
     tolerance = {"chinchilla": 1e-12, "power": 1e-12, "overtraining": 1e-11}.get(name, 1e-8)
     np.testing.assert_allclose(list(found.values()), truth, rtol=tolerance)
-    assert at.share > 0.2
+    assert at.starts_at_optimum > 0.2
 
 
 @pytest.mark.parametrize("text", ["huber:1e-3", "lad", "mse", "log-mse", "asymmetric:10"])
@@ -53,12 +60,12 @@ def test_no_nearby_parameters_are_better(text):
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 3)
     at, found = fitted(law, inputs, targets, text)
-    chosen = loss(text)
+    chosen = parse_loss(text)
 
     def objective(form):
         predicted = exact(law, form, inputs)
         r = np.log(predicted / targets) if chosen.residual == "log" else predicted - targets
-        return float(np.sum(np.asarray(chosen.numbers[-1].cost(r), np.float64)))
+        return float(np.sum(np.asarray(chosen.stages[-1].cost(r), np.float64)))
 
     best = float(at.state.cost[0])
     np.testing.assert_allclose(best, objective(law.form(**found)), rtol=1e-6)
@@ -145,7 +152,7 @@ def test_refits_from_the_optimum_reach_what_starts_from_scratch_reach():
         .multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=40)
         .astype(float)
     )
-    warm = refits(law, at, draws)
+    warm = refit(law, at, draws)
     for i in (0, 17, 39):
         scratch, _ = fitted(law, inputs, targets, weights=draws[i])
         assert float(warm.cost[i]) <= float(scratch.state.cost[0]) * (1 + 1e-6)
