@@ -108,7 +108,7 @@ def _check_data(study: Study) -> None:
     for run in run_by_data.values():
         shards = prepare(run.data)
         check_vocabulary(run, shards)
-        run_metrics.check(shards, run, study.measure)
+        run_metrics.check_measure(shards, run, study.measure)
 
 
 def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> StudyResult:

@@ -14,7 +14,7 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
-from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
+from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
 from scalejax.files import read_json, write_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
@@ -88,7 +88,7 @@ def train_segment(
     run = job.segment.run
     shards = prepare(run.data)
     check_vocabulary(run, shards)
-    check(shards, run, job.measure)
+    check_measure(shards, run, job.measure)
     mesh = make_mesh(job.placement)
     position, history = begin(folder, parent, init_state(run, mesh, job.measure.averages))
     status = open_folder(folder)
@@ -131,7 +131,9 @@ class Training:
         rates = learning_rates(run)
         clock = saved = time.monotonic()
         while position.step < stop and not position.diverged:
-            before, after = (run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1))
+            before, after = (
+                run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1)
+            )
             rows = self.rows.rows(
                 before // run.data.sequence_length, after // run.data.sequence_length
             )
@@ -194,19 +196,20 @@ class Training:
         every = max(1, round(self.job.measure.every / batch)) * batch
         return self.job.measure.every > 0 and after // every > before // every
 
-    def measure(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float | None]:
         """Writes a row with the held-out loss of the weights, and one of each average, and gives that of the weights.
 
         Nothing is measured once the run has diverged: the row and what is given are empty then.
         """
         run, measure = self.job.segment.run, self.job.measure
-        found: dict[str, dict[str, float]] = {"raw": {}}
+        found: dict[str, dict[str, float | None]] = {"raw": {}}
         if not self.position.diverged:
             for name, params in weights_to_evaluate(run, self.position.state, measure.averages).items():
-                found[name] = held_out_loss(
+                found[name] = held_out_metrics(
                     bind_token_losses(params, run, self.mesh), self.shards, run, measure
                 )
-        if not math.isfinite(found["raw"].get("loss", math.inf)):
+        loss = found["raw"].get("loss")
+        if loss is None or not math.isfinite(loss):
             found = {"raw": {}}
         for name, losses in found.items():
             self.metrics.write(self.row() | {"weights": name} | losses)
@@ -219,7 +222,7 @@ class Training:
         if found:
             params = weights_to_evaluate(run, position.state)["raw"]
             asked = scored_model(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
-            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
+            found |= downstream_metrics(asked, self.job.measure, self.folder / "evaluations")
         epochs = self.rows.epochs(run.batch_schedule.tokens_after(position.step) / run.batch_tokens)
         counted = {
             "step": position.step,

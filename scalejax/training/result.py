@@ -53,7 +53,7 @@ class Result:
 
 
 def result_row(
-    job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any
+    job: Job, shards: Shards, found: dict[str, float | None], status: dict[str, Any], **counted: Any
 ) -> dict[str, Any]:
     """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged.
 

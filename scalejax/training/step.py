@@ -26,7 +26,7 @@ from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
-from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
+from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
     batch_sharding,
     like_parameters,
@@ -271,7 +271,7 @@ def weights_to_evaluate(
     `raw` are the parameters; for schedule-free AdamW they are its own average instead.
     """
     first_batch = run.first_batch_sequences * run.data.sequence_length
-    raw = evaluated(run.optimizer.name, state.params, state.optimizer_state)
+    raw = evaluation_params(run.optimizer.name, state.params, state.optimizer_state)
     averaged = {
         average.name: averaging.value(
             average, state.averages[average.name], first_batch=first_batch
@@ -325,7 +325,7 @@ def _compiled_averaging(
     """(averages before a step, state after it, shape of rows) -> averages after it."""
 
     def add(previous: Averages, state: TrainState, shape: tuple[int, ...]) -> Averages:
-        new = evaluated(program.optimizer, state.params, state.optimizer_state)
+        new = evaluation_params(program.optimizer, state.params, state.optimizer_state)
         batch_tokens = shape[0] * (shape[1] - 1)
         updated: Averages = {
             average.name: averaging.add(

@@ -12,7 +12,7 @@ import pytest
 
 from scalejax.fitting.selection import select
 from scalejax.laws import fit_curves, multipower, predict_curve
-from scalejax.laws.curves import rows as curve_rows
+from scalejax.laws.curves.data import curve_data
 from tests.published import reference
 
 pytestmark = pytest.mark.replication
@@ -42,7 +42,7 @@ def refit(law: str, model: str, **options):
     losses, rates = tables()
     rows = losses[(losses.model == model) & losses.schedule.isin(TRAIN)]
     curve = rows.schedule.map(TRAIN.index)
-    data = curve_rows.measured([rates[name] for name in TRAIN], curve, rows.step, rows.loss)
+    data = curve_data([rates[name] for name in TRAIN], curve, rows.step, rows.loss)
     fixed = {"lambda": options.pop("momentum")} if options.get("momentum") else None
     return fit_curves(
         law, data, fixed=fixed, **{k: v for k, v in options.items() if k != "momentum"}
@@ -121,7 +121,7 @@ def test_a_loss_chosen_on_the_three_curves_alone_does_as_well_on_the_six_others(
 def test_one_curve_leaves_lambda_unidentified():
     losses, rates = tables()
     rows = losses[(losses.model == "25M") & (losses.schedule == "cosine_24000")]
-    data = curve_rows.measured(
+    data = curve_data(
         [rates["cosine_24000"]], np.zeros(len(rows), int), rows.step, rows.loss
     )
     assert fit_curves("annealing", data).verdict == "unidentified"
