@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from scalejax.config import Model
 from scalejax.study.plan import Plan, segment_flops
-from scalejax.training.loop import is_finished
-from scalejax.training.segment import Job, Segment
+from scalejax.training.result import is_finished
+from scalejax.training.segment import Segment, TrainingJob
 
 TRIES = 2
 """Times a segment is handed out when its worker dies under it (killed for memory, say); an error it reports is final."""
@@ -243,9 +243,9 @@ class Pool:
             del self.waiting[other.folder]
             self._fail(other, f"its trunk {segment.folder} failed")
 
-    def _job(self, segment: Segment) -> Job:
+    def _job(self, segment: Segment) -> TrainingJob:
         study = self.plan.study
-        return Job(
+        return TrainingJob(
             segment=segment, study=study.name, measure=study.measure, placement=study.placement
         )
 

@@ -67,7 +67,7 @@ def _warm_up() -> None:
 
 def _serve(folder: Path, events: Any, halt: threading.Event) -> None:
     from scalejax.training.loop import Preempted, train_segment
-    from scalejax.training.segment import Job
+    from scalejax.training.segment import TrainingJob
 
     def tell(event: str, **values: Any) -> None:
         print(
@@ -76,7 +76,7 @@ def _serve(folder: Path, events: Any, halt: threading.Event) -> None:
 
     study = folder.parent.parent
     try:
-        job = Job.read(folder)
+        job = TrainingJob.read(folder)
         parent = study / job.segment.parent if job.segment.parent else None
         train_segment(
             job,

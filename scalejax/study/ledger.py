@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalejax.files import append_lines, read_lines
-from scalejax.training.result import code_version, now
+from scalejax.training.result import code_version
+from scalejax.training.status import utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def register(
         }
         content = b"".join(path.read_bytes() for path in fits)
         line |= {"fit_sha256": hashlib.sha256(content).hexdigest(), "rows_sha256": rows_sha256}
-        append_lines(folder / LEDGER, [line | {"code": code_version(), "created": now()}])
+        append_lines(folder / LEDGER, [line | {"code": code_version(), "created": utc_now()}])
     return key
 
 
@@ -101,5 +102,5 @@ def _score(forecast: dict[str, Any], measured: float) -> dict[str, Any]:
         "measured": measured,
         "error": error,
         "inside": inside,
-        "created": now(),
+        "created": utc_now(),
     }
