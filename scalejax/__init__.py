@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from scalejax.model.parametrization import standard as standard
     from scalejax.optim.schedules import cosine as cosine
     from scalejax.optim.schedules import wsd as wsd
-    from scalejax.study.plan import Study as Study
     from scalejax.study.plan import plan as plan
     from scalejax.study.results import results as results
+    from scalejax.study.study import Study as Study
     from scalejax.training.evaluate import evaluate as evaluate
     from scalejax.training.loop import train as train
 
@@ -58,7 +58,7 @@ _HOMES = {
     "standard": "scalejax.model.parametrization",
     "cosine": "scalejax.optim.schedules",
     "wsd": "scalejax.optim.schedules",
-    "Study": "scalejax.study.plan",
+    "Study": "scalejax.study.study",
     "plan": "scalejax.study.plan",
     "results": "scalejax.study.results",
     "evaluate": "scalejax.training.evaluate",

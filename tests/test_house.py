@@ -24,7 +24,6 @@ ALLOWED: dict[str, set[str]] = {
     "batching": set(),
     "config": {"checks", "batching"},
     "files": set(),
-    "project": set(),
     "grids": {"config"},
     "model": {"config"},
     "optim": {"batching", "config", "model"},
@@ -38,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},
     "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report"}
-    | {"study", "project", "files"},
+    | {"study", "files"},
 }
 
 MAX_FILE_LINES = 420

@@ -1,4 +1,4 @@
-"""`python -m scalejax.cli`."""
+"""`python -m scalejax.cli` is the same as `scalejax`."""
 
 from scalejax.cli.main import main
 

@@ -1,12 +1,18 @@
-"""A worker: one process, on CPU pinned to one core, that trains the segments whose folders it is told on standard input.
+"""A worker: one process that trains one segment after the other.
 
-`python -m scalejax.launch.worker LAUNCHER_PID CORE` (CORE -1: not pinned). Events go to standard output as JSON lines; the worker
-dies with its launcher: by PR_SET_PDEATHSIG on Linux, elsewhere when its standard input closes.
+    python -m scalejax.launch.worker LAUNCHER_PID CORE
+
+LAUNCHER_PID is the process that started the worker. CORE is the CPU core that the
+worker is pinned to, or -1 if it is not pinned. Every line of standard input is the
+folder of a segment, with a config.json that `TrainingJob.write` wrote. Standard output
+carries one `Event` per line, as JSON. Standard error is the log.
+
+A worker does not outlive its launcher. On Linux the kernel kills it when the launcher
+dies; elsewhere it ends when its standard input closes.
 """
 
 import contextlib
 import ctypes
-import json
 import os
 import queue
 import signal
@@ -14,66 +20,78 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO
 
+from scalejax.launch.cores import NOT_PINNED
+from scalejax.launch.events import Event
+
+# The option of Linux's prctl that sends a signal to this process when its parent dies.
 PR_SET_PDEATHSIG = 1
+# How often a worker without a segment looks whether it was asked to stop.
+POLL_SECONDS = 0.2
 
 
 def main() -> None:
-    """Serves segments until standard input closes."""
+    """Train segments until standard input closes or SIGTERM arrives."""
     launcher, core = int(sys.argv[1]), int(sys.argv[2])
     die_with(launcher)
-    if core >= 0 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(
-            0, {core}
-        )  # before jax starts its threads: its bits depend on their number
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the launcher decides
+    # Pin the process before jax is imported: jax starts as many threads as there are
+    # cores to run on, and XLA's results depend on that number in their last bits.
+    if core != NOT_PINNED and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    # Ctrl-C reaches every process of the terminal. The launcher decides what it means
+    # and sends SIGTERM to its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     halt = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: halt.set())
+    # Keep standard output for events alone. What libraries print goes to the log.
     events = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    os.dup2(2, 1)
     folders: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(folders,), daemon=True).start()
-    _warm_up()
+    threading.Thread(target=_read_folders, args=(folders,), daemon=True).start()
+    _import_training()
     while not halt.is_set():
         with contextlib.suppress(queue.Empty):
-            _serve(Path(folders.get(timeout=0.2)), events, halt)
+            _train(Path(folders.get(timeout=POLL_SECONDS)), events, halt)
 
 
 def die_with(launcher: int) -> None:
-    """Asks the kernel to kill this process when its launcher dies; leaves at once when it is dead already."""
+    """End this process when its launcher dies, or now if the launcher is dead."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A launcher that died before the call above sends no signal any more. Then this
+    # process has been adopted by another one.
     if os.getppid() != launcher:
         os._exit(1)
 
 
-def _listen(folders: queue.Queue[str]) -> None:
+def _read_folders(folders: queue.Queue[str]) -> None:
     for line in sys.stdin:
         folders.put(line.strip())
-    os._exit(0)  # the launcher is gone, or done with us
+    # Standard input has closed: the launcher is gone, or it has no more work. A segment
+    # in training can be resumed, so nothing is lost by leaving at once.
+    os._exit(0)
 
 
-def _warm_up() -> None:
-    """The imports that the first segment needs, while the launcher still plans."""
+def _import_training() -> None:
+    """Import what the first segment needs, which takes seconds, before it arrives."""
     import orbax.checkpoint
 
     import scalejax.training.loop
 
-    del orbax
+    del orbax, scalejax
 
 
-def _serve(folder: Path, events: Any, halt: threading.Event) -> None:
+def _train(folder: Path, events: IO[str], halt: threading.Event) -> None:
+    """Train the segment in `folder` and report how it ended."""
+    # Not at the top of the file: the process is pinned before jax is imported.
     from scalejax.training.loop import Preempted, train_segment
     from scalejax.training.segment import TrainingJob
 
-    def tell(event: str, **values: Any) -> None:
-        print(
-            json.dumps({"event": event, "folder": str(folder), **values}), file=events, flush=True
-        )
+    def send(event: Event) -> None:
+        print(event.to_line(), file=events, flush=True)
 
+    # A segment lies in STUDY/runs/ID or STUDY/trunks/ID.
     study = folder.parent.parent
     try:
         job = TrainingJob.read(folder)
@@ -82,16 +100,17 @@ def _serve(folder: Path, events: Any, halt: threading.Event) -> None:
             job,
             folder,
             parent,
-            report=lambda step, loss: tell("step", step=step, loss=loss),
+            report=lambda step, loss: send(Event(kind="step", step=step, loss=loss)),
             stopping=halt.is_set,
         )
     except Preempted:
-        tell("preempted")
-    except Exception as error:  # reported to the launcher, which goes on with the other runs
+        send(Event(kind="preempted"))
+    # Whatever went wrong, the other runs go on: the launcher records the error.
+    except Exception as error:
         traceback.print_exc()
-        tell("failed", error=f"{type(error).__name__}: {error}")
+        send(Event(kind="failed", error=f"{type(error).__name__}: {error}"))
     else:
-        tell("done")
+        send(Event(kind="done"))
 
 
 if __name__ == "__main__":

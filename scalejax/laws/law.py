@@ -1,9 +1,10 @@
-"""What a law is: the base of every kind of law, and the contract between a formula and the solver.
+"""What a law is: the base of all kinds of law, and what the solver needs of a formula.
 
-A law of one row per run (`ParametricLaw`) consists of a NamedTuple with the formula and of
-one value that tells the solver which columns the formula reads, which parameters enter
-linearly, which are positive and where to start. The other kinds of law are `CurveLaw`
-(whole loss curves), `IsoFLOP` and `HyperparameterLaw`; their modules define them.
+A law of one row per run (`ParametricLaw`) consists of a NamedTuple with the formula and
+of one value that tells the solver which columns the formula reads, which parameters
+enter linearly, which are positive and where to start. The other kinds of law are
+`CurveLaw` (whole loss curves), `IsoFLOP` and `HyperparameterLaw`; their modules define
+them.
 """
 
 import dataclasses
@@ -11,13 +12,25 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Real
 
-Number = jax.Array | float
+# What a formula reads: a number, or an array of any shape.
+Input = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
+
+# A parameter of a formula. Bootstrap draws may be a numpy array; numpy's stubs would
+# then give the predictions the wrong type, since they do not know that jax handles the
+# sum.
+if TYPE_CHECKING:
+    Number = Array | float
+else:
+    Number = Input
+
+# The NamedTuple of a law's parameters.
+F = TypeVar("F", bound="NamedTuple")
 
 
 class Allowed(NamedTuple):
@@ -28,7 +41,7 @@ class Allowed(NamedTuple):
     positive: bool = False
     """Whether zero is excluded."""
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """Whether the parameter may take this value."""
         inside = self.low <= value <= self.high and bool(np.isfinite(value))
         return inside and (value > 0 or not self.positive)
@@ -43,7 +56,7 @@ class Allowed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Law(ABC):
-    """What all kinds of law share: a name, what they read and predict, and their parameters."""
+    """What all kinds of law share: their name, columns and parameters."""
 
     name: str
     """Name on the command line and in fit.json."""
@@ -75,8 +88,8 @@ class Law(ABC):
         >>> chinchilla().hold(E=1.69).fixed
         (('E', 1.69),)
 
-        Raises ValueError for a parameter that the law does not have, or for a value that
-        the parameter cannot take.
+        Raises ValueError for a parameter that the law does not have, or for a value
+        that the parameter cannot take.
         """
         if unknown := [name for name in values if name not in self.names]:
             raise ValueError(
@@ -84,7 +97,7 @@ class Law(ABC):
                 f"it has {', '.join(self.names)}"
             )
         for name, value in values.items():
-            if not (allowed := self.allowed(name)).holds(value):
+            if not (allowed := self.allowed(name)).contains(value):
                 raise ValueError(
                     f"{name} of the {self.name} law is {allowed}; it cannot be held at {value}"
                 )
@@ -111,8 +124,8 @@ class Coordinate:
     scale: bool = False
     """Whether the parameter is the size of a term, in units of the target."""
     units: tuple[tuple[str, int, float], ...] = ()
-    """(exponent, axis, power) of every rescaled input that the parameter depends on. The
-    parameter, or its logarithm, is its value in centred units plus the sum of
+    """(exponent, axis, power) of every rescaled input that the parameter depends on.
+    The parameter, or its logarithm, is its value in centred units plus the sum of
     power x exponent x centre[axis]; an exponent named "" is 1."""
 
 
@@ -128,8 +141,8 @@ def scale(*units: tuple[str, int, float]) -> Coordinate:
 # An additive constant in the units of the target, such as the irreducible loss.
 OFFSET = Coordinate(0.0, np.inf)
 
-# An offset that is a fraction. Without the upper bound, nearly straight data send epsilon
-# and k of the error law to infinity together.
+# An offset that is a fraction. Without the upper bound, nearly straight data send
+# epsilon and k of the error law to infinity together.
 FRACTION = Coordinate(0.0, 1.0)
 
 # The exponent of a power law that falls.
@@ -156,7 +169,7 @@ class Decays:
     exponents: tuple[str, ...]
     """One exponent for each size; two sizes may share one."""
     offset: str
-    of: Callable[..., tuple[Number, ...]]
+    of: Callable[..., tuple[Input, ...]]
     """(*inputs) -> the x_k; for a power law these are logarithms of inputs."""
     sign: int = 1
 
@@ -165,14 +178,14 @@ class Decays:
         """The linear parameters: the sizes, then the offset."""
         return *self.sizes, self.offset
 
-    def columns(self, form: Any, *inputs: Number) -> tuple[Number, ...]:
+    def columns(self, form: NamedTuple, *inputs: Input) -> tuple[Number, ...]:
         """The factors that multiply the sizes and the offset."""
         decays = zip(self.exponents, self.of(*inputs), strict=True)
         return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParametricLaw(Law):
+class ParametricLaw(Law, Generic[F]):
     """A formula that predicts one number per run, as the solver and the tables need it.
 
     Each formula keeps its shape under a change of units (with N in billions, A becomes
@@ -180,24 +193,24 @@ class ParametricLaw(Law):
     well conditioned.
     """
 
-    form: Any
+    form: type[F]
     """NamedTuple class of the parameters, in the order of `coordinates`."""
-    predict: Callable[..., jax.Array]
-    """(form, *inputs) -> the predicted target; inputs broadcast, in the order of `inputs`."""
+    predict: Callable[..., Array]
+    """(form, *inputs) -> the predicted target; the inputs broadcast."""
     coordinates: tuple[Coordinate, ...]
     """One per parameter."""
     linear: Linear | Decays | None = None
-    """The parameters that enter linearly; `Decays` for a law that has no other terms."""
+    """The parameters that enter linearly; `Decays` when the law has no other terms."""
     grid: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Starting values of the other parameters; the solver starts from their product."""
-    guess: Callable[..., Any] | None = None
-    """(form on the grid, typical target) -> form, for a law without linear parameters."""
+    guess: Callable[..., F] | None = None
+    """(form on the grid, typical target) -> form; for laws without linear terms."""
     axes: tuple[int, ...] = (0, 1)
-    """Unit of each input: inputs with equal numbers, such as tokens and unique tokens, are
-    rescaled together."""
+    """Unit of each input: inputs with equal numbers, such as tokens and unique tokens,
+    are rescaled together."""
     additive: bool = False
-    """Whether inputs are centred by subtraction, as for a law that reads a loss, and not by
-    division."""
+    """Whether inputs are centred by subtraction, as for a law that reads a loss, and
+    not by division."""
     tied: tuple[tuple[str, str], ...] = ()
     """(parameter, other): the parameter is held equal to the other."""
 
@@ -212,7 +225,7 @@ class ParametricLaw(Law):
         return inspect.getdoc(self.form) or ""
 
     def allowed(self, name: str) -> Allowed:
-        """The bounds of the coordinate; any positive value for one that is a logarithm."""
+        """The coordinate's bounds, or any positive value if it is a logarithm."""
         coordinate = self.coordinates[self.names.index(name)]
         if coordinate.log:
             return Allowed(0.0, np.inf, positive=True)

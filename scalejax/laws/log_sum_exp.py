@@ -1,24 +1,36 @@
-"""The log-sum-exp law: a power term for each property of a run, above an irreducible loss.
+"""The log-sum-exp law: an irreducible loss plus one power term per property of a run.
 
-log L = LSE(log A_1 - p_1 log x_1, .., log A_K - p_K log x_K, log E), that is L = E + sum_k A_k x_k^-p_k (McLeish et al. 2025,
-Gemstones, arXiv 2502.06857). It is solved as the sum: the K sizes and E are linear given the K exponents, and E = 0 is a bound
+log L = LSE(log A_1 - p_1 log x_1, ..., log A_K - p_K log x_K, log E), which is L = E +
+sum_k A_k x_k^-p_k (McLeish et al. 2025, Gemstones, arXiv 2502.06857). The solver works
+with the sum: the K sizes and E are linear given the K exponents, and E = 0 is a bound
 instead of log E = -infinity.
 """
 
 from typing import Any, NamedTuple
 
-import jax
+from jaxtyping import Array, Real
 
 from scalejax.laws.forms import decay, logarithms
-from scalejax.laws.law import EXPONENT, OFFSET, Decays, Number, ParametricLaw, scale
+from scalejax.laws.law import (
+    EXPONENT,
+    OFFSET,
+    Decays,
+    F,
+    Input,
+    Number,
+    ParametricLaw,
+    scale,
+)
 
-STARTS = (0.1, 0.25, 0.6, 1.5)  # of each exponent: 64 starts for three terms
+# Starting values of each exponent: 64 starts for three terms.
+EXPONENT_STARTS = (0.1, 0.25, 0.6, 1.5)
 
 
 class WidthDepth(NamedTuple):
-    """L(w, d, D) = E + A_width w^-p_width + A_depth d^-p_depth + A_tokens D^-p_tokens: w width, d layers, D tokens.
+    """L(w, d, D) = E + A_width w^-p_width + A_depth d^-p_depth + A_tokens D^-p_tokens.
 
-    E: irreducible loss, nats per token, >= 0.  Sizes A: > 0.  Exponents p: > 0.
+    w: width.  d: layers.  D: tokens.  E: irreducible loss, nats per token, >= 0.
+    Sizes A: > 0.  Exponents p: > 0.
     """
 
     A_width: Number
@@ -30,44 +42,54 @@ class WidthDepth(NamedTuple):
     p_tokens: Number
 
 
-def width_depth(**fixed: float) -> ParametricLaw:
-    """The law of (width, depth, tokens)."""
+def width_depth(**fixed: float) -> ParametricLaw[WidthDepth]:
+    """Returns the law of (width, depth, tokens).
+
+    fixed: parameters to hold at a value.
+    """
     return log_sum_exp("width-depth", WidthDepth, ("width", "depth", "tokens")).hold(**fixed)
 
 
-def log_sum_exp(name: str, form: Any, inputs: tuple[str, ...]) -> ParametricLaw:
-    """A law with one term for each of K columns.
+def log_sum_exp(name: str, form: type[F], inputs: tuple[str, ...]) -> ParametricLaw[F]:
+    """Returns a law with one power term for each of K columns.
 
-    form: NamedTuple class of K sizes in the order of the columns, E, and K exponents. (params, tokens) is Chinchilla.
+    name: the law's name in messages and files.  form: NamedTuple class of K sizes in
+    the order of the columns, then E, then K exponents.  inputs: the columns.
 
-    Raises ValueError when the form has not 2 K + 1 fields.
+    With Chinchilla as the form and (params, tokens) as the columns, it is Chinchilla's
+    law.
+
+    Raises ValueError when the form does not have 2 K + 1 fields.
     """
     fields, terms = form._fields, len(inputs)
     if len(fields) != 2 * terms + 1:
-        wanted = (
-            f"a law of {', '.join(inputs)} has {2 * terms + 1} parameters (sizes, E, exponents)"
+        raise ValueError(
+            f"a law of {', '.join(inputs)} has {2 * terms + 1} parameters "
+            f"(sizes, E, exponents); got {', '.join(fields)}"
         )
-        raise ValueError(f"{wanted}; got {', '.join(fields)}")
     exponents = fields[terms + 1 :]
+    sizes = (scale((exponent, axis, 1.0)) for axis, exponent in enumerate(exponents))
     return ParametricLaw(
         name=name,
         form=form,
         predict=loss,
         inputs=inputs,
         axes=tuple(range(terms)),
-        coordinates=(
-            *(scale((p, axis, 1.0)) for axis, p in enumerate(exponents)),
-            OFFSET,
-            *(EXPONENT for _ in exponents),
-        ),
+        coordinates=(*sizes, OFFSET, *(EXPONENT for _ in exponents)),
         linear=Decays(fields[:terms], exponents, fields[terms], logarithms),
-        grid=tuple((p, STARTS) for p in exponents),
+        grid=tuple((exponent, EXPONENT_STARTS) for exponent in exponents),
     )
 
 
-def loss(law: Any, *inputs: Number) -> jax.Array:
-    """Predicted loss, nats per token; inputs broadcast."""
+def loss(law: tuple[Any, ...], *inputs: Input) -> Real[Array, "..."]:
+    """Returns the predicted loss, nats per token.
+
+    law: NamedTuple of sizes, E and exponents, as in `log_sum_exp`.  inputs: one array
+    per term; they broadcast.
+    """
     terms = len(inputs)
-    return law[terms] + sum(
-        size * decay(x, p) for size, p, x in zip(law, law[terms + 1 :], inputs, strict=False)
+    sizes, offset, exponents = law[:terms], law[terms], law[terms + 1 :]
+    return offset + sum(
+        size * decay(x, exponent)
+        for size, exponent, x in zip(sizes, exponents, inputs, strict=True)
     )

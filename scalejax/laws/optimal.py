@@ -1,146 +1,201 @@
-"""What a Chinchilla-like law says about spending compute: the optimal run, its bands, and two what-ifs.
+"""How to spend compute under a Chinchilla-like law.
 
-Training costs C = 6 N D FLOPs and inference 2 N per token, with N in the count of parameters that the law was fitted on.
-Fields of a law may be scalars, or arrays of bootstrap draws; everything broadcasts as numpy does, in float64.
+The compute-optimal run, its confidence bands, the price of over-training, and the run
+that is cheapest in training and inference together.
+
+Training costs C = 6 N D FLOPs and inference 2 N FLOPs per token, with N in the
+parameter count that the law was fitted on. The fields of a law may be scalars, or
+arrays of bootstrap draws. Everything broadcasts as numpy does, in float64.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from scalejax.laws.forms import Chinchilla
 
-HALVINGS = 60  # of the bracket e^-60..1: to rounding
+# Narrows the bracket [e^-60, 1] to float64 resolution.
+BISECTIONS = 60
+
+
+class ChinchillaView(Protocol):
+    """A law that can be written as Chinchilla's, such as `Overtraining`."""
+
+    def chinchilla(self) -> Chinchilla: ...
 
 
 class Allocation(NamedTuple):
     """How a run spends its compute."""
 
-    params: np.ndarray
-    tokens: np.ndarray
-    tokens_per_param: np.ndarray
+    params: Float[np.ndarray, "..."]
+    tokens: Float[np.ndarray, "..."]
+    tokens_per_param: Float[np.ndarray, "..."]
 
 
-def compute_optimal(law: Any, flops: Any) -> Allocation:
-    """N* and D* of the lowest loss at C = 6 N D: N* = G (C/6)^(beta / (alpha + beta)), D* = C / (6 N*).
+def compute_optimal(law: Chinchilla | ChinchillaView, flops: ArrayLike) -> Allocation:
+    """Returns the run of lowest loss at a budget C = 6 N D.
 
-    law: Chinchilla, or a law with a `chinchilla` view.  flops: C, > 0. Draws without an optimum (both exponents zero) give nan.
+    N* = G (C/6)^(beta / (alpha + beta)) and D* = C / (6 N*).  flops: C, > 0. Bootstrap
+    draws without an optimum, whose exponents are both zero, give nan.
 
-    >>> epoch = Chinchilla(A=477.826, B=2143.417, E=1.817218, alpha=0.347310, beta=0.367172)
+    >>> epoch = Chinchilla(477.826, 2143.417, 1.817218, 0.347310, 0.367172)
     >>> best = compute_optimal(epoch, 5.88e23)
     >>> print(f"{best.params:.3g} {best.tokens:.4g} {best.tokens_per_param:.1f}")
     7.4e+10 1.325e+12 17.9
 
-    Raises ValueError for flops that are not positive.
+    Raises ValueError for flops that are not positive, or for a law without an optimum.
     """
-    law, flops = _chinchilla(law), _positive("flops", flops)
+    wide, flops = _in_float64(law), _positive("flops", flops)
     with np.errstate(all="ignore"):
-        params = np.asarray(law.optimal_params(flops))
+        params = np.asarray(Chinchilla._make(wide).optimal_params(flops))
         return Allocation(params, flops / 6 / params, flops / 6 / params**2)
 
 
-def params_exponent(law: Any, growth: float = 1.0) -> np.ndarray:
-    """beta / (alpha + g beta), the exponent of N* in C where the FLOPs of a token grow as N^g; that of D* is 1 - g times it.
+def params_exponent(
+    law: Chinchilla | ChinchillaView, growth: float = 1.0
+) -> Float[np.ndarray, "..."]:
+    """Returns beta / (alpha + g beta), the exponent of N* in C when C = c N^g D.
 
-    growth: g, 1 for C = 6 N D. It is below 1 where N leaves out what the FLOPs hold (attention, the head), since that is a larger
-    share of small models: alpha A N^-alpha = g beta B D^-beta at the optimum, with D = C / (c N^g).
+    The exponent of D* is 1 - g times it.
 
-    >>> print(f"{params_exponent(Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)):.3f}")
+    growth: g, which is 1 for C = 6 N D. It is below 1 when N leaves out parameters
+    whose FLOPs C counts (the head, or attention), because these are a larger share of
+    small models. At the optimum, alpha A N^-alpha = g beta B D^-beta.
+
+    >>> hoffmann = Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)
+    >>> print(f"{params_exponent(hoffmann):.3f}")
     0.452
 
-    Raises ValueError for a law that is no Chinchilla's.
+    Raises ValueError for a law that is not Chinchilla's.
     """
-    law = _chinchilla(law)
-    return law.beta / (law.alpha + growth * law.beta)
+    wide = _in_float64(law)
+    return wide.beta / (wide.alpha + growth * wide.beta)
 
 
 def compute_optimal_bands(
-    draws: Any, flops: Any, level: float = 0.95
+    draws: Chinchilla | ChinchillaView, flops: ArrayLike, level: float = 0.95
 ) -> tuple[Allocation, Allocation]:
-    """Low and high percentile ends of the compute-optimal run at each budget, from a law whose fields are (draws,).
+    """Returns the lower and upper ends of percentile intervals of the compute-optimal
+    run.
 
-    flops: scalar or (budgets,), as are the ends. An end that enough draws put at nothing, infinity or nowhere is open: 0 or inf.
+    draws: the law with fields of shape (draws,).  flops: a scalar or (budgets,), and so
+    are the ends.  level: coverage of the interval.
+
+    An end is open, 0 or inf, when enough draws put the optimum at zero or infinity, or
+    have none.
     """
-    law, flops = _chinchilla(draws), np.asarray(flops, np.float64)
-    several = law._make(x.reshape(-1, *(1,) * flops.ndim) for x in law)
-    found, tail = compute_optimal(several, flops), 50 * (1 - level)
-    lows, highs = (
-        Allocation(
-            *(
-                np.percentile(
-                    np.nan_to_num(x, nan=at, posinf=np.inf), q, axis=0, method="inverted_cdf"
-                )
-                for x in found
-            )
-        )
-        for q, at in ((tail, 0.0), (100 - tail, np.inf))
-    )
-    return lows, highs
+    wide, flops = _in_float64(draws), np.asarray(flops, np.float64)
+    columns = Chinchilla._make(x.reshape(-1, *(1,) * flops.ndim) for x in wide)
+    optima, tail = compute_optimal(columns, flops), 50 * (1 - level)
+    low = (_percentile(x, tail, missing=0.0) for x in optima)
+    high = (_percentile(x, 100 - tail, missing=np.inf) for x in optima)
+    return Allocation(*low), Allocation(*high)
 
 
-def overtraining_penalty(law: Any, flops: Any, factor: Any) -> np.ndarray:
-    """Loss above the compute-optimal one at the same C, nats per token, with `factor` times the optimal tokens per parameter.
+def overtraining_penalty(
+    law: Chinchilla | ChinchillaView, flops: ArrayLike, factor: ArrayLike
+) -> Float[np.ndarray, "..."]:
+    """Returns the loss above the compute-optimal one at equal C, in nats per token.
 
-    At M = factor x D*/N*, N = N* factor^-1/2 and D = D* factor^1/2, so the penalty is
-    A N*^-alpha (factor^(alpha/2) - 1) + B D*^-beta (factor^(-beta/2) - 1); a factor below 1 is under-training.
+    factor: tokens per parameter relative to the compute-optimal ratio; below 1 is
+    under-training. At M = factor x D*/N*, N = N* factor^-1/2 and D = D* factor^1/2, so
+    the penalty is A N*^-alpha (factor^(alpha/2) - 1) + B D*^-beta (factor^(-beta/2) -
+    1).
 
     Raises ValueError for flops or a factor that is not positive.
     """
-    best, law = compute_optimal(law, flops), _chinchilla(law)
+    best, wide = compute_optimal(law, flops), _in_float64(law)
     stretch = np.log(_positive("factor", factor)) / 2
-    size, data = law.A * best.params**-law.alpha, law.B * best.tokens**-law.beta
-    return size * np.expm1(law.alpha * stretch) + data * np.expm1(-law.beta * stretch)
+    size, data = wide.A * best.params**-wide.alpha, wide.B * best.tokens**-wide.beta
+    return size * np.expm1(wide.alpha * stretch) + data * np.expm1(-wide.beta * stretch)
 
 
-def inference_optimal(law: Any, loss: Any, inference_tokens: Any) -> Allocation:
-    """N and D of the least 6 N D + 2 N T FLOPs that reach a loss, T tokens of inference (Sardana et al. 2023, arXiv 2401.00448).
+def inference_optimal(
+    law: Chinchilla | ChinchillaView, loss: ArrayLike, inference_tokens: ArrayLike
+) -> Allocation:
+    """Returns the run that reaches a loss with the least FLOPs of training and
+    inference.
 
-    With v the share of the reducible loss r = L - E that is left to the data, D = (B / (r v))^(1/beta),
-    N = (A / (r (1 - v)))^(1/alpha), and the cost is least where alpha (1 - v) / (beta v) = 1 + T / (3 D): the left side falls
-    with v and the right side rises, so bisection of log v finds the one root. Draws that never reach the loss give nan.
+    It minimizes 6 N D + 2 N T for T tokens of inference (Sardana et al. 2023, arXiv
+    2401.00448).
 
-    loss: nats per token.  inference_tokens: T, >= 0; 0 is the compute-optimal run of that loss.
-    Raises ValueError when no law reaches the loss, or for a negative T.
+    loss: nats per token.  inference_tokens: T, >= 0; 0 gives the compute-optimal run of
+    that loss. Bootstrap draws that never reach the loss give nan.
+
+    Raises ValueError when no draw of the law reaches the loss, or for a negative T.
     """
-    law, target, served = (
-        _chinchilla(law),
-        np.asarray(loss, np.float64),
-        np.asarray(inference_tokens, np.float64),
-    )
+    wide = _in_float64(law)
+    target = np.asarray(loss, np.float64)
+    served = np.asarray(inference_tokens, np.float64)
     if not np.all(served >= 0):
+        raise ValueError(f"inference_tokens must be 0 or more; got {inference_tokens}")
+    if not np.any(target > wide.E):
         raise ValueError(
-            f"inference_tokens is a number of tokens, 0 or more; got {inference_tokens}"
+            f"no run reaches a loss of {loss}: the law's irreducible loss is {wide.E} "
+            "nats per token"
         )
-    if not np.any(target > law.E):
-        raise ValueError(
-            f"no run reaches a loss of {loss}: the law's irreducible loss is {law.E} nats per token"
-        )
-    reducible = np.where(target > law.E, target - law.E, np.nan)
-    tokens = lambda v: (law.B / (reducible * v)) ** (1 / law.beta)
+    reducible = np.where(target > wide.E, target - wide.E, np.nan)
     with np.errstate(over="ignore"):
-        low = np.full(np.broadcast_shapes(reducible.shape, served.shape, law.A.shape), -60.0)
-        high = np.zeros_like(low)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            v = np.exp(middle)
-            beyond = law.alpha * (1 - v) / (law.beta * v) < 1 + served / (3 * tokens(v))
-            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
-        v = np.exp((low + high) / 2)
-        params = (law.A / (reducible * (1 - v))) ** (1 / law.alpha)
-        return Allocation(params, tokens(v), tokens(v) / params)
+        share = _data_share(wide, reducible, served)
+        tokens = _tokens_at_share(wide, reducible, share)
+        params = (wide.A / (reducible * (1 - share))) ** (1 / wide.alpha)
+        return Allocation(params, tokens, tokens / params)
 
 
-def _chinchilla(law: Any) -> Any:
-    law = law.chinchilla() if hasattr(law, "chinchilla") else law
+class _Float64(NamedTuple):
+    """The fields of a Chinchilla law as float64 arrays."""
+
+    A: np.ndarray
+    B: np.ndarray
+    E: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+
+
+def _in_float64(law: Chinchilla | ChinchillaView) -> _Float64:
+    if not isinstance(law, Chinchilla) and hasattr(law, "chinchilla"):
+        law = law.chinchilla()
     if not isinstance(law, Chinchilla):
         raise ValueError(
-            f"the {type(law).__name__} law has no compute-optimal run; Chinchilla and Overtraining have"
+            f"the {type(law).__name__} law has no compute-optimal run; "
+            "Chinchilla and Overtraining have"
         )
-    return law._make(np.asarray(x, np.float64) for x in law)
+    return _Float64(*(np.asarray(x, np.float64) for x in law))
 
 
-def _positive(name: str, value: Any) -> np.ndarray:
+def _positive(name: str, value: ArrayLike) -> np.ndarray:
     number = np.asarray(value, np.float64)
     if not np.all((number > 0) & (number < np.inf)):
-        raise ValueError(f"{name} is a positive number; got {value}")
+        raise ValueError(f"{name} must be positive; got {value}")
     return number
+
+
+def _percentile(values: np.ndarray, percent: float, *, missing: float) -> np.ndarray:
+    """Percentile over the draws, with nan counted as the value `missing`."""
+    values = np.nan_to_num(values, nan=missing, posinf=np.inf)
+    return np.percentile(values, percent, axis=0, method="inverted_cdf")
+
+
+def _data_share(law: _Float64, reducible: np.ndarray, served: np.ndarray) -> np.ndarray:
+    """The share v of the reducible loss L - E that the data term should hold.
+
+    D = (B / (r v))^(1/beta) and N = (A / (r (1 - v)))^(1/alpha) with r the reducible
+    loss. The cost is least where alpha (1 - v) / (beta v) = 1 + T / (3 D). The left
+    side falls with v and the right side rises, so bisection of log v finds the only
+    root.
+    """
+    shape = np.broadcast_shapes(reducible.shape, served.shape, law.A.shape)
+    low, high = np.full(shape, -60.0), np.zeros(shape)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        v = np.exp(middle)
+        tokens = _tokens_at_share(law, reducible, v)
+        beyond = law.alpha * (1 - v) / (law.beta * v) < 1 + served / (3 * tokens)
+        low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+    return np.exp((low + high) / 2)
+
+
+def _tokens_at_share(law: _Float64, reducible: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Tokens at which the data term is this share of the reducible loss."""
+    return (law.B / (reducible * share)) ** (1 / law.beta)

@@ -1,6 +1,7 @@
 """A study in sentences: its runs, what its laws say and how far to trust them, its forecasts beside the truth."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def forecast_in_words(line: dict[str, Any]) -> str:
     return words + f". Measured: {line['measured']:.4f}, {where(line)}, {error} from the forecast."
 
 
-def bounds(line: dict[str, Any], digits: int) -> str:
+def bounds(line: Mapping[str, Any], digits: int) -> str:
     """` [low, high]` of a forecast, an open end as `open`; ` without an interval` when both ends are open."""
     low, high = (
         "open" if line[end] is None else f"{line[end]:.{digits}f}" for end in ("low", "high")
@@ -101,14 +102,14 @@ def bounds(line: dict[str, Any], digits: int) -> str:
     return " without an interval" if unbounded(line) else f" [{low}, {high}]"
 
 
-def where(line: dict[str, Any]) -> str:
+def where(line: Mapping[str, Any]) -> str:
     """Where the measurement fell; an interval that is open at both ends could not have missed it, and says nothing."""
     if unbounded(line):
         return "no interval to judge by"
     return "inside the interval" if line["inside"] else "OUTSIDE the interval"
 
 
-def unbounded(line: dict[str, Any]) -> bool:
+def unbounded(line: Mapping[str, Any]) -> bool:
     """Whether the fitted rows bound the forecast on neither side."""
     return line["low"] is None and line["high"] is None
 

@@ -1,80 +1,111 @@
-"""Experiment files: a Python file that assigns a Study, imported once, in the launcher."""
+"""Experiment files: Python files that assign a Study."""
 
 import ast
 import importlib.util
 import sys
 from pathlib import Path
 
-from scalejax.study.plan import Study
+from scalejax.study.study import Study
+
+# The name that is loaded unless the user gives another one, and the usual other names.
+DEFAULT_NAME = "study"
+USUAL_NAMES = {"smoke", "mini", "paper", DEFAULT_NAME}
+
+# What a mistake in an experiment file usually raises.
+USER_ERRORS = (ValueError, TypeError, NameError, ImportError, AttributeError)
 
 
 def load_study(target: str) -> tuple[Study, str]:
-    """The study of `FILE` (its `study`) or `FILE:NAME`, and the file's docstring: the question.
+    """The study of an experiment file, and the question that the file's docstring asks.
 
-    FILE's project root (the nearest ancestor with configs/ or pyproject.toml) goes first on sys.path. A file that does not
-    assign the name at its top level is refused unread.
-    Raises FileNotFoundError without the file, ValueError when it is no experiment or does not run.
+    target: `FILE.py` for the study that the file assigns to `study`, or `FILE.py:NAME`.
+
+    The file's project root is the nearest folder above it that has configs/ or
+    pyproject.toml; it comes first on sys.path while the file is run. A file that does
+    not assign the name at its top level is not run at all.
+
+    Raises FileNotFoundError if there is no such file, and ValueError if it is not an
+    experiment or if running it raises an error.
     """
-    path, name = _split(target)
+    path, name = _split_target(target)
     if not path.is_file():
         raise FileNotFoundError(f"there is no experiment file {path}; give FILE.py or FILE.py:NAME")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not Python that can be read: {error}") from error
-    if name not in _assigned(tree):
-        studies = sorted(_assigned(tree) & {"smoke", "mini", "paper", "study"})
+        raise ValueError(f"{path} is not valid Python: {error}") from error
+    names = _assigned_names(tree)
+    if name not in names:
+        studies = sorted(names & USUAL_NAMES)
         hint = (
-            f"; it has {', '.join(studies)}"
+            f"it assigns {', '.join(studies)}"
             if studies
-            else ": an experiment file ends in `study = Study(..)`"
+            else "an experiment file ends in `study = Study(...)`"
         )
-        raise ValueError(f"{path} assigns no `{name}` at its top level, so it was not run{hint}")
-    study = getattr(_import(path), name)
+        raise ValueError(
+            f"{path} does not assign `{name}` at its top level, so it was not run; {hint}"
+        )
+    study = getattr(_run_file(path), name)
     if not isinstance(study, Study):
-        raise ValueError(f"`{name}` in {path} is a {type(study).__name__}, not a Study")
+        raise ValueError(
+            f"`{name}` in {path} must be a Study; it is of the type {type(study).__name__}"
+        )
     return study, ast.get_docstring(tree) or ""
 
 
-def _split(target: str) -> tuple[Path, str]:
-    file, colon, name = target.rpartition(":")
-    return (Path(file), name) if colon and name.isidentifier() else (Path(target), "study")
+def _split_target(target: str) -> tuple[Path, str]:
+    file, _, name = target.rpartition(":")
+    # A colon that is part of a path, as in C:\study.py, is not followed by a name.
+    return (Path(file), name) if name.isidentifier() and file else (Path(target), DEFAULT_NAME)
 
 
-def _assigned(tree: ast.Module) -> set[str]:
-    targets = [
-        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
-    ]
-    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+def _assigned_names(tree: ast.Module) -> set[str]:
+    """The names that a module assigns at its top level."""
+    targets: list[ast.expr] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets += node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets.append(node.target)
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def _import(path: Path):
+def _run_file(path: Path) -> object:
+    """Run an experiment file and return it as a module."""
     path = path.resolve()
-    root = next(
-        (p for p in path.parents if (p / "configs").is_dir() or (p / "pyproject.toml").exists()),
-        path.parent,
-    )
+    root = _project_root(path)
+    # Forget modules of configs/ that are loaded: they may belong to another project, or
+    # have been edited since.
     for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
-        del sys.modules[name]  # of another project, or of this one before it was edited
-    sys.path.insert(0, str(root))
+        del sys.modules[name]
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(root))
     try:
         spec.loader.exec_module(module)
-    except (ValueError, TypeError, NameError, ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{path} does not run: {type(error).__name__}: {error}{_line(error, path)}"
-        ) from error
+    except USER_ERRORS as error:
+        where = _line_of(error, path)
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}{where}") from error
     finally:
         sys.path.remove(str(root))
     return module
 
 
-def _line(error: BaseException, path: Path) -> str:
-    """Where in the experiment file the error arose."""
-    trace, line = error.__traceback__, None
+def _project_root(path: Path) -> Path:
+    for folder in path.parents:
+        if (folder / "configs").is_dir() or (folder / "pyproject.toml").exists():
+            return folder
+    return path.parent
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Where in the file an error was raised, as ` (line N)`.
+
+    Empty if the error did not pass through the file.
+    """
+    line = None
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno

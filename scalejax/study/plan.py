@@ -1,226 +1,170 @@
-"""A study, and its plan: which segments to train, what they share, what they cost; before a FLOP is spent."""
+"""The plan of a study: which segments to train, what they share and what they cost."""
 
-import contextlib
-import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from scalejax.config import Data, Measure, Placement, Run
-from scalejax.data import preparation
+from scalejax.config import Run
 from scalejax.grids import as_dict, canonical, run_id
-from scalejax.model.flops import training_flops
-from scalejax.model.transformer import counts
 from scalejax.optim.schedules import learning_rates
-from scalejax.training.segment import Segment
+from scalejax.study.cost import run_flops, segment_flops
+from scalejax.study.plan_warnings import plan_warnings
+from scalejax.study.study import Study
+from scalejax.training.segment import Segment, TrainingJob
 
 
-@dataclass(frozen=True)
-class Study:
-    """One question: its runs, the runs to forecast, and the laws to fit. `runs` are trained and fitted first.
+class PlanSummary(TypedDict):
+    """What `scalejax plan --json` prints and study.json stores."""
 
-    Raises ValueError on a name that is not `name@version`, on no runs, on a batch that the placement does not divide, and on a
-    run to forecast that is also fitted.
-    """
-
-    name: str
-    """`name@version`; a new version is a new folder."""
-    runs: Sequence[Run]
-    """Trained and fitted. Runs given twice are trained once."""
-    forecast: Sequence[Run] = ()
-    """Predicted by every law of the loss, then trained, then scored."""
-    laws: Sequence[Any] = ()
-    """Such as `laws.chinchilla()`."""
-    measure: Measure = field(default_factory=Measure)
-    placement: Placement = field(default_factory=Placement)
-    bootstrap: int = 1000
-    """Draws behind every interval."""
-
-    def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+@[0-9]+", self.name):
-            raise ValueError(
-                f"a study is named `name@version`, such as `quickstart@1`; got {self.name!r}"
-            )
-        if not self.runs:
-            raise ValueError(f"study {self.name} has no runs")
-        for group, runs in (("runs", self.runs), ("forecast", self.forecast)):
-            if strays := [run for run in runs if not isinstance(run, Run)]:
-                raise ValueError(
-                    f"study {self.name}: {group} must be Run values; got {strays[0]!r}"
-                )
-        parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
-        if odd := [run for run in [*self.runs, *self.forecast] if run.first_batch_sequences % parts]:
-            raise ValueError(
-                f"study {self.name}: Placement wants batches in data x fsdp x accumulate = {parts} equal parts; "
-                f"run {run_id(odd[0])} has {odd[0].first_batch_sequences} sequences in its smallest batch"
-            )
-        if both := {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}:
-            raise ValueError(
-                f"study {self.name}: run {min(both)} is among both the fitted runs and the forecast ones"
-            )
+    study: str
+    runs: int
+    """Number of different runs, forecast ones included."""
+    trunks: int
+    """Number of segments that several runs share."""
+    flops: int
+    flops_separate: int
+    saved_fraction: float
+    warnings: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Segments in an order in which each stands after its trunk."""
+    """The segments of a study, every trunk before its branches."""
 
     study: Study
     segments: tuple[Segment, ...]
 
     @cached_property
     def by_folder(self) -> dict[str, Segment]:
-        """Segments by their folder."""
+        """Segments by their folder, relative to the study's folder."""
         return {segment.folder: segment for segment in self.segments}
 
     def needed(self, runs: Sequence[Run]) -> list[Segment]:
-        """The segments that `runs` need, trunks first."""
+        """The segments that `runs` consist of, every trunk before its branches."""
         wanted: set[str] = set()
         for run in runs:
+            # Walk from the end of the run to its start, or to a trunk that is listed.
             folder = f"runs/{run_id(run)}"
             while folder and folder not in wanted:
                 wanted.add(folder)
                 folder = self.by_folder[folder].parent
         return [segment for segment in self.segments if segment.folder in wanted]
 
+    def jobs(self, runs: Sequence[Run]) -> list[TrainingJob]:
+        """The jobs that finish `runs`, every trunk before its branches."""
+        study = self.study
+        return [
+            TrainingJob(
+                segment=segment, study=study.name, measure=study.measure, placement=study.placement
+            )
+            for segment in self.needed(runs)
+        ]
+
     @property
     def flops(self) -> int:
-        """Training FLOPs, shared prefixes counted once."""
-        return sum(segment_flops(segment) for segment in self.segments)
+        """Training FLOPs of the study; a shared prefix counts once."""
+        return self.flops_of(self.segments)
+
+    def flops_of(self, segments: Iterable[Segment]) -> int:
+        """Training FLOPs of some of the segments."""
+        return sum(segment_flops(segment) for segment in segments)
 
     @property
     def flops_separate(self) -> int:
-        """Training FLOPs if every run were trained from scratch."""
-        finals = (segment.run for segment in self.segments if segment.final)
-        return sum(
-            training_flops(run.model, run.data.sequence_length, run.tokens_read) for run in finals
-        )
+        """Training FLOPs if every run were trained from its first step."""
+        return sum(run_flops(segment.run) for segment in self.segments if segment.final)
 
     @property
-    def saved(self) -> float:
-        """Share of the FLOPs that shared prefixes save."""
+    def saved_fraction(self) -> float:
+        """Fraction of `flops_separate` that sharing prefixes saves."""
         return 1 - self.flops / self.flops_separate
 
-    def summary(self) -> dict[str, Any]:
-        """What `scalejax plan --json` prints and study.json keeps."""
-        runs, trunks = (sum(s.final is final for s in self.segments) for final in (True, False))
-        cost = {
-            "flops": self.flops,
-            "flops_separate": self.flops_separate,
-            "saved_fraction": self.saved,
-        }
+    def summary(self) -> PlanSummary:
+        """Counts, costs and warnings, as `scalejax plan --json` prints them."""
+        runs = sum(segment.final for segment in self.segments)
         return {
             "study": self.study.name,
             "runs": runs,
-            "trunks": trunks,
-            **cost,
-            "warnings": self.warnings(),
+            "trunks": len(self.segments) - runs,
+            "flops": self.flops,
+            "flops_separate": self.flops_separate,
+            "saved_fraction": self.saved_fraction,
+            "warnings": plan_warnings(self.study),
         }
-
-    def warnings(self) -> list[str]:
-        """What would make the laws of this study hard to identify."""
-        runs = self.study.runs
-        sizes = [counts(run.model).params_with_head for run in runs]
-        ratios = [run.tokens / size for run, size in zip(runs, sizes, strict=True)]
-        names = [getattr(law, "name", "") for law in self.study.laws]
-        found = []
-        if "chinchilla" in names:
-            if len(runs) > 2 and max(ratios) < 1.01 * min(ratios):
-                found.append(
-                    "tokens per parameter is constant: alpha and beta cannot be told apart; share budgets between sizes"
-                )
-            if len(set(sizes)) < 3:
-                found.append(
-                    f"{len(set(sizes))} model sizes: the exponent of size needs at least 3"
-                )
-            if len({run.tokens for run in runs}) < 3:
-                found.append(
-                    f"{len({run.tokens for run in runs})} token budgets: the exponent of tokens needs at least 3"
-                )
-        if len({run.schedule.warmup for run in runs}) > 1:
-            found.append(
-                "runs differ in warmup: compare at one warm-up in tokens, or tune it on purpose"
-            )
-        if (
-            most := self.epochs()
-        ) > 1.001:  # a budget rounded up to whole batches is no second epoch
-            found.append(
-                f"tokens are read up to {most:.3g} times: use more text, unless repetition is the question"
-            )
-        return found
-
-    def epochs(self) -> float:
-        """Largest number of passes of a run over its data, forecast runs among them; 0 while nothing of it is prepared."""
-        longest: dict[Data, float] = {}
-        for run in [*self.study.runs, *self.study.forecast]:
-            longest[run.data] = max(run.tokens_read, longest.get(run.data, 0))
-        passes = []
-        for data, tokens in longest.items():
-            with contextlib.suppress(
-                ValueError
-            ):  # a source that is not here: training says so, on the machine that trains
-                passes.append(preparation.epochs(data, tokens) or 0)
-        return max(passes, default=0)
 
 
 def plan(study: Study) -> Plan:
-    """The segments of a study: runs that differ only in schedule and tokens train their common prefix once.
+    """Divide the runs of a study into segments; what runs share is trained once.
 
-    Two runs share a prefix iff everything but schedule and tokens is equal and their learning rates agree at every step of it.
-    Every run keeps at least its last step for itself, so a run is always a leaf and a trunk never is.
+    Two runs share a prefix if and only if everything except schedule and tokens is
+    equal and their learning rates are equal at every step of the prefix. Every run
+    keeps at least its last step for itself, so a run is always a leaf and a trunk never
+    is.
     """
-    unique = {run_id(run): run for run in [*study.runs, *study.forecast]}
     families: dict[str, list[Run]] = defaultdict(list)
-    for run in unique.values():
-        alike = {
-            name: value
-            for name, value in as_dict(run).items()
-            if name not in ("schedule", "tokens")
-        }
-        families[repr(alike)].append(run)
+    for run in {run_id(run): run for run in [*study.runs, *study.forecast]}.values():
+        fields = as_dict(run)
+        del fields["schedule"], fields["tokens"]
+        families[repr(fields)].append(run)
     segments: list[Segment] = []
     for family in families.values():
-        segments += _branch(
-            sorted(family, key=canonical),
-            {run_id(run): learning_rates(run) for run in family},
-            0,
-            "",
-        )
+        rates = {run_id(run): learning_rates(run) for run in family}
+        # Sorted, so that the plan does not depend on the order in which runs are
+        # listed.
+        segments += _branch(sorted(family, key=canonical), rates, start=0, parent="")
     return Plan(study=study, segments=tuple(segments))
 
 
-def segment_flops(segment: Segment) -> int:
-    """Training FLOPs of a segment (exact matmul count with causal halving)."""
-    run = segment.run
-    return training_flops(
-        run.model, run.data.sequence_length, segment.tokens(segment.start, segment.stop)
-    )
-
-
 def _branch(
-    runs: list[Run], rates: dict[str, np.ndarray], start: int, parent: str
+    runs: list[Run], rates: dict[str, np.ndarray], *, start: int, parent: str
 ) -> list[Segment]:
-    """Segments of runs that agree up to `start`: their common trunk, then each branch."""
+    r"""Segments of runs that agree up to step `start`, where the trunk `parent` ends.
+
+    The runs are trained together until their learning rates part. There they are
+    divided into groups whose next rate is equal, and each group is treated in the same
+    way. Three cooldowns off one constant rate, for example, give two trunks and three
+    runs:
+
+        learning rate              segments
+
+        A  ____                    0 ── trunk 1 ─┬─ A
+               \                                 │
+        B  _________                             └─ trunk 2 ─┬─ B
+                    \                                        │
+        C  ______________                                    └─ C
+                         \
+
+    rates: learning rate of every step, float32 [steps], by the id of the run.
+    parent: folder of the trunk; empty if `start` is 0.
+    """
     if len(runs) == 1:
         return [Segment(run=runs[0], start=start, stop=runs[0].steps, parent=parent)]
-    stop = _common_steps([rates[run_id(run)] for run in runs], start)
+    stop = _first_difference([rates[run_id(run)] for run in runs], start)
     segments = []
+    # Runs that part at their first step have no trunk.
     if stop > start:
         trunk = Segment(run=runs[0], start=start, stop=stop, parent=parent, final=False)
         segments, parent = [trunk], trunk.folder
-    groups: dict[Any, list[Run]] = defaultdict(list)
+    groups: dict[str | float, list[Run]] = defaultdict(list)
     for run in runs:
-        last = run.steps == stop + 1  # its last step is its own
-        groups[run_id(run) if last else float(rates[run_id(run)][stop])].append(run)
-    return segments + [
-        segment for group in groups.values() for segment in _branch(group, rates, stop, parent)
-    ]
+        # A run's last step belongs to it alone, even if another run has the same rate
+        # there: otherwise the run that ends would be a trunk of the one that goes on.
+        is_last_step = run.steps == stop + 1
+        groups[run_id(run) if is_last_step else float(rates[run_id(run)][stop])].append(run)
+    for group in groups.values():
+        segments += _branch(group, rates, start=stop, parent=parent)
+    return segments
 
 
-def _common_steps(rates: list[np.ndarray], start: int) -> int:
-    limit = min(len(r) for r in rates) - 1
-    agree = np.all([r[start:limit] == rates[0][start:limit] for r in rates], axis=0)
-    return limit if agree.all() else start + int(np.argmin(agree))
+def _first_difference(rates: list[np.ndarray], start: int) -> int:
+    """The first step from `start` on at which the rates differ.
+
+    If they never differ, it is the last step of the shortest run.
+    """
+    last_step = min(len(r) for r in rates) - 1
+    agree = np.all([r[start:last_step] == rates[0][start:last_step] for r in rates], axis=0)
+    return last_step if agree.all() else start + int(np.argmin(agree))

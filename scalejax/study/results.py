@@ -1,4 +1,4 @@
-"""The tables of a study: one row per finished run, and every evaluation of every run."""
+"""The tables of a study: one row per finished run, and one row per evaluation."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +13,30 @@ CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss",
 
 
 def results(folder: str | Path) -> "pd.DataFrame":
-    """The results table of a study's folder: one row per finished run, at its last step; columns as in the README.
+    """The results of a study: one row per finished run, measured at its last step.
 
-    Raises FileNotFoundError when the folder holds no study.
+    The README lists the columns. Raises FileNotFoundError if `folder` is not the folder
+    of a study.
     """
     import pandas as pd
 
-    folder = Path(folder)
-    return pd.DataFrame([Result.load(run).row for run in finished_runs(folder)])
+    return pd.DataFrame([Result.load(run).row for run in finished_runs(Path(folder))])
 
 
 def curves(folder: str | Path) -> "pd.DataFrame":
-    """Every metrics row of every finished run: (run, step, tokens, learning_rate, train_loss, loss, weights).
+    """The losses of every finished run in the course of its training.
 
-    `weights` is `raw`, or the name of an average such as `ema-20000`. `loss` is NaN where only the training loss was logged.
-    Rows of one step and the same weights are one row.
+    The columns are CURVE_COLUMNS. `weights` is `raw` for the weights themselves, or the
+    name of an average of them, such as `ema-20000`. `loss` is NaN in rows for which
+    only the training loss was logged. There is one row for every run, step and
+    `weights`.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for run in finished_runs(Path(folder)):
+        # The training loss and the held-out loss of one step are logged on separate
+        # lines.
         merged: dict[tuple[int, str], dict[str, Any]] = {}
         for row in read_lines(run / "metrics.jsonl"):
             key = (row["step"], row.get("weights", "raw"))
@@ -42,41 +46,24 @@ def curves(folder: str | Path) -> "pd.DataFrame":
 
 
 def write_tables(folder: Path) -> "pd.DataFrame":
-    """Writes results.parquet and curves.parquet, each whole or not at all; gives the results."""
-    table = results(folder)
-    for name, frame in (("results", table), ("curves", curves(folder))):
+    """Write results.parquet and curves.parquet atomically; return the results."""
+    results_table = results(folder)
+    for name, table in (("results", results_table), ("curves", curves(folder))):
         with replacing(folder / f"{name}.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-    return table
+            table.to_parquet(temporary, index=False)
+    return results_table
 
 
 def finished_runs(folder: Path) -> list[Path]:
-    """Folders of the study's finished runs, in the order of study.json.
+    """The folders of the study's finished runs, in the order of study.json.
 
-    Raises FileNotFoundError when there is no study.json.
+    Raises FileNotFoundError if there is no study.json.
     """
     if not (folder / "study.json").exists():
         raise FileNotFoundError(
-            f"{folder} is no study's folder (it has no study.json); give OUT/<study>, or run the study first"
+            f"{folder} is not the folder of a study: it has no study.json; give OUT/<study>, or "
+            "run the study first"
         )
     study = read_json(folder / "study.json")
     runs = [folder / "runs" / name for name in [*study["runs"], *study["forecast"]]]
     return [run for run in runs if (run / "DONE").exists()]
-
-
-def run_state(run: Path) -> dict[str, Any]:
-    """State of the run in a folder: `waiting`, `started` (resumable), `done` or `diverged`, with its step and last loss."""
-    if (run / "DONE").exists():
-        row = Result.load(run).row
-        return {
-            "status": row["status"],
-            "step": row["step"],
-            "loss": row["loss"] if row["status"] == "done" else None,
-        }
-    rows = read_lines(run / "metrics.jsonl")
-    status = "started" if (run / "status.json").exists() else "waiting"
-    return {
-        "status": status,
-        "step": rows[-1]["step"] if rows else 0,
-        "loss": rows[-1].get("train_loss") if rows else None,
-    }

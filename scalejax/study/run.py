@@ -1,209 +1,163 @@
-"""Run a study: train, fit, forecast, train what was forecast, score, report. Every step may be cut off and done again."""
+"""Run a study: train, fit, forecast, train what was forecast, score and report.
 
-import os
+Every step can be interrupted at any moment. The same call then continues where it
+stopped.
+"""
+
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
+from scalejax.config import Run
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
-from scalejax.fitting import chain
-from scalejax.fitting.fit import Fit, fit
+from scalejax.fitting.fit import Fit
 from scalejax.grids import run_id
-from scalejax.launch.local import Outcome, Pool, locked
-from scalejax.model.transformer import counts
+from scalejax.launch.cores import worker_cores
+from scalejax.launch.lock import locked
+from scalejax.launch.pool import Pool, PoolResult
 from scalejax.report.write import write_report
-from scalejax.study import ledger as forecasts
-from scalejax.study.plan import Plan, Study, plan
+from scalejax.study import ledger
+from scalejax.study.cost import longest_chain_flops
+from scalejax.study.fits import fit_laws, register_forecasts, rows_to_fit
+from scalejax.study.plan import Plan, PlanSummary, plan
 from scalejax.study.progress import Progress
 from scalejax.study.results import write_tables
+from scalejax.study.study import Study
 from scalejax.training.loop import check_vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass
-class Conclusion:
-    """What a call of `run_study` came to."""
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """The result of one `run_study` call."""
 
     folder: Path
+    """The study's folder."""
     plan: Plan
-    outcome: Outcome
+    training: PoolResult
+    """Which segments failed, and whether training was stopped. If it was stopped, the
+    fields below are empty or None."""
     table: "pd.DataFrame | None" = None
-    """results.parquet."""
+    """The content of results.parquet."""
     fits: dict[str, Fit] = field(default_factory=dict)
-    forecasts: list[dict[str, Any]] = field(default_factory=list)
-    """Forecasts with their scores."""
+    """Fits by the name of their law."""
     unfitted: dict[str, str] = field(default_factory=dict)
-    """Laws that could not be fitted, and why."""
+    """Why a law could not be fitted, by the name of the law."""
+    forecasts: list[ledger.ScoredForecast] = field(default_factory=list)
+    """All forecasts in the ledger, with their scores."""
     report: Path | None = None
+    """The report page; None if no run has finished."""
 
     @property
-    def exit_code(self) -> int:
-        """0 done, 1 a run failed, 3 every run diverged, 75 preempted."""
-        if self.outcome.preempted:
-            return 75
-        if self.outcome.failed:
-            return 1
-        diverged = (
-            self.table is not None
-            and len(self.table) > 0
-            and bool((self.table["status"] == "diverged").all())
-        )
-        return 3 if diverged else 0
+    def all_diverged(self) -> bool:
+        """Whether there are finished runs and all of them diverged."""
+        if self.table is None or not len(self.table):
+            return False
+        return bool((self.table["status"] == "diverged").all())
 
 
-def run_study(study: Study, out: Path, question: str, devices: int | None) -> Conclusion:
-    """Trains what is missing of `study` in out/<name> and concludes it, with up to `devices` workers (None: all there are).
+class StudyRecord(TypedDict):
+    """The content of study.json before the laws are fitted."""
 
-    Raises ValueError, before anything is written, when the data cannot be read or does not fit a model.
+    name: str
+    question: str
+    runs: list[str]
+    """Ids of the fitted runs."""
+    forecast: list[str]
+    """Ids of the runs to forecast."""
+    plan: PlanSummary
+
+
+def run_study(study: Study, out: Path, question: str, devices: int | None) -> StudyResult:
+    """Train what is missing of `study` in `out`/<name>, then fit, forecast and report.
+
+    question: what the study asks; the docstring of its experiment file.
+    devices: the largest number of workers; None for one on every core.
+
+    Raises ValueError, before anything is written, if the data cannot be read or does
+    not fit a model, or if `devices` is more than the machine has.
     """
     planned = plan(study)
-    for run in {run.data: run for run in [*study.runs, *study.forecast]}.values():
-        shards = prepare(run.data)
-        check_vocabulary(run, shards)
-        run_metrics.check(shards, run, study.measure)
+    cores = worker_cores(devices, study.placement)
+    _check_data(study)
     folder = out / study.name
     with locked(folder) as lock, Progress(planned) as progress:
-        write_json(folder / "study.json", describe(planned, question))
+        write_json(folder / "study.json", dict(study_record(planned, question)))
         pool = Pool(
-            planned, folder, lock, cores(devices, study), on_step=progress.step, on_end=progress.end
+            folder,
+            cores=cores,
+            lock=lock,
+            priority=longest_chain_flops(planned.segments),
+            on_step=progress.step,
+            on_done=progress.done,
         )
-        try:
-            return _conduct(planned, folder, pool, progress)
-        finally:
-            pool.close()
+        with contextlib.closing(pool):
+            return _train_and_conclude(planned, folder, pool, progress)
 
 
-def _conduct(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> Conclusion:
+def _check_data(study: Study) -> None:
+    """Prepare the data of all runs and check that they can be trained and measured."""
+    # Runs of a grid mostly share their data: check one run for each.
+    run_by_data = {run.data: run for run in [*study.runs, *study.forecast]}
+    for run in run_by_data.values():
+        shards = prepare(run.data)
+        check_vocabulary(run, shards)
+        run_metrics.check_measure(shards, run, study.measure)
+
+
+def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> StudyResult:
     study = planned.study
-    conclusion = Conclusion(
-        folder=folder, plan=planned, outcome=pool.train(planned.needed(study.runs))
-    )
-    if conclusion.outcome.preempted:
-        return conclusion
+
+    # Train the runs that the laws are fitted to.
+    training = pool.train(planned.jobs(study.runs))
+    if training.preempted:
+        return StudyResult(folder=folder, plan=planned, training=training)
+
+    # Fit the laws. A run that failed is missing from the rows, and the study goes on.
     progress.say("fitting the laws")
-    rows = fitted_rows(write_tables(folder), study)
-    _fit_laws(conclusion, rows)
-    write_json(
-        folder / "study.json", read_json(folder / "study.json") | {"unfitted": conclusion.unfitted}
-    )
+    rows = rows_to_fit(write_tables(folder), study)
+    fits, unfitted = fit_laws(study, rows, folder)
+    record = read_json(folder / "study.json")
+    write_json(folder / "study.json", record | {"unfitted": unfitted})
+
+    # Register the forecasts first: only then may the runs that they are about start.
     if study.forecast:
-        _register(conclusion, rows)
-        pool.train(planned.needed(study.forecast))
-        if conclusion.outcome.preempted:
-            return conclusion
-    conclusion.table = write_tables(folder)
-    conclusion.forecasts = forecasts.score(folder, conclusion.table)
-    if len(conclusion.table):
-        conclusion.report = write_report(folder)
-    return conclusion
+        register_forecasts(study, fits, rows, folder)
+        pool.train(planned.jobs(study.forecast))
+        if training.preempted:
+            return StudyResult(folder=folder, plan=planned, training=training)
 
-
-def _fit_laws(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
-    """Fits every law of the study to `rows` and saves the fits."""
-    study = conclusion.plan.study
-    saved = conclusion.folder / "fits"
-    saved.mkdir(exist_ok=True)
-    for old in saved.glob("*.json"):  # of an earlier call, with other laws or fewer runs
-        old.unlink()
-    for law in study.laws:
-        try:
-            made = fit(rows, law, bootstrap=study.bootstrap)
-        except ValueError as error:  # too few rows after failures, say: the study still ends with its table and report
-            conclusion.unfitted[law.name] = str(error)
-            continue
-        if made.verdict == "not-converged":
-            conclusion.unfitted[law.name] = "; ".join(made.reasons)
-            continue
-        made.save(saved / f"{law.name}.json")
-        conclusion.fits[law.name] = made
-
-
-def _register(conclusion: Conclusion, rows: "pd.DataFrame") -> None:
-    """Puts on record, before any forecast run starts, what every law of the loss and every chain to an error law predicts."""
-    study, fits, folder = conclusion.plan.study, conclusion.fits, conclusion.folder
-    laws = [
-        name
-        for name, made in fits.items()
-        if set(made.law.inputs) <= {"params", "tokens"} and made.law.target == "loss"
-    ]
-    errors = [
-        name
-        for name, made in fits.items()
-        if made.law.inputs == ("loss",) and made.law.target == "top1_error"
-    ]
-    for run in study.forecast:
-        counted = {"params": counts(run.model).params_with_head, "tokens": run.tokens_read}
-        for name in laws:
-            inputs = {x: counted[x] for x in fits[name].law.inputs}
-            made = {(name,): ("loss", fits[name].predict(**inputs))}
-            made |= {
-                (name, error): ("top1_error", chain.predict(fits[name], fits[error], **inputs))
-                for error in errors
-            }
-            for used, (metric, estimate) in made.items():
-                forecasts.register(
-                    folder,
-                    run=f"{study.name}/{run_id(run)}",
-                    law="+".join(used),
-                    metric=metric,
-                    estimate=estimate,
-                    fits=[folder / "fits" / f"{one}.json" for one in used],
-                    rows=rows,
-                )
-
-
-def fitted_rows(table: "pd.DataFrame", study: Study) -> "pd.DataFrame":
-    """The rows of the runs that laws are fitted to: finished, not diverged, not among the forecasts."""
-    wanted = [run_id(run) for run in study.runs]
-    return (
-        table.loc[table["run"].isin(wanted) & (table["status"] == "done"), :]
-        if len(table)
-        else table
+    # Score the forecasts and write the report.
+    table = write_tables(folder)
+    return StudyResult(
+        folder=folder,
+        plan=planned,
+        training=training,
+        table=table,
+        fits=fits,
+        unfitted=unfitted,
+        forecasts=ledger.score(folder, table),
+        report=write_report(folder) if len(table) else None,
     )
 
 
-def describe(planned: Plan, question: str) -> dict[str, Any]:
-    """The content of study.json."""
+def study_record(planned: Plan, question: str) -> StudyRecord:
+    """The content of study.json; runs that are listed twice appear once."""
     study = planned.study
-    runs, ahead = (
-        [run_id(run) for run in {run_id(run): run for run in group}.values()]
-        for group in (study.runs, study.forecast)
-    )
     return {
         "name": study.name,
         "question": question,
-        "runs": runs,
-        "forecast": ahead,
+        "runs": _unique_ids(study.runs),
+        "forecast": _unique_ids(study.forecast),
         "plan": planned.summary(),
     }
 
 
-def cores(devices: int | None, study: Study) -> list[int]:
-    """One entry per worker: the core it is pinned to, or -1 for a worker that has the accelerators to itself.
-
-    Raises ValueError when more devices are asked for than there are.
-    """
-    placement = study.placement
-    if accelerators() or placement.data * placement.fsdp * placement.tensor > 1:
-        return [-1]
-    free = (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
-    )
-    if devices is not None and not 1 <= devices <= len(free):
-        raise ValueError(f"--devices {devices}: this process may use {len(free)} cores")
-    return free[:devices]
-
-
-def accelerators() -> bool:
-    """Whether jax would run on something else than the CPU here; without importing it, the launcher must not hold the device."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return False
-    return any(
-        Path(path).exists() for path in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0", "/dev/kfd")
-    )
+def _unique_ids(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run_id(run) for run in runs))

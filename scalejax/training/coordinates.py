@@ -254,7 +254,7 @@ def _compiled_training(
             decay=program.decay,
         )
 
-        def step(carry: tuple[Params, optax.OptState], _):
+        def step(carry, _):
             params, moments = carry
             means = activations(network.bind(params), rows[:, :-1])
             updates, moments = rule.update(jax.grad(loss)(params, rows), moments, params)

@@ -25,7 +25,7 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
-from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
+from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
 from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
@@ -126,7 +126,7 @@ def train_segment(
     run = job.segment.run
     shards = prepare(run.data)
     check_vocabulary(run, shards)
-    check(shards, run, job.measure)
+    check_measure(shards, run, job.measure)
 
     # ---- State: this folder's last checkpoint, the trunk's, or step 0 ---------
     mesh = make_mesh(job.placement)
@@ -283,7 +283,7 @@ class Trainer:
         interval = max(1, round(every / batch)) * batch
         return every > 0 and after // interval > before // interval
 
-    def evaluate_loss(self) -> dict[str, float]:
+    def evaluate_loss(self) -> dict[str, float | None]:
         """Evaluate the weights and every average, and log one row for each.
 
         Returns the losses of the weights: held-out loss, its standard error, and so on.
@@ -291,15 +291,16 @@ class Trainer:
         result is empty.
         """
         run, measure = self.job.segment.run, self.job.measure
-        losses: dict[str, dict[str, float]] = {"raw": {}}
+        losses: dict[str, dict[str, float | None]] = {"raw": {}}
         if not self.progress.diverged:
             weights = weights_to_evaluate(run, self.progress.state, measure.averages)
             for name, params in weights.items():
                 token_losses = bind_token_losses(params, run, self.mesh)
-                losses[name] = held_out_loss(token_losses, self.shards, run, measure)
+                losses[name] = held_out_metrics(token_losses, self.shards, run, measure)
 
         # Finite weights can have an infinite loss: this is divergence, too.
-        if not math.isfinite(losses["raw"].get("loss", math.inf)):
+        loss = losses["raw"].get("loss")
+        if loss is None or not math.isfinite(loss):
             losses = {"raw": {}}
         for name, row in losses.items():
             self.metrics.write(self.row_head() | {"weights": name} | row)
@@ -314,7 +315,7 @@ class Trainer:
             model = scored_model(
                 self.folder, progress.step, run, self.mesh, self.shards, lambda: params
             )
-            scores |= downstream(model, self.job.measure, self.folder / "evaluations")
+            scores |= downstream_metrics(model, self.job.measure, self.folder / "evaluations")
         run_counts = RunCounts(
             step=progress.step,
             skipped=int(progress.state.skipped),

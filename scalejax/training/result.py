@@ -81,7 +81,11 @@ def is_finished(job: TrainingJob, folder: Path) -> bool:
 
 
 def result_row(
-    job: TrainingJob, shards: Shards, scores: dict[str, float], status: Status, loop: RunCounts
+    job: TrainingJob,
+    shards: Shards,
+    scores: dict[str, float | None],
+    status: Status,
+    loop: RunCounts,
 ) -> ResultRow:
     """The results table's row of a finished run.
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.cli.fit_text import fit_text
+from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import fit as fits
 from scalejax.fitting.curves import read_law
 from scalejax.laws.curves.forms import Annealing, AnnealingSize, predict_curve

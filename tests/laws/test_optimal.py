@@ -111,14 +111,14 @@ def test_draws_that_never_reach_the_loss_have_no_run():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: laws.compute_optimal(EPOCH, -1.0), "flops is a positive number"),
+        (lambda: laws.compute_optimal(EPOCH, -1.0), "flops must be positive"),
         (
             lambda: laws.compute_optimal(TRUTHS["kaplan"], 1e20),
             "Kaplan law has no compute-optimal run",
         ),
-        (lambda: laws.overtraining_penalty(EPOCH, 1e20, 0.0), "factor is a positive number"),
+        (lambda: laws.overtraining_penalty(EPOCH, 1e20, 0.0), "factor must be positive"),
         (lambda: laws.inference_optimal(EPOCH, 1.5, 1e12), "no run reaches a loss of 1.5"),
-        (lambda: laws.inference_optimal(EPOCH, 2.5, -1.0), "0 or more"),
+        (lambda: laws.inference_optimal(EPOCH, 2.5, -1.0), "inference_tokens must be 0 or more"),
     ],
 )
 def test_questions_without_an_answer_are_named(call, words):

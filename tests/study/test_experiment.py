@@ -1,4 +1,7 @@
-"""Experiment files: imported once, and only when they are experiments."""
+"""Experiment files: run once, and only if they are experiments.
+
+Mirrors scalejax/study/experiment.py.
+"""
 
 import pytest
 
@@ -8,24 +11,35 @@ GOOD = '''"""A question?"""
 from configs import sizes
 from scalejax import Data, Optimizer, Run, Study, cosine
 
-run = Run(model=sizes.SMALL, data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
-          optimizer=Optimizer(learning_rate=0.01), schedule=cosine(warmup=0), tokens=640, batch_tokens=64)
+run = Run(
+    model=sizes.SMALL,
+    data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=cosine(warmup=0),
+    tokens=640,
+    batch_tokens=64,
+)
 study = Study("good@1", [run])
 smoke = Study("good-smoke@1", [run])
 '''
 
 
+SIZES = """from scalejax import Model
+
+SMALL = Model.sized(width=16, depth=1, head_size=8, vocabulary=32)
+"""
+
+
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "configs").mkdir()
-    sizes = "from scalejax import Model\nSMALL = Model.sized(width=16, depth=1, head_size=8, vocabulary=32)\n"
-    (tmp_path / "configs" / "sizes.py").write_text(sizes)
+    (tmp_path / "configs" / "sizes.py").write_text(SIZES)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "good.py").write_text(GOOD)
     return tmp_path / "experiments"
 
 
-def test_a_study_and_its_question_are_found_by_name(project):
+def test_a_file_gives_its_study_by_name_and_its_question(project):
     study, question = load_study(str(project / "good.py"))
     assert (study.name, question) == ("good@1", "A question?")
     assert load_study(f"{project / 'good.py'}:smoke")[0].name == "good-smoke@1"
@@ -34,9 +48,7 @@ def test_a_study_and_its_question_are_found_by_name(project):
 def test_each_project_has_its_own_configs(project, tmp_path):
     other = tmp_path / "other"
     (other / "configs").mkdir(parents=True)
-    (other / "configs" / "sizes.py").write_text(
-        "from scalejax import Model\nSMALL = Model.sized(width=32, depth=1, head_size=8, vocabulary=32)\n"
-    )
+    (other / "configs" / "sizes.py").write_text(SIZES.replace("width=16", "width=32"))
     (other / "good.py").write_text(GOOD)
     widths = [
         load_study(str(folder / "good.py"))[0].runs[0].model.width
@@ -45,18 +57,18 @@ def test_each_project_has_its_own_configs(project, tmp_path):
     assert widths == [16, 32, 16]
 
 
-def test_a_script_that_is_no_experiment_is_refused_unread(project):
+def test_a_script_that_is_not_an_experiment_is_refused_without_running_it(project):
     script = project / "script.py"
     script.write_text("raise SystemExit('this must not run')\n")
-    with pytest.raises(ValueError, match="assigns no `study`"):
+    with pytest.raises(ValueError, match="does not assign `study`"):
         load_study(str(script))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("study = 3\n", "is a int, not a Study"),
-        ("study = (\n", "not Python"),
+        ("study = 3\n", "must be a Study; it is of the type int"),
+        ("study = (\n", "not valid Python"),
         ("import nothing_of_that_name\nstudy = 1\n", r"ModuleNotFoundError.*line 1"),
         (
             "from scalejax import Optimizer\nx = Optimizer(learning_rate=-1)\nstudy = x\n",
@@ -68,14 +80,14 @@ def test_a_script_that_is_no_experiment_is_refused_unread(project):
         ),
     ],
 )
-def test_what_is_wrong_in_the_file_is_said_with_its_line(project, text, said):
+def test_a_message_about_a_bad_file_gives_the_error_and_its_line(project, text, message):
     (project / "bad.py").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_study(str(project / "bad.py"))
 
 
-def test_a_missing_file_or_name_is_said(project):
+def test_a_missing_file_is_refused_and_so_is_a_name_that_is_not_assigned(project):
     with pytest.raises(FileNotFoundError, match="no experiment file"):
         load_study(str(project / "none.py"))
-    with pytest.raises(ValueError, match=r"assigns no `paper`.*it has smoke, study"):
+    with pytest.raises(ValueError, match=r"does not assign `paper`.*it assigns smoke, study"):
         load_study(f"{project / 'good.py'}:paper")

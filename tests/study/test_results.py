@@ -1,4 +1,4 @@
-"""Tables of a study from its folders (mirrors scalejax/study/results.py)."""
+"""The tables of a study, from its runs' folders (mirrors scalejax/study/results.py)."""
 
 import dataclasses
 
@@ -23,20 +23,14 @@ def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluat
     write_json(tmp_path / "study.json", {"runs": [name], "forecast": []})
     write_tables(tmp_path)
     curves = pd.read_parquet(tmp_path / "curves.parquet")
-    measured = curves[curves["loss"].notna()]
+    evaluations = curves.dropna(subset=["loss"])
     names = ["raw", "ema-640", "window-1280"]
-    assert measured.groupby("step")["weights"].apply(list).to_dict() == {
-        step: names for step in (20, 40, 60)
-    }
-    last = measured[measured["step"] == 60].set_index("weights")
-    assert (
-        last["loss"]["raw"]
-        == result.loss
-        == pd.read_parquet(tmp_path / "results.parquet")["loss"].item()
-    )
-    assert len(set(last["loss"])) == 3 and np.isfinite(last["loss"]).all()
-    assert last["train_loss"].notna().to_dict() == {
-        "raw": True,
-        "ema-640": False,
-        "window-1280": False,
-    }
+    by_step = evaluations.groupby("step")["weights"].apply(list)
+    assert by_step.to_dict() == {step: names for step in (20, 40, 60)}
+    last = evaluations.loc[evaluations["step"] == 60, :].set_index("weights")
+    losses = last["loss"].to_dict()
+    table = pd.read_parquet(tmp_path / "results.parquet")
+    assert losses["raw"] == result.loss == table["loss"].item()
+    assert len(set(losses.values())) == 3 and np.isfinite(list(losses.values())).all()
+    has_train_loss = last["train_loss"].notna().to_dict()
+    assert has_train_loss == {"raw": True, "ema-640": False, "window-1280": False}

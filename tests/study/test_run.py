@@ -1,4 +1,7 @@
-"""A study from plan to report with real workers; killed at random moments, it ends as if undisturbed."""
+"""A study from plan to report, with real workers (mirrors scalejax/study/run.py).
+
+Killed at random moments, it ends with the same results as an undisturbed one.
+"""
 
 import json
 import os
@@ -20,12 +23,25 @@ from scalejax import Data, Measure, Model, Optimizer, Run, Study, cooldowns, gri
 from scalejax.optim.schedules import constant
 
 sizes = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (8, 16, 24)]
-base = Run(model=sizes[0], data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
-           optimizer=Optimizer(learning_rate=0.01), schedule=constant(warmup=640), tokens=40_000, batch_tokens=64)
+large = Model.sized(width=32, depth=1, head_size=8, vocabulary=32)
+base = Run(
+    model=sizes[0],
+    data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=constant(warmup=640),
+    tokens=40_000,
+    batch_tokens=64,
+)
 budgets = [10_000, 20_000, 40_000]
-ahead = cooldowns(base.replace(model=Model.sized(width=32, depth=1, head_size=8, vocabulary=32)), at=[40_000], fraction=0.2)
-study = Study("tiny@1", cooldowns(grid(base, model=sizes), at=budgets, fraction=0.2), forecast=ahead,
-              laws=[laws.chinchilla()], measure=Measure(every=10_000, tokens=1024, items=0), bootstrap=100)
+ahead = cooldowns(base.replace(model=large), at=[40_000], fraction=0.2)
+study = Study(
+    "tiny@1",
+    cooldowns(grid(base, model=sizes), at=budgets, fraction=0.2),
+    forecast=ahead,
+    laws=[laws.chinchilla()],
+    measure=Measure(every=10_000, tokens=1024, items=0),
+    bootstrap=100,
+)
 '''
 
 
@@ -56,7 +72,7 @@ def losses(folder):
     }
 
 
-def test_everything_of_the_contract_is_there(calm):
+def test_a_study_writes_every_file_of_its_contract(calm):
     folder, done = calm
     for name in (
         "study.json",
@@ -68,16 +84,18 @@ def test_everything_of_the_contract_is_there(calm):
     ):
         assert (folder / name).exists(), name
     assert len(losses(folder)) == 10 == len(list(folder.glob("runs/*/DONE")))
-    for said in ("verdict", "forecast of loss by chinchilla", "less than the", "report.html"):
-        assert said in done.stdout
+    for words in ("verdict", "forecast of loss by chinchilla", "less than the", "report.html"):
+        assert words in done.stdout
 
 
-def test_the_forecast_is_on_record_before_its_run_starts(calm):
+def test_the_forecast_is_registered_before_its_run_starts(calm):
     folder, _ = calm
-    made, scored = read_lines(folder / "forecasts.jsonl")
-    assert (made["kind"], scored["kind"]) == ("forecast", "score") and made["id"] == scored["id"]
-    result = json.loads((folder / "runs" / made["run"].split("/")[1] / "result.json").read_text())
-    assert made["created"] < result["started"] and scored["measured"] == result["loss"]
+    forecast, score = read_lines(folder / "forecasts.jsonl")
+    assert (forecast["kind"], score["kind"]) == ("forecast", "score")
+    assert forecast["id"] == score["id"]
+    run = forecast["run"].split("/")[1]
+    result = read_json(folder / "runs" / run / "result.json")
+    assert forecast["created"] < result["started"] and score["measured"] == result["loss"]
 
 
 def test_a_second_call_trains_nothing(calm, experiment):
@@ -101,7 +119,7 @@ def test_status_counts_the_runs(calm, experiment):
     assert json.loads(done.stdout)["totals"] == {"done": 10}
 
 
-def test_a_study_whose_every_run_diverges_is_exit_3_and_says_so(experiment, tmp_path):
+def test_a_study_in_which_every_run_diverges_is_exit_3(experiment, tmp_path):
     wild = tmp_path / "wild.py"
     text = EXPERIMENT.replace("learning_rate=0.01", "learning_rate=1e30, clip=0").replace(
         "tiny@1", "wild@1"
@@ -116,8 +134,10 @@ def test_a_study_whose_every_run_diverges_is_exit_3_and_says_so(experiment, tmp_
     assert json.loads(status.stdout)["totals"] == {"diverged": 3}
 
 
-def test_a_trunk_that_cannot_be_read_fails_its_branches_and_no_other(calm, experiment, tmp_path):
-    """Exit 1; the runs of the other sizes stay done."""
+def test_a_trunk_that_cannot_be_read_fails_its_branches_and_no_other_run(
+    calm, experiment, tmp_path
+):
+    """The exit code is 1, and the runs of the other sizes stay done."""
     shutil.copytree(calm[0], tmp_path / "tiny@1")
     leaf = next(
         path
@@ -161,7 +181,9 @@ def _target(link):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(seed, calm, experiment, tmp_path):
+def test_a_study_that_is_killed_at_random_moments_ends_with_the_same_results(
+    seed, calm, experiment, tmp_path
+):
     moments = random.Random(seed)
     for kill in (os.kill, os.killpg, os.kill, os.killpg):
         process = subprocess.Popen(
@@ -178,7 +200,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(seed, calm, experime
     deadline = time.monotonic() + 5
     while alive(tmp_path / "tiny@1") and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive(tmp_path / "tiny@1"), "an orphan is at work"
+    assert not alive(tmp_path / "tiny@1"), "a worker outlived its launcher"
     done = subprocess.run(
         scalejax("run", experiment, "--out", tmp_path), capture_output=True, text=True
     )
@@ -191,7 +213,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(seed, calm, experime
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on(calm, experiment, tmp_path):
+def test_sigterm_saves_the_study_and_the_same_command_continues_it(calm, experiment, tmp_path):
     process = subprocess.Popen(
         scalejax("run", experiment, "--out", tmp_path),
         stdout=subprocess.DEVNULL,
@@ -201,9 +223,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(calm, experiment, tmp_path):
     while not list(tmp_path.glob("tiny@1/*/*/metrics.jsonl")):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 75, said
-    assert "the same command goes on" in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "every run is saved" in errors and "the same command continues" in errors
     assert (
         subprocess.run(
             scalejax("run", experiment, "--out", tmp_path), capture_output=True

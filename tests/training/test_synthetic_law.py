@@ -10,8 +10,8 @@ from scalejax.fitting.fit import fit
 from scalejax.grids import cooldowns, grid
 from scalejax.model.parametrization import mup
 from scalejax.optim.schedules import constant
-from scalejax.study.plan import Study
 from scalejax.study.run import run_study
+from scalejax.study.study import Study
 
 SIZES = [
     Model.sized(width=width, depth=2, head_size=8, vocabulary=64) for width in (16, 24, 32, 48, 64)

@@ -1,4 +1,7 @@
-"""`scalejax data`: every malformed corpus ends with exit 2, one message and nothing half-written (mirrors scalejax/cli.py)."""
+"""`scalejax data`: a malformed corpus is exit 2 with one message, and nothing is written.
+
+Mirrors scalejax/cli/data.py.
+"""
 
 import functools
 import gzip
@@ -8,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from scalejax.config import Data
+from scalejax.data.preparation import prepare
+
+ROOT = Path(__file__).parents[2]
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
 MALFORMED = {  # file -> (content, what the message says)
@@ -120,3 +126,14 @@ def test_contamination_names_the_items_met(call, tmp_path):
 def test_two_sources_are_refused(call):
     code, _, err = call("prepare", "--seqio", "module:task", "--tfds", "c4/en")
     assert code == 2 and "give one" in err
+
+
+def test_prepared_shards_are_a_source_that_a_run_can_name(call, tmp_path):
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"Paragraph {i} says something of its own. " * 60 for i in range(40))
+    )
+    source = ("--source", tmp_path / "text.txt", "--tokenizer", "byte")
+    code, out, _ = call("prepare", *source, "--out", tmp_path / "shards")
+    assert code == 0
+    data = Data(source=out.strip(), tokenizer="own", sequence_length=16)
+    assert prepare(data).vocabulary >= 256

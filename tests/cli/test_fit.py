@@ -1,4 +1,4 @@
-"""`scalejax fit` and `scalejax predict` from the shell."""
+"""`scalejax fit` and `scalejax predict` (mirrors scalejax/cli/fit.py)."""
 
 import json
 import subprocess

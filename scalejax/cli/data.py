@@ -1,0 +1,90 @@
+"""`scalejax data`: prepare a corpus, or look for test items in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from scalejax.cli import exit_codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Prepare a corpus for training, or look for test items in it. Preparing cleans,
+    deduplicates, splits and tokenizes the corpus and writes it as token shards, once.
+    """
+
+    # prepare writes the shards and prints their folder. contamination lists which of
+    # --items share 13 consecutive tokens with the training tokens.
+    action: Positional[Literal["prepare", "contamination"]]
+
+    # The corpus: english, mini, synthetic:V for a synthetic language of V symbols, or
+    # the path of a text file, a .jsonl file (plain, .gz or .zst), a .parquet file, a
+    # .bin file of token ids, prepared shards, or a folder of such files.
+    source: str = "english"
+
+    # A registered seqio Task or Mixture to use instead of --source, as MODULE:TASK. It
+    # keeps its own vocabulary.
+    seqio: str | None = None
+
+    # A TensorFlow dataset to use instead of --source, as NAME/CONFIG:VERSION. Example:
+    # c4/en:3.1.0.
+    tfds: str | None = None
+
+    # byte, bpe:V for V pieces trained on the corpus, own for the tokenizer that the
+    # corpus brings, or the path of a SentencePiece model, a tokenizer.json, or a folder
+    # with vocab.json and merges.txt. By default own for --seqio and prepared shards,
+    # and bpe:512 otherwise.
+    tokenizer: str | None = None
+
+    # Field of a record that holds its text.
+    field: str = "text"
+
+    # Field of a record that holds its domain. By default the domain is the first folder
+    # below the source.
+    domain: str = ""
+
+    # New folder for the shards, which is then a source itself: Data(source=OUT,
+    # tokenizer="own"). By default they go to the user's cache.
+    out: Path | None = None
+
+    # For contamination: .jsonl file with one test item per line, its text in --field.
+    items: Path | None = None
+
+    def run(self) -> int:
+        from scalejax.config import Data as DataConfig
+        from scalejax.data import contamination, preparation
+
+        source = self._source()
+        data = DataConfig(
+            source=source,
+            tokenizer=self.tokenizer or self._default_tokenizer(source),
+            field=self.field,
+            domain=self.domain,
+        )
+        if self.action == "contamination":
+            if self.items is None:
+                raise ValueError(
+                    "scalejax data contamination needs test items; add --items FILE.jsonl, a "
+                    "file with one item per line"
+                )
+            print(contamination.report(preparation.prepare(data), self.items, field=self.field))
+            return exit_codes.DONE
+        prepared = preparation.export(data, self.out) if self.out else preparation.prepare(data)
+        print(prepared.folder)
+        return exit_codes.DONE
+
+    def _source(self) -> str:
+        """The value of `Data.source` that --source, --seqio or --tfds stands for."""
+        if self.seqio and self.tfds:
+            raise ValueError(
+                f"--seqio {self.seqio} and --tfds {self.tfds} are two sources; give one of them"
+            )
+        if self.seqio:
+            return f"seqio:{self.seqio}"
+        return f"tfds:{self.tfds}" if self.tfds else self.source
+
+    def _default_tokenizer(self, source: str) -> str:
+        is_prepared = (Path(source).expanduser() / "manifest.json").is_file()
+        return "own" if self.seqio or is_prepared else "bpe:512"

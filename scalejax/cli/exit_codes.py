@@ -1,0 +1,37 @@
+"""The exit codes of every verb, and what leads to each of them."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scalejax.study.run import StudyResult
+
+DONE = 0
+# A run failed, or the machine did: the disk is full, for example.
+FAILED = 1
+# The user gave something that cannot be used: a file, a value, a flag.
+BAD_INPUT = 2
+# Every run diverged, so there is nothing to fit.
+ALL_DIVERGED = 3
+# A signal stopped the study. Its state is saved, and the same command continues it.
+PREEMPTED = 75
+
+# OSErrors about a path that the user gave. Any other OSError is the machine's.
+PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def of_error(error: ValueError | OSError) -> int:
+    """The exit code of an exception that ended a verb.
+
+    >>> of_error(ValueError("tokens must be positive")), of_error(OSError("disk full"))
+    (2, 1)
+    """
+    return BAD_INPUT if isinstance(error, (ValueError, *PATH_ERRORS)) else FAILED
+
+
+def of_study(result: "StudyResult") -> int:
+    """The exit code of `scalejax run`."""
+    if result.training.preempted:
+        return PREEMPTED
+    if result.training.failed:
+        return FAILED
+    return ALL_DIVERGED if result.all_diverged else DONE

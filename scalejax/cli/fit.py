@@ -1,0 +1,182 @@
+"""`scalejax fit` and `scalejax predict`: laws from tables of runs."""
+
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from scalejax.cli import compile_cache, exit_codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Fit a scaling law to a table of runs."""
+
+    # Table of runs, as a CSV or Parquet file with one row per run. A whole-curve law
+    # needs one row per evaluation instead.
+    table: Positional[str]
+
+    # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
+    # sigmoid, width-depth, annealing, annealing-size, multipower, isoflop or
+    # hyperparameters.
+    law: str
+
+    # Columns that have other names in this table than in the law, as pairs
+    # LAW_NAME=TABLE_NAME. Example: params=N,tokens=D,loss=L.
+    columns: str = ""
+
+    # Use only the rows for which this expression holds. It compares the table's own
+    # columns with literals and may use and, or, not and brackets. Put a name of several
+    # words in backticks. Example: "tokens >= 1e9 and `data set` == 'c4'".
+    where: str | None = None
+
+    # Of the rows that are used, keep those for which this expression holds out of the
+    # fit, and report how well the fit predicts them. Example: "params > 1e9".
+    holdout: str | None = None
+
+    # Loss function that the fit minimizes: huber:DELTA, lad (least absolute deviation),
+    # mse, log-mse or asymmetric:FACTOR.
+    loss: str = "huber:1e-3"
+
+    # Number of bootstrap resamples behind the 95% confidence intervals. With 0 there
+    # are no intervals; 1000 is a good number.
+    bootstrap: int = 0
+
+    # Column that groups rows which are not independent of each other. Rows with equal
+    # values are resampled together.
+    cluster: str | None = None
+
+    # Seed of the bootstrap. The same seed gives the same intervals.
+    seed: int = 0
+
+    # Parameters that are held at a value, as pairs NAME=VALUE. Example:
+    # E=1.69,alpha=0.34.
+    fix: str = ""
+
+    # JSON file to save the fit in, for `scalejax predict`. Example: fit.json.
+    out: str | None = None
+
+    # For whole-curve laws: table of the learning rate at every step, with the columns
+    # curve, step and learning_rate.
+    schedules: str | None = None
+
+    # For the isoflop law: how the minimum of each isoFLOP curve is found, parabola (the
+    # default) or akima.
+    protocol: str | None = None
+
+    # For the isoflop law: standard deviation of the loss in nats per token, as one
+    # number or as pairs STD@LOSS. Examples: 0.002 and 0.002@3,0.05@7.
+    noise: str | None = None
+
+    # Print one JSON object instead of text.
+    json: bool = False
+
+    def run(self) -> int:
+        compile_cache.enable()
+        from scalejax import laws
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import fit_text
+        from scalejax.fitting import fit as fits
+
+        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
+        # Only some laws know these options, and the others refuse them.
+        options = {"schedules": self.schedules, "protocol": self.protocol, "noise": self.noise}
+        fit = fits.fit(
+            self.table,
+            laws.named(self.law).hold(**fixed),
+            loss=self.loss,
+            where=self.where,
+            holdout=self.holdout,
+            cluster=self.cluster,
+            bootstrap=self.bootstrap,
+            seed=self.seed,
+            columns=_pairs(self.columns, "--columns"),
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        if self.out:
+            fit.save(self.out)
+        print(as_json(fit.summary()) if self.json else fit_text(fit))
+        return exit_codes.DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict what a run will measure from a saved fit, with a 95% prediction
+    interval."""
+
+    # File that `scalejax fit --out` wrote.
+    fit: Positional[str]
+
+    # Number of parameters of the run, counted as in the fitted table. Example: 7e9.
+    params: float | None = None
+
+    # Number of training tokens. Example: 1.4e11.
+    tokens: float | None = None
+
+    # Number of different training tokens, for the data-constrained law.
+    unique_tokens: float | None = None
+
+    # Training FLOPs: predicts the compute-optimal run for a law of params and tokens,
+    # and is the input of a power law of flops. Example: 5.88e23.
+    flops: float | None = None
+
+    # Loss in nats per token, for laws of the error against the loss. Example: 2.1.
+    loss: float | None = None
+
+    # Width of the model, for the width-depth law. Example: 1024.
+    width: float | None = None
+
+    # Number of layers of the model, for the width-depth law. Example: 16.
+    depth: float | None = None
+
+    # Print one JSON object instead of text.
+    json: bool = False
+
+    def run(self) -> int:
+        compile_cache.enable()
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import forecast_text
+        from scalejax.fitting import fit as fits
+
+        inputs = {
+            "params": self.params,
+            "tokens": self.tokens,
+            "unique_tokens": self.unique_tokens,
+            "flops": self.flops,
+            "loss": self.loss,
+            "width": self.width,
+            "depth": self.depth,
+        }
+        forecast = fits.forecast(
+            fits.load(self.fit),
+            **{name: value for name, value in inputs.items() if value is not None},
+        )
+        print(as_json(forecast) if self.json else forecast_text(forecast))
+        return exit_codes.DONE
+
+
+def _pairs(text: str, flag: str) -> dict[str, str]:
+    """The pairs of a flag such as `--columns params=N,tokens=D`.
+
+    Raises ValueError if an item is not a pair, or if a name is given twice.
+
+    >>> _pairs("params=N, tokens=D", "--columns")
+    {'params': 'N', 'tokens': 'D'}
+    """
+    pairs: dict[str, str] = {}
+    for item in text.split(","):
+        if not item.strip():
+            continue
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise ValueError(f"{flag} takes NAME=VALUE,NAME=VALUE; got {item.strip()!r}")
+        if name in pairs:
+            raise ValueError(f"{flag} gives {name} twice: {text}; remove one of the two")
+        pairs[name] = value
+    return pairs
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--fix {name}=VALUE takes a number; got {text!r}") from error

@@ -1,0 +1,105 @@
+"""`scalejax plan`, `run`, `status` and `report`: studies from experiment files."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from scalejax.cli import compile_cache, exit_codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Show which runs a study trains, what they share and what they cost, without
+    training."""
+
+    # Experiment file, as FILE.py for the study that it assigns to `study`, or as
+    # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
+    study: Positional[str]
+
+    # Print one JSON object instead of text.
+    json: bool = False
+
+    def run(self) -> int:
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.study import plan_text
+        from scalejax.study.experiment import load_study
+        from scalejax.study.plan import plan
+
+        study, _ = load_study(self.study)
+        planned = plan(study)
+        print(as_json(planned.summary()) if self.json else plan_text(planned))
+        return exit_codes.DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Train a study, fit its laws, score its forecasts and write its report. A study
+    that was stopped continues where it was."""
+
+    # Experiment file, as FILE.py for the study that it assigns to `study`, or as
+    # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
+    study: Positional[str]
+
+    # Folder of all studies. This study gets a folder of its own in it, named after the
+    # study.
+    out: Path = Path("results")
+
+    # Largest number of worker processes, each on one CPU core. By default every core
+    # that this process may use gets one.
+    devices: int | None = None
+
+    def run(self) -> int:
+        compile_cache.enable()
+        from scalejax.cli.text.study import stopped_text, study_text
+        from scalejax.study.experiment import load_study
+        from scalejax.study.run import run_study
+
+        study, question = load_study(self.study)
+        result = run_study(study, self.out, question, self.devices)
+        if result.training.preempted:
+            print(stopped_text(result), file=sys.stderr)
+        else:
+            print(study_text(result))
+        return exit_codes.of_study(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Show the state of every run of a study."""
+
+    # Experiment file, as FILE.py or FILE.py:NAME, as for `scalejax run`.
+    study: Positional[str]
+
+    # Folder of all studies, as for `scalejax run`.
+    out: Path = Path("results")
+
+    # Print one JSON object instead of text.
+    json: bool = False
+
+    def run(self) -> int:
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.study import status_text
+        from scalejax.study.experiment import load_study
+        from scalejax.study.plan import plan
+        from scalejax.study.status import study_status
+
+        study, _ = load_study(self.study)
+        status = study_status(plan(study), self.out / study.name)
+        print(as_json(status) if self.json else status_text(status))
+        return exit_codes.DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report page of a study again, from the files in its folder."""
+
+    # The study's folder. Example: results/quickstart@1.
+    folder: Positional[Path]
+
+    def run(self) -> int:
+        from scalejax.report.write import write_report
+
+        print(write_report(self.folder))
+        return exit_codes.DONE

@@ -1,0 +1,60 @@
+"""What `fit` and `predict` print."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scalejax.fitting.fit import Fit
+
+
+def fit_text(fit: Fit) -> str:
+    """A fit: verdict and reasons, parameters with intervals, and how well it
+    predicts."""
+    lines = [f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}"]
+    lines += [f"  {reason}" for reason in fit.reasons]
+    for name, value in fit.params.items():
+        number = f"{value:.6g}" if np.isfinite(value) else "unknown"
+        interval = _interval(fit.intervals[name], digits=6) if name in fit.intervals else ""
+        lines.append(f"  {name:24s} {number}{interval}")
+    if np.isfinite(fit.objective):
+        lines.append(
+            f"  objective {fit.objective:.10g} ({fit.loss}), reached by "
+            f"{fit.starts_at_optimum:.0%} of the starts"
+        )
+    if "chinchilla" in fit.views:
+        parameters = ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
+        lines.append(f"  chinchilla, for comparison: {parameters}")
+    lines += _scores_line("holdout", fit.holdout)
+    method = fit.cross_validation.get("method", "rolling-origin")
+    lines += _scores_line(f"{method} cross-validation", fit.cross_validation)
+    return "\n".join(lines)
+
+
+def forecast_text(forecast: Mapping[str, Any]) -> str:
+    """A prediction with its interval, and the run that it is about."""
+    bounded = forecast["interval"] != [None, None]
+    interval = _interval(forecast["interval"], digits=5) if bounded else ""
+    lines = [f"{forecast['value']:.5g}{interval}  ({forecast['method']})"]
+    # The other numbers describe the run: its params and tokens, say. Those of a
+    # compute-optimal run have intervals of their own.
+    for name, value in forecast.items():
+        if isinstance(value, float) and name != "value":
+            ends = forecast.get(f"{name}_interval")
+            lines.append(f"  {name:24s} {value:.6g}{_interval(ends, digits=5) if ends else ''}")
+    return "\n".join(lines)
+
+
+def _scores_line(name: str, scores: Mapping[str, Any]) -> list[str]:
+    """How well the fit predicts rows that it was not fitted to, if there are any."""
+    if not scores.get("n"):
+        return []
+    mean, largest = scores["mean_rel_error"], scores["max_rel_error"]
+    return [f"  {name}: n {scores['n']}, mean relative error {mean:.2%}, max {largest:.2%}"]
+
+
+def _interval(ends: Iterable[float | None], digits: int) -> str:
+    """A 95% interval with some significant digits; an end that is unbounded is
+    `open`."""
+    low, high = ("open" if end is None else f"{end:.{digits}g}" for end in ends)
+    return f"  95% [{low}, {high}]"

@@ -1,0 +1,108 @@
+"""What `plan`, `run` and `status` print."""
+
+from typing import TYPE_CHECKING
+
+from scalejax.cli.text.fit import fit_text
+from scalejax.report.summary import VERDICTS, bounds, where
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scalejax.config import Model
+    from scalejax.study.ledger import ScoredForecast
+    from scalejax.study.plan import Plan
+    from scalejax.study.run import StudyResult
+    from scalejax.study.status import StudyStatus
+    from scalejax.training.segment import Segment
+
+
+def plan_text(plan: "Plan") -> str:
+    """A plan: runs and FLOPs by model size, what sharing trunks saves, warnings."""
+    summary = plan.summary()
+    lines = [
+        f"{summary['study']}: {summary['runs']} runs, {summary['trunks']} shared trunks, "
+        f"{len(plan.study.forecast)} to forecast"
+    ]
+    by_model: dict[Model, list[Segment]] = {}
+    for segment in plan.segments:
+        by_model.setdefault(segment.run.model, []).append(segment)
+    for model, segments in by_model.items():
+        runs = [segment.run for segment in segments if segment.final]
+        budgets = ", ".join(f"{tokens:.3g}" for tokens in sorted({run.tokens for run in runs}))
+        lines.append(
+            f"  width {model.width}, depth {model.depth}: {len(runs)} runs of {budgets} tokens; "
+            f"{plan.flops_of(segments):.3g} FLOPs"
+        )
+    lines.append(cost_text(plan))
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
+    return "\n".join(lines)
+
+
+def cost_text(plan: "Plan") -> str:
+    """The FLOPs of a plan, and what sharing trunks saves."""
+    return (
+        f"{plan.flops:.3g} FLOPs, {plan.saved_fraction:.0%} less than the "
+        f"{plan.flops_separate:.3g} FLOPs of training every run separately"
+    )
+
+
+def study_text(result: "StudyResult") -> str:
+    """The result of a study.
+
+    Runs, laws with intervals and verdicts, forecasts beside what was measured, the
+    cost, failures, and where the report is.
+    """
+    lines = [_runs_line(result)]
+    for fit in result.fits.values():
+        lines += ["", fit_text(fit), f"  verdict {fit.verdict}: {VERDICTS[fit.verdict]}"]
+    for law, reason in result.unfitted.items():
+        lines += ["", f"law {law} was not fitted: {reason}"]
+    lines += ["", *map(_forecast_line, result.forecasts), cost_text(result.plan)]
+    for folder, error in result.training.failed.items():
+        lines.append(f"failed: {folder}: {error}")
+    if result.report:
+        lines.append(f"report: {result.report}")
+    return "\n".join(lines)
+
+
+def stopped_text(result: "StudyResult") -> str:
+    """What a study prints when a signal stopped it."""
+    return (
+        f"stopped; every run is saved in {result.folder}, and the same command continues from there"
+    )
+
+
+def status_text(status: "StudyStatus") -> str:
+    """The state of a study: how many runs are in each state, then one line per run."""
+    totals = ", ".join(f"{count} {state}" for state, count in status["totals"].items())
+    lines = [f"{status['study']} in {status['folder']}: {totals}"]
+    for name, run in status["runs"].items():
+        loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
+        lines.append(f"  {name}  {run['status']}, step {run['step']}{loss}")
+    return "\n".join(lines)
+
+
+def _runs_line(result: "StudyResult") -> str:
+    line = f"{result.plan.study.name}: {_counts(result.table)}"
+    before = result.training.runs_already_done
+    return line + (f"; {before} of them were done before this command" if before else "")
+
+
+def _counts(table: "pd.DataFrame | None") -> str:
+    if table is None or not len(table):
+        return "no run has finished"
+    diverged = list(table["status"]).count("diverged")
+    done = f"{len(table) - diverged} runs done"
+    return f"{done}, {diverged} diverged (left out of the fits)" if diverged else done
+
+
+def _forecast_line(scored: "ScoredForecast") -> str:
+    forecast, score = scored
+    line = (
+        f"forecast of {forecast['metric']} by {forecast['law']}: "
+        f"{forecast['value']:.3f}{bounds(forecast, 3)}"
+    )
+    if score is None:
+        return f"{line}; not measured yet (run {forecast['run']})"
+    verdict = where({**forecast, **score})
+    return f"{line}; measured {score['measured']:.3f}, {verdict}, error {score['error']:+.3f}"

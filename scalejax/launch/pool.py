@@ -1,0 +1,227 @@
+"""A pool of local worker processes that train the segments of one study folder."""
+
+import contextlib
+import queue
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scalejax.config import Model
+from scalejax.launch.events import Event
+from scalejax.launch.worker_process import WorkerProcess
+from scalejax.training.result import is_finished
+from scalejax.training.segment import Segment, TrainingJob
+
+# How often a segment is handed out if its worker dies while training it, for example
+# because the kernel ran out of memory. An error that the worker reports is final: the
+# same segment would raise it again.
+MAX_ATTEMPTS = 2
+
+
+@dataclass
+class PoolResult:
+    """What became of the segments that a pool was asked to train."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Error message of every segment that failed, by the segment's folder."""
+    preempted: bool = False
+    """Whether a signal stopped the pool before everything was trained."""
+    runs_already_done: int = 0
+    """Number of runs that were finished before the pool looked at them."""
+
+
+class Pool:
+    """Trains segments with one worker process for every entry of `cores`.
+
+    folder: the study's folder.
+    cores: what `worker_cores` returned.
+    lock: file descriptor of the folder's lock, which every worker keeps open.
+    priority: a number for every segment's folder; of the segments that are ready, the
+        one with the highest number is trained first.
+    on_step: called as `on_step(segment, step, loss)` while a segment trains.
+    on_done: called once for every segment that is finished, also if it was finished
+    before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cores: Sequence[int],
+        lock: int,
+        priority: Mapping[str, float],
+        on_step: Callable[[Segment, int, float], None],
+        on_done: Callable[[Segment], None],
+    ):
+        self.folder, self.cores, self.lock, self.priority = folder, cores, lock, priority
+        self.on_step, self.on_done = on_step, on_done
+        self.workers: list[WorkerProcess] = []
+        self.events: queue.Queue[tuple[WorkerProcess, Event]] = queue.Queue()
+        self.waiting: dict[str, TrainingJob] = {}
+        """Jobs that no worker has yet, by the folder of their segment."""
+        self.attempts: dict[str, int] = {}
+        """How often a worker died while training a segment, by the segment's folder."""
+        self.result = PoolResult()
+
+    def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:
+        """Train `jobs`; return when all of them are done, failed or saved for later.
+
+        jobs: every trunk comes before its branches.
+
+        SIGTERM or the first Ctrl-C lets every worker save its state and stop; the
+        result is then `preempted`. A second Ctrl-C raises KeyboardInterrupt.
+        """
+        for job in jobs:
+            if is_finished(job, self.folder / job.segment.folder):
+                self.result.runs_already_done += job.segment.final
+                self.on_done(job.segment)
+            else:
+                self.waiting[job.segment.folder] = job
+        with self._stopping_on_signals():
+            # Workers of an earlier call are still there: start only those that are
+            # missing.
+            for core in self.cores[len(self.workers) : len(self.waiting)]:
+                self._start_worker(core)
+            while self._hand_out():
+                self._handle(*self.events.get())
+        return self.result
+
+    def close(self) -> None:
+        """End all workers at once."""
+        for worker in self.workers:
+            worker.kill()
+        self.workers = []
+
+    def _start_worker(self, core: int) -> None:
+        worker = WorkerProcess(self.folder, len(self.workers), core, self.lock)
+        worker.listen(self.events)
+        self.workers.append(worker)
+
+    def _hand_out(self) -> bool:
+        """Give every idle worker its next job; return whether any worker is busy.
+
+        A worker stays idle if no segment is ready: all that are left wait for a trunk
+        that another worker trains. `train` calls this again after every event, and the
+        event that finishes the trunk makes its branches ready. So when no worker is
+        busy, nothing is left to train.
+        """
+        for worker in self.workers:
+            # After a signal, the workers finish their step, save and stop: no new work.
+            if worker.job is not None or self.result.preempted:
+                continue
+            busy = [other.job for other in self.workers if other.job is not None]
+            job = next_job(worker.model, self.waiting, busy, self.priority)
+            if job is None:
+                continue
+            del self.waiting[job.segment.folder]
+            folder = self.folder / job.segment.folder
+            # The worker is told only the folder; it reads the job from its config.json.
+            job.write(folder)
+            worker.train(job, folder)
+        return any(worker.job is not None for worker in self.workers)
+
+    def _handle(self, worker: WorkerProcess, event: Event) -> None:
+        job = worker.job
+        if event.kind == "step":
+            if job is not None:
+                self.on_step(job.segment, event.step, event.loss)
+            return
+        # Every other event ends the worker's job.
+        worker.job = None
+        if event.kind == "died":
+            self._replace(worker, job, event.error)
+        elif event.kind == "done" and job is not None:
+            self.on_done(job.segment)
+        elif event.kind == "failed" and job is not None:
+            self._fail(job.segment, event.error)
+
+    def _replace(self, worker: WorkerProcess, job: TrainingJob | None, error: str) -> None:
+        """Try the job of a dead worker again, with a new worker on the same core.
+
+        A worker dies without a report if it is killed from outside: by the kernel for
+        its memory, or by a user. Such a death often does not repeat, and the segment
+        resumes from its last checkpoint. But a segment that needs more memory than the
+        machine has kills every worker, so it counts as failed after MAX_ATTEMPTS.
+        """
+        self.workers.remove(worker)
+        # The process has ended; this collects its exit status and closes its pipes.
+        worker.kill()
+        # An idle worker takes no job with it. After a signal, workers are meant to end.
+        if self.result.preempted or job is None:
+            return
+        folder = job.segment.folder
+        self.attempts[folder] = self.attempts.get(folder, 0) + 1
+        if self.attempts[folder] < MAX_ATTEMPTS:
+            self.waiting[folder] = job
+        else:
+            self._fail(job.segment, error)
+        if self.waiting:
+            self._start_worker(worker.core)
+
+    def _fail(self, segment: Segment, error: str) -> None:
+        """Record that a segment failed, and with it all segments that branch off it."""
+        self.result.failed[segment.folder] = error
+        branches = [
+            job.segment for job in self.waiting.values() if job.segment.parent == segment.folder
+        ]
+        for branch in branches:
+            del self.waiting[branch.folder]
+            self._fail(branch, f"its trunk {segment.folder} failed")
+
+    @contextlib.contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        def stop(number: int, _: object) -> None:
+            if self.result.preempted and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.result.preempted = True
+            for worker in self.workers:
+                worker.stop()
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, stop) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def next_job(
+    model: Model | None,
+    waiting: Mapping[str, TrainingJob],
+    busy: Sequence[TrainingJob],
+    priority: Mapping[str, float],
+) -> TrainingJob | None:
+    """The job that an idle worker should train next, or None if none is ready.
+
+    model: the model that the worker compiled last; None for a new worker.
+    waiting: jobs that no worker has, by the folder of their segment.
+    busy: jobs that the other workers are training.
+    priority: as for `Pool`.
+
+    A segment is ready when its trunk is done. Among those, the order of preference is:
+
+    1. A segment of the model that the worker has compiled. Compiling the training step
+       takes seconds, and the learning rate, the seed and the other hyperparameters are
+       arguments of the compiled step, so one compilation serves all runs of a model.
+    2. A segment of a model that no other worker is training, so that two workers do not
+       both compile it while there are other models.
+    3. The segment of the highest priority. The study's priority is the work that cannot
+       start before the segment is done, which keeps a long chain of trunks from being
+       left to a single worker at the end.
+    """
+    unfinished = {*waiting, *(job.segment.folder for job in busy)}
+    ready = [job for job in waiting.values() if job.segment.parent not in unfinished]
+    models_in_training = [job.segment.run.model for job in busy]
+
+    def preference(job: TrainingJob) -> tuple[bool, bool, float]:
+        # Tuples compare from left to right, and False sorts before True.
+        segment = job.segment
+        return (
+            segment.run.model != model,
+            segment.run.model in models_in_training,
+            -priority[segment.folder],
+        )
+
+    return min(ready, key=preference, default=None)

@@ -1,0 +1,73 @@
+"""A study: one question, asked of a set of runs."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scalejax.config import Measure, Placement, Run
+from scalejax.grids import run_id
+
+if TYPE_CHECKING:
+    from scalejax.laws.law import Law
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs to train, the laws to fit to them, and the runs to forecast.
+
+    Raises ValueError if the name is not `name@version`, if there are no runs, if a
+    batch cannot be divided as the placement demands, or if a run is both fitted and
+    forecast.
+    """
+
+    name: str
+    """`name@version`, such as `quickstart@1`. Every version has its own folder."""
+    runs: Sequence[Run]
+    """Runs that are trained first and that the laws are fitted to. A run that is listed
+    twice is trained once."""
+    forecast: Sequence[Run] = ()
+    """Runs that every law of the loss predicts before they are trained. Their forecasts
+    are scored afterwards; no law is fitted to them."""
+    laws: "Sequence[Law]" = ()
+    """Laws to fit, such as `laws.chinchilla()`."""
+    measure: Measure = field(default_factory=Measure)
+    placement: Placement = field(default_factory=Placement)
+    bootstrap: int = 1000
+    """Number of bootstrap resamples behind every confidence interval."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+@[0-9]+", self.name):
+            raise ValueError(
+                f"Study.name must be `name@version`, such as `quickstart@1`; got {self.name!r}"
+            )
+        self._check_runs()
+        self._check_batches()
+
+    def _check_runs(self) -> None:
+        if not self.runs:
+            raise ValueError(f"study {self.name} has no runs; list at least one in Study.runs")
+        for group, runs in (("runs", self.runs), ("forecast", self.forecast)):
+            for run in runs:
+                if not isinstance(run, Run):
+                    raise ValueError(
+                        f"study {self.name}: Study.{group} must hold Run values; got {run!r}"
+                    )
+        in_both = {run_id(run) for run in self.runs} & {run_id(run) for run in self.forecast}
+        if in_both:
+            raise ValueError(
+                f"study {self.name}: run {min(in_both)} is in both Study.runs and "
+                "Study.forecast; a forecast of a run that the laws are fitted to is no "
+                "forecast, so remove it from one of them"
+            )
+
+    def _check_batches(self) -> None:
+        parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
+        for run in [*self.runs, *self.forecast]:
+            if run.first_batch_sequences % parts:
+                raise ValueError(
+                    f"study {self.name}: the smallest batch of run {run_id(run)} has "
+                    f"{run.first_batch_sequences} sequences, but Placement divides every batch "
+                    f"into data x fsdp x accumulate = {parts} equal parts; change the placement "
+                    "or the batch size"
+                )

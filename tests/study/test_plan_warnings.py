@@ -1,0 +1,90 @@
+"""What a plan warns about before any FLOP is spent.
+
+Mirrors scalejax/study/plan_warnings.py.
+"""
+
+import pytest
+
+from scalejax import laws
+from scalejax.config import Data, Model, Optimizer, Run
+from scalejax.data.preparation import prepare
+from scalejax.grids import grid
+from scalejax.model.flops import per_param
+from scalejax.optim.schedules import constant
+from scalejax.study.plan_warnings import most_epochs, plan_warnings
+from scalejax.study.study import Study
+
+MODELS = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (16, 24, 32)]
+BUDGETS = (16_000, 32_000, 64_000)
+BASE = Run(
+    model=MODELS[0],
+    data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=constant(warmup=640),
+    tokens=64_000,
+    batch_tokens=64,
+)
+CHINCHILLA = [laws.chinchilla()]
+
+
+def text_data(source, **changes):
+    return Data(source=str(source), tokenizer="byte", sequence_length=16, **changes)
+
+
+def test_a_grid_of_three_sizes_and_three_budgets_has_no_warning():
+    runs = grid(BASE, model=MODELS, tokens=BUDGETS)
+    assert plan_warnings(Study("s@1", runs, laws=CHINCHILLA)) == []
+
+
+def test_constant_tokens_per_parameter_is_a_warning_if_a_chinchilla_law_is_fitted():
+    runs = grid(BASE, model=MODELS, tokens=per_param(20))
+    (warning,) = plan_warnings(Study("s@1", runs, laws=CHINCHILLA))
+    assert "tokens per parameter is constant" in warning
+    assert plan_warnings(Study("s@1", runs)) == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"model": MODELS[:2], "tokens": BUDGETS}, "different model sizes is 2"),
+        ({"model": MODELS, "tokens": BUDGETS[:2]}, "different token budgets is 2"),
+    ],
+)
+def test_two_values_of_an_input_are_too_few_for_its_exponent(axes, words):
+    (warning,) = plan_warnings(Study("s@1", grid(BASE, **axes), laws=CHINCHILLA))
+    assert words in warning
+
+
+def test_different_warmups_are_a_warning():
+    (warning,) = plan_warnings(Study("s@1", grid(BASE, warmup=[640, 1280])))
+    assert "differ in warmup" in warning
+
+
+def test_reading_tokens_twice_is_a_warning_once_the_data_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"{i} " + "words and more words " * 100 for i in range(40))
+    )
+    data = text_data(tmp_path / "text.txt")
+    study = Study("s@1", [BASE.replace(data=data)])
+    assert not plan_warnings(study), "before it is prepared, nobody knows how much text there is"
+    tokens = len(prepare(data).train)
+    assert most_epochs(study) == pytest.approx(64_000 / tokens, rel=0.01)
+    assert not plan_warnings(study)
+    (warning,) = plan_warnings(Study("s@1", [BASE.replace(data=data, tokens=2.5 * tokens)]))
+    assert "reads its training tokens up to 2.5 times" in warning
+
+
+def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
+    for name, documents in (("large", 60), ("small", 20)):
+        (tmp_path / "text" / name).mkdir(parents=True)
+        for i in range(documents):
+            text = f"{name} {i} " + "words and more words " * 100
+            (tmp_path / "text" / name / f"{i}.txt").write_text(text)
+    data = text_data(tmp_path / "text")
+    even = text_data(tmp_path / "text", mixture="large=1,small=1")
+    small = len(prepare(data).tokens("train", "concatenate", domain="small")) - 1
+    repeats = most_epochs(Study("s@1", [BASE.replace(data=even)]))
+    assert repeats == pytest.approx(32_000 / small, rel=0.01)
+    assert most_epochs(Study("s@1", [BASE.replace(data=data)])) < 0.6 * 32_000 / small
