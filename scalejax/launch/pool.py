@@ -10,8 +10,8 @@ from pathlib import Path
 from scalejax.config import Model
 from scalejax.launch.events import Event
 from scalejax.launch.worker_process import WorkerProcess
-from scalejax.training.loop import is_finished
-from scalejax.training.segment import Job, Segment
+from scalejax.training.result import is_finished
+from scalejax.training.segment import Segment, TrainingJob
 
 # How often a segment is handed out if its worker dies while training it, for example
 # because the kernel ran out of memory. An error that the worker reports is final: the
@@ -58,13 +58,13 @@ class Pool:
         self.on_step, self.on_done = on_step, on_done
         self.workers: list[WorkerProcess] = []
         self.events: queue.Queue[tuple[WorkerProcess, Event]] = queue.Queue()
-        self.waiting: dict[str, Job] = {}
+        self.waiting: dict[str, TrainingJob] = {}
         """Jobs that no worker has yet, by the folder of their segment."""
         self.attempts: dict[str, int] = {}
         """How often a worker died while training a segment, by the segment's folder."""
         self.result = PoolResult()
 
-    def train(self, jobs: Iterable[Job]) -> PoolResult:
+    def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:
         """Train `jobs`; return when all of them are done, failed or saved for later.
 
         jobs: every trunk comes before its branches.
@@ -136,7 +136,7 @@ class Pool:
         elif event.kind == "failed" and job is not None:
             self._fail(job.segment, event.error)
 
-    def _replace(self, worker: WorkerProcess, job: Job | None, error: str) -> None:
+    def _replace(self, worker: WorkerProcess, job: TrainingJob | None, error: str) -> None:
         """Try the job of a dead worker again, with a new worker on the same core.
 
         A worker dies without a report if it is killed from outside: by the kernel for
@@ -189,10 +189,10 @@ class Pool:
 
 def next_job(
     model: Model | None,
-    waiting: Mapping[str, Job],
-    busy: Sequence[Job],
+    waiting: Mapping[str, TrainingJob],
+    busy: Sequence[TrainingJob],
     priority: Mapping[str, float],
-) -> Job | None:
+) -> TrainingJob | None:
     """The job that an idle worker should train next, or None if none is ready.
 
     model: the model that the worker compiled last; None for a new worker.
@@ -215,7 +215,7 @@ def next_job(
     ready = [job for job in waiting.values() if job.segment.parent not in unfinished]
     models_in_training = [job.segment.run.model for job in busy]
 
-    def preference(job: Job) -> tuple[bool, bool, float]:
+    def preference(job: TrainingJob) -> tuple[bool, bool, float]:
         # Tuples compare from left to right, and False sorts before True.
         segment = job.segment
         return (
