@@ -1,4 +1,4 @@
-"""`scalejax data`: a malformed corpus is exit 2 with one message, and nothing is written.
+"""`scalejax data`: a malformed corpus is exit 2 with one message, and writes nothing.
 
 Mirrors scalejax/cli/data.py.
 """
@@ -17,7 +17,8 @@ from scalejax.data.preparation import prepare
 ROOT = Path(__file__).parents[2]
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
-MALFORMED = {  # file -> (content, what the message says)
+# The content of a file, and what the message about it says.
+MALFORMED = {
     "utf8.jsonl": (b"".join(GOOD) + b'{"text": "\xff"}\n', "utf8.jsonl, line 51 is not UTF-8"),
     "utf8.txt": (b"fine\n\n\xff", "utf8.txt is not UTF-8 text: byte 6 is 0xff"),
     "empty.jsonl": (
@@ -55,18 +56,18 @@ def call(call, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_corpus_is_refused(call, tmp_path, name):
-    content, said = MALFORMED[name]
+    content, message = MALFORMED[name]
     (tmp_path / name).write_bytes(content)
     code, out, err = call(
         "prepare", "--source", tmp_path / name, "--tokenizer", "byte", "--out", tmp_path / "shards"
     )
-    assert (code, out) == (2, "") and said in err and "Traceback" not in err
-    assert not (tmp_path / "shards").exists() and not [
-        path for path in (tmp_path / "cache").iterdir() if path.is_dir()
-    ]
+    assert (code, out) == (2, "") and message in err and "Traceback" not in err
+    assert not (tmp_path / "shards").exists()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
-NO_TOKENIZERS = {  # file -> (content, what the message says)
+# The content of a tokenizer file, and what the message about it says.
+BAD_TOKENIZERS = {
     "empty.model": (b"", "empty.model is empty; get the file again"),
     "junk.model": (b"junk", "junk.model': this is not a SentencePiece model"),
     "ids:7": (None, "`ids:7` is for tokens that exist already; text needs `byte`"),
@@ -74,31 +75,28 @@ NO_TOKENIZERS = {  # file -> (content, what the message says)
 }
 
 
-@pytest.mark.parametrize("name", NO_TOKENIZERS)
-def test_a_tokenizer_that_is_none_is_refused(call, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", BAD_TOKENIZERS)
+def test_a_bad_tokenizer_is_refused(call, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    content, said = NO_TOKENIZERS[name]
+    content, message = BAD_TOKENIZERS[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "good.jsonl").write_bytes(b"".join(GOOD))
     code, out, err = call(
         "prepare", "--source", "good.jsonl", "--tokenizer", name, "--out", tmp_path / "shards"
     )
-    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+    assert (code, out) == (2, "") and message in err and "Traceback" not in err
     assert not (tmp_path / "shards").exists() and not list((tmp_path / "cache").glob("*/*"))
 
 
 def test_ids_of_another_tokenizer_are_refused(call, tmp_path):
     np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
     code, _, err = call("prepare", "--source", tmp_path / "ids.bin", "--tokenizer", "ids:500")
-    assert (
-        code == 2
-        and "ids.bin holds id 500 at token 500; its vocabulary ends at 499: name the tokenizer that made"
-        in err
-    )
+    assert code == 2
+    assert "ids.bin holds id 500 at token 500; its vocabulary ends at 499: name the" in err
 
 
-def test_u2028_inside_a_text_is_text(call, tmp_path):
+def test_a_unicode_line_separator_inside_a_text_does_not_end_the_record(call, tmp_path):
     path = tmp_path / "lines.jsonl"
     path.write_text(
         "".join(json.dumps({"text": f"a\u2028b {i}"}, ensure_ascii=False) + "\n" for i in range(9))
@@ -106,9 +104,9 @@ def test_u2028_inside_a_text_is_text(call, tmp_path):
     assert call("prepare", "--source", path, "--tokenizer", "byte")[0] == 0
 
 
-def test_contamination_names_the_items_met(call, tmp_path):
+def test_contamination_lists_the_items_that_are_in_the_training_tokens(call, tmp_path):
     texts = [
-        f"sentence {i} stands in this corpus and says that {i * i} is the square" for i in range(30)
+        f"sentence {i} is in this corpus and says that {i * i} is the square" for i in range(30)
     ]
     (tmp_path / "corpus.jsonl").write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in texts)
