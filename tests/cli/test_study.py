@@ -46,7 +46,7 @@ def experiment(tmp_path):
         ),
         (("width=16", "width=20"), "heads do not divide"),
         (("tokens=640,", "tokens=60,"), "below one batch of 64 tokens"),
-        (("synthetic:32", "no/such/corpus"), "neither `english`"),
+        (("synthetic:32", "no/such/corpus"), "is not a known source, and no such file"),
         (("synthetic:32", "synthetic:many"), "synthetic:V"),
         (("vocabulary=32", "vocabulary=31"), "set it to 32"),
         (("study = Study(", "other = Study("), "does not assign `study`"),
