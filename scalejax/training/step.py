@@ -28,6 +28,7 @@ from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
+    activation_shardings,
     batch_sharding,
     parameter_shardings,
     replicated,
@@ -94,7 +95,9 @@ class Network:
     def bind(self, params: Params) -> Transformer:
         """The network with these parameters, ready to be called."""
         graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype)
-        return nnx.merge(graphdef, params)
+        network = nnx.merge(graphdef, params)
+        network.shardings = activation_shardings(self.mesh)
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
