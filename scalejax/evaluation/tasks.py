@@ -9,7 +9,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from scalejax.data.shards import Shards
-from scalejax.data.tokenizers import Tokenizer, restore
+from scalejax.data.tokenizers import Tokenizer, restore_tokenizer
 from scalejax.evaluation import continuation, prompts
 from scalejax.evaluation.metrics import (
     Scores,
@@ -132,7 +132,7 @@ def check_suite(suite: Suite, shards: Shards, *, items: int, window: int) -> Non
 def _check_files(
     suite: Suite, versions: tuple[tuple[Path, int, int], ...], tokenizer_model: bytes, window: int
 ) -> None:
-    _read_tasks(suite, restore(tokenizer_model), window)
+    _read_tasks(suite, restore_tokenizer(tokenizer_model), window)
 
 
 class PreparedTask(NamedTuple):

@@ -22,7 +22,7 @@ from scalejax.report.summary import run_id
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scalejax.fitting.fit import Fit
+    from scalejax.fitting.result import Fit
 
 # Points of a fitted line.
 LINE_POINTS = 32

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalejax.files import read_json, read_lines
 from scalejax.fitting import fit as fits
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.charts import compact_number
 from scalejax.report.record import Forecast, Record, ScoredForecast

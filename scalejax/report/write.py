@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scalejax.files import write_text
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
-from scalejax.laws import ParametricLaw
 from scalejax.report import figures
 from scalejax.report.charts import Chart, compact_number
 from scalejax.report.page import (
@@ -112,11 +112,9 @@ def _law_section(record: Record, fit: Fit, colours: Mapping[float, str]) -> Sect
 
 def _is_loss_by_size_and_tokens(fit: Fit) -> bool:
     """Whether a law gives lines of loss against tokens, one for each size."""
-    law = fit.law
-    inputs = set(law.inputs)
-    return (
-        isinstance(law, ParametricLaw) and law.target == "loss" and inputs <= {"params", "tokens"}
-    )
+    inputs = set(fit.law.inputs)
+    is_loss = isinstance(fit, ParametricFit) and fit.law.target == "loss"
+    return is_loss and inputs <= {"params", "tokens"}
 
 
 def _formula(fit: Fit) -> str:
@@ -142,14 +140,14 @@ def _quality_notes(fit: Fit) -> list[str]:
         f"{fit.objective:.4g}, loss {fit.loss})."
     ]
     validation = fit.cross_validation
-    if validation.get("n"):
-        if isinstance(fit.law, ParametricLaw):
+    if validation.n:
+        if isinstance(fit, ParametricFit):
             how = "Fitted to the cheaper runs, the law predicts the more expensive ones"
         else:
             how = "On data that was left out of the fit, the law predicts"
         notes.append(
-            f"{how} with a relative error of {validation['mean_rel_error']:.2%} on average and "
-            f"{validation['max_rel_error']:.2%} at worst ({count(validation['splits'], 'split')})."
+            f"{how} with a relative error of {validation.mean_rel_error:.2%} on average and "
+            f"{validation.max_rel_error:.2%} at worst ({count(validation.splits, 'split')})."
         )
     return notes
 

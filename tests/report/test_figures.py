@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.forms import Chinchilla
 from scalejax.report import figures
 from scalejax.report.charts import Band, Chart, Line, Points
@@ -13,9 +13,9 @@ from scalejax.report.charts import Band, Chart, Line, Points
 LAW = {"A": 60.0, "B": 900.0, "E": 1.7, "alpha": 0.45, "beta": 0.5}
 
 
-def exact_fit(params_column: str = "params_with_head") -> Fit:
+def exact_fit(params_column: str = "params_with_head") -> ParametricFit:
     """The fit of a table without noise, without bootstraps."""
-    return Fit(
+    return ParametricFit(
         law=laws.chinchilla(),
         params=LAW,
         intervals={},
