@@ -79,7 +79,7 @@ def coverage(
     The fits and intervals are those of `scalejax.fit`, all data sets solved together.
     """
     from scalejax import laws
-    from scalejax.fitting.parametric import evaluate
+    from scalejax.fitting.parametric.evaluate import evaluate
     from scalejax.laws.inference import bootstrap, intervals
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit

@@ -192,7 +192,7 @@ def project(
     input_axes: int = 1,
     dtype: DTypeLike | None = None,
 ) -> Float[Array, "..."]:
-    """Multiplies `x` [b, t, inputs...] by `kernel` [inputs..., outputs...].
+    """Multiply `x` [b, t, inputs...] by `kernel` [inputs..., outputs...].
 
     The sum runs over the last `input_axes` axes of `x`, which are the first of
     `kernel`. The result is [b, t, outputs...] in `dtype`, by default that of `x`.

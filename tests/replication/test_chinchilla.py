@@ -95,7 +95,7 @@ def test_the_five_dropped_points_move_beta(points):
 
 def test_the_compute_optimal_run_at_chinchillas_budget(huber):
     """At 5.88e23 FLOPs: 74B parameters and 17.9 tokens per parameter."""
-    best = fits.forecast(huber, flops=5.88e23)
+    best = huber.forecast(flops=5.88e23).summary()
     assert best["params"] == pytest.approx(74.0e9, rel=0.005)
     assert best["tokens"] / best["params"] == pytest.approx(17.9, rel=0.005)
     assert best["tokens_per_param_interval"] == pytest.approx([7.6, 35.9], rel=0.05)
