@@ -11,7 +11,7 @@ are rows[:, :-1], the targets rows[:, 1:].
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,9 @@ from scalejax.training.sharding import (
     state_shardings,
 )
 
+# Nested arrays whose structure depends on the optimizer.
+OptimizerState = Any
+# By the name of the average.
 Averages = dict[str, Exponential | Window]
 
 
@@ -42,7 +45,7 @@ class TrainState(NamedTuple):
     """All that a run carries from one step to the next, as nested dicts of arrays."""
 
     params: Params
-    optimizer_state: optax.OptState
+    optimizer_state: OptimizerState
     hyperparameters: Hyperparameters
     step: jax.Array
     """Steps taken, including skipped ones: the position in the data. int32."""
