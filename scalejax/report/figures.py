@@ -11,7 +11,7 @@ from scalejax.report.charts import ALARM, QUIET, Chart, Series, compact
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scalejax.fitting.fit import Fit
+    from scalejax.fitting.result import Fit
 
 GRID_POINTS = 32
 """Points along a fitted line."""

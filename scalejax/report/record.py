@@ -9,6 +9,7 @@ import numpy as np
 
 from scalejax.files import read_json, read_lines
 from scalejax.fitting import fit as fits
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report import figures
 
@@ -31,7 +32,7 @@ class Record:
     curves: "pd.DataFrame | None"
     forecasts: list[dict[str, Any]]
     """Forecast lines, each with its score's `measured`, `error` and `inside` when there is one."""
-    fits: dict[str, fits.Fit]
+    fits: dict[str, Fit]
     unreadable: list[str]
     """Why a file of fits/ is not among `fits`."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.fitting import fit as fits
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.report.charts import compact
 from scalejax.report.record import Record
@@ -62,7 +62,7 @@ def error_in_words(record: Record) -> str:
     return f"From {worst} to {best}{guess}." if len(rows) > 1 else f"{best}{guess}."
 
 
-def law_in_words(fit: fits.Fit) -> str:
+def law_in_words(fit: Fit) -> str:
     """The parameters with their intervals, the verdict, and what the verdict means."""
     values = ", ".join(
         f"{name} = {value:.4g}{interval(fit, name)}" for name, value in fit.params.items()
@@ -72,7 +72,7 @@ def law_in_words(fit: fits.Fit) -> str:
     return words + (f" Notes: {'; '.join(fit.reasons)}." if fit.reasons else "")
 
 
-def interval(fit: fits.Fit, name: str) -> str:
+def interval(fit: Fit, name: str) -> str:
     """` [low, high]`, an open end as `open`; empty for a fit without intervals."""
     if name not in fit.intervals:
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalejax.files import write_text
-from scalejax.fitting import fit as fits
+from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
 from scalejax.laws import ParametricLaw
 from scalejax.report import charts, figures
@@ -90,7 +90,7 @@ def _laws(record: Record) -> list[Section]:
     return sections or [Section("Law", paragraph(no_law(record)))]
 
 
-def _formula(fit: fits.Fit) -> str:
+def _formula(fit: Fit) -> str:
     """The first line of the law's docstring: formula and source; then what its letters are."""
     first, _, rest = fit.law.formula.partition("\n\n")
     letters = rest.partition("\n\n")[0]
@@ -99,7 +99,7 @@ def _formula(fit: fits.Fit) -> str:
     )
 
 
-def _parameters(fit: fits.Fit) -> str:
+def _parameters(fit: Fit) -> str:
     rows = [
         [Cell(name), Cell(f"{value:.5g}", value), Cell(interval(fit, name).strip() or "not drawn")]
         for name, value in fit.params.items()
@@ -107,18 +107,18 @@ def _parameters(fit: fits.Fit) -> str:
     return table(["parameter", "value", "95% interval"], rows)
 
 
-def _checks(fit: fits.Fit) -> list[str]:
+def _checks(fit: Fit) -> list[str]:
     optimum = f"objective {fit.objective:.4g}, loss {fit.loss}"
     said = [f"{fit.starts_at_optimum:.0%} of the solver's starts reached this optimum ({optimum})."]
-    if (found := fit.cross_validation).get("n"):
+    if (found := fit.cross_validation).n:
         how = (
             "Fitted to the cheaper runs and asked for the dearer ones"
             if isinstance(fit.law, ParametricLaw)
             else "Asked for what it left out"
         )
         said.append(
-            f"{how} ({count(found['splits'], 'split')}), the law is off by {found['mean_rel_error']:.2%} on average and "
-            f"{found['max_rel_error']:.2%} at worst."
+            f"{how} ({count(found.splits, 'split')}), the law is off by {found.mean_rel_error:.2%} on average and "
+            f"{found.max_rel_error:.2%} at worst."
         )
     return said
 

@@ -29,9 +29,9 @@ from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
     batch_sharding,
-    like_parameters,
     parameter_shardings,
     replicated,
+    state_shardings,
 )
 
 Averages = dict[str, Exponential | Window]
@@ -298,13 +298,13 @@ def _check_batch_divides(run: Run, mesh: Mesh, accumulate: int) -> None:
 
 @functools.cache
 def _compiled_step(program: Program) -> Step:
-    state_shardings = _state_shardings(program, ())
+    state = _state_shardings(program, ())
     mesh = program.network.mesh
     return jax.jit(
         functools.partial(train_step, program),
         donate_argnums=0,
-        in_shardings=(state_shardings, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(state_shardings, replicated(mesh)),
+        in_shardings=(state, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(state, replicated(mesh)),
     )
 
 
@@ -363,4 +363,4 @@ def _state_shardings(program: Program, averages: tuple[Average, ...]) -> TrainSt
     init = functools.partial(_initial_state, program, averages)
     state = jax.eval_shape(init, jax.random.key(0), numbers)
     network = program.network
-    return like_parameters(network.mesh, state, network.param_shardings)
+    return state_shardings(network.mesh, state, network.param_shardings)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Fit
 from scalejax.laws.forms import Chinchilla
 from scalejax.report import figures
 from scalejax.report.charts import Chart, Series, compact, log_ticks, plotly_div, png, x_span

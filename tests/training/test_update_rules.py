@@ -14,7 +14,7 @@ from scalejax.optim.averaging import ema, window
 from scalejax.training import checkpoint, loop
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step, weights_to_evaluate
 
@@ -90,7 +90,7 @@ def test_a_branch_that_was_preempted_equals_the_run_trained_from_scratch(
     leaf = Segment(run=run, start=33, stop=run.steps, parent=trunk.folder)
     calls = iter(range(1, 100))
     for segment in (trunk, leaf):
-        job = Job(segment=segment, study="test@1", measure=measure, placement=Placement())
+        job = TrainingJob(segment=segment, study="test@1", measure=measure, placement=Placement())
         folder, parent = (
             tmp_path / segment.folder,
             tmp_path / segment.parent if segment.parent else None,
