@@ -52,9 +52,9 @@ def corpus(windows: int, *, prompts: bool = False) -> TokenArray:
         prompt = int(rng.integers(0, size // 2 + 1)) if prompts else 0
         ids += [*rng.integers(10, 32, size), END]
         counted += [0] * prompt + [1] * (size - prompt + 1)
-    return TokenArray(np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None)[
-        : windows * LENGTH + 1
-    ]
+    return TokenArray(
+        np.array(ids, np.uint16), END, np.array(counted, np.uint8) if prompts else None
+    )[: windows * LENGTH + 1]
 
 
 def rows(prompts: bool = False) -> np.ndarray:
