@@ -104,8 +104,8 @@ def test_robust_losses_of_the_logarithm_extrapolate_best(points, where, holdout,
     """Mean relative errors of the dearer runs in percent; computed once with another solver on the same tables."""
     for loss, wanted in zip(("huber:1e-3", "huber:1e-2", "log-mse", "mse"), errors, strict=True):
         made = fits.fit(points, laws.chinchilla(), where=where, holdout=holdout, loss=loss)
-        assert (made.n_rows, made.holdout["n"]) == rows
-        assert 100 * made.holdout["mean_rel_error"] == pytest.approx(wanted, abs=0.006), loss
+        assert (made.n_rows, made.holdout.n) == rows
+        assert 100 * made.holdout.mean_rel_error == pytest.approx(wanted, abs=0.006), loss
 
 
 def test_rolling_origin_cross_validation_chooses_the_same_loss(points):
@@ -122,6 +122,6 @@ def test_rolling_origin_cross_validation_chooses_the_same_loss(points):
 
 def test_residual_bootstraps_are_half_as_wide_as_pairs(points, huber):
     narrow = fits.fit(points, laws.chinchilla(), where=USED, bootstrap=1000, resample="residuals")
-    wide = np.std(huber.spread["draws"]["alpha"])
-    assert np.std(narrow.spread["draws"]["alpha"]) == pytest.approx(0.0084, abs=0.0005)
+    wide = np.std(huber.draws["alpha"])
+    assert np.std(narrow.draws["alpha"]) == pytest.approx(0.0084, abs=0.0005)
     assert wide == pytest.approx(0.0154, abs=0.001)

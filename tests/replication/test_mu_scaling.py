@@ -33,7 +33,7 @@ def test_seven_narrow_models_predict_three_wide_ones():
         for n, loss in zip(MILLIONS[7:], LOSSES[7:], strict=True)
     ]
     assert errors == pytest.approx([0.29, -0.18, -0.18], abs=0.01)
-    assert fitted.holdout["max_rel_error"] == pytest.approx(0.0029, abs=1e-4)
+    assert fitted.holdout.max_rel_error == pytest.approx(0.0029, abs=1e-4)
 
 
 def test_eight_models_predict_two():
