@@ -15,5 +15,5 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def install() -> None:
-    """Checks the modules in CHECKED that are imported from now on."""
+    """Check the modules in CHECKED that are imported from now on."""
     install_import_hook(CHECKED, "tests.typechecking.check")

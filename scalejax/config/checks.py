@@ -10,13 +10,13 @@ from typing import Any
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ValueError with `message` unless the condition holds."""
+    """Raise ValueError with `message` unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def set_integer(config: object, name: str, minimum: int) -> None:
-    """Checks that a field is a whole number of at least `minimum`, and makes it an int.
+    """Check that a field is a whole number of at least `minimum`, and make it an int.
 
     Numbers from numpy are converted, because products of them can overflow where FLOPs
     are counted.
@@ -50,7 +50,7 @@ def as_number(value: object) -> float:
 
 
 def check_interval(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
-    """Checks that a field is a finite number between `low` and `high`.
+    """Check that a field is a finite number between `low` and `high`.
 
     `ends` gives the brackets of the interval: "[)" includes `low` and excludes `high`.
     """
@@ -66,7 +66,7 @@ def check_interval(config: object, name: str, low: float, high: float, ends: str
 
 
 def set_tuple(config: object, name: str, items: str) -> None:
-    """Checks that a field is a list or another collection, and makes it a tuple.
+    """Check that a field is a list or another collection, and make it a tuple.
 
     `items` says what the field holds, for the error: "token counts".
     """
@@ -80,7 +80,7 @@ def set_tuple(config: object, name: str, items: str) -> None:
 
 
 def check_choice(config: object, name: str, choices: Iterable[str]) -> None:
-    """Checks that a field is one of `choices`."""
+    """Check that a field is one of `choices`."""
     value = getattr(config, name)
     require(
         isinstance(value, str) and value in choices,
@@ -89,7 +89,7 @@ def check_choice(config: object, name: str, choices: Iterable[str]) -> None:
 
 
 def check_unused(config: Any, choice: str, kind: str, used_fields: Mapping[str, set[str]]) -> None:
-    """Checks that fields which `choice` does not use keep their default values.
+    """Check that fields which `choice` does not use keep their default values.
 
     `used_fields` maps every choice to the fields that it uses, and `kind` says what the
     choices are, for the error: "schedule". Without this check two runs that train

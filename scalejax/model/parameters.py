@@ -60,7 +60,7 @@ class Spec:
 
 
 def declare(role: Role, *, fan_in: int, **axes: int) -> nnx.Param:
-    """Declares a float32 parameter without allocating it.
+    """Declare a float32 parameter without allocating it.
 
     `axes` maps the logical name of every axis to its size, in order.
 
@@ -99,7 +99,7 @@ def scalings(specs: Specs, parametrization: Parametrization, model: Model) -> Sc
 
 
 def initial_values(specs: Specs, scalings: Scalings, key: jax.Array) -> Params:
-    """Draws every tensor from a normal distribution; the gains of norms start at 1.
+    """Draw every tensor from a normal distribution; the gains of norms start at 1.
 
     The std of each tensor is its `Scaling.init_std`. Each tensor has its own key, `key`
     folded with a hash of the tensor's path, so adding a tensor to the model does not
@@ -141,7 +141,7 @@ def _standard_normals(sizes: dict[str, int], key: jax.Array) -> dict[str, jax.Ar
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-    """Folds a hash of `name` into `key`, the same in every process."""
+    """Fold a hash of `name` into `key`, the same in every process."""
     return jax.random.fold_in(key, _hash(name))
 
 
@@ -163,7 +163,7 @@ class Counts(NamedTuple):
 
 
 def count(specs: Specs, model: Model) -> Counts:
-    """Counts the parameters of a model with these declarations."""
+    """Count the parameters of a model with these declarations."""
     leaves: list[Spec] = jax.tree.leaves(specs)
     hidden = sum(math.prod(spec.shape) for spec in leaves if spec.role == "hidden")
     return Counts(

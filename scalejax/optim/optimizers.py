@@ -221,7 +221,7 @@ def _per_spec(function: Callable[[Spec], object], specs: Specs) -> PerTensor:
 
 
 def _scale_each(factors: PerTensor) -> optax.GradientTransformation:
-    """Multiplies the update of every tensor by its own factor."""
+    """Multiply the update of every tensor by its own factor."""
 
     def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         return jax.tree.map(lambda u, factor: u * factor, updates, factors)
@@ -230,7 +230,7 @@ def _scale_each(factors: PerTensor) -> optax.GradientTransformation:
 
 
 def _add_weights(factors: PerTensor) -> optax.GradientTransformation:
-    """Adds every tensor to its update, multiplied by its own factor."""
+    """Add every tensor to its update, multiplied by its own factor."""
 
     def add(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         return jax.tree.map(lambda u, factor, w: u + factor * w, updates, factors, params)

@@ -25,7 +25,7 @@ from scalejax.files import sha256
 from scalejax.grids import run_id
 from scalejax.model.parameters import Params
 from scalejax.training import checkpoint
-from scalejax.training.segment import Job
+from scalejax.training.segment import TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.step import Network, init_state, weights_to_evaluate
 
@@ -81,7 +81,7 @@ def evaluate_suite(
 class Weights(NamedTuple):
     """The weights of a run at its last checkpoint."""
 
-    job: Job
+    job: TrainingJob
     step: int
     params: Params
     mesh: jax.sharding.Mesh
@@ -192,20 +192,20 @@ def _compiled_span_scores(network: Network):
     )
 
 
-def _last_checkpoint(out: Path) -> tuple[Job, int]:
+def _last_checkpoint(out: Path) -> tuple[TrainingJob, int]:
     """The job of a run's folder, and the step of its last checkpoint."""
     if not (out / "config.json").is_file():
         raise ValueError(
             f"{out} is not a run's folder (it has no config.json); give OUT/<study>/runs/<id>, "
             "or the `out` of train()"
         )
-    job, steps = Job.read(out), checkpoint.steps(out / "checkpoints")
+    job, steps = TrainingJob.read(out), checkpoint.steps(out / "checkpoints")
     if not steps:
         raise checkpoint.CheckpointError(f"{out} has no checkpoint yet: nothing to evaluate")
     return job, steps[-1]
 
 
-def _load_weights(job: Job, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
+def _load_weights(job: TrainingJob, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
     """The weights to evaluate from the checkpoint of `step`."""
     initial = init_state(job.segment.run, mesh)
     restored = checkpoint.restore(out / "checkpoints", checkpoint.abstract(initial), step=step)

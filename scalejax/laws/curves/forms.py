@@ -10,7 +10,7 @@ Shapes: [steps] one entry per optimizer step of a curve.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +143,7 @@ def annealing_area(
     return jax.lax.scan(step, (zero, zero), decrements(learning_rates))[1]
 
 
+@runtime_checkable
 class FittedCurves(Protocol):
     """A fit of a whole-curve law, to arrays or to a table."""
 
