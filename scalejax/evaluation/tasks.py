@@ -1,6 +1,4 @@
-"""Scores a model on the tasks of a suite, from task files or held-out text to stored
-scores.
-"""
+"""Scores a model on the tasks of a suite, and stores the scores."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from scalejax.data.shards import Shards
-from scalejax.data.tokenizers import Tokenizer, restore
+from scalejax.data.tokenizers import Tokenizer, restore_tokenizer
 from scalejax.evaluation import continuation, prompts
 from scalejax.evaluation.metrics import (
     Scores,
@@ -49,9 +47,7 @@ class ScoredModel:
     window: int
     """Maximum number of tokens of context and answer together."""
     batch_multiple: int = 1
-    """The rows of a call are a multiple of this, the number of devices along the
-    batch.
-    """
+    """The rows of a call are a multiple of this: the devices along the batch."""
     provenance: Provenance
 
 
@@ -136,7 +132,7 @@ def check_suite(suite: Suite, shards: Shards, *, items: int, window: int) -> Non
 def _check_files(
     suite: Suite, versions: tuple[tuple[Path, int, int], ...], tokenizer_model: bytes, window: int
 ) -> None:
-    _read_tasks(suite, restore(tokenizer_model), window)
+    _read_tasks(suite, restore_tokenizer(tokenizer_model), window)
 
 
 class PreparedTask(NamedTuple):
@@ -212,9 +208,7 @@ def _chance_accuracy(task: Task, items: list[Item]) -> float:
 
 
 def _stored_or_scored(task: PreparedTask, model: ScoredModel, path: Path | None) -> Scores:
-    """The scores of a task: those stored at `path` if they still apply, or else new
-    ones.
-    """
+    """The scores of a task: those stored at `path` if they apply, or new ones."""
     metadata: TaskMetadata = {**task.metadata, **model.provenance, "window": model.window}
     if path and path.is_file():
         stored = Scores.load(path)

@@ -40,8 +40,7 @@ class Pool:
     priority: a number for every segment's folder; of the segments that are ready, the
         one with the highest number is trained first.
     on_step: called as `on_step(segment, step, loss)` while a segment trains.
-    on_done: called once for every segment that is finished, also if it was finished
-    before.
+    on_done: called as `on_done(segment)` for every finished segment, old or new.
     """
 
     def __init__(
@@ -79,8 +78,7 @@ class Pool:
             else:
                 self.waiting[job.segment.folder] = job
         with self._stopping_on_signals():
-            # Workers of an earlier call are still there: start only those that are
-            # missing.
+            # Workers of an earlier call are still there: start only the missing ones.
             for core in self.cores[len(self.workers) : len(self.waiting)]:
                 self._start_worker(core)
             while self._hand_out():
@@ -171,6 +169,8 @@ class Pool:
 
     @contextlib.contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
+        """While `train` runs, SIGTERM and Ctrl-C stop the workers, not the launcher."""
+
         def stop(number: int, _: object) -> None:
             if self.result.preempted and number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -207,9 +207,9 @@ def next_job(
        arguments of the compiled step, so one compilation serves all runs of a model.
     2. A segment of a model that no other worker is training, so that two workers do not
        both compile it while there are other models.
-    3. The segment of the highest priority. The study's priority is the work that cannot
-       start before the segment is done, which keeps a long chain of trunks from being
-       left to a single worker at the end.
+    3. The segment of the highest priority. Studies give a high priority to the start of
+       an expensive chain of segments. If such a chain started last, one worker would
+       train it alone while the others have nothing left to do.
     """
     unfinished = {*waiting, *(job.segment.folder for job in busy)}
     ready = [job for job in waiting.values() if job.segment.parent not in unfinished]

@@ -58,7 +58,9 @@ class WorkerProcess:
         self._commands, self._events = self.process.stdin, self.process.stdout
 
     def listen(self, events: "queue.Queue[tuple[WorkerProcess, Event]]") -> None:
-        """Forward the worker's events to a queue, from a thread, until it ends."""
+        """Forward the worker's events to a queue until the worker ends."""
+        # One thread per worker: the launcher can then wait for the next event of any
+        # worker by reading a single queue.
         threading.Thread(target=self._forward, args=(events,), daemon=True).start()
 
     def train(self, job: TrainingJob, folder: Path) -> None:

@@ -19,7 +19,7 @@ from scalejax.training.status import utc_now
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scalejax.fitting.fit import Estimate
+    from scalejax.fitting.result import Estimate
 
 LEDGER = "forecasts.jsonl"
 

@@ -113,8 +113,7 @@ def plan(study: Study) -> Plan:
     segments: list[Segment] = []
     for family in families.values():
         rates = {run_id(run): learning_rates(run) for run in family}
-        # Sorted, so that the plan does not depend on the order in which runs are
-        # listed.
+        # Sorted, so that the order in which a study lists its runs does not matter.
         segments += _branch(sorted(family, key=canonical), rates, start=0, parent="")
     return Plan(study=study, segments=tuple(segments))
 

@@ -14,7 +14,7 @@ from scalejax.config import Run
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Fit
 from scalejax.grids import run_id
 from scalejax.launch.cores import worker_cores
 from scalejax.launch.lock import locked

@@ -26,8 +26,9 @@ from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
-from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
+from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
+    activation_shardings,
     batch_sharding,
     parameter_shardings,
     replicated,
@@ -97,7 +98,9 @@ class Network:
     def bind(self, params: Params) -> Transformer:
         """The network with these parameters, ready to be called."""
         graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype)
-        return nnx.merge(graphdef, params)
+        network = nnx.merge(graphdef, params)
+        network.shardings = activation_shardings(self.mesh)
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +277,7 @@ def weights_to_evaluate(
     `raw` are the parameters; for schedule-free AdamW they are its own average instead.
     """
     first_batch = run.first_batch_sequences * run.data.sequence_length
-    raw = evaluated(run.optimizer.name, state.params, state.optimizer_state)
+    raw = evaluation_params(run.optimizer.name, state.params, state.optimizer_state)
     averaged = {
         average.name: averaging.value(
             average, state.averages[average.name], first_batch=first_batch
@@ -328,7 +331,7 @@ def _compiled_averaging(
     """(averages before a step, state after it, shape of rows) -> averages after it."""
 
     def add(previous: Averages, state: TrainState, shape: tuple[int, ...]) -> Averages:
-        new = evaluated(program.optimizer, state.params, state.optimizer_state)
+        new = evaluation_params(program.optimizer, state.params, state.optimizer_state)
         batch_tokens = shape[0] * (shape[1] - 1)
         updated: Averages = {
             average.name: averaging.add(

@@ -203,7 +203,7 @@ def test_documents_without_an_end_token_are_refused(tmp_path):
     ):
         shards.tokens("train", "documents")
     with pytest.raises(
-        ValueError, match=r"Data\.packing is one of concatenate, documents; got 'packed'"
+        ValueError, match=r"Data\.packing must be one of concatenate, documents; got 'packed'"
     ):
         Data(packing="packed")
 

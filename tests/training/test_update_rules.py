@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scalejax.config import OPTIMIZER_READS, Optimizer, Placement
+from scalejax.config import Optimizer, Placement
+from scalejax.config.optimizer import OPTIMIZER_FIELDS
 from scalejax.optim.averaging import ema, window
 from scalejax.training import checkpoint, loop
 from scalejax.training.loop import Preempted, train, train_segment
@@ -32,6 +33,10 @@ OPTIMIZERS = {
 }
 MESH = make_mesh(Placement())
 RATE = np.float32(0.01)
+
+
+def test_every_optimizer_is_here():
+    assert set(OPTIMIZERS) == set(OPTIMIZER_FIELDS)
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)
@@ -156,7 +161,7 @@ def test_a_step_that_is_not_finite_leaves_weights_moments_and_averages_as_they_w
 
 def test_runs_that_differ_only_in_numbers_share_one_compiled_step(run):
     numbers = {"learning_rate": 0.5, "weight_decay": 0.5, "clip": 0.0, "z_loss": 0.5}
-    numbers |= {name: 0.4 for name in OPTIMIZER_READS[run.optimizer.name]}
+    numbers |= {name: 0.4 for name in OPTIMIZER_FIELDS[run.optimizer.name]}
     other = run.replace(optimizer=dataclasses.replace(run.optimizer, **numbers), seed=7)
     step, rows = make_train_step(run, MESH), np.zeros((4, 17), np.int32)
     step(init_state(run, MESH), rows, RATE)
