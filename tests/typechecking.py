@@ -8,7 +8,7 @@ wrong types, raises an error.
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-CHECKED = ("scalejax.model",)
+CHECKED = ("scalejax.model", "scalejax.laws.forms", "scalejax.laws.log_sum_exp")
 
 # As for any type checker, an int is a valid float (PEP 484).
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +22,12 @@ from jaxtyping import Array, Real
 # which is an array for bootstrap draws.
 Number = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
 
-# The NamedTuple of a law's parameters.
-F = TypeVar("F", bound="NamedTuple")
+# The NamedTuple of a law's parameters. At run time NamedTuple is a function, which tools
+# that check annotations cannot use as a bound.
+if TYPE_CHECKING:
+    F = TypeVar("F", bound=NamedTuple)
+else:
+    F = TypeVar("F", bound=tuple)
 
 
 class Allowed(NamedTuple):
