@@ -75,7 +75,7 @@ def fit(
         else _nothing(law, bootstrap)
     )
     verdict = judge(law, at, inputs, ends)
-    ends = {name: (None, None) if name in verdict.unknown else pair for name, pair in ends.items()}
+    ends = {name: (None, None) if name in verdict.undetermined else pair for name, pair in ends.items()}
     notes += replicates.lack_of_fit_reasons(
         lack_of_fit(identification.linearize(law, at).residuals, points, row_weights, law.free)
     )
@@ -83,7 +83,7 @@ def fit(
     notes = [f"dropped {dropped} rows with missing or infinite values"] * (dropped > 0) + notes
     best = _floats(parameters_in_table_units(law, at.problem, at.theta[:, None]))
     reached = (
-        verdict.word != "not-converged"
+        verdict.label != "not-converged"
     )  # if not, where the solver stopped says nothing, and nothing is said of it
     losses_read = dict(zip((*law.inputs, law.target), (*inputs, target), strict=True)).get(
         "loss", target
@@ -96,7 +96,7 @@ def fit(
         gradient_norm=float(np.max(np.abs(at.state.gradient))) / chosen.normalizer,
         starts_at_optimum=at.starts_at_optimum,
         n_rows=len(target),
-        verdict=verdict.word,
+        verdict=verdict.label,
         reasons=verdict.reasons
         + design.held_reasons(law, target)
         + design.duplicate_reasons(inputs, target)
@@ -120,7 +120,7 @@ def fit(
             theta if reached else theta[:, :0],
             inputs,
             resampling.rows_digest(rows, losses_read),
-            verdict.unknown,
+            verdict.undetermined,
         ),
         rows_used={"inputs": inputs, "optimum": at},
     )

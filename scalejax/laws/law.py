@@ -18,6 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
+# The solver keeps numpy arrays between compiled programs and jax arrays inside them.
+AnyArray = Array | np.ndarray
+
 # What a formula reads: a number, or an array of any shape.
 Input = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
 
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
 else:
     Number = Input
 
-# The NamedTuple of a law's parameters.
-F = TypeVar("F", bound="NamedTuple")
+# The NamedTuple of a law's parameters. For type checkers of running programs it is a
+# tuple, because typing.NamedTuple is then a function that makes classes.
+if TYPE_CHECKING:
+    Form = NamedTuple
+else:
+    Form = tuple
+
+F = TypeVar("F", bound=Form)
 
 
 class Allowed(NamedTuple):
@@ -178,7 +187,7 @@ class Decays:
         """The linear parameters: the sizes, then the offset."""
         return *self.sizes, self.offset
 
-    def columns(self, form: NamedTuple, *inputs: Input) -> tuple[Number, ...]:
+    def columns(self, form: Form, *inputs: Input) -> tuple[Number, ...]:
         """The factors that multiply the sizes and the offset."""
         decays = zip(self.exponents, self.of(*inputs), strict=True)
         return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0

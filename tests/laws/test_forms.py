@@ -53,7 +53,7 @@ def test_a_law_in_centred_units_predicts_what_it_predicts_in_its_own(name):
     targets = exact(law, truth, inputs)
     with jax.enable_x64(True):
         *columns, padded, weights = pad_rows([*inputs, targets, np.ones(len(targets))])
-        problem, _ = prepare(law, ((), ()), tuple(columns), padded, weights, np.zeros(0), "log")
+        problem, _ = prepare(law, tuple(columns), padded, weights, "log")
         theta = theta_from_parameters(
             law, problem, law.form(*(np.full(1, value) for value in truth))
         )
