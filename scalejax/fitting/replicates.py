@@ -24,12 +24,12 @@ def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed
 
 def lack_of_fit_reasons(found: LackOfFit | None) -> list[str]:
     """A sentence where replicates agree with each other far better than with the law."""
-    if found is None or found.p >= LACK_OF_FIT_LEVEL:
+    if found is None or found.p_value >= LACK_OF_FIT_LEVEL:
         return []
     over, under = found.degrees_of_freedom
     return [
-        f"lack of fit: the law misses its design points by {found.miss:.2g} (root mean square, beyond the noise of replicates; "
-        f"F = {found.ratio:.3g} on {over} and {under} degrees of freedom, p = {found.p:.1g})"
+        f"lack of fit: the law misses its design points by {found.bias:.2g} (root mean square, beyond the noise of replicates; "
+        f"F = {found.f_ratio:.3g} on {over} and {under} degrees of freedom, p = {found.p_value:.1g})"
     ]
 
 

@@ -26,8 +26,10 @@ def test_lack_of_fit_of_a_constant_is_one_way_analysis_of_variance(shift):
     points, values = groups(1, shift=shift)
     found = replicates.lack_of_fit(values - values.mean(), points, np.ones(len(values)), free=1)
     wanted = stats.f_oneway(*(values[points == g] for g in range(5)))
-    assert (found.ratio, found.p) == pytest.approx((wanted.statistic, wanted.pvalue), rel=1e-9)
-    assert found.degrees_of_freedom == (4, 10) and (found.p < 0.01) == (shift > 0)
+    assert (found.f_ratio, found.p_value) == pytest.approx(
+        (wanted.statistic, wanted.pvalue), rel=1e-9
+    )
+    assert found.degrees_of_freedom == (4, 10) and (found.p_value < 0.01) == (shift > 0)
 
 
 def test_the_miss_is_the_size_of_the_bias():
@@ -37,14 +39,14 @@ def test_the_miss_is_the_size_of_the_bias():
     found = replicates.lack_of_fit(
         bias[points] + rng.normal(0, 0.02, 600), points, np.ones(600), free=5
     )
-    assert found.miss == pytest.approx(0.03, rel=0.1)
+    assert found.bias == pytest.approx(0.03, rel=0.1)
 
 
 def test_a_right_law_is_contradicted_as_often_as_p_says():
     points = np.repeat(np.arange(12), 3)
     draws = (np.random.default_rng(seed).normal(size=36) for seed in range(1000))
     p = [
-        replicates.lack_of_fit(values - values.mean(), points, np.ones(36), free=1).p
+        replicates.lack_of_fit(values - values.mean(), points, np.ones(36), free=1).p_value
         for values in draws
     ]
     assert 0.03 < np.mean(np.array(p) < 0.05) < 0.07

@@ -7,7 +7,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws.law import Decays, Linear
-from scalejax.laws.solver.derivatives import expand
+from scalejax.laws.solver.derivatives import RowWeights, expand
 from scalejax.laws.solver.problem import parameters_in_centred_units
 
 LAWS = (laws.chinchilla(), laws.power(), laws.overtraining(), laws.width_depth(), laws.downstream())
@@ -21,12 +21,12 @@ def test_the_sums_of_decays_are_those_of_differentiating_the_formula(law):
     with jax.enable_x64(True):
         coordinates = jnp.asarray(rng.uniform(0.2, 0.7, (len(law.names), 3)))
         inputs = tuple(jnp.asarray(np.exp(rng.normal(size=40))) for _ in law.inputs)
-        weights = jnp.asarray(rng.normal(size=(3, 40, 3)))
+        weights = RowWeights(*jnp.asarray(rng.normal(size=(3, 40, 3))))
         (predicted, sums), (expected, differentiated) = (
             expand(each, coordinates, inputs) for each in (law, by_formula)
         )
         np.testing.assert_allclose(predicted, expected, rtol=1e-13)
-        found, wanted = sums(*weights), differentiated(*weights)
+        found, wanted = sums(weights), differentiated(weights)
         for sum_, expected in zip(found[:2], wanted[:2], strict=True):
             np.testing.assert_allclose(sum_, expected, rtol=1e-10, atol=1e-11)
         own = [i for i, name in enumerate(law.names) if law.linear.exponents.count(name) < 2]
