@@ -199,7 +199,7 @@ def test_documents_without_an_end_token_are_refused(tmp_path):
     np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
     shards = prepare(Data(source=str(tmp_path / "ids.bin"), tokenizer="ids:1000"))
     with pytest.raises(
-        ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none: say"
+        ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none; use"
     ):
         shards.tokens("train", "documents")
     with pytest.raises(
