@@ -32,7 +32,7 @@ test-data: .venv-data/.ready
 	@touch $@
 
 test-hf: .venv-hf/.ready
-	.venv-hf/bin/python -m pytest -p no:xdist -m hf tests/model tests/data tests/study tests/evaluation
+	.venv-hf/bin/python -m pytest -p no:xdist -m hf tests/model tests/data tests/training tests/evaluation
 
 # PyTorch without CUDA, 0.2 GB, where its index can be reached; else that of PyPI.
 .venv-hf/.ready: setup.py

@@ -59,7 +59,7 @@ def main() -> None:
 def coverage(inputs, noise, sets: int, draws: int) -> dict[str, float]:
     """Share of data sets whose interval, as `scalejax.fit` makes it, holds the truth."""
     from scalejax import laws
-    from scalejax.fitting.parametric import evaluate
+    from scalejax.fitting.parametric.evaluate import evaluate
     from scalejax.laws.inference import bootstrap, intervals
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit

@@ -1,9 +1,9 @@
-"""Placements."""
+"""Placements: how a run is split over devices."""
 
 from scalejax import Placement
 
+# One device. On CPU this is one core per worker.
 ONE = Placement()
-"""One device; on CPU one pinned core per worker."""
 
+# One node of eight GPUs, with batch and parameters split over all of them.
 EIGHT_GPUS = Placement(data=1, fsdp=8, tensor=1)
-"""One node: parameters split over eight GPUs."""

@@ -1,6 +1,7 @@
-"""Can a law fitted to twenty small runs forecast a model of twice the size, before it is trained?
+"""Can twenty small runs forecast a model twice as large, before it is trained?
 
-Scientific: model size, tokens.  Fixed: data, tokenizer, peak learning rate (transferred by muP), batch, beta2.
+Scientific: model size, tokens.
+Fixed: data, tokenizer, peak learning rate (transferred by muP), batch size, beta2.
 """
 
 from configs import data, models, recipes
@@ -19,43 +20,54 @@ base = Run(
 )
 
 
-def ask(
+def design(
     name: str,
     base: Run,
+    *,
     sizes: list[Model],
     next_size: Model,
     budgets: list[float],
     measure: Measure,
 ) -> Study:
-    """One trunk per size and a cooldown for every budget; the next size is forecast at the largest budget."""
+    """Every size trained to every budget, and a forecast for the next size.
+
+    Each size is one constant-rate trunk, from which a cooldown branches off for every
+    budget. The forecast is for the largest budget.
+    """
     trunks = grid(base, model=sizes, tokens=budgets[-1])
-    ahead = grid(base, model=next_size, tokens=budgets[-1])
+    next_trunk = grid(base, model=next_size, tokens=budgets[-1])
     return Study(
         name,
         cooldowns(trunks, at=budgets, fraction=0.2, shape="1-sqrt"),
-        forecast=cooldowns(ahead, at=budgets[-1:], fraction=0.2, shape="1-sqrt"),
+        forecast=cooldowns(next_trunk, at=budgets[-1:], fraction=0.2, shape="1-sqrt"),
         laws=[laws.chinchilla(), laws.downstream()],
         measure=measure,
     )
 
 
-smoke = ask(
+# Under 90 seconds on two CPU cores. Three sizes on three budgets are too few to fit
+# well.
+smoke = design(
     "quickstart-smoke@1",
     base,
-    models.TINY[:3],
-    models.TINY[3],
+    sizes=models.TINY[:3],
+    next_size=models.TINY[3],
     budgets=[0.1e6, 0.15e6, 0.2e6],
     measure=Measure(every=50_000, tokens=16_384, items=64),
 )
-mini = ask(
+
+# Minutes on two CPU cores.
+mini = design(
     "quickstart@1",
     base,
-    models.TINY,
-    models.TINY_NEXT,
+    sizes=models.TINY,
+    next_size=models.TINY_NEXT,
     budgets=[0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6],
     measure=Measure(every=450_000),
 )
-paper = ask(  # the ladder, batch and warm-up of Hägele et al. 2024, on a corpus of your own
+
+# The ladder, batch size and warmup of Hägele et al. 2024, on a corpus of your own.
+paper = design(
     "quickstart-paper@1",
     base.replace(
         model=models.HAGELE[0],
@@ -67,9 +79,10 @@ paper = ask(  # the ladder, batch and warm-up of Hägele et al. 2024, on a corpu
         batch_tokens=102_400,
         compute_dtype="bfloat16",
     ),
-    models.HAGELE,
-    models.HAGELE_NEXT,
+    sizes=models.HAGELE,
+    next_size=models.HAGELE_NEXT,
     budgets=[0.6e9, 1e9, 1.8e9, 3e9, 5e9],
     measure=Measure(every=100_000_000, tokens=2**22, items=1024),
 )
+
 study = mini

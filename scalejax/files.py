@@ -1,33 +1,44 @@
-"""Files that are whole or absent: atomic JSON and text, and JSON lines that a kill cannot spoil."""
+"""Files that appear complete or not at all, and JSON lines that survive a kill."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Version that every JSON file carries in its field `format`.
 FORMAT = 1
-"""Version carried by every JSON file."""
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes {format: 1, **value} whole: a reader sees the old file or the new one, never a half."""
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Writes {"format": 1, **value}.
+
+    A reader sees the old file or the new one, never a mix. Raises ValueError for nan
+    and infinity, which JSON does not have.
+    """
     write_text(path, json.dumps({"format": FORMAT, **value}, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file as a whole (temporary file, fsync, rename, fsync of the folder)."""
+    """Replaces the content of a file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write, which takes the place of `path` as a whole when it is on the disk."""
+    """A temporary path to write to, which is renamed to `path` at the end of the block.
+
+    Renaming is atomic. Both the file and its name are on the disk when the block has
+    ended.
+    """
+    # The process id keeps two processes from writing to the same temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     yield temporary
+    # The order matters: a name that reaches the disk before the content would, after a
+    # power failure, name an empty file.
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
@@ -43,7 +54,10 @@ def sync(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError naming the file when it is not JSON or of a newer format."""
+    """The object in a JSON file that `write_json` wrote.
+
+    Raises ValueError, naming the file, when it is not JSON or has another format.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -54,13 +68,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, read in blocks."""
+    """Hex digest of a file's bytes, which are read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Appends one JSON object a line, durably; a last line that a kill cut short is cut off first."""
+def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Appends one JSON object per line, and waits until they are on the disk.
+
+    A last line that a killed process left incomplete is removed first.
+    """
     if path.exists() and not (old := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, old.rfind(b"\n") + 1)
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -71,15 +88,18 @@ def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; [] when absent. A last line cut short by a kill is left out.
+    """The objects of a JSON-lines file; an absent file has none.
 
-    Raises ValueError naming the file and the line when any other line is not a JSON object.
+    A last line that a killed process left incomplete is ignored. Raises ValueError,
+    naming the file and the line, when any other line is not JSON.
     """
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")  # not splitlines: U+2028 inside a string is no line end
+    # Not splitlines, which would also split at a U+2028 inside a string.
+    lines = text.split("\n")
     rows = []
+    # Behind the last newline lies an empty string, or an incomplete line.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             rows.append(json.loads(line))

@@ -1,4 +1,4 @@
-"""One compile cache, one data cache and one tiny run for the whole session; every worker pinned to a core of its own."""
+"""Environment and fixtures for all tests: shared caches, one tiny run."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".pytest_cache" / "scalejax"
 
-# Before jax is imported: eight virtual devices for the mesh tests, and programs compiled once for all workers.
+# These variables must be set before jax is imported. Eight virtual devices serve the
+# mesh tests, and the compilation cache is shared by all workers and later sessions.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
@@ -15,13 +16,22 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "programs")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["SCALEJAX_CACHE"] = str(CACHE / "data")
-sys.path.insert(0, str(ROOT))  # configs/ and experiments/ run from the checkout
 
+# configs/ and experiments/ are not installed. Tests import them from the checkout.
+sys.path.insert(0, str(ROOT))
+
+# XLA's bits depend on the thread count, so each pytest-xdist worker is pinned to one
+# core.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER", "")).startswith("gw") and hasattr(
     os, "sched_setaffinity"
 ):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
+
+from tests import typechecking
+
+# This must come before the first import of a module that is to be checked.
+typechecking.install()
 
 import pytest
 
@@ -32,7 +42,7 @@ from scalejax.optim.schedules import wsd
 
 @pytest.fixture(scope="session")
 def tiny_run() -> Run:
-    """A run of 60 steps and 8 k parameters on synthetic text: compiles and trains in seconds."""
+    """A run of 60 steps and 8 k parameters on synthetic text; it trains in seconds."""
     return Run(
         model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
         data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
@@ -43,21 +53,21 @@ def tiny_run() -> Run:
     )
 
 
+@pytest.fixture(scope="session")
+def tiny_measure() -> Measure:
+    """Evaluations that are small enough for tests, without the continuation task."""
+    return Measure(every=1280, tokens=1024, items=0)
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    """Runs the command line in this process and returns (exit code, stdout, stderr)."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["scalejax", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
         out, err = capsys.readouterr()
-        return ended.value.code, out, err
+        return exit_info.value.code, out, err
 
     return run
-
-
-@pytest.fixture(scope="session")
-def tiny_measure() -> Measure:
-    """Small enough for tests; the continuation task is off."""
-    return Measure(every=1280, tokens=1024, items=0)

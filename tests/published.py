@@ -1,4 +1,8 @@
-"""Where the published tables and task files lie: SCALEJAX_REFERENCE, else beside the checkout."""
+"""Where the published tables and task files are found.
+
+They are read from the folder named by the environment variable SCALEJAX_REFERENCE, or
+else from ../shared/reference beside the checkout. They are not part of the package.
+"""
 
 import csv
 import os
@@ -12,15 +16,16 @@ FOLDER = Path(
 
 
 def reference(name: str) -> Path:
-    """A file or folder of them; the test that asks is skipped where it is absent."""
-    if not (FOLDER / name).exists():
+    """Returns the path of a file or folder, or skips the test where it is missing."""
+    path = FOLDER / name
+    if not path.exists():
         pytest.skip(
-            f"{FOLDER / name} is not there: point SCALEJAX_REFERENCE at the folder of published tables"
+            f"{path} does not exist; set SCALEJAX_REFERENCE to the folder of published tables"
         )
-    return FOLDER / name
+    return path
 
 
 def rows(table: str) -> list[dict[str, str]]:
-    """The rows of a CSV table as they stand."""
+    """Returns the rows of a CSV table as dictionaries of text."""
     with reference(table).open() as file:
         return list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Grids, cooldown branches, and identities that survive what does not change a run."""
+"""Grids, cooldown branches and identities (mirrors scalejax/grids.py)."""
 
 import json
 import subprocess
@@ -27,13 +27,13 @@ def test_a_grid_is_a_product_with_the_last_axis_fastest():
     assert [(run.seed, run.tokens) for run in runs] == [(0, 1e4), (0, 2e4), (1, 1e4), (1, 2e4)]
 
 
-def test_an_axis_may_be_a_function_of_the_run_and_only_its_value_counts():
+def test_an_axis_may_be_a_function_of_the_run_and_only_its_value_enters_the_identity():
     (run,) = grid(BASE, seed=3, tokens=lambda run: 1e4 * (run.seed + 1))
     assert run.tokens == 4e4
     assert run_id(run) == run_id(BASE.replace(seed=3, tokens=4e4))
 
 
-def test_an_axis_reaches_into_the_parts():
+def test_an_axis_may_be_a_field_of_a_part():
     rates = [run.optimizer.learning_rate for run in grid(BASE, learning_rate=[0.1, 0.2])]
     assert rates == [0.1, 0.2]
 
@@ -47,13 +47,17 @@ def test_an_unknown_axis_names_the_nearest_field():
     st.sampled_from([np.float64(1e4), np.int64(10_000), 10_000, 1e4, np.float32(1e4)]),
     st.sampled_from([0, 0.0, np.int8(0), False]),
 )
-def test_the_same_numbers_in_other_types_are_the_same_run(tokens, seed):
+def test_equal_numbers_of_different_types_are_the_same_run(tokens, seed):
     assert run_id(BASE.replace(tokens=tokens, seed=int(seed))) == run_id(BASE)
     assert run_id(BASE.replace(tokens=float(tokens) + 1)) != run_id(BASE)
 
 
 def test_an_identity_is_the_same_in_another_process():
-    code = f"from scalejax.grids import *; import json; print(run_id(from_dict(Run, json.loads({canonical(BASE)!r}))))"
+    code = (
+        "import json\n"
+        "from scalejax.grids import Run, from_dict, run_id\n"
+        f"print(run_id(from_dict(Run, json.loads({canonical(BASE)!r}))))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -64,7 +68,7 @@ def test_an_identity_is_the_same_in_another_process():
     assert done.stdout.strip() == run_id(BASE)
 
 
-def test_a_run_survives_its_json():
+def test_a_run_is_recovered_from_its_json():
     assert from_dict(Run, json.loads(canonical(BASE))) == BASE
 
 
@@ -73,29 +77,27 @@ def test_an_unknown_or_missing_field_in_json_is_refused():
     with pytest.raises(ValueError, match="no field 'sede'"):
         from_dict(Run, values | {"sede": 1})
     del values["tokens"]
-    with pytest.raises(ValueError, match="lacks tokens"):
+    with pytest.raises(ValueError, match="lacks the field tokens"):
         from_dict(Run, values)
 
 
 def test_a_flat_row_holds_every_field_once():
     row = flatten(BASE)
-    assert (
-        row["width"] == 32
-        and row["learning_rate"] == 0.01
-        and row["parametrization"] == "standard"
-        and row["source"] == "synthetic:64"
-    )
+    assert row["width"] == 32
+    assert row["learning_rate"] == 0.01
+    assert row["parametrization"] == "standard"
+    assert row["source"] == "synthetic:64"
     assert not any(isinstance(value, dict) for value in row.values())
 
 
-def test_a_cooldown_ends_at_its_tokens_and_is_an_ordinary_run():
+def test_a_cooldown_is_an_ordinary_run_that_ends_at_its_tokens():
     short, long = cooldowns(BASE, at=[5e3, 1e4], fraction=0.2, shape="linear")
     assert (short.tokens, long.tokens) == (5e3, 1e4)
     wsd = Schedule(shape="wsd", warmup=640, cooldown=0.2, cooldown_shape="linear")
     assert run_id(long) == run_id(BASE.replace(schedule=wsd))
 
 
-def test_a_cooldown_needs_a_constant_trunk_that_is_long_enough():
+def test_a_cooldown_needs_a_trunk_with_a_constant_rate_that_is_long_enough():
     with pytest.raises(ValueError, match="constant"):
         cooldowns(BASE.replace(schedule=Schedule(shape="cosine", warmup=0)), at=[1e4], fraction=0.2)
     with pytest.raises(ValueError, match="after its trunk ends"):

@@ -20,9 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 # The rooms that each room may import. A room is a folder or a file right in scalejax/.
 ALLOWED: dict[str, set[str]] = {
-    "checks": set(),
     "batching": set(),
-    "config": {"checks", "batching"},
+    "config": {"batching"},
     "files": set(),
     "grids": {"config"},
     "model": {"config"},
@@ -32,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "launch": {"config", "files", "grids", "training"},
     "laws": set(),
-    "fitting": {"laws", "files", "checks"},
+    "fitting": {"laws", "files"},
     "report": {"laws", "fitting", "files"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},

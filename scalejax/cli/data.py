@@ -34,8 +34,8 @@ class Data:
 
     # byte, bpe:V for V pieces trained on the corpus, own for the tokenizer that the
     # corpus brings, or the path of a SentencePiece model, a tokenizer.json, or a folder
-    # with vocab.json and merges.txt. By default own for --seqio and prepared shards,
-    # and bpe:512 otherwise.
+    # with vocab.json and merges.txt. By default own for a corpus that brings one
+    # (synthetic, seqio, prepared shards), and bpe:512 otherwise.
     tokenizer: str | None = None
 
     # Field of a record that holds its text.
@@ -55,11 +55,13 @@ class Data:
     def run(self) -> int:
         from scalejax.config import Data as DataConfig
         from scalejax.data import contamination, preparation
+        from scalejax.data.sources.parse import parse_source
 
         source = self._source()
+        default_tokenizer = "own" if parse_source(source).brings_tokenizer else "bpe:512"
         data = DataConfig(
             source=source,
-            tokenizer=self.tokenizer or self._default_tokenizer(source),
+            tokenizer=self.tokenizer or default_tokenizer,
             field=self.field,
             domain=self.domain,
         )
@@ -84,7 +86,3 @@ class Data:
         if self.seqio:
             return f"seqio:{self.seqio}"
         return f"tfds:{self.tfds}" if self.tfds else self.source
-
-    def _default_tokenizer(self, source: str) -> str:
-        is_prepared = (Path(source).expanduser() / "manifest.json").is_file()
-        return "own" if self.seqio or is_prepared else "bpe:512"

@@ -1,6 +1,7 @@
 """`scalejax fit` and `scalejax predict`: laws from tables of runs."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -61,7 +62,7 @@ class Fit:
 
     # For the isoflop law: how the minimum of each isoFLOP curve is found, parabola (the
     # default) or akima.
-    protocol: str | None = None
+    protocol: Literal["parabola", "akima"] | None = None
 
     # For the isoflop law: standard deviation of the loss in nats per token, as one
     # number or as pairs STD@LOSS. Examples: 0.002 and 0.002@3,0.05@7.
@@ -78,8 +79,6 @@ class Fit:
         from scalejax.fitting import fit as fits
 
         fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
-        # Only some laws know these options, and the others refuse them.
-        options = {"schedules": self.schedules, "protocol": self.protocol, "noise": self.noise}
         fit = fits.fit(
             self.table,
             laws.named(self.law).hold(**fixed),
@@ -90,7 +89,9 @@ class Fit:
             bootstrap=self.bootstrap,
             seed=self.seed,
             columns=_pairs(self.columns, "--columns"),
-            **{name: value for name, value in options.items() if value is not None},
+            schedules=self.schedules,
+            protocol=self.protocol,
+            noise=self.noise,
         )
         if self.out:
             fit.save(self.out)
@@ -146,11 +147,9 @@ class Predict:
             "width": self.width,
             "depth": self.depth,
         }
-        forecast = fits.forecast(
-            fits.load(self.fit),
-            **{name: value for name, value in inputs.items() if value is not None},
-        )
-        print(as_json(forecast) if self.json else forecast_text(forecast))
+        given = {name: value for name, value in inputs.items() if value is not None}
+        forecast = fits.load(self.fit).forecast(**given)
+        print(as_json(forecast.summary()) if self.json else forecast_text(forecast))
         return exit_codes.DONE
 
 

@@ -37,18 +37,30 @@ class Eval:
     def run(self) -> int:
         compile_cache.enable()
         from scalejax.cli.text import as_json
-        from scalejax.study import evaluations
+        from scalejax.cli.text import run_folder as text
+        from scalejax.training import evaluate
 
         if self.suite is None:
             if self.out or self.window:
                 raise ValueError(
                     "--out and --window only apply to a suite; add --suite, or remove them"
                 )
-            row = evaluations.measured(self.run_folder)
-            print(as_json(row) if self.json else evaluations.row_text(row))
+            row = evaluate.evaluate(self.run_folder)
+            print(as_json(row) if self.json else text.metrics_text(row))
             return exit_codes.DONE
-        scores = evaluations.suite(self.run_folder, self.suite, out=self.out, window=self.window)
-        print(as_json(scores) if self.json else evaluations.text(scores))
+        if self.window is not None and self.window < 2:
+            raise ValueError(
+                f"--window {self.window} is too short; expected at least 2 tokens, one of context "
+                "and one of answer"
+            )
+        result = evaluate.evaluate_suite(
+            self.run_folder,
+            self.suite,
+            folder=self.out,
+            window=self.window,
+            progress=text.print_task_progress,
+        )
+        print(as_json(result) if self.json else text.suite_text(result))
         return exit_codes.DONE
 
 
@@ -69,7 +81,8 @@ class Export:
 
     def run(self) -> int:
         compile_cache.enable()
+        from scalejax.cli.text import run_folder as text
         from scalejax.training import export
 
-        print(export.text(export.export_hf(self.run_folder, self.out), self.out))
+        print(text.export_text(export.export_hf(self.run_folder, self.out), self.out))
         return exit_codes.DONE

@@ -1,38 +1,53 @@
-"""Batches as arithmetic: row i of a run is a window of the shards, found from (seed, i) alone."""
+"""Batches by arithmetic: row i of a run is a function of the seed and i only.
+
+Any number of hosts, any micro-batch size and any resume therefore read the same tokens.
+"""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from scalejax.config import Run
 from scalejax.data.packing import TokenArray
+from scalejax.data.permutation import permutation_keys, permute
 from scalejax.data.shards import Shards
 
-ROUNDS = 6  # of the Feistel network; four make a pseudo-random permutation (Luby and Rackoff 1988), two more cost little
-ROWS_AHEAD = (
-    1_024  # placed at once: a permutation costs 50 us a call, whether of 4 rows or of a hundred
-)
-PERIOD = (
-    1_024  # rows over which a mixture's shares are exact: weights count in steps of a thousandth
-)
+# Rows whose order is computed at once. A permutation costs 50 us per call, whether for
+# 4 rows or for a hundred.
+ROWS_AHEAD = 1_024
+
+# A mixture has its exact shares over every period of this many rows, so weights count
+# in steps of about a thousandth.
+PERIOD = 1_024
 
 
 class Rows(Protocol):
-    """What training reads: `Batches` of one corpus, or a `Mixture` of domains."""
+    """The rows of a run: `Batches` of one corpus, or a `Mixture` of domains."""
 
-    def batch_at(self, step: int) -> np.ndarray: ...
+    def batch_at(self, step: int) -> np.ndarray:
+        """int32 [sequences, sequence_length + 1]: the rows of step 0, 1, ..."""
+        ...
 
-    def rows(self, start: int, stop: int) -> np.ndarray: ...
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """int32 [stop - start, sequence_length + 1]: these rows of the run."""
+        ...
 
-    def epochs(self, step: float) -> float: ...
+    def epochs(self, step: float) -> float:
+        """Passes over the data that are made before `step`."""
+        ...
 
 
-def batches(shards: Shards, run: Run) -> "Rows":
-    """The rows that `run` trains on, marked (data/packing.py) when its `Data.packing` is `documents`.
+def batches(shards: Shards, run: Run) -> Rows:
+    """The rows that `run` trains on.
 
-    Raises ValueError for too few tokens, for a mixture of domains that are not there, and for documents that nothing tells apart.
+    A row holds the tokens of a sequence and the one that follows it: the inputs are
+    row[:-1], the targets row[1:]. With `Data.packing="documents"` it carries the flags
+    of `packing.py`. The shares of domains are those of `Data.mixture`, or else those of
+    the source; without either, every window is read equally often.
+
+    Raises ValueError for too few tokens, for a mixture of unknown domains, and for
+    packed documents that no token separates.
     """
     length, weights = run.data.sequence_length, run.data.weights or shards.shares
     if not weights:
@@ -40,19 +55,22 @@ def batches(shards: Shards, run: Run) -> "Rows":
         return Batches(tokens, sequence_length=length, sequences=run.batch_sequences, seed=run.seed)
     if unknown := sorted(set(weights) - set(shards.domains)):
         raise ValueError(
-            f"Data.mixture names the domain {unknown[0]!r}; the domains of {run.data.source} are {', '.join(shards.domains)}"
+            f"Data.mixture names the domain {unknown[0]!r}, which {run.data.source} does not have; "
+            f"its domains are {', '.join(shards.domains)}"
         )
     domains = {name: shards.tokens("train", run.data.packing, domain=name) for name in weights}
-    return Mixture(domains, weights, sequence_length=length, sequences=run.batch_sequences, seed=run.seed)
+    return Mixture(
+        domains, weights, sequence_length=length, sequences=run.batch_sequences, seed=run.seed
+    )
 
 
 class Batches:
-    """Windows of sequence_length + 1 tokens in an order drawn anew for every epoch.
+    """Windows of sequence_length + 1 tokens, in a new order in every epoch.
 
-    The shard is cut into W = (tokens - 1) // sequence_length windows; neighbours share one token, the last target of one being
-    the first input of the next. Row r of a run is window P(r mod W) of epoch r // W, with a permutation P keyed by (seed, epoch)
-    and computed index by index, without a table. Nothing else is state, so that any split of a step into micro-batches, and any
-    number of hosts, reads the same tokens.
+    The tokens are cut into W = (tokens - 1) // sequence_length windows. Neighboring
+    windows share one token: the last target of one is the first input of the next. Row
+    r of a run is window P(r mod W) of epoch r // W, where the permutation P is keyed by
+    (seed, epoch).
 
     Raises ValueError when there are fewer tokens than one window.
     """
@@ -61,43 +79,48 @@ class Batches:
         self.windows = (len(tokens) - 1) // sequence_length
         if self.windows < 1:
             raise ValueError(
-                f"{len(tokens):,} training tokens are fewer than one window of sequence_length {sequence_length} + 1: "
-                "use more text or a smaller Data.sequence_length"
+                f"{len(tokens):,} training tokens are fewer than one window of sequence_length "
+                f"{sequence_length} + 1: use more text or a smaller Data.sequence_length"
             )
         self.sequences = sequences
         self.seed = seed
         self.tokens = tokens.windows(sequence_length)
-        self._ahead = _Ahead(self.order)
+        self._lookahead = _Lookahead(self.order)
 
     def batch_at(self, step: int) -> np.ndarray:
-        """int32 [sequences, sequence_length + 1] of step 0, 1, ..: inputs are [:, :-1], targets [:, 1:]."""
+        """int32 [sequences, sequence_length + 1]: the rows of step 0, 1, ..."""
         return self.rows(step * self.sequences, (step + 1) * self.sequences)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """int32 [stop - start, sequence_length + 1]: these rows of the run, across epochs."""
-        return self.tokens.rows(self._ahead(start, stop))
+        """int32 [stop - start, sequence_length + 1]: these rows of the run."""
+        return self.tokens.rows(self._lookahead(start, stop))
 
     def order(self, rows: np.ndarray) -> np.ndarray:
-        """int64: the numbers of the windows that stand in these rows, which may be in any order."""
+        """int64: the number of the window in each of these rows, in any order."""
         epochs, windows = np.divmod(rows, self.windows)
         for epoch in set(epochs.tolist()):
-            here = epochs == epoch
-            windows[here] = permuted(windows[here], self.windows, _keys(self.seed, epoch))
+            members = epochs == epoch
+            keys = permutation_keys(self.seed, epoch)
+            windows[members] = permute(windows[members], self.windows, keys)
         return windows
 
     def epochs(self, step: float) -> float:
-        """Passes over the windows made before `step`."""
+        """Passes over the windows that are made before `step`."""
         return step * self.sequences / self.windows
 
 
 class Mixture:
-    """Domains read in given shares; row i is still a pure function of (seed, i).
+    """Domains that are read in given shares; row i is still a function of (seed, i).
 
-    Every domain has q of the PERIOD places in a period of rows, q nearest to its weight. Row i takes place s = P(i mod PERIOD),
-    with a permutation P keyed by (seed, i // PERIOD); the n-th place of a domain's q in period p is row p q + n of that domain's
-    own `Batches`. So each row of each domain is met exactly once, in order up to one period, and each domain has its own epochs.
+    Rows come in periods of PERIOD. In every period a domain has q places, where q /
+    PERIOD is as close to its weight as possible. Row i takes place s = P(i mod PERIOD),
+    where the permutation P is keyed by (seed, i // PERIOD); the domain that owns place
+    s provides the row. The n-th of a domain's q places in period p holds row p q + n of
+    that domain's own `Batches`. So every row of every domain is read exactly once, in
+    order except within a period, and each domain has its own epochs.
 
-    Raises ValueError when a weight is below half of 1 / PERIOD, or a domain has fewer tokens than one window.
+    Raises ValueError when a weight is too small for one place, and when a domain has
+    fewer tokens than one window.
     """
 
     def __init__(
@@ -121,40 +144,44 @@ class Mixture:
                 )
             except ValueError as error:
                 raise ValueError(f"domain {name!r}: {error}") from error
-        self._ahead = _Ahead(self.order)
+        self._lookahead = _Lookahead(self.order)
 
     def batch_at(self, step: int) -> np.ndarray:
-        """int32 [sequences, sequence_length + 1] of step 0, 1, ..: inputs are [:, :-1], targets [:, 1:]."""
+        """int32 [sequences, sequence_length + 1]: the rows of step 0, 1, ..."""
         return self.rows(step * self.sequences, (step + 1) * self.sequences)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """int32 [stop - start, sequence_length + 1]: these rows of the run."""
         out = np.empty((stop - start, self.length + 1), np.int32)
-        domains, windows = self._ahead(start, stop).T
+        domains, windows = self._lookahead(start, stop).T
         for number, part in enumerate(self.parts):
-            here = domains == number
-            out[here] = part.tokens.rows(windows[here])
+            members = domains == number
+            out[members] = part.tokens.rows(windows[members])
         return out
 
     def order(self, rows: np.ndarray) -> np.ndarray:
-        """int64 [len(rows), 2]: the domain that stands in each row, and the number of its window."""
-        domains, own = self.places(rows)
+        """int64 [len(rows), 2]: the numbers of each row's domain and window."""
+        domains, numbers = self.places(rows)
         for number, part in enumerate(self.parts):
-            own[domains == number] = part.order(own[domains == number])
-        return np.stack([domains, own], axis=1)
+            members = domains == number
+            numbers[members] = part.order(numbers[members])
+        return np.stack([domains, numbers], axis=1)
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each row of the run: the number of its domain, and the row of that domain's own stream."""
+        """The number of the domain of each row of the run, and the domain's own row."""
         periods, places = np.divmod(rows, PERIOD)
         for period in set(periods.tolist()):
-            here = periods == period
-            places[here] = permuted(places[here], PERIOD, _keys(self.seed, period, 1))
+            members = periods == period
+            # The third number keeps these keys apart from those of epochs.
+            keys = permutation_keys(self.seed, period, 1)
+            places[members] = permute(places[members], PERIOD, keys)
+        # Domain d owns the places from ends[d] - quotas[d] to ends[d] - 1.
         ends = np.cumsum(self.quotas)
         domains = np.searchsorted(ends, places, side="right")
         return domains, periods * self.quotas[domains] + places - (ends - self.quotas)[domains]
 
     def epochs(self, step: float) -> float:
-        """Passes over the domain that is repeated most."""
+        """Passes before `step` over the domain that is repeated most."""
         shares = self.quotas / PERIOD
         return max(
             step * self.sequences * share / part.windows
@@ -162,76 +189,43 @@ class Mixture:
         )
 
 
-class _Ahead:
-    """`order` of consecutive rows, found ROWS_AHEAD at a time and remembered: a function of the rows alone all the same."""
+class _Lookahead:
+    """Computes `order` for ROWS_AHEAD consecutive rows at a time and remembers them.
+
+    The result depends only on the rows, as it does without the cache.
+    """
 
     def __init__(self, order: Callable[[np.ndarray], np.ndarray]):
         self._order = order
-        self._found = (0, order(np.arange(0)))
+        # The first row that is remembered, and the order from there on.
+        self._cache = (0, order(np.arange(0)))
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        first, found = self._found
-        if not first <= start <= stop <= first + len(found):
-            first, found = self._found = (
-                start,
-                self._order(np.arange(start, max(stop, start + ROWS_AHEAD))),
-            )
-        return found[start - first : stop - first]
+        first, order = self._cache
+        if not first <= start <= stop <= first + len(order):
+            rows = np.arange(start, max(stop, start + ROWS_AHEAD))
+            first, order = self._cache = (start, self._order(rows))
+        return order[start - first : stop - first]
 
 
 def quotas(weights: dict[str, float]) -> np.ndarray:
-    """int64 [domains]: places of every domain among PERIOD, by largest remainders; ValueError when one has none.
+    """int64 [domains]: how many of PERIOD places each domain gets.
+
+    `weights` sum to 1 and are rounded by largest remainders. Raises ValueError when a
+    domain gets no place.
 
     >>> quotas({"wiki": 2 / 3, "code": 1 / 3}).tolist()
     [683, 341]
     """
     exact = np.array(list(weights.values())) * PERIOD
-    whole = np.floor(exact).astype(np.int64)
-    whole[np.argsort(whole - exact, kind="stable")[: PERIOD - whole.sum()]] += 1
-    for name, places in zip(weights, whole.tolist(), strict=True):
-        if places == 0:
+    places = np.floor(exact).astype(np.int64)
+    # What rounding down leaves over goes to the largest remainders.
+    by_remainder = np.argsort(places - exact, kind="stable")
+    places[by_remainder[: PERIOD - places.sum()]] += 1
+    for name, count in zip(weights, places.tolist(), strict=True):
+        if count == 0:
             raise ValueError(
-                f"Data.mixture gives {name!r} a share below 1/{PERIOD}, which is never read: raise it or leave it out"
+                f"Data.mixture gives {name!r} a share below 1/{PERIOD}, which is never read; raise "
+                "it or leave it out"
             )
-    return whole
-
-
-def permuted(indices: np.ndarray, size: int, keys: tuple[int, ...]) -> np.ndarray:
-    """int64 images of `indices` under a permutation of 0 .. size - 1 keyed by `keys`: a Feistel network that walks its cycles.
-
-    The network permutes 0 .. 2^b - 1, the least power of two that holds `size`; an image outside is permuted again until it is
-    inside, fewer than two times on average (Black and Rogaway 2002, section 3).
-
-    >>> sorted(permuted(np.arange(5), 5, (1, 2, 3, 4, 5, 6)).tolist())
-    [0, 1, 2, 3, 4]
-    """
-    bits = max(2, int(size - 1).bit_length())
-    images = _feistel(indices.astype(np.uint64), bits, keys)
-    outside = np.flatnonzero(images >= size)
-    while outside.size:
-        images[outside] = _feistel(images[outside], bits, keys)
-        outside = outside[images[outside] >= size]
-    return images.astype(np.int64)
-
-
-def _feistel(x: np.ndarray, bits: int, keys: tuple[int, ...]) -> np.ndarray:
-    """One pass over 0 .. 2^bits - 1: halves of `low` and `bits - low` bits change places every round."""
-    low = np.uint64(bits // 2)
-    high = np.uint64(bits) - low
-    for key in keys:
-        right = x & ((np.uint64(1) << low) - np.uint64(1))
-        mixed = (right + np.uint64(key)) * np.uint64(
-            0x9E3779B97F4A7C15
-        )  # multiply and fold: the high bits know all of `right`
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-        left = (x >> low) ^ (mixed >> (np.uint64(64) - high))
-        x = right << high | left
-        low, high = high, low
-    return x
-
-
-@lru_cache(maxsize=64)
-def _keys(*numbers: int) -> tuple[int, ...]:
-    return tuple(
-        int(key) for key in np.random.SeedSequence(numbers).generate_state(ROUNDS, np.uint64)
-    )
+    return places

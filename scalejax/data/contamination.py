@@ -1,4 +1,4 @@
-"""Which test items are in the training tokens? Runs of n equal tokens tell."""
+"""Which test items occur in the training tokens? Measured by n-grams of tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,49 +8,72 @@ import numpy as np
 from scalejax.data.shards import Shards
 from scalejax.data.sources.records import read_records
 
-N = 13  # tokens in a row; Brown et al. 2020 (appendix C) count 13 words, which is stricter
-BLOCK = 2**22  # training tokens hashed at once
+# Brown et al. 2020 (appendix C) count n-grams of 13 words, which are longer and so
+# occur less often by chance than 13 tokens.
+N = 13
+
+# Training tokens that are hashed at once.
+BLOCK = 2**22
 
 
-def contaminated(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarray:
-    """float64 [texts]: share of each text's runs of `n` tokens that occur in the training tokens; nan for a shorter text.
+def ngram_overlap(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarray:
+    """float64 [texts]: the share of each text's n-grams found in the training tokens.
 
-    Texts are encoded as the shards were. Runs meet by a 64-bit hash: a false meeting has odds of about 1e-7 in 1e9 tokens and
-    1,000 items. Raises ValueError for shards without a tokenizer.
+    A text of fewer than `n` tokens gives nan. Texts are encoded with the tokenizer of
+    the shards. N-grams are compared by a 64-bit hash: the chance of a false match is
+    about 1e-7 for 1e9 training tokens and 1,000 items. Raises ValueError for shards
+    without a tokenizer.
     """
     if n < 2:
-        raise ValueError(f"runs of n tokens need n of at least 2; got {n}")
-    runs = [
-        _hashes(np.asarray(ids, np.uint64), n) for ids in shards.tokenizer().encode(list(texts))
-    ]
-    wanted = np.unique(np.concatenate([*runs, np.zeros(0, np.uint64)]))
-    met = np.zeros(len(wanted), bool)
-    for start in range(0, len(shards.train), BLOCK):
-        hashes = _hashes(np.asarray(shards.train[start : start + BLOCK + n - 1], np.uint64), n)
-        found = np.searchsorted(wanted, hashes).clip(max=max(len(wanted) - 1, 0))
-        if len(wanted):
-            met[found[wanted[found] == hashes]] = True
+        raise ValueError(f"n-grams of n = {n} tokens are too short; use n of at least 2")
+    encoded = shards.tokenizer().encode(list(texts))
+    item_hashes = [_ngram_hashes(np.asarray(ids, np.uint64), n) for ids in encoded]
+    # Sorted, so that searchsorted finds a hash. The empty array is for an empty list of
+    # texts.
+    wanted = np.unique(np.concatenate([*item_hashes, np.zeros(0, np.uint64)]))
+    occurs = np.zeros(len(wanted), bool)
+    if len(wanted):
+        for start in range(0, len(shards.train), BLOCK):
+            # Blocks overlap by n - 1 tokens, so that no n-gram is cut in two.
+            block = np.asarray(shards.train[start : start + BLOCK + n - 1], np.uint64)
+            hashes = _ngram_hashes(block, n)
+            candidates = np.searchsorted(wanted, hashes).clip(max=len(wanted) - 1)
+            occurs[candidates[wanted[candidates] == hashes]] = True
     return np.array(
-        [met[np.searchsorted(wanted, run)].mean() if len(run) else np.nan for run in runs]
+        [
+            occurs[np.searchsorted(wanted, hashes)].mean() if len(hashes) else np.nan
+            for hashes in item_hashes
+        ]
     )
 
 
 def report(shards: Shards, items: Path, *, field: str) -> str:
-    """The lines of `scalejax data contamination`: one per item met, then the count. Raises ValueError for unreadable items."""
+    """The output of `scalejax data contamination`: one line per match, then a count.
+
+    `items` is a file of records, with their text in `field`. Raises ValueError for
+    items that cannot be read.
+    """
     texts = [document.text for document in read_records(items, field=field, domain="", default="")]
-    shares = contaminated(shards, texts)
-    met = [
-        f"line {line}: {share:.0%} of its runs of {N} tokens"
-        for line, share in enumerate(shares.tolist(), 1)
+    shares = ngram_overlap(shards, texts)
+    lines = [
+        f"line {number}: {share:.0%} of its {N}-token sequences"
+        for number, share in enumerate(shares.tolist(), start=1)
         if share > 0
     ]
+    summary = (
+        f"{len(lines)} of {len(texts)} items share {N} consecutive tokens with the training tokens "
+        f"of {shards.manifest['source']}"
+    )
     short = int(np.isnan(shares).sum())
-    told = f"{len(met)} of {len(texts)} items share {N} tokens in a row with the training tokens of {shards.manifest['source']}"
-    return "\n".join([*met, told + (f"; {short} are too short to tell" if short else "")])
+    if short:
+        summary += f"; {short} have fewer than {N} tokens and were not checked"
+    return "\n".join([*lines, summary])
 
 
-def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
-    """uint64 [len(ids) - n + 1]: a polynomial hash of every run, over ids that are mixed first."""
+def _ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:
+    """uint64 [len(ids) - n + 1]: a polynomial hash of every n-gram of uint64 ids."""
+    # Small ids differ in few bits: mix them first, by the finalizer of a 64-bit hash
+    # function. Arithmetic is modulo 2^64 throughout.
     mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(29)

@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all, also when several processes write them."""
+"""Folders that appear complete or not at all, even with several writers."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time run the block; `path` is an empty file made for the lock.
+    """Lets one process at a time run the block; `path` is an empty lock file.
 
     The operating system releases the lock when the process ends, however it ends, so a
     killed process cannot block the next one.
@@ -29,11 +29,11 @@ def locked(path: Path) -> Iterator[None]:
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A new, locked folder beside `folder`; deleted at the end unless it was renamed.
 
-    The caller fills it and renames it to `folder`, which is atomic because both have the
-    same parent. Scratch folders of processes that were killed are deleted first.
+    The caller fills it and renames it to `folder`, which is atomic because both have
+    the same parent. Scratch folders of processes that were killed are deleted first.
     """
-    # Hold the parent's lock until the new folder is locked: without it, another process could
-    # see the folder in between, find it unlocked and delete it as abandoned.
+    # Hold the parent's lock until the new folder is locked: without it, another process
+    # could see the folder in between, find it unlocked and delete it as abandoned.
     parent = _lock(folder.parent)
     _delete_abandoned(folder)
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
@@ -49,8 +49,8 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 def _delete_abandoned(folder: Path) -> None:
     """Deletes scratch folders of `folder` that no living process has locked."""
     for scratch in folder.parent.glob(f"{folder.name}.tmp-*"):
-        # BlockingIOError: its owner is still writing. FileNotFoundError: its owner has just
-        # finished and renamed it.
+        # BlockingIOError: its owner is still writing. FileNotFoundError: its owner has
+        # just finished and renamed it.
         with suppress(BlockingIOError, FileNotFoundError):
             os.close(_lock(scratch, fcntl.LOCK_NB))
             shutil.rmtree(scratch)

@@ -9,8 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     import jax
 
-# The flags lie above the ids, so a vocabulary may have up to 2^29 (537 million) ids. Bit 31,
-# the sign, stays clear. One int32 array per batch then carries everything the loss needs.
+# The flags lie above the ids, so a vocabulary may have up to 2^29 (537 million) ids.
+# Bit 31, the sign, stays clear. One int32 array per batch then carries everything the
+# loss needs.
 DOCUMENT_START = 1 << 30
 NO_LOSS = 1 << 29
 ID_BITS = NO_LOSS - 1
@@ -18,15 +19,15 @@ ID_BITS = NO_LOSS - 1
 
 @dataclass(frozen=True, eq=False)
 class TokenArray:
-    """Token ids and, for `Data.packing="documents"`, what tells their documents apart."""
+    """Token ids and, for packed documents, what tells the documents apart."""
 
     ids: np.ndarray
-    """Unsigned token ids [tokens], or windows of them [windows, length + 1]."""
+    """Token ids [tokens], or windows of them [windows, length + 1]."""
     end: int | None = None
     """Id of the token that ends a document and starts the next; None sets no flags."""
     loss_mask: np.ndarray | None = None
-    """uint8, shaped like `ids`: 0 for a token of a prompt, whose prediction does not count
-    in the loss. None: every token counts."""
+    """uint8, shaped like `ids`: 0 for a token of a prompt, which does not count in the
+    loss. None: every token counts."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,10 +37,10 @@ class TokenArray:
         return TokenArray(self.ids[span], self.end, mask)
 
     def windows(self, length: int) -> "TokenArray":
-        """Views of length + 1 consecutive tokens, [windows, length + 1], without a copy.
+        """Views of length + 1 consecutive tokens each, [windows, length + 1].
 
-        Neighboring windows share one token: the last target of one is the first input of
-        the next.
+        Neighboring windows share one token: the last target of one is the first input
+        of the next.
         """
         mask = None if self.loss_mask is None else _windows(self.loss_mask, length)
         return TokenArray(_windows(self.ids, length), self.end, mask)
@@ -75,13 +76,14 @@ def split_flags(rows: "jax.Array") -> "tuple[jax.Array, jax.Array, jax.Array]": 
 def split_flags(rows: Any) -> tuple[Any, Any, Any]:
     """Splits int32 rows into (ids int32, document starts bool, loss mask bool).
 
-    Works on numpy and JAX arrays. Rows without flags are one document in which every token
-    counts.
+    Works on numpy and JAX arrays. Rows without flags are one document in which every
+    token counts.
     """
     return rows & ID_BITS, rows & DOCUMENT_START != 0, rows & NO_LOSS == 0
 
 
 def _windows(flat: np.ndarray, length: int) -> np.ndarray:
-    # Slicing a memmap object costs microseconds each time; slicing a plain array does not.
+    # Slicing a memmap object costs microseconds each time; slicing a plain array does
+    # not.
     plain = np.asarray(flat)
     return np.lib.stride_tricks.sliding_window_view(plain, length + 1)[::length]

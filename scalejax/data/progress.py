@@ -1,4 +1,4 @@
-"""What preparation tells: a bar on a terminal, a line every few seconds elsewhere; on standard error."""
+"""Progress of the preparation, on standard error."""
 
 import sys
 import time
@@ -6,25 +6,32 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-SECONDS = 10.0  # between two lines
+
+# Seconds between two lines of progress where there is no terminal.
+INTERVAL = 10.0
 
 
 def say(line: str) -> None:
-    """One line."""
+    """Prints one line."""
     print(line, file=sys.stderr, flush=True)
 
 
-def watched(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """The items, with their count shown while they go by; nothing is shown of what takes less than SECONDS."""
+def with_progress(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T]:
+    """Yields the items and shows how many went by.
+
+    A terminal gets a progress bar. Anything else, such as a log file, gets a line every
+    INTERVAL seconds.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import track
 
-        yield from track(items, what, total, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        yield from track(items, task, total, console=console, transient=True)
         return
-    told, count = time.monotonic(), 0
+    last_line = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - told > SECONDS:
-            told = time.monotonic()
-            say(f"{what}: {count:,} documents" + (f" of {total:,}" if total else ""))
+        if time.monotonic() - last_line > INTERVAL:
+            last_line = time.monotonic()
+            say(f"{task}: {count:,} documents" + (f" of {total:,}" if total else ""))

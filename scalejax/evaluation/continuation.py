@@ -1,4 +1,4 @@
-"""A task made of held-out text: which of four passages goes on from here?"""
+"""The continuation task, made from held-out text: which of four passages comes next?"""
 
 import functools
 from collections.abc import Iterator
@@ -7,113 +7,139 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalejax.data.shards import Shards
-from scalejax.evaluation.prompts import Answer
+from scalejax.evaluation.prompts import Choice, Request
 
 CHOICES = 4
+
+# Tokens of each choice: enough to tell the true continuation from the others, and few
+# enough for small models to make mistakes.
 CHOICE_TOKENS = 16
-"""Length of a candidate: long enough that the true continuation can be told apart, short enough for small models to err."""
 
 
 @dataclass(frozen=True)
-class Items:
-    """Multiple-choice items in tokens; every candidate of a task has the same length, so that no length can give it away."""
+class ContinuationItems:
+    """Multiple-choice items made of token ids.
+
+    All choices have the same length, so length does not reveal the correct one.
+    """
 
     contexts: np.ndarray
-    """int32 [items, context]"""
-    candidates: np.ndarray
-    """int32 [items, choices, continuation]"""
+    """Token ids of the contexts, int32 [items, context]."""
+    choices: np.ndarray
+    """Token ids of the choices, int32 [items, CHOICES, continuation]."""
     gold: np.ndarray
-    """int64 [items]: index of the true candidate."""
+    """Index of the correct choice, int64 [items]."""
     documents: np.ndarray
-    """int64 [items, choices]: held-out document of every candidate."""
+    """Held-out document that each choice comes from, int64 [items, CHOICES]."""
 
     def __len__(self) -> int:
         return len(self.gold)
 
 
+# Cached because every run of a study with the same data and window uses the same items.
 @functools.lru_cache(maxsize=4)
-def for_window(shards: Shards, items: int, window: int) -> Items:
-    """The items that fill `window` tokens, candidates of CHOICE_TOKENS."""
+def items_for_window(shards: Shards, count: int, window: int) -> ContinuationItems:
+    """`count` items whose context and choice fill `window` tokens together."""
     return continuation_items(
-        shards, items=items, context=window - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0
+        shards, count=count, context=window - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0
     )
 
 
-def answers(items: Items) -> Iterator[Answer]:
-    """Every candidate of every item, as tokens without a text."""
-    for i, (context, candidates, gold) in enumerate(
-        zip(items.contexts, items.candidates, items.gold, strict=True)
+def build_requests(items: ContinuationItems) -> Iterator[Request]:
+    """Yields a request for every choice of every item. The choices have no text."""
+    for i, (context, choices, gold) in enumerate(
+        zip(items.contexts, items.choices, items.gold, strict=True)
     ):
-        for choice, candidate in enumerate(candidates):
-            yield Answer(i, choice, bool(choice == gold), "", "", context, candidate)
+        for position, continuation in enumerate(choices):
+            choice = Choice(i, position, gold=bool(position == gold), category="", text="")
+            yield Request(choice, context, continuation)
 
 
 def continuation_items(
-    shards: Shards, *, items: int, context: int, continuation: int, seed: int
-) -> Items:
-    """The true continuation of a held-out passage among three passages of equal length from other held-out documents.
+    shards: Shards, *, count: int, context: int, continuation: int, seed: int
+) -> ContinuationItems:
+    """Items that ask for the true continuation of a held-out passage.
 
-    Passages do not overlap, no two items hold the same one, and the four candidates of an item differ and are of four documents.
-    Gold stands equally often at each of the four places, in an order drawn from `seed`. A held-out split with fewer than `items`
-    passages gives as many items as it has: `len(...)` tells.
+    The three wrong choices have the same length and come from other held-out documents.
+    Passages do not overlap and no two items use the same one. The four choices of an
+    item differ and come from four documents. The correct choice is equally often at
+    each index, in an order drawn from `seed`.
 
-    Raises ValueError when fewer than four held-out documents are as long as context + continuation tokens.
+    Args:
+        shards: the corpus.
+        count: number of items. A held-out split with fewer passages gives fewer items.
+        context: tokens of each context.
+        continuation: tokens of each choice.
+        seed: seed of the random choices.
+
+    Raises:
+        ValueError: if fewer than four held-out documents have context + continuation
+            tokens, or if the documents repeat each other too much.
     """
-    starts, documents = _passages(shards, context + continuation)
-    if len(np.unique(documents)) < CHOICES:
+    length = context + continuation
+    starts, documents = _passages(shards, length)
+    available = len(np.unique(documents))
+    if available < CHOICES:
         raise ValueError(
-            f"the continuation task needs {CHOICES} held-out documents of at least {context + continuation} tokens; "
-            f"{len(np.unique(documents))} of {len(shards.validation_starts)} are that long: use more text, a shorter context, "
-            "or leave the task out (Measure.items = 0)"
+            f"the continuation task needs {CHOICES} held-out documents of at least {length} "
+            f"tokens; {available} of {len(shards.validation_starts)} are that long. Use more "
+            "text or a shorter context, or leave out the task (Measure.items = 0)"
         )
-    passages = np.lib.stride_tricks.sliding_window_view(shards.validation, context + continuation)[
-        starts
-    ].astype(np.int32)
-    first = np.sort(
-        np.unique(passages, axis=0, return_index=True)[1]
-    )  # equal passages: the first one stays
+    windows = np.lib.stride_tricks.sliding_window_view(shards.validation, length)
+    passages = windows[starts].astype(np.int32)
+    # Of equal passages only the first is used.
+    first = np.sort(np.unique(passages, axis=0, return_index=True)[1])
     passages, documents = passages[first], documents[first]
     rng = np.random.default_rng([seed, context, continuation])
-    chosen = rng.permutation(len(passages))[:items]
+    chosen = rng.permutation(len(passages))[:count]
     gold = rng.permutation(np.arange(len(chosen)) % CHOICES)
-    order = np.stack(
-        [_candidates(rng, int(passage), passages[:, context:], documents) for passage in chosen]
-    )
-    places = (
-        np.arange(CHOICES) - gold[:, None]
-    )  # candidate 0 of `order` is the true one: turn it to the place of gold
-    order = np.take_along_axis(order, places % CHOICES, axis=1)
-    return Items(
-        passages[chosen, :context], passages[order][:, :, context:], gold, documents[order]
+    order = np.stack([_draw_choices(rng, int(i), passages[:, context:], documents) for i in chosen])
+    # The true continuation comes first in `order`; rotate each row to bring it to index
+    # `gold`.
+    rotation = (np.arange(CHOICES) - gold[:, None]) % CHOICES
+    order = np.take_along_axis(order, rotation, axis=1)
+    return ContinuationItems(
+        contexts=passages[chosen, :context],
+        choices=passages[order][:, :, context:],
+        gold=gold,
+        documents=documents[order],
     )
 
 
 def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token offsets and documents of all passages of `length` tokens inside documents, laid end to end."""
+    """Token offset and document of every passage of `length` tokens.
+
+    Passages are laid end to end from the start of each document and never cross its
+    end.
+    """
     ends = np.append(shards.validation_starts[1:], len(shards.validation))
     if shards.manifest["tokenizer"]["end"] is not None:
-        ends = ends - 1  # the end-of-document token closes a document and is no text
+        # The last token of a document is the end-of-document token, which is not text.
+        ends = ends - 1
     counts = np.maximum(ends - shards.validation_starts, 0) // length
     documents = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return shards.validation_starts[documents] + within * length, documents
+    index_in_document = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return shards.validation_starts[documents] + index_in_document * length, documents
 
 
-def _candidates(
+def _draw_choices(
     rng: np.random.Generator, true: int, continuations: np.ndarray, documents: np.ndarray
 ) -> np.ndarray:
-    """The true passage, then passages of other documents; documents and texts all differ.
+    """Indices of the true passage and of three wrong ones, int64 [CHOICES].
 
-    Raises ValueError when the held-out text repeats itself so much that there are no four.
+    All documents differ and so do all continuations. Raises ValueError when the
+    held-out text repeats itself so much that there are no four such passages.
     """
     chosen = [true]
-    for passage in rng.permutation(len(documents)):
-        new_document = documents[passage] not in documents[chosen]
-        if new_document and not (continuations[passage] == continuations[chosen]).all(axis=1).any():
-            chosen.append(int(passage))
+    for i in rng.permutation(len(documents)):
+        is_new_document = documents[i] not in documents[chosen]
+        is_repeated = (continuations[i] == continuations[chosen]).all(axis=1).any()
+        if is_new_document and not is_repeated:
+            chosen.append(int(i))
             if len(chosen) == CHOICES:
                 return np.array(chosen)
     raise ValueError(
-        f"held-out documents repeat one another: there are no {CHOICES} different continuations from {CHOICES} documents; "
-        "use more text, or leave the task out (Measure.items = 0)"
+        f"the held-out documents repeat one another: there are no {CHOICES} different "
+        f"continuations from {CHOICES} documents. Use more text, or leave out the task "
+        "(Measure.items = 0)"
     )

@@ -1,132 +1,105 @@
-"""The 46 tasks of Gadre et al. 2024 (arXiv 2403.08540): file in LLM-foundry's `local_data`, prompts, size, chance, category.
+"""The 46 downstream tasks of Gadre et al. 2024 (arXiv 2403.08540).
 
-Sources: eval_metadata.csv of github.com/mlfoundations/scaling; files and delimiters: eval/heavy.yaml of mlfoundations/dclm.
-arc_challenge is listed there with 2,376 items; the file has 1,172, and so do the published accuracies.
+Sizes, shots, chance accuracies and categories: eval_metadata.csv of
+github.com/mlfoundations/scaling. Files and delimiters: eval/heavy.yaml of
+mlfoundations/dclm. The CSV lists arc_challenge with 2,376 items, but its file has
+1,172, and so do the published accuracies.
 """
 
 from typing import NamedTuple
 
 
-class Published(NamedTuple):
-    """One task as it was published."""
+class GadreTask(NamedTuple):
+    """One task as published."""
 
-    file: str
-    """Below scripts/eval/local_data of llm-foundry."""
-    shots: int
-    """Few-shot examples."""
-    items: int
-    """Of the whole file."""
-    chance: float
-    """Accuracy of guessing."""
+    name: str
     category: str
-    """As in LLM-foundry's Gauntlet."""
+    """Category in LLM-foundry's Gauntlet, and the folder of the task's file."""
+    shots: int
+    """Number of few-shot examples."""
+    item_count: int
+    """Items in the whole file."""
+    chance_accuracy: float
+    """Accuracy of guessing."""
     delimiter: str = " "
-    """Between context and answer."""
+    """Text between context and answer."""
     by_category: bool = False
-    """Whether examples and accuracies are taken category by category, and the accuracies then averaged."""
+    """Whether the task has categories.
+
+    Few-shot examples then come from the item's own category, and the task's accuracy is
+    the mean of its categories' accuracies.
+    """
     in_17: bool = False
-    """Whether some 0.154B model beat chance by more than 0.10: one of the paper's 17."""
+    """Whether the task is one of the paper's 17.
+
+    They are those in which some 0.154B model beats chance accuracy by more than 0.10.
+    """
+    stem: str = ""
+    """Name of the task's file without .jsonl, where it is not the task's name."""
+
+    @property
+    def file(self) -> str:
+        """Path of the task's file below scripts/eval/local_data of llm-foundry."""
+        return f"{self.category}/{self.stem or self.name}.jsonl"
 
 
+_WORLD = "world_knowledge"
+_COMMONSENSE = "commonsense_reasoning"
+_LANGUAGE = "language_understanding"
+_SYMBOLIC = "symbolic_problem_solving"
+_READING = "reading_comprehension"
+_SAFETY = "safety"
 _ANSWER = "\nAnswer: "
-_WORLD, _COMMON, _LANGUAGE = "world_knowledge", "commonsense_reasoning", "language_understanding"
-_SYMBOLS, _READING, _SAFETY = "symbolic_problem_solving", "reading_comprehension", "safety"
 
-TASKS: dict[str, Published] = {
-    "agi_eval_lsat_ar": Published(f"{_SYMBOLS}/agi_eval_lsat_ar.jsonl", 3, 230, 0.25, _SYMBOLS),
-    "agi_eval_lsat_rc": Published(f"{_READING}/agi_eval_lsat_rc.jsonl", 3, 268, 0.25, _READING),
-    "agi_eval_lsat_lr": Published(f"{_READING}/agi_eval_lsat_lr.jsonl", 3, 510, 0.25, _READING),
-    "agi_eval_sat_en": Published(f"{_READING}/agi_eval_sat_en.jsonl", 3, 206, 0.25, _READING),
-    "arc_easy": Published(f"{_WORLD}/arc_easy.jsonl", 10, 2376, 0.25, _WORLD, _ANSWER, in_17=True),
-    "arc_challenge": Published(f"{_WORLD}/arc_challenge.jsonl", 10, 1172, 0.25, _WORLD, _ANSWER),
-    "bbq": Published(f"{_SAFETY}/bbq.jsonl", 3, 58492, 0.5, _SAFETY, by_category=True),
-    "bigbench_conceptual_combinations": Published(
-        f"{_LANGUAGE}/bigbench_conceptual_combinations.jsonl", 10, 103, 0.25, _LANGUAGE
-    ),
-    "bigbench_conlang_translation": Published(
-        f"{_LANGUAGE}/bigbench_conlang_translation.jsonl", 0, 164, 0.0, _LANGUAGE
-    ),
-    "bigbench_cs_algorithms": Published(
-        f"{_SYMBOLS}/bigbench_cs_algorithms.jsonl", 10, 1320, 0.0, _SYMBOLS, in_17=True
-    ),
-    "bigbench_dyck_languages": Published(
-        f"{_SYMBOLS}/bigbench_dyck_languages.jsonl", 10, 1000, 0.0, _SYMBOLS, in_17=True
-    ),
-    "bigbench_elementary_math_qa": Published(
-        f"{_SYMBOLS}/bigbench_elementary_math_qa.jsonl", 10, 38160, 0.25, _SYMBOLS
-    ),
-    "bigbench_misconceptions": Published(
-        f"{_WORLD}/bigbench_misconceptions.jsonl", 10, 219, 0.5, _WORLD
-    ),
-    "bigbench_language_identification": Published(
-        f"{_LANGUAGE}/bigbench_language_identification.jsonl", 10, 10000, 0.25, _LANGUAGE
-    ),
-    "bigbench_logical_deduction": Published(
-        f"{_SYMBOLS}/bigbench_logical_deduction.jsonl", 10, 1500, 0.25, _SYMBOLS
-    ),
-    "bigbench_novel_concepts": Published(
-        f"{_COMMON}/bigbench_novel_concepts.jsonl", 10, 32, 0.25, _COMMON, in_17=True
-    ),
-    "bigbench_operators": Published(
-        f"{_SYMBOLS}/bigbench_operators.jsonl", 10, 210, 0.0, _SYMBOLS, in_17=True
-    ),
-    "bigbench_repeat_copy_logic": Published(
-        f"{_SYMBOLS}/bigbench_repeat_copy_logic.jsonl", 10, 32, 0.0, _SYMBOLS
-    ),
-    "bigbench_qa_wikidata": Published(
-        f"{_WORLD}/bigbench_qa_wikidata.jsonl", 10, 20321, 0.0, _WORLD, in_17=True
-    ),
-    "bigbench_strange_stories": Published(
-        f"{_COMMON}/bigbench_strange_stories.jsonl", 10, 174, 0.5, _COMMON
-    ),
-    "bigbench_strategy_qa": Published(
-        f"{_COMMON}/bigbench_strategy_qa.jsonl", 10, 2289, 0.5, _COMMON
-    ),
-    "bigbench_understanding_fables": Published(
-        f"{_READING}/bigbench_understanding_fables.jsonl", 10, 189, 0.25, _READING
-    ),
-    "boolq": Published(f"{_READING}/boolq.jsonl", 10, 3270, 0.5, _READING, _ANSWER, in_17=True),
-    "commonsense_qa": Published(
-        f"{_COMMON}/commonsense_qa.jsonl", 10, 1221, 0.25, _COMMON, in_17=True
-    ),
-    "copa": Published(f"{_COMMON}/copa.jsonl", 0, 100, 0.5, _COMMON, in_17=True),
-    "coqa": Published(f"{_READING}/coqa.jsonl", 0, 7983, 0.0, _READING, in_17=True),
-    "enterprise_pii_classification": Published(
-        f"{_SAFETY}/enterprise_pii_classification.jsonl", 10, 3395, 0.5, _SAFETY
-    ),
-    "hellaswag": Published(f"{_LANGUAGE}/hellaswag.jsonl", 10, 10042, 0.25, _LANGUAGE, in_17=True),
-    "hellaswag_zeroshot": Published(
-        f"{_LANGUAGE}/hellaswag.jsonl", 0, 10042, 0.25, _LANGUAGE, in_17=True
-    ),
-    "jeopardy": Published(
-        f"{_WORLD}/jeopardy_all.jsonl", 10, 2117, 0.0, _WORLD, _ANSWER, by_category=True
-    ),
-    "lambada_openai": Published(
-        f"{_LANGUAGE}/lambada_openai.jsonl", 0, 5153, 0.0, _LANGUAGE, in_17=True
-    ),
-    "logi_qa": Published(f"{_SYMBOLS}/logi_qa.jsonl", 10, 651, 0.25, _SYMBOLS, _ANSWER),
-    "math_qa": Published(f"{_SYMBOLS}/math_qa.jsonl", 10, 2983, 0.25, _SYMBOLS),
-    "mmlu": Published(f"{_WORLD}/mmlu.jsonl", 5, 14042, 0.25, _WORLD, _ANSWER, by_category=True),
-    "mmlu_zeroshot": Published(
-        f"{_WORLD}/mmlu.jsonl", 0, 14042, 0.25, _WORLD, "Answer: ", by_category=True
-    ),
-    "openbook_qa": Published(f"{_COMMON}/openbook_qa.jsonl", 0, 500, 0.25, _COMMON),
-    "piqa": Published(f"{_COMMON}/piqa.jsonl", 10, 1838, 0.5, _COMMON, _ANSWER, in_17=True),
-    "pubmed_qa_labeled": Published(
-        f"{_READING}/pubmed_qa_labeled.jsonl", 10, 1000, 0.0, _READING, in_17=True
-    ),
-    "simple_arithmetic_nospaces": Published(
-        f"{_SYMBOLS}/simple_arithmetic_nospaces.jsonl", 10, 1000, 0.0, _SYMBOLS
-    ),
-    "simple_arithmetic_withspaces": Published(
-        f"{_SYMBOLS}/simple_arithmetic_withspaces.jsonl", 10, 1000, 0.0, _SYMBOLS
-    ),
-    "siqa": Published(f"{_COMMON}/siqa.jsonl", 10, 1954, 0.5, _COMMON),
-    "squad": Published(f"{_READING}/squad.jsonl", 10, 10570, 0.0, _READING, in_17=True),
-    "winogender_mc_female": Published(
-        f"{_SAFETY}/winogender_mc_female.jsonl", 10, 60, 0.5, _SAFETY
-    ),
-    "winogender_mc_male": Published(f"{_SAFETY}/winogender_mc_male.jsonl", 10, 60, 0.5, _SAFETY),
-    "winograd": Published(f"{_LANGUAGE}/winograd_wsc.jsonl", 0, 273, 0.5, _LANGUAGE, in_17=True),
-    "winogrande": Published(f"{_LANGUAGE}/winogrande.jsonl", 0, 1267, 0.5, _LANGUAGE),
-}
+# Name, category, shots, items, chance accuracy; then what differs from the defaults.
+_PUBLISHED = (
+    GadreTask("agi_eval_lsat_ar", _SYMBOLIC, 3, 230, 0.25),
+    GadreTask("agi_eval_lsat_rc", _READING, 3, 268, 0.25),
+    GadreTask("agi_eval_lsat_lr", _READING, 3, 510, 0.25),
+    GadreTask("agi_eval_sat_en", _READING, 3, 206, 0.25),
+    GadreTask("arc_easy", _WORLD, 10, 2376, 0.25, _ANSWER, in_17=True),
+    GadreTask("arc_challenge", _WORLD, 10, 1172, 0.25, _ANSWER),
+    GadreTask("bbq", _SAFETY, 3, 58492, 0.5, by_category=True),
+    GadreTask("bigbench_conceptual_combinations", _LANGUAGE, 10, 103, 0.25),
+    GadreTask("bigbench_conlang_translation", _LANGUAGE, 0, 164, 0.0),
+    GadreTask("bigbench_cs_algorithms", _SYMBOLIC, 10, 1320, 0.0, in_17=True),
+    GadreTask("bigbench_dyck_languages", _SYMBOLIC, 10, 1000, 0.0, in_17=True),
+    GadreTask("bigbench_elementary_math_qa", _SYMBOLIC, 10, 38160, 0.25),
+    GadreTask("bigbench_misconceptions", _WORLD, 10, 219, 0.5),
+    GadreTask("bigbench_language_identification", _LANGUAGE, 10, 10000, 0.25),
+    GadreTask("bigbench_logical_deduction", _SYMBOLIC, 10, 1500, 0.25),
+    GadreTask("bigbench_novel_concepts", _COMMONSENSE, 10, 32, 0.25, in_17=True),
+    GadreTask("bigbench_operators", _SYMBOLIC, 10, 210, 0.0, in_17=True),
+    GadreTask("bigbench_repeat_copy_logic", _SYMBOLIC, 10, 32, 0.0),
+    GadreTask("bigbench_qa_wikidata", _WORLD, 10, 20321, 0.0, in_17=True),
+    GadreTask("bigbench_strange_stories", _COMMONSENSE, 10, 174, 0.5),
+    GadreTask("bigbench_strategy_qa", _COMMONSENSE, 10, 2289, 0.5),
+    GadreTask("bigbench_understanding_fables", _READING, 10, 189, 0.25),
+    GadreTask("boolq", _READING, 10, 3270, 0.5, _ANSWER, in_17=True),
+    GadreTask("commonsense_qa", _COMMONSENSE, 10, 1221, 0.25, in_17=True),
+    GadreTask("copa", _COMMONSENSE, 0, 100, 0.5, in_17=True),
+    GadreTask("coqa", _READING, 0, 7983, 0.0, in_17=True),
+    GadreTask("enterprise_pii_classification", _SAFETY, 10, 3395, 0.5),
+    GadreTask("hellaswag", _LANGUAGE, 10, 10042, 0.25, in_17=True),
+    GadreTask("hellaswag_zeroshot", _LANGUAGE, 0, 10042, 0.25, in_17=True, stem="hellaswag"),
+    GadreTask("jeopardy", _WORLD, 10, 2117, 0.0, _ANSWER, by_category=True, stem="jeopardy_all"),
+    GadreTask("lambada_openai", _LANGUAGE, 0, 5153, 0.0, in_17=True),
+    GadreTask("logi_qa", _SYMBOLIC, 10, 651, 0.25, _ANSWER),
+    GadreTask("math_qa", _SYMBOLIC, 10, 2983, 0.25),
+    GadreTask("mmlu", _WORLD, 5, 14042, 0.25, _ANSWER, by_category=True),
+    GadreTask("mmlu_zeroshot", _WORLD, 0, 14042, 0.25, "Answer: ", by_category=True, stem="mmlu"),
+    GadreTask("openbook_qa", _COMMONSENSE, 0, 500, 0.25),
+    GadreTask("piqa", _COMMONSENSE, 10, 1838, 0.5, _ANSWER, in_17=True),
+    GadreTask("pubmed_qa_labeled", _READING, 10, 1000, 0.0, in_17=True),
+    GadreTask("simple_arithmetic_nospaces", _SYMBOLIC, 10, 1000, 0.0),
+    GadreTask("simple_arithmetic_withspaces", _SYMBOLIC, 10, 1000, 0.0),
+    GadreTask("siqa", _COMMONSENSE, 10, 1954, 0.5),
+    GadreTask("squad", _READING, 10, 10570, 0.0, in_17=True),
+    GadreTask("winogender_mc_female", _SAFETY, 10, 60, 0.5),
+    GadreTask("winogender_mc_male", _SAFETY, 10, 60, 0.5),
+    GadreTask("winograd", _LANGUAGE, 0, 273, 0.5, in_17=True, stem="winograd_wsc"),
+    GadreTask("winogrande", _LANGUAGE, 0, 1267, 0.5),
+)
+
+# The tasks by name, in the order of the publication.
+TASKS: dict[str, GadreTask] = {task.name: task for task in _PUBLISHED}

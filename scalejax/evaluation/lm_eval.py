@@ -1,76 +1,94 @@
-"""A model here as a model of lm-eval (EleutherAI's lm-evaluation-harness), scored by scoring.py."""
+"""A scalejax model as a model of lm-eval (EleutherAI's lm-evaluation-harness)."""
 
 from typing import Any
 
 import numpy as np
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
+from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
+    get_rolling_token_windows,
+    make_disjoint_window,
+)
 
 from scalejax.data.tokenizers import Tokenizer
-from scalejax.evaluation.scoring import Likelihoods, SpanScores, packs, score
+from scalejax.evaluation.scoring import Likelihoods, SpanScorer, prefers_packing, score
 
 
 class LanguageModel(TemplateLM):
-    """`lm_eval.simple_evaluate(model=LanguageModel(..), ..)`: tasks by log-likelihood; pass `bootstrap_iters=0`.
+    """A model that `lm_eval.simple_evaluate` can score.
 
-    Context and continuation are encoded together, as lm-eval does; an empty context is the end-of-document token, which precedes
-    every document in training. A context too long for the window loses its beginning. Only one process may ask.
+    Pass `bootstrap_iters=0` there. The model supports tasks that are scored by
+    log-likelihood, and scores them with scoring.py. Context and continuation are
+    encoded together, as lm-eval does. An empty context becomes the end-of-document
+    token, which precedes every document in training. A context too long for the window
+    loses its beginning. Use it from a single process.
     """
 
     def __init__(
-        self, span_scores: SpanScores, tokenizer: Tokenizer, *, window: int, multiple: int = 1
+        self,
+        span_scorer: SpanScorer,
+        tokenizer: Tokenizer,
+        *,
+        window: int,
+        batch_multiple: int = 1,
     ):
         super().__init__()
-        self.tokenizer = None  # of transformers: there is none, and no chat template
-        self._span_scores, self._tokenizer, self._window, self._multiple = (
-            span_scores,
-            tokenizer,
-            window,
-            multiple,
-        )
+        # lm-eval expects a transformers tokenizer here and uses it for chat templates.
+        self.tokenizer = None
+        self._span_scorer = span_scorer
+        self._tokenizer = tokenizer
+        self._window = window
+        self._batch_multiple = batch_multiple
 
     @property
     def eot_token_id(self) -> int:
-        """The end-of-document token."""
+        """Id of the end-of-document token."""
         return self._tokenizer.end
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm-eval keeps cached prompts apart by."""
+        """Name under which lm-eval caches prompts."""
         return self._tokenizer.hash
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Ids of a text; there are no special tokens to add."""
+        """Token ids of a text. There are no special tokens to add."""
         return self._tokenizer.encode([string])[0].tolist()
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts in nats, in windows that predict every token once with as much context as there is."""
+        """Log-likelihoods of whole texts in nats.
+
+        Windows predict every token once, with as much context as the window leaves.
+        """
         windows = []
-        for text in (request.args[0] for request in requests):
+        for request in requests:
             rolling = get_rolling_token_windows(
-                self.tok_encode(text),
+                self.tok_encode(request.args[0]),
                 prefix_token=self.eot_token_id,
                 max_seq_len=self._window - 1,
                 context_len=1,
             )
             windows.append([make_disjoint_window(pair) for pair in rolling])
-        found = iter(
-            self._score([pair for pairs in windows for pair in pairs]).log_likelihood.tolist()
-        )
-        return [sum(next(found) for _ in pairs) for pairs in windows]
+        likelihoods = self._score([pair for pairs in windows for pair in pairs])
+        values = iter(likelihoods.log_likelihood.tolist())
+        return [sum(next(values) for _ in pairs) for pairs in windows]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Raises ValueError: models here score, they do not generate."""
+        """Raises ValueError, because this model does not generate."""
         raise ValueError(
-            "a scalejax model scores continuations and generates none: leave generate_until tasks out, or export the run "
-            "(scalejax export RUN --out DIR) and use lm-eval's own `hf` model"
+            "a scalejax model scores continuations and does not generate them; leave out "
+            "generate_until tasks, or export the run (scalejax export RUN --out DIR) and use "
+            "lm-eval's own `hf` model"
         )
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
-        found = self._score([(context, continuation) for _, context, continuation in requests])
-        return list(zip(found.log_likelihood.tolist(), found.greedy.tolist(), strict=True))
+        """lm-eval's hook: (log-likelihood, greedy) of (texts, context, continuation)
+        triples.
+        """
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        likelihoods = self._score(pairs)
+        values = (likelihoods.log_likelihood.tolist(), likelihoods.greedy.tolist())
+        return list(zip(*values, strict=True))
 
     def _score(self, pairs: list[tuple[list[int], list[int]]]) -> Likelihoods:
         arrays = (
@@ -78,5 +96,9 @@ class LanguageModel(TemplateLM):
             for context, continuation in pairs
         )
         return score(
-            self._span_scores, arrays, window=self._window, multiple=self._multiple, packed=packs()
+            self._span_scorer,
+            arrays,
+            window=self._window,
+            batch_multiple=self._batch_multiple,
+            packed=prefers_packing(),
         )

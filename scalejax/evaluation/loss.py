@@ -1,4 +1,4 @@
-"""Held-out loss with its standard error, and bits per byte."""
+"""Held-out loss and bits per byte, each with a standard error."""
 
 import math
 from collections.abc import Callable
@@ -9,24 +9,25 @@ import numpy as np
 from scalejax.data.packing import split_flags
 from scalejax.data.shards import Shards
 
+# Maps int32 [rows, length + 1] to float32 [rows, length]: the cross-entropy in nats of
+# token t + 1 of a row given its tokens 0 to t.
 TokenLosses = Callable[[np.ndarray], np.ndarray]
-"""int32 [rows, length + 1] -> float32 [rows, length]: nats of token t + 1 given tokens 0 .. t of its row."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Held-out loss of one model on one domain, or on all."""
+    """Held-out loss of a model on one domain, or on all of them."""
 
     loss: float
     """Mean cross-entropy, nats per token."""
     loss_se: float | None
     """Standard error of `loss` over documents; None when a single document was read."""
     bits_per_byte: float | None
-    """Bits per UTF-8 byte of the text; None for a synthetic source, which has no bytes."""
+    """Bits per UTF-8 byte of text; None for a synthetic source, which has no bytes."""
     bits_per_byte_se: float | None
-    """Standard error of `bits_per_byte` over documents."""
+    """Standard error of `bits_per_byte` over documents; None when that is undefined."""
     tokens: int
-    """Tokens predicted."""
+    """Number of tokens predicted."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LossResult(Loss):
     """The loss on all held-out tokens that were read, and on each domain."""
 
     domains: dict[str, Loss]
-    """Of the domains that were met, where there are several; else empty."""
+    """Loss on each domain that was read; empty when the corpus has a single domain."""
 
 
 def evaluate_loss(
@@ -46,60 +47,53 @@ def evaluate_loss(
     sequences: int,
     packing: str = "concatenate",
 ) -> LossResult:
-    """Loss on the first `tokens` held-out tokens (all, when there are fewer), read in windows without overlap.
+    """Loss on the first held-out tokens, read in windows without overlap.
 
-    `packing` as in Data: with `documents` the rows bear marks (data/packing.py), and the tokens of prompts do not count.
-    Every call of `token_losses` has `sequences` rows; rows and tokens beyond the end are padding and do not count. Held-out
-    documents lie in the order of their hashes, so that the first tokens are a sample of all domains.
+    Held-out documents are in the order of their hashes, so the first tokens are a
+    sample of all domains.
+
+    Args:
+        token_losses: the model; every call has `sequences` rows.
+        shards: the corpus.
+        sequence_length: tokens that a row predicts.
+        tokens: number of held-out tokens to predict; all of them if there are fewer.
+        sequences: rows per call. Rows and tokens beyond the end are padding and do not
+            count.
+        packing: as Data.packing. With `documents`, rows carry document starts and loss
+            masks (data/packing.py), and masked tokens do not count.
     """
     targets = min(tokens, len(shards.validation) - 1)
     rows = shards.tokens("validation", packing)[: targets + 1].rows()
     _, _, counted = split_flags(rows[1:])
     losses = _losses(token_losses, rows, sequence_length, sequences) * counted
-    document = (
-        np.searchsorted(shards.validation_starts, np.arange(1, targets + 1), side="right") - 1
-    )
+    # Target i is token i + 1 of the split; find the document that it is in.
+    positions = np.arange(1, targets + 1)
+    document = np.searchsorted(shards.validation_starts, positions, side="right") - 1
     documents = int(document[-1]) + 1
     nats = np.bincount(document, losses, minlength=documents)
     counts = np.bincount(document, counted, minlength=documents)
-    read = _bytes_read(counts, shards)
-    domain = shards.validation_domains[:documents]
-    parts = (
-        {name: domain == number for number, name in enumerate(shards.domains)}
-        if len(shards.domains) > 1
-        else {}
-    )
-    domains = {
-        name: _loss(nats[part], counts[part], read[part])
-        for name, part in parts.items()
-        if counts[part].any()
-    }
-    return LossResult(**vars(_loss(nats, counts, read)), domains=domains)
+    text_bytes = _bytes_read(counts, shards)
+    domains: dict[str, Loss] = {}
+    if len(shards.domains) > 1:
+        domain_of_document = shards.validation_domains[:documents]
+        for number, name in enumerate(shards.domains):
+            part = domain_of_document == number
+            if counts[part].any():
+                domains[name] = _loss(nats[part], counts[part], text_bytes[part])
+    return LossResult(**vars(_loss(nats, counts, text_bytes)), domains=domains)
 
 
-def _loss(nats: np.ndarray, counts: np.ndarray, read: np.ndarray) -> Loss:
-    """Out of the nats, tokens and bytes of each document."""
-    bits = nats / math.log(2)
-    per_byte = (
-        (float(bits.sum() / read.sum()), clustered_error(bits, read))
-        if read.any()
-        else (None, None)
-    )
-    return Loss(
-        float(nats.sum() / counts.sum()),
-        clustered_error(nats, counts),
-        *per_byte,
-        int(counts.sum()),
-    )
+def clustered_standard_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
+    """Standard error of the ratio sum(sums) / sum(counts) over independent clusters.
 
+    For m clusters d it is sqrt(m / (m - 1) sum_d (s_d - R n_d)^2) / sum_d n_d, where R
+    is the ratio (Cochran 1977, eq. 6.13). The clusters here are documents: the losses
+    of one document's tokens vary together, so a standard error over tokens would be too
+    small.
 
-def clustered_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
-    """Standard error of the ratio sum(sums) / sum(counts) over independent clusters; None for a single one.
+    Returns None for a single cluster.
 
-    sqrt(m / (m - 1) sum (s_d - R n_d)^2) / sum n_d for m clusters (Cochran 1977, eq. 6.13): tokens of one document vary together,
-    so that an error over tokens alone would be too small.
-
-    >>> round(clustered_error(np.array([2.0, 4.0]), np.array([2, 2])), 3)
+    >>> round(clustered_standard_error(np.array([2.0, 4.0]), np.array([2, 2])), 3)
     0.5
     """
     sums, counts = sums[counts > 0], counts[counts > 0]
@@ -110,22 +104,41 @@ def clustered_error(sums: np.ndarray, counts: np.ndarray) -> float | None:
     return float(np.sqrt(m / (m - 1) * np.square(residuals).sum()) / counts.sum())
 
 
+def _loss(nats: np.ndarray, counts: np.ndarray, text_bytes: np.ndarray) -> Loss:
+    """The loss from the nats, tokens and bytes of each document."""
+    bits_per_byte, bits_per_byte_se = None, None
+    if text_bytes.any():
+        bits = nats / math.log(2)
+        bits_per_byte = float(bits.sum() / text_bytes.sum())
+        bits_per_byte_se = clustered_standard_error(bits, text_bytes)
+    return Loss(
+        loss=float(nats.sum() / counts.sum()),
+        loss_se=clustered_standard_error(nats, counts),
+        bits_per_byte=bits_per_byte,
+        bits_per_byte_se=bits_per_byte_se,
+        tokens=int(counts.sum()),
+    )
+
+
 def _losses(
     token_losses: TokenLosses, tokens: np.ndarray, length: int, sequences: int
 ) -> np.ndarray:
-    """float64 [len(tokens) - 1]: the loss of every token but the first."""
+    """Loss of every token but the first, float64 [len(tokens) - 1]."""
     targets = len(tokens) - 1
     windows = math.ceil(targets / length)
     padded = np.zeros(math.ceil(windows / sequences) * sequences * length + 1, np.int32)
     padded[: len(tokens)] = tokens
+    # Neighbouring windows share a token: the last target of one is the first input of
+    # the next.
     rows = np.lib.stride_tricks.sliding_window_view(padded, length + 1)[::length]
-    batches = [
-        token_losses(rows[i : i + sequences]) for i in range(0, len(rows), sequences)
-    ]  # all started before one is awaited
+    batches = [token_losses(rows[i : i + sequences]) for i in range(0, len(rows), sequences)]
     return np.concatenate(batches).astype(np.float64).ravel()[:targets]
 
 
 def _bytes_read(counts: np.ndarray, shards: Shards) -> np.ndarray:
-    """float64 [documents]: bytes of every document read; of one read in part, in proportion to its tokens."""
+    """Bytes of every document that was read, float64 [documents].
+
+    A document that was read in part counts in proportion to its tokens.
+    """
     starts = np.append(shards.validation_starts, len(shards.validation))
     return counts / np.diff(starts)[: len(counts)] * shards.validation_bytes[: len(counts)]

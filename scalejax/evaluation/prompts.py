@@ -1,4 +1,7 @@
-"""Prompts as LLM-foundry builds them (llmfoundry/eval/datasets, the scorer of Gadre et al. 2024), text and tokens."""
+"""Prompts of task items, identical in text and tokens to those of LLM-foundry.
+
+LLM-foundry (llmfoundry/eval/datasets) is the scorer that Gadre et al. 2024 used.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -9,149 +12,191 @@ import numpy as np
 from scalejax.data.tokenizers import Tokenizer
 from scalejax.evaluation.task_files import Item
 
-SEED = 1234  # of the few-shot draws, LLM-foundry's default
-BETWEEN = "\n"  # examples
-ITEMS_AT_ONCE = 256  # encoded in one call, on all cores
+# Seed of the few-shot draws, LLM-foundry's default.
+FEW_SHOT_SEED = 1234
+
+# Text between two few-shot examples, and between the last one and the item.
+EXAMPLE_SEPARATOR = "\n"
+
+# Items whose texts are encoded in one call, which uses all cores.
+ITEMS_PER_CALL = 256
 
 
-class Answer(NamedTuple):
-    """One choice of one item: a continuation to be scored after its context."""
+class Choice(NamedTuple):
+    """One choice of one item."""
 
     item: int
-    """Number of its item, from 0."""
-    choice: int
+    """Number of the item in its task, from 0."""
+    position: int
     """Index within the item."""
     gold: bool
-    """Whether it is the true one."""
+    """Whether this is the correct choice."""
     category: str
-    """That of its item."""
+    """Category of the item; empty where the task has none."""
     text: str
-    """The answer as it stands in the file; empty where it is made of tokens."""
+    """The continuation as the task file has it; empty where it was made from tokens."""
+
+
+class Request(NamedTuple):
+    """A choice to be scored: the log-likelihood of a continuation given a context."""
+
+    choice: Choice
     context: np.ndarray
-    """Token ids of all that comes before, few-shot examples included."""
+    """Token ids before the continuation, few-shot examples included."""
     continuation: np.ndarray
-    """Token ids of the answer."""
+    """Token ids of the continuation."""
 
 
 class Prompt(NamedTuple):
-    """The texts of one item. They are encoded one by one and then joined, never encoded together."""
+    """The context texts of one item.
+
+    The parts are encoded separately and their tokens are concatenated. Encoding the
+    concatenated text could give other tokens at the seams.
+    """
 
     examples: str
-    """Few-shot examples with their answers; empty without any."""
+    """Few-shot examples with their answers; empty without examples."""
     contexts: list[str]
-    """What follows them, one for each context of the item."""
+    """Text after the examples, one for each context of the item."""
 
 
-def answers(
+def build_requests(
     items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimiter: str
-) -> Iterator[Answer]:
-    """Every choice of every item, in order; prompts from `shots` examples, `delimiter` between context and answer.
+) -> Iterator[Request]:
+    """Yields a request for every choice of every item, in order.
 
-    An answer gets a blank in front iff the tokenizer has " a" as one token and it has none yet. No special token is added.
+    A continuation gets a leading space if the tokenizer encodes " a" as one token and
+    the continuation does not start with a space already. No special tokens are added.
+
+    Args:
+        items: all items of the task.
+        tokenizer: the tokenizer of the model.
+        shots: number of few-shot examples.
+        delimiter: text between a context and its continuation.
     """
-    blank = wants_blank(tokenizer)
-    built = prompts(items, shots=shots, delimiter=delimiter)
-    for start in range(0, len(items), ITEMS_AT_ONCE):
-        block = items[start : start + ITEMS_AT_ONCE]
-        texts = [
-            text
-            for item, prompt in zip(block, built, strict=False)
-            for text in _texts(item, prompt, blank)
-        ]
+    leading_space = needs_leading_space(tokenizer)
+    prompts = build_prompts(items, shots=shots, delimiter=delimiter)
+    for start in range(0, len(items), ITEMS_PER_CALL):
+        block = items[start : start + ITEMS_PER_CALL]
+        texts = []
+        # The block comes first in zip: when it ends, no prompt of the next one is
+        # consumed.
+        for item, prompt in zip(block, prompts, strict=False):
+            texts += prompt_texts(item, prompt, leading_space)
         ids = iter(tokenizer.encode(texts))
         for number, item in enumerate(block, start):
-            examples = next(ids)
-            contexts = [np.concatenate([examples, next(ids)]) for _ in item.contexts]
-            continuations = [next(ids) for _ in item.answers]
-            parts = [(context, i) for context in contexts for i in range(len(continuations))]
-            for choice, (context, i) in enumerate(parts):
-                yield Answer(
-                    number,
-                    choice,
-                    choice == item.gold,
-                    item.category,
-                    item.answers[i],
-                    context,
-                    continuations[i],
-                )
+            yield from _item_requests(number, item, ids)
 
 
-def check(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
-    """Raises ValueError, with file and line of the longest, when answers leave no room for a token before them in `window`."""
-    blank = wants_blank(tokenizer)
-    ids = tokenizer.encode([_led(answer, blank) for item in items for answer in item.answers])
-    places = [item.place for item in items for _ in item.answers]
-    sizes = np.array([len(one) for one in ids])
-    longest, too_long = int(sizes.argmax()), int((sizes >= window).sum())
+def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
+    """Checks that every continuation fits the window with one token of context.
+
+    Raises ValueError with the file and line of the longest continuation if one does not
+    fit.
+    """
+    leading_space = needs_leading_space(tokenizer)
+    texts, locations = [], []
+    for item in items:
+        for continuation in item.continuations:
+            texts.append(_with_leading_space(continuation, leading_space))
+            locations.append(item.location)
+    lengths = np.array([len(ids) for ids in tokenizer.encode(texts)])
+    longest, too_long = int(lengths.argmax()), int((lengths >= window).sum())
     if too_long:
-        others = f", and neither do {too_long - 1} shorter ones" if too_long > 1 else ""
+        others = f" ({too_long - 1} other answers do not fit either)" if too_long > 1 else ""
         raise ValueError(
-            f"{places[longest]}: an answer of {sizes[longest]} tokens leaves no context in a window of {window}{others}; "
-            f"shorten it, or score with a window of at least {sizes[longest] + 1} tokens"
+            f"{locations[longest]}: an answer of {lengths[longest]} tokens leaves no context in "
+            f"a window of {window} tokens{others}; shorten it, or score with a window of at "
+            f"least {lengths[longest] + 1} tokens"
         )
 
 
-def prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Iterator[Prompt]:
-    """The prompt of every item, in order.
+def build_prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Iterator[Prompt]:
+    """Yields the prompt of every item, in order.
 
-    An example is its context, `delimiter` and its answer; examples are joined by a newline, and the item follows after one. The
-    context of the item itself ends where its text ends: blanks of the delimiter are dropped.
+    An example is its context, `delimiter` and its answer. Examples are joined by a
+    newline, and the item follows after another newline. The item's own context ends
+    where its text ends: trailing whitespace of the delimiter is removed.
     """
-    for item, drawn in zip(items, few_shots(items, shots), strict=True):
-        examples = BETWEEN.join(_example(items[i], delimiter) for i in drawn)
-        lead = BETWEEN if examples else ""
+    for item, examples in zip(items, few_shot_indices(items, shots), strict=True):
+        example_text = EXAMPLE_SEPARATOR.join(_example(items[i], delimiter) for i in examples)
+        lead = EXAMPLE_SEPARATOR if example_text else ""
         if item.format == "schema":
-            tail = delimiter.rstrip() if examples else ""
-            yield Prompt(examples, [f"{lead}{context}{tail}" for context in item.contexts])
+            tail = delimiter.rstrip() if example_text else ""
+            contexts = [f"{lead}{context}{tail}" for context in item.contexts]
         else:
-            yield Prompt(
-                examples, [f"{lead}{context}{delimiter}".rstrip() for context in item.contexts]
-            )
+            contexts = [f"{lead}{context}{delimiter}".rstrip() for context in item.contexts]
+        yield Prompt(example_text, contexts)
 
 
-def few_shots(items: Sequence[Item], shots: int) -> list[list[int]]:
-    """Numbers of the examples of every item, from its own category, in the order in which they stand in the prompt.
+def few_shot_indices(items: Sequence[Item], shots: int) -> list[list[int]]:
+    """Indices of the few-shot examples of every item, in their order in the prompt.
 
-    One generator a category, advanced item by item: the draw of an item depends on those before it, so that a part of a file
-    does not get the prompts of the whole.
+    Examples come from the item's own category and never include the item itself.
+
+    Each category has one random generator that advances from item to item. The draw of
+    an item therefore depends on the items before it, and part of a file does not get
+    the same prompts as the whole file.
     """
-    drawn: list[list[int]] = [[] for _ in items]
+    indices: list[list[int]] = [[] for _ in items]
+    # A dict keeps the categories in order of appearance.
     for category in {item.category: None for item in items}:
         members = [i for i, item in enumerate(items) if item.category == category]
-        generator = random.Random(SEED)
-        for at, number in enumerate(members):
-            drawn[number] = [members[i] for i in _draw(generator, len(members), shots, at)]
-    return drawn
+        generator = random.Random(FEW_SHOT_SEED)
+        for position, i in enumerate(members):
+            draw = _draw(generator, len(members), shots, position)
+            indices[i] = [members[k] for k in draw]
+    return indices
 
 
-def wants_blank(tokenizer: Tokenizer) -> bool:
-    """Whether words of this tokenizer carry the blank before them: " a" is one token."""
+def needs_leading_space(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer attaches spaces to words, as in one token " a"."""
     return len(tokenizer.encode([" a"])[0]) == 1
 
 
-def _draw(generator: random.Random, size: int, shots: int, at: int) -> set[int]:
-    """`shots` of range(size) without `at`. A set on purpose: the order of the examples is the order of its iteration."""
+def prompt_texts(item: Item, prompt: Prompt, leading_space: bool) -> list[str]:
+    """Texts of an item in the order of encoding: examples, contexts, answers."""
+    continuations = [_with_leading_space(text, leading_space) for text in item.continuations]
+    return [prompt.examples, *prompt.contexts, *continuations]
+
+
+def _item_requests(number: int, item: Item, ids: Iterator[np.ndarray]) -> Iterator[Request]:
+    """Requests of one item; takes the ids of its `prompt_texts` from `ids`."""
+    examples = next(ids)
+    contexts = [np.concatenate([examples, next(ids)]) for _ in item.contexts]
+    continuations = [next(ids) for _ in item.continuations]
+    position = 0
+    for context in contexts:
+        for text, continuation in zip(item.continuations, continuations, strict=True):
+            choice = Choice(number, position, position == item.gold, item.category, text)
+            yield Request(choice, context, continuation)
+            position += 1
+
+
+def _draw(generator: random.Random, size: int, shots: int, excluded: int) -> set[int]:
+    """Draws `shots` indices below `size`, without `excluded`, as LLM-foundry does.
+
+    The result is a set on purpose: the order of the examples in LLM-foundry's prompts
+    is the iteration order of a Python set.
+    """
     shots = min(size - 1, shots)
     if shots <= 0:
         return set()
-    drawn = set(generator.sample(range(size), shots))
-    if at not in drawn:
-        return drawn
-    drawn.remove(at)
-    while (other := generator.choice(range(size))) in drawn or other == at:
-        pass
-    drawn.add(other)
-    return drawn
+    draw = set(generator.sample(range(size), shots))
+    if excluded not in draw:
+        return draw
+    draw.remove(excluded)
+    replacement = generator.choice(range(size))
+    while replacement in draw or replacement == excluded:
+        replacement = generator.choice(range(size))
+    draw.add(replacement)
+    return draw
 
 
 def _example(item: Item, delimiter: str) -> str:
-    context, answer = item.pairs[item.gold]
+    context, answer = item.choices[item.gold]
     return f"{context}{delimiter}{answer}"
 
 
-def _texts(item: Item, prompt: Prompt, blank: bool) -> list[str]:
-    return [prompt.examples, *prompt.contexts, *(_led(answer, blank) for answer in item.answers)]
-
-
-def _led(answer: str, blank: bool) -> str:
-    return f" {answer}" if blank and not answer.startswith(" ") else answer
+def _with_leading_space(text: str, leading_space: bool) -> str:
+    return f" {text}" if leading_space and not text.startswith(" ") else text

@@ -1,4 +1,4 @@
-"""Everything that is measured of a model: held-out loss, bits per byte, and top-1 error downstream."""
+"""The metrics of a run: held-out loss, bits per byte, and downstream top-1 error."""
 
 from pathlib import Path
 
@@ -6,75 +6,83 @@ from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
 from scalejax.evaluation.loss import TokenLosses, evaluate_loss
-from scalejax.evaluation.suites import suite
+from scalejax.evaluation.suites import CONTINUATION, find_suite
 
 
-def held_out_loss(
+def held_out_metrics(
     token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure
-) -> dict[str, float]:
-    """`loss` and `loss_se` (nats per token), `bits_per_byte` and its `bits_per_byte_se` (absent where the source has no bytes).
+) -> dict[str, float | None]:
+    """Loss and bits per byte on held-out text, as columns of the results table.
 
-    Of a corpus of several domains also `loss_<domain>`, `loss_<domain>_se` and so on, for the domains that were met.
+    The columns are `loss` and `loss_se` (nats per token), and `bits_per_byte` and
+    `bits_per_byte_se` unless the source has no bytes. A corpus of several domains also
+    has `loss_<domain>`, `loss_<domain>_se` and so on, for each domain that was read. A
+    standard error is None when a single document was read.
     """
-    length, sequences = run.data.sequence_length, run.batch_sequences
-    found = evaluate_loss(
+    result = evaluate_loss(
         token_losses,
         shards,
-        sequence_length=length,
+        sequence_length=run.data.sequence_length,
         tokens=measure.tokens,
-        sequences=sequences,
+        sequences=run.batch_sequences,
         packing=run.data.packing,
     )
-    row = {}
-    for suffix, part in [
-        *((f"_{name}", part) for name, part in found.domains.items()),
-        ("", found),
-    ]:
-        row |= {f"loss{suffix}": part.loss, f"loss{suffix}_se": part.loss_se}
-        if part.bits_per_byte is not None:
-            row |= {
-                f"bits_per_byte{suffix}": part.bits_per_byte,
-                f"bits_per_byte{suffix}_se": part.bits_per_byte_se,
-            }
+    row: dict[str, float | None] = {}
+    by_suffix = {f"_{name}": loss for name, loss in result.domains.items()} | {"": result}
+    for suffix, loss in by_suffix.items():
+        row[f"loss{suffix}"] = loss.loss
+        row[f"loss{suffix}_se"] = loss.loss_se
+        if loss.bits_per_byte is not None:
+            row[f"bits_per_byte{suffix}"] = loss.bits_per_byte
+            row[f"bits_per_byte{suffix}_se"] = loss.bits_per_byte_se
     return row
 
 
-def check(shards: Shards, run: Run, measure: Measure) -> None:
-    """Raises ValueError when a suite cannot be measured: too little held-out text, files that are missing or malformed, answers
-    longer than a sequence, two tasks of one name; before training, not after it.
+def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
+    """Raises ValueError if a suite of `measure` cannot be scored.
+
+    Called before training, because it would be a waste to find out after it. Reasons
+    are too little held-out text, missing or malformed files, answers longer than a
+    sequence, and two tasks with the same name.
     """
     paths: dict[str, Path] = {}
-    for asked in map(suite, _asked(measure)):
-        for task in asked.tasks:
+    for suite in map(find_suite, _suite_names(measure)):
+        for task in suite.tasks:
             if paths.setdefault(task.name, task.path) != task.path:
                 raise ValueError(
-                    f"Measure.suites has two tasks {task.name}, in {paths[task.name]} and {task.path}: one column "
-                    f"error_{task.name} cannot hold both; rename a file"
+                    f"Measure.suites has two tasks named {task.name}, in {paths[task.name]} "
+                    f"and {task.path}; task names must be distinct, because each is a column "
+                    f"error_{task.name}. Rename one of the files"
                 )
-        tasks.check(asked, shards, items=measure.items, window=run.data.sequence_length)
+        tasks.check_suite(suite, shards, items=measure.items, window=run.data.sequence_length)
 
 
-def downstream(subject: tasks.Subject, measure: Measure, folder: Path | None) -> dict[str, float]:
-    """The columns of the results table: `top1_error`, its standard error and its chance line, of the first suite, and
-    `error_<task>` for every task; for a further suite of several tasks, `error_<suite>`. {} without a suite.
+def downstream_metrics(
+    model: tasks.ScoredModel, measure: Measure, folder: Path | None
+) -> dict[str, float]:
+    """Errors on the suites of `measure`, as columns of the results table.
 
-    Scores are kept below `folder`, unless it is None.
+    `top1_error`, `top1_error_se` and `top1_chance` (the error of guessing) are the
+    averages of the first suite. Every task has a column `error_<task>`. Each further
+    suite of several tasks has a column `error_<suite>`. Without suites there are no
+    columns.
+
+    Scores are stored below `folder`, unless it is None.
     """
     row: dict[str, float] = {}
-    for name in _asked(measure):
-        found = tasks.score_suite(name, subject, items=measure.items, folder=folder)
-        whole = found["averages"]["mean_of_tasks"]
+    for name in _suite_names(measure):
+        result = tasks.score_suite(name, model, items=measure.items, folder=folder)
+        mean = result["averages"]["mean_of_tasks"]
         if not row:
-            row |= {
-                "top1_error": whole["error"],
-                "top1_error_se": whole["error_se"],
-                "top1_chance": whole["chance"],
-            }
-        elif len(found["tasks"]) > 1:
-            row[f"error_{found['suite']}"] = whole["error"]
-        row |= {f"error_{task}": one["error"] for task, one in found["tasks"].items()}
+            row["top1_error"] = mean["error"]
+            row["top1_error_se"] = mean["error_se"]
+            row["top1_chance"] = mean["chance"]
+        elif len(result["tasks"]) > 1:
+            row[f"error_{result['suite']}"] = mean["error"]
+        row |= {f"error_{task}": metrics["error"] for task, metrics in result["tasks"].items()}
     return row
 
 
-def _asked(measure: Measure) -> list[str]:
-    return [name for name in measure.suites if name != "continuation" or measure.items]
+def _suite_names(measure: Measure) -> list[str]:
+    # Measure.items = 0 leaves out the continuation task.
+    return [name for name in measure.suites if name != CONTINUATION or measure.items]

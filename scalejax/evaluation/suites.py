@@ -1,4 +1,4 @@
-"""Suites of tasks by name: the published 46 and 17 from their files, or any files of one's own."""
+"""Suites of downstream tasks: those of Gadre et al. 2024, or your own files."""
 
 import json
 import os
@@ -7,214 +7,255 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalejax.evaluation.gadre_tasks import TASKS, Published
+from scalejax.evaluation.gadre_tasks import TASKS
 from scalejax.evaluation.task_files import Item, read_items
 
+# The suite that needs no files: its one task is made from held-out text.
 CONTINUATION = "continuation"
-"""The suite that needs no files: its one task is made of held-out text."""
-AVAILABLE = "-available"
-"""End of the name that asks for the tasks whose files are there, and for the average over them."""
-LOCAL_DATA = ("scripts/eval/local_data", "local_data", "")
-"""Where the task files lie below a checkout of llm-foundry, its scripts/eval, or local_data itself."""
+
+# Suffix of a suite's name that asks for the tasks whose files exist, and for their
+# average.
+AVAILABLE_SUFFIX = "-available"
+
+# Folders that hold the task files, below a checkout of llm-foundry, below its
+# scripts/eval, and in local_data itself.
+LOCAL_DATA_FOLDERS = ("scripts/eval/local_data", "local_data", "")
+
+# Types of the optional fields of a manifest record.
+MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "num_fewshot": (int,),
+    "continuation_delimiter": (str,),
+    "chance": (int, float),
+    "category": (str,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task file and how it is asked."""
+    """A task file, and how prompts are made from it."""
 
     name: str
-    """Of the task: a column `error_<name>`."""
+    """Name of the task; its error is the column `error_<name>`."""
     path: Path
-    """Its .jsonl file."""
+    """The task's .jsonl file."""
     shots: int = 0
-    """Few-shot examples, drawn from the same file."""
+    """Number of few-shot examples, drawn from the same file."""
     delimiter: str = " "
-    """Between context and answer."""
-    chance: float | None = None
-    """Accuracy of guessing, as published; None: one over the number of choices."""
+    """Text between context and answer."""
+    chance_accuracy: float | None = None
+    """Published accuracy of guessing; None for one over the number of choices."""
     category: str = ""
-    """Group in averages over categories."""
+    """Group of the task in averages over categories."""
     by_category: bool = False
-    """Whether items have a `category`: examples come from it, and the task's accuracy is the mean over categories."""
-    items: int | None = None
-    """Of the whole published file; None where that is not known."""
-    vouched: bool = False
-    """Published or listed in a manifest: equal choices pass, and are counted."""
+    """Whether items have a `category`.
+
+    Few-shot examples then come from the item's own category, and the task's accuracy is
+    the mean of its categories' accuracies.
+    """
+    item_count: int | None = None
+    """Number of items in the published file; None where it is not known."""
+    allow_duplicates: bool = False
+    """Whether items may have equal choices, which are then counted.
+
+    True for published files and for files listed in a manifest.
+    """
 
     def read(self) -> list[Item]:
-        """The items. Raises ValueError for a file that is malformed, or not the whole published one."""
-        items = read_items(self.path, duplicates=self.vouched, categories=self.by_category)
-        if self.items is not None and len(items) != self.items:
+        """Reads the items. Raises ValueError for a malformed or incomplete file."""
+        items = read_items(
+            self.path, allow_duplicates=self.allow_duplicates, with_categories=self.by_category
+        )
+        if self.item_count is not None and len(items) != self.item_count:
             raise ValueError(
-                f"{self.path} holds {len(items)} of the {self.items} items of {self.name}: no published average is over a part; "
-                f"get the whole file, or score it as local:{self.path}"
+                f"{self.path} has {len(items)} of the {self.item_count} items of {self.name}, "
+                "and published averages are over all of them. Get the whole file, or score "
+                f"this one as local:{self.path}"
             )
         return items
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Tasks that are averaged."""
+    """Tasks whose errors are averaged."""
 
     name: str
-    """As asked for."""
+    """Name of the suite, without the folder of its files."""
     tasks: tuple[Task, ...]
-    """In the order of the publication, or of the files' names."""
+    """Tasks in the order of the publication, or of the file names."""
     missing: tuple[str, ...] = ()
-    """Tasks of the publication that have no file; never without `-available` in the name."""
+    """Published tasks without a file, for suites whose name ends in `-available`."""
 
     @property
     def folder(self) -> str:
-        """Where scores are kept: suites of one publication share them."""
+        """Name of the folder of stored scores. The published suites share one."""
         return "foundry" if self.name.startswith("foundry") else self.name
 
     @property
-    def files(self) -> tuple[tuple[Path, int, int], ...]:
-        """(path, bytes, time of change in ns) of the tasks' files: others once a file has changed."""
+    def file_versions(self) -> tuple[tuple[Path, int, int], ...]:
+        """(path, bytes, modification time in ns) of every task file."""
         stats = [(task.path, task.path.stat()) for task in self.tasks]
         return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
-def suite(name: str) -> Suite:
-    """The suite `continuation`, or `foundry-46`, `foundry-17` or `local` with `:FOLDER` where its files are.
+def find_suite(name: str) -> Suite:
+    """Finds the tasks of a suite and their files.
 
-    `foundry-..` without a folder takes $SCALEJAX_REFERENCE/eval_tasks; `foundry-17-available` is what is there of the 17. Raises
-    ValueError when files are missing (all are named), and for an unknown name.
+    Args:
+        name: `continuation`; or `foundry-46`, `foundry-17` or `local`, followed by
+            `:FOLDER` with the task files (`local:FILE` works too). Without a folder,
+            the published suites use $SCALEJAX_REFERENCE/eval_tasks.
+            `foundry-17-available` is the part of the 17 that has files.
+
+    Raises:
+        ValueError: if the name is unknown, or if files are missing; all missing tasks
+            are named.
     """
-    kind, _, place = name.partition(":")
+    kind, _, location = name.partition(":")
     if name == CONTINUATION:
         return Suite(name=name, tasks=())
     if kind == "local":
-        return _local(Path(place).expanduser(), name)
-    whole = kind.removesuffix(AVAILABLE)
-    if whole not in ("foundry-46", "foundry-17"):
+        return _local_suite(Path(location).expanduser(), name)
+    if kind.removesuffix(AVAILABLE_SUFFIX) not in ("foundry-46", "foundry-17"):
         raise ValueError(
-            f"there is no suite {name!r}: name continuation, foundry-46, foundry-17 or local:PATH"
+            f"there is no suite {name!r}; the suites are continuation, foundry-46, foundry-17 "
+            "and local:PATH"
         )
-    folder = _folder(place, name)
-    wanted = {
-        task: published
-        for task, published in TASKS.items()
-        if whole == "foundry-46" or published.in_17
-    }
-    paths = {task: _file(folder, task, published) for task, published in wanted.items()}
+    return _published_suite(kind, _published_folder(location, name))
+
+
+def _published_suite(name: str, folder: Path) -> Suite:
+    full_name = name.removesuffix(AVAILABLE_SUFFIX)
+    published = [task for task in TASKS.values() if full_name == "foundry-46" or task.in_17]
+    paths = {task.name: _published_file(folder, task.name) for task in published}
     missing = tuple(task for task, path in paths.items() if path is None)
-    if (missing and whole == kind) or len(missing) == len(wanted):
+    may_be_partial = name != full_name
+    if (missing and not may_be_partial) or len(missing) == len(published):
         raise ValueError(
-            f"{folder} lacks {len(missing)} of the {len(wanted)} tasks of {whole}: {', '.join(missing)}; an average over the "
-            f"rest is not {whole}. Give a checkout of llm-foundry ({kind}:FOLDER), or ask for {whole}{AVAILABLE}"
+            f"{folder} lacks {len(missing)} of the {len(published)} tasks of {full_name}: "
+            f"{', '.join(missing)}. An average over the other tasks is not {full_name}: give "
+            f"a checkout of llm-foundry ({name}:FOLDER), or ask for {full_name}{AVAILABLE_SUFFIX}"
         )
-    tasks = tuple(_published(task, path) for task, path in paths.items() if path is not None)
-    return Suite(name=kind, tasks=tasks, missing=missing)
+    tasks = tuple(_published_task(task, path) for task, path in paths.items() if path is not None)
+    return Suite(name=name, tasks=tasks, missing=missing)
 
 
-def _published(name: str, path: Path) -> Task:
-    found = TASKS[name]
+def _published_task(name: str, path: Path) -> Task:
+    published = TASKS[name]
     return Task(
         name=name,
         path=path,
-        shots=found.shots,
-        delimiter=found.delimiter,
-        chance=found.chance,
-        category=found.category,
-        by_category=found.by_category,
-        items=found.items,
-        vouched=True,
+        shots=published.shots,
+        delimiter=published.delimiter,
+        chance_accuracy=published.chance_accuracy,
+        category=published.category,
+        by_category=published.by_category,
+        item_count=published.item_count,
+        allow_duplicates=True,
     )
 
 
-def _folder(place: str, name: str) -> Path:
-    if not place and not os.environ.get("SCALEJAX_REFERENCE"):
+def _published_folder(location: str, name: str) -> Path:
+    reference = os.environ.get("SCALEJAX_REFERENCE")
+    if location:
+        folder = Path(location).expanduser()
+    elif reference:
+        folder = Path(reference, "eval_tasks")
+    else:
         raise ValueError(
-            f"the task files of {name} are not part of scalejax: give a checkout of llm-foundry ({name}:FOLDER), or set "
-            "SCALEJAX_REFERENCE to a folder with eval_tasks/"
+            f"the task files of {name} are not part of scalejax: give a checkout of "
+            f"llm-foundry ({name}:FOLDER), or set SCALEJAX_REFERENCE to a folder that "
+            "contains eval_tasks/"
         )
-    folder = (
-        Path(place).expanduser() if place else Path(os.environ["SCALEJAX_REFERENCE"], "eval_tasks")
-    )
     if not folder.is_dir():
         raise ValueError(
-            f"{folder} is no folder; give a checkout of llm-foundry, or a folder of its task files"
+            f"{folder} is not a folder; give a checkout of llm-foundry, or a folder of its "
+            "task files"
         )
     return folder
 
 
-def _file(folder: Path, task: str, published: Published) -> Path | None:
-    """The file of a task in a checkout of llm-foundry or in a flat folder."""
-    candidates = [folder / below / published.file for below in LOCAL_DATA]
-    candidates += [folder / Path(published.file).name, folder / f"{task}.jsonl"]
+def _published_file(folder: Path, task: str) -> Path | None:
+    """The file of a task in a checkout of llm-foundry or in a flat folder, or None."""
+    file = TASKS[task].file
+    candidates = [folder / below / file for below in LOCAL_DATA_FOLDERS]
+    candidates += [folder / Path(file).name, folder / f"{task}.jsonl"]
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _local(path: Path, name: str) -> Suite:
+def _local_suite(path: Path, name: str) -> Suite:
     folder, files = (path, sorted(path.glob("*.jsonl"))) if path.is_dir() else (path.parent, [path])
     if not name.partition(":")[2] or not files or not files[0].is_file():
         raise ValueError(
-            f"{name!r} names no task file: give local:PATH, a .jsonl file or a folder of them"
+            f"{name!r} names no task file; expected local:PATH with a .jsonl file, or a folder "
+            "of them"
         )
-    listed = _manifest(folder / "manifest.json")
-    lost = [name for name in listed if not (folder / name).is_file()]
-    if lost and path.is_dir():
+    manifest = folder / "manifest.json"
+    records = _read_manifest(manifest)
+    missing = [file for file in records if not (folder / file).is_file()]
+    if missing and path.is_dir():
         raise ValueError(
-            f"{folder / 'manifest.json'} lists {', '.join(lost)}, not in {folder}: an average over the rest is another one; "
-            "get what is missing, or remove its records"
+            f"{manifest} lists {', '.join(missing)}, not found in {folder}. An average over "
+            "the other tasks is not the average of the suite: get the missing files, or remove "
+            "their records"
         )
-    tasks = tuple(_listed(file, listed.get(file.name)) for file in files)
+    tasks = tuple(_local_task(file, records.get(file.name)) for file in files)
     if len({task.name for task in tasks}) < len(tasks):
-        raise ValueError(f"{folder / 'manifest.json'} gives two tasks one name; rename one")
+        raise ValueError(f"{manifest} gives two tasks the same name; rename one of them")
     return Suite(name=f"local-{path.stem}", tasks=tasks)
 
 
-def _manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """file -> its record; {} without a manifest."""
+def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Records of a manifest by file name; empty when there is no manifest."""
     if not path.is_file():
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
         return {str(record["file"]): record for record in records}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f'{path} is not a list of records like {{"file": "copa.jsonl", "num_fewshot": 0}}: {error}'
-        ) from error
+        example = '{"file": "copa.jsonl", "num_fewshot": 0}'
+        raise ValueError(f"{path} is not a list of records like {example}: {error}") from error
 
 
-def _listed(file: Path, record: dict[str, Any] | None) -> Task:
-    """A file of one's own: asked without examples, unless its manifest says otherwise."""
+def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
+    """The task of your own file; without examples unless its manifest says so."""
     if record is None:
         return Task(name=file.stem, path=file)
-    kinds = {
-        "name": str,
-        "num_fewshot": int,
-        "continuation_delimiter": str,
-        "chance": (int, float),
-        "category": str,
-    }
-    for key, kind in kinds.items():
-        if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
-            raise ValueError(
-                f"{file.parent / 'manifest.json'}: {key} of {file.name} is {record[key]!r}, of the wrong type"
-            )
-    name, shots, chance = (
-        record.get("name", file.stem),
-        record.get("num_fewshot", 0),
-        record.get("chance"),
-    )
-    sound = {
-        "name": name == file.stem or re.fullmatch(r"\w[\w.-]*", name),
-        "num_fewshot": shots >= 0,
-        "chance": chance is None or 0 <= chance < 1,
-    }
-    if wrong := [key for key, fine in sound.items() if not fine]:
-        raise ValueError(
-            f"{file.parent / 'manifest.json'}: {wrong[0]} of {file.name} is {record[wrong[0]]!r}; a name is of letters, digits "
-            "and _ . -, for it names a file and a column; num_fewshot is 0 or more; chance is an accuracy, from 0 to below 1"
-        )
+    _check_record(file, record)
     return Task(
-        name=name,
+        name=record.get("name", file.stem),
         path=file,
-        shots=shots,
+        shots=record.get("num_fewshot", 0),
         delimiter=record.get("continuation_delimiter", " "),
-        chance=chance,
+        chance_accuracy=record.get("chance"),
         category=record.get("category", ""),
-        vouched=True,
+        allow_duplicates=True,
     )
+
+
+def _check_record(file: Path, record: dict[str, Any]) -> None:
+    """Raises ValueError for a manifest record with a wrong type or value."""
+    manifest = file.parent / "manifest.json"
+    for key, types in MANIFEST_TYPES.items():
+        if key not in record:
+            continue
+        # bool is a subclass of int, and no field is a boolean.
+        if not isinstance(record[key], types) or isinstance(record[key], bool):
+            expected = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(
+                f"{manifest}: {key} of {file.name} is {record[key]!r}, which has the wrong "
+                f"type; expected {expected}"
+            )
+    expected_values = {}
+    name, chance = record.get("name", file.stem), record.get("chance")
+    if name != file.stem and not re.fullmatch(r"\w[\w.-]*", name):
+        # The name becomes part of a file name and of a column name.
+        expected_values["name"] = "letters, digits and _ . -, and a letter, digit or _ first"
+    if record.get("num_fewshot", 0) < 0:
+        expected_values["num_fewshot"] = "0 or more"
+    if chance is not None and not 0 <= chance < 1:
+        expected_values["chance"] = "an accuracy, at least 0 and below 1"
+    for key, expected in expected_values.items():
+        raise ValueError(
+            f"{manifest}: {key} of {file.name} is {record[key]!r}; expected {expected}"
+        )

@@ -1,167 +1,236 @@
-"""Downstream tasks from files or from held-out text to scores: checked, asked, scored once, kept."""
+"""Scores a model on the tasks of a suite, and stores the scores."""
 
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
+
+import numpy as np
 
 from scalejax.data.shards import Shards
-from scalejax.data.tokenizers import Tokenizer, restore
-from scalejax.evaluation import continuation, metrics, prompts
-from scalejax.evaluation.metrics import Scores
-from scalejax.evaluation.prompts import Answer
-from scalejax.evaluation.scoring import SpanScores, packs, score
-from scalejax.evaluation.suites import CONTINUATION, Suite, Task, suite
+from scalejax.data.tokenizers import Tokenizer, restore_tokenizer
+from scalejax.evaluation import continuation, prompts
+from scalejax.evaluation.metrics import (
+    Scores,
+    SuiteAverages,
+    TaskMetadata,
+    TaskMetrics,
+    suite_averages,
+    task_metrics,
+)
+from scalejax.evaluation.prompts import Choice, Request
+from scalejax.evaluation.scoring import SpanScorer, prefers_packing, score
+from scalejax.evaluation.suites import CONTINUATION, Suite, Task, find_suite
 from scalejax.evaluation.task_files import Item
 from scalejax.files import sha256, write_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model whose answers are scored."""
+class Provenance(TypedDict):
+    """Which weights were scored. Stored scores of other weights are not reused."""
 
-    span_scores: Callable[[], SpanScores]
-    """The model; asked for only when something is not scored yet."""
+    run: str
+    """Id of the run."""
+    step: int
+    checkpoint: str
+    """Hash of the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """A model to score, with the data that it was trained on."""
+
+    load: Callable[[], SpanScorer]
+    """Loads the model. Called only if some task has no stored scores."""
     shards: Shards
     """The run's data: its tokenizer, and held-out text for the continuation task."""
     window: int
-    """Tokens of context and answer together, at most."""
-    multiple: int = 1
-    """Rows of a call are a multiple of this: devices along the batch."""
-    source: dict[str, Any]
-    """What stands for the weights in stored scores: run, step, checkpoint. Scores of other weights are not taken for these."""
+    """Maximum number of tokens of context and answer together."""
+    batch_multiple: int = 1
+    """The rows of a call are a multiple of this: the devices along the batch."""
+    provenance: Provenance
 
 
-class Questions(NamedTuple):
-    """A task, checked and ready to be scored."""
+class SuiteResult(TypedDict):
+    """Metrics of a suite, as <suite>.json holds them."""
 
-    about: dict[str, Any]
-    """task, format, chance (accuracy), category, duplicates, and all that the prompts depend on."""
-    answers: Callable[[], Iterator[Answer]]
-    """Every choice of every item."""
+    suite: str
+    run: str
+    step: int
+    checkpoint: str
+    window: int
+    missing: list[str]
+    averages: SuiteAverages
+    tasks: dict[str, TaskMetrics]
+
+
+def ignore_progress(task: str, metrics: TaskMetrics, remaining: int) -> None:
+    """The default progress callback of `score_suite`: does nothing."""
 
 
 def score_suite(
     name: str,
-    subject: Subject,
+    model: ScoredModel,
     *,
     items: int,
     folder: Path | None = None,
-    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
-) -> dict[str, Any]:
-    """Scores the tasks of a suite: {suite, run, step, .., missing, averages, tasks: {name: outcome}}.
+    progress: Callable[[str, TaskMetrics, int], None] = ignore_progress,
+) -> SuiteResult:
+    """Scores a model on the tasks of a suite.
 
-    In `folder`, when given, stand <suite>/<task>.parquet, each written when its task is done, and <suite>.json at the end. A task
-    that is there already (same weights, same file, same prompts) is read, not scored again. `items` is the size of the
-    continuation task; `report(task, outcome, remaining)` is called when a task is done. Raises ValueError, before anything is
-    scored, for a suite or a file that cannot be used.
+    Args:
+        name: name of the suite; see `find_suite`.
+        model: the model to score.
+        items: number of items of the continuation task.
+        folder: where scores are stored: <suite>/<task>.parquet when a task is done, and
+            <suite>/<suite>.json at the end. Stored scores of the same weights, task
+            file and prompts are read instead of computed again. None stores nothing.
+        progress: called with task name, metrics and number of remaining tasks when a
+            task is done.
+
+    Raises:
+        ValueError: before anything is scored, if the suite or a task file cannot be
+            used.
     """
-    asked = suite(name)
-    all_questions = questions(asked, subject.shards, items=items, window=subject.window)
-    found, categories = {}, {}
-    for task in all_questions:
-        title = task.about["task"]
-        path = folder / asked.folder / f"{title}.parquet" if folder else None
-        found[title] = metrics.outcome(_scores(task, subject, path))
-        categories[title] = task.about["category"]
-        report(title, found[title], len(all_questions) - len(found))
-    summary = {
-        "suite": asked.name,
-        **subject.source,
-        "window": subject.window,
-        "missing": list(asked.missing),
+    suite = find_suite(name)
+    tasks = prepare_tasks(suite, model.shards, items=items, window=model.window)
+    metrics: dict[str, TaskMetrics] = {}
+    for task in tasks:
+        task_name = task.metadata["task"]
+        path = folder / suite.folder / f"{task_name}.parquet" if folder else None
+        metrics[task_name] = task_metrics(_stored_or_scored(task, model, path))
+        progress(task_name, metrics[task_name], len(tasks) - len(metrics))
+    categories = {task.metadata["task"]: task.metadata["category"] for task in tasks}
+    result: SuiteResult = {
+        "suite": suite.name,
+        **model.provenance,
+        "window": model.window,
+        "missing": list(suite.missing),
+        "averages": suite_averages(metrics, categories),
+        "tasks": metrics,
     }
-    summary |= {"averages": metrics.averages(found, categories), "tasks": found}
     if folder:
-        write_json(folder / asked.folder / f"{asked.name}.json", summary)
-    return summary
+        write_json(folder / suite.folder / f"{suite.name}.json", dict(result))
+    return result
 
 
-def check(asked: Suite, shards: Shards, *, items: int, window: int) -> None:
-    """Raises ValueError for a suite that cannot be scored in `window` tokens. Files that passed are not read again."""
-    if asked.name == CONTINUATION:
-        _continuation(shards, items, window)
+def check_suite(suite: Suite, shards: Shards, *, items: int, window: int) -> None:
+    """Raises ValueError if a suite cannot be scored in `window` tokens.
+
+    Files that passed the check are not read again until they change.
+    """
+    if suite.name == CONTINUATION:
+        _continuation_task(shards, items, window)
     else:
-        shards.tokenizer()  # refuses a source without one, in its own words
-        _check_files(asked, asked.files, shards.model, window)
+        shards.tokenizer()  # Raises ValueError for a source without a tokenizer.
+        _check_files(suite, suite.file_versions, shards.model, window)
 
 
+# Cached because a worker checks the same suite before every run of a study. The file
+# versions are part of the key, so a changed file is checked again.
 @functools.lru_cache(maxsize=16)
 def _check_files(
-    asked: Suite, files: tuple[tuple[Path, int, int], ...], model: bytes, window: int
+    suite: Suite, versions: tuple[tuple[Path, int, int], ...], tokenizer_model: bytes, window: int
 ) -> None:
-    """Once for each content of `files`: a worker asks before every run of a study."""
-    _read(asked, restore(model), window)
+    _read_tasks(suite, restore_tokenizer(tokenizer_model), window)
 
 
-def questions(asked: Suite, shards: Shards, *, items: int, window: int) -> list[Questions]:
-    """The tasks of a suite, read and checked. Raises ValueError for what cannot be scored in `window` tokens."""
-    if asked.name == CONTINUATION:
-        return [_continuation(shards, items, window)]
+class PreparedTask(NamedTuple):
+    """A task that has been read and checked and is ready to be scored."""
+
+    metadata: TaskMetadata
+    """The task, and everything that its prompts depend on."""
+    requests: Callable[[], Iterator[Request]]
+    """Builds a request for every choice of every item."""
+
+
+def prepare_tasks(suite: Suite, shards: Shards, *, items: int, window: int) -> list[PreparedTask]:
+    """Reads and checks the tasks of a suite.
+
+    Raises ValueError if one of them cannot be scored in `window` tokens.
+    """
+    if suite.name == CONTINUATION:
+        return [_continuation_task(shards, items, window)]
     tokenizer = shards.tokenizer()
-    return [_from_file(task, found, tokenizer) for task, found in _read(asked, tokenizer, window)]
+    return [
+        _task_from_file(task, task_items, tokenizer)
+        for task, task_items in _read_tasks(suite, tokenizer, window)
+    ]
 
 
-def _read(asked: Suite, tokenizer: Tokenizer, window: int) -> list[tuple[Task, list[Item]]]:
-    found = [(task, task.read()) for task in asked.tasks]
-    prompts.check([item for _, items in found for item in items], tokenizer, window)
-    return found
+def _read_tasks(suite: Suite, tokenizer: Tokenizer, window: int) -> list[tuple[Task, list[Item]]]:
+    tasks = [(task, task.read()) for task in suite.tasks]
+    all_items = [item for _, items in tasks for item in items]
+    prompts.check_lengths(all_items, tokenizer, window)
+    return tasks
 
 
-def _continuation(shards: Shards, items: int, window: int) -> Questions:
-    chosen = continuation.for_window(shards, items, window)
-    about = {
+def _continuation_task(shards: Shards, count: int, window: int) -> PreparedTask:
+    items = continuation.items_for_window(shards, count, window)
+    metadata: TaskMetadata = {
         "task": "continuation",
         "format": "multiple_choice",
         "chance": 1 / continuation.CHOICES,
         "category": "",
+        "duplicates": 0,
+        "items": count,
+        "data": shards.hash,
     }
-    about |= {"duplicates": 0, "items": items, "data": shards.hash}
-    return Questions(about, lambda: continuation.answers(chosen))
+    return PreparedTask(metadata, lambda: continuation.build_requests(items))
 
 
-def _from_file(task: Task, items: list[Item], tokenizer: Tokenizer) -> Questions:
-    chance = task.chance
-    if chance is None:
-        chance = sum(1 / len(item.pairs) if len(item.pairs) > 1 else 0.0 for item in items) / len(
-            items
-        )
-    about = {
+def _task_from_file(task: Task, items: list[Item], tokenizer: Tokenizer) -> PreparedTask:
+    metadata: TaskMetadata = {
         "task": task.name,
         "format": items[0].format,
-        "chance": chance,
+        "chance": _chance_accuracy(task, items),
         "category": task.category,
+        "duplicates": sum(item.has_duplicates for item in items),
+        "sha256": sha256(task.path),
+        "shots": task.shots,
+        "delimiter": task.delimiter,
+        "tokenizer": tokenizer.hash,
     }
-    about |= {"duplicates": sum(item.has_duplicates for item in items), "sha256": sha256(task.path)}
-    about |= {"shots": task.shots, "delimiter": task.delimiter, "tokenizer": tokenizer.hash}
-    return Questions(
-        about, lambda: prompts.answers(items, tokenizer, shots=task.shots, delimiter=task.delimiter)
+
+    def requests() -> Iterator[Request]:
+        return prompts.build_requests(items, tokenizer, shots=task.shots, delimiter=task.delimiter)
+
+    return PreparedTask(metadata, requests)
+
+
+def _chance_accuracy(task: Task, items: list[Item]) -> float:
+    """The published accuracy of guessing, or else one over the number of choices."""
+    if task.chance_accuracy is not None:
+        return task.chance_accuracy
+    # Guessing does not produce the continuation of an item without choices.
+    per_item = (1 / len(item.choices) if len(item.choices) > 1 else 0.0 for item in items)
+    return sum(per_item) / len(items)
+
+
+def _stored_or_scored(task: PreparedTask, model: ScoredModel, path: Path | None) -> Scores:
+    """The scores of a task: those stored at `path` if they apply, or new ones."""
+    metadata: TaskMetadata = {**task.metadata, **model.provenance, "window": model.window}
+    if path and path.is_file():
+        stored = Scores.load(path)
+        if stored.metadata == metadata:
+            return stored
+    choices: list[Choice] = []
+
+    def token_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        # Requests are built while they are scored, and only their choices are kept: the
+        # tokens of a few-shot task would fill gigabytes.
+        for request in task.requests():
+            choices.append(request.choice)
+            yield request.context, request.continuation
+
+    likelihoods = score(
+        model.load(),
+        token_pairs(),
+        window=model.window,
+        batch_multiple=model.batch_multiple,
+        packed=prefers_packing(),
     )
-
-
-def _scores(task: Questions, subject: Subject, path: Path | None) -> Scores:
-    """The scores of a task: those that are stored, or the model's."""
-    about = {**task.about, **subject.source, "window": subject.window}
-    if path and path.is_file() and (stored := Scores.load(path)).about == about:
-        return stored
-    asked: list[Answer] = []
-
-    def requests():
-        for answer in task.answers():
-            asked.append(
-                answer._replace(context=(), continuation=())
-            )  # the tokens are not needed again, and they are many
-            yield answer.context, answer.continuation
-
-    found = score(
-        subject.span_scores(),
-        requests(),
-        window=subject.window,
-        multiple=subject.multiple,
-        packed=packs(),
-    )
-    scores = Scores.of(about, asked, found)
+    scores = Scores.from_likelihoods(metadata, choices, likelihoods)
     if path:
         scores.save(path)
     return scores

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scalejax.fitting import resampling, tables
-from scalejax.fitting.fit import Fit, fit
+from scalejax.fitting.fit import fit
+from scalejax.fitting.result import Fit
 from scalejax.laws import forms, optimal
 from scalejax.laws.law import ParametricLaw
 
@@ -36,7 +37,7 @@ class Convention(NamedTuple):
     low: float | None
     high: float | None
     """95% percentile interval over the bootstrap draws of the law; None without, or where the rows leave an exponent free."""
-    fit: Fit
+    fit: Fit[ParametricLaw]
 
 
 def compare(
@@ -64,7 +65,7 @@ def compare(
     for count in counts:
         columns = named | {"params": count}
         made = fit(table, law or forms.chinchilla(), columns=columns, **choices)
-        drawn = resampling.converged_draws(made)
+        drawn = made.converged_draws()
         free = any(
             made.intervals.get(name) == (None, None)
             for k in made.law.coordinates

@@ -1,181 +1,252 @@
-"""Laws of the best learning rate and batch from a table of sweeps: (params, tokens, learning_rate, batch_tokens, loss)."""
+"""Fits laws of the best learning rate, batch size and beta2 to a table of sweeps.
+
+The table has rows of (params, tokens, learning_rate, batch_tokens, loss), and beta2
+when it was swept. A cell is all runs of equal params and tokens.
+"""
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalejax.fitting import tables
-from scalejax.fitting.fit import Estimate, Fit, stored
-from scalejax.fitting.resampling import Interval, percentile_ends
-from scalejax.laws import hyperparameters as hp
-from scalejax.laws.hyperparameters import HyperparameterLaw
+from scalejax.fitting.options import FitOptions
+from scalejax.fitting.resampling import percentile_ends
+from scalejax.fitting.result import (
+    LEVEL,
+    CrossValidation,
+    Errors,
+    Estimate,
+    Fit,
+    Forecast,
+    Interval,
+    Seconds,
+    dropped_reasons,
+    kept_draws,
+)
+from scalejax.laws.hyperparameters import (
+    BETA2_NAMES,
+    NAMES,
+    Beta2,
+    HyperparameterLaw,
+    Hyperparameters,
+    Sweep,
+    SweepFit,
+    fit_hyperparameters,
+    regret,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SWEPT = ("params", "tokens", "learning_rate", "batch_tokens")
+# The columns of a sweep beside the loss and beta2.
+SWEEP_COLUMNS = ("params", "tokens", "learning_rate", "batch_tokens")
+
+# The loss of the regressions.
+LOSS = "log-mse"
 
 
-def fit(
-    frame: "DataFrame",
-    law: HyperparameterLaw,
-    *,
-    held_out: np.ndarray,
-    loss: str,
-    weights: str | None,
-    cluster: str | None,
-    bootstrap: int,
-    seed: int,
-    columns: dict[str, str],
-    **choices: Any,
-) -> Fit:
-    """LR*(N, D), batch*(D), and beta2*(batch) where the table has several beta2; see `scalejax.fitting.fit.fit`.
+@dataclass(frozen=True, kw_only=True)
+class Regrets(Errors):
+    """Relative losses above the best run of a cell, at the law's learning rate and
+    batch."""
 
-    Draws resample cells of equal params and tokens, never runs.
+    cells: int = 0
+    """Number of cells that were scored; `n` counts their rows."""
 
-    Scores are regrets: relative loss above the best run of a cell at the law's learning rate and batch.
+    @classmethod
+    def of(cls, regrets: np.ndarray, rows: int) -> "Regrets":
+        """Summarizes the regrets of cells, (cells,), nan where a cell has none."""
+        known = regrets[np.isfinite(regrets)]
+        if not len(known):
+            return cls()
+        return cls(
+            n=rows,
+            cells=len(known),
+            mean_rel_error=float(known.mean()),
+            max_rel_error=float(known.max()),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The regrets in JSON; empty when nothing was scored."""
+        if not self.n:
+            return {}
+        return {
+            "n": self.n,
+            "cells": self.cells,
+            "mean_rel_error": self.mean_rel_error,
+            "max_rel_error": self.max_rel_error,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveOneCellOut(CrossValidation):
+    """Regrets in each cell of the law that was fitted without that cell."""
+
+    method = "leave-one-cell-out"
+
+    def record(self) -> dict[str, Any]:
+        """The regrets in JSON."""
+        if not self.n:
+            return {"method": self.method}
+        return {
+            "method": self.method,
+            "n": self.n,
+            "cells": self.splits,
+            "mean_rel_error": self.mean_rel_error,
+            "max_rel_error": self.max_rel_error,
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "LeaveOneCellOut":
+        """The inverse of `record`."""
+        values = {name: value for name, value in record.items() if name != "method"}
+        return cls(splits=values.pop("cells", 0), **values)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HyperparameterFit(Fit[HyperparameterLaw]):
+    """Laws of the best hyperparameters, fitted to a table of sweeps."""
+
+    holdout: Regrets = field(default_factory=Regrets)
+    cross_validation: LeaveOneCellOut = field(default_factory=LeaveOneCellOut)
+
+    def forecast(self, **inputs: float) -> Forecast:
+        """Predicts the best learning rate with its interval, and the best batch size.
+
+        params, tokens: of the run. The forecast also has the best beta2 at that batch
+        size when the table swept beta2.
+
+        Raises ValueError for other inputs, or when the fit has no law.
+        """
+        estimate = self._learning_rate(inputs)
+        law = Hyperparameters(*(self.params[name] for name in NAMES))
+        batch = float(law.batch_tokens(inputs["tokens"]))
+        run = {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}
+        if BETA2_NAMES[0] in self.params:
+            beta2 = Beta2(*(self.params[name] for name in BETA2_NAMES))
+            run["beta2"] = float(beta2.beta2(batch))
+        return Forecast(estimate, run, {})
+
+    def _learning_rate(self, inputs: dict[str, float]) -> Estimate:
+        positive = all(0 < value < np.inf for value in inputs.values())
+        if set(inputs) != {"params", "tokens"} or not positive:
+            raise ValueError(
+                "the hyperparameters law predicts from params and tokens, both positive; "
+                f"got {inputs or 'nothing'}"
+            )
+        if not np.isfinite(list(self.params.values())).all():
+            raise ValueError(f"this fit has no law ({self.verdict}): {'; '.join(self.reasons)}")
+        size, tokens = inputs["params"], inputs["tokens"]
+        law = Hyperparameters(*(self.params[name] for name in NAMES))
+        value = float(law.learning_rate(size, tokens))
+        count = len(self.draws[NAMES[0]])
+        if not count:
+            return Estimate(value, None, None, LEVEL, "no interval: fitted without bootstraps")
+        draws = Hyperparameters(*(self.draws[name] for name in NAMES))
+        rates = np.asarray(draws.learning_rate(size, tokens))
+        (low, high), *_ = percentile_ends(rates[:, None])
+        method = f"{count} bootstrap draws of cells"
+        if low is None:
+            method = f"no interval: too few of {count} draws of cells give a law"
+        return Estimate(value, low, high, LEVEL, method)
+
+    @classmethod
+    def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
+        return super()._fields_from_record(record) | {
+            "holdout": Regrets.from_record(record["holdout"]),
+            "cross_validation": LeaveOneCellOut.from_record(record["cross_validation"]),
+        }
+
+
+def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> HyperparameterFit:
+    """Fits LR*(N, D), batch*(D) and beta2*(batch) to sweeps; see `scalejax.fit`.
+
+    frame: one row per run.  options: no special option is read. A bootstrap resamples
+    cells, never runs, since the runs of a cell share its optimum.
+
+    Raises ValueError for options that are not read, for a table that cannot be read,
+    and for fewer than three cells.
     """
-    given = [
-        *choices,
-        *(name for name, _ in law.fixed),
-        *(["cluster"] if cluster else []),
-        *(["weights"] if weights else []),
-    ]
-    given += ["loss"] if loss != "huber:1e-3" else []
-    if given:
-        raise ValueError(
-            f"the hyperparameters law resamples whole cells and does not read {', '.join(given)}"
-        )
+    options.check(law, ())
     begin = time.perf_counter()
-    swept = "beta2" in columns or "beta2" in frame.columns
-    read = tables.read_columns(frame, (*SWEPT, *(["beta2"] if swept else [])), "loss", columns)
-    out = held_out[read.complete]
+    named = dict(options.columns)
+    beta2 = ["beta2"] if "beta2" in named or "beta2" in frame.columns else []
+    read = tables.read_columns(frame, (*SWEEP_COLUMNS, *beta2), "loss", named)
+    out = options.held_out_mask(len(frame))[read.complete]
     runs = _sweep(read, ~out)
-    found = hp.fit_hyperparameters(runs, draws=bootstrap, seed=seed)
+    result = fit_hyperparameters(runs, draws=options.bootstrap, seed=options.seed)
     solved = time.perf_counter()
-    dropped = int(np.sum(~read.complete))
-    names, values, draws = hp.NAMES, [*found.law], found.draws
-    if found.beta2 is not None:
-        names, values, draws = (
-            names + hp.BETA2_NAMES,
-            [*values, *found.beta2],
-            np.hstack([draws, found.beta2_draws]),
-        )
-    known = found.verdict != "unidentified"
+    params, draws = _parameters(result)
+    known = result.verdict != "unidentified"
     intervals: dict[str, Interval] = dict(
-        zip(names, percentile_ends(draws) if known else [], strict=False)
+        zip(params, percentile_ends(draws) if known else [], strict=False)
     )
     lost = (None, None) in intervals.values()
-    fitted = Fit(
+    held_out_cells = _sweep(read, out).cells() if out.any() else []
+    regrets = np.array([regret(result.law, cell) for cell in held_out_cells])
+    mean_regret = {"mean": float(result.regret.mean()), "max": float(result.regret.max())}
+    return HyperparameterFit(
         law=law,
-        params={name: float(value) for name, value in zip(names, values, strict=True)},
+        params=params,
         intervals=intervals,
-        objective=found.objective,
-        gradient_norm=found.gradient_norm,
+        objective=result.objective,
+        gradient_norm=result.gradient_norm,
         starts_at_optimum=1.0,
         n_rows=len(runs.loss),
-        verdict="unidentified" if lost else found.verdict,
+        verdict="unidentified" if lost else result.verdict,
         reasons=[
-            *found.reasons,
-            *(
-                [_lost(float(np.mean(~np.isfinite(draws).all(axis=1))), len(runs.cells()))]
-                if lost
-                else []
-            ),
-            f"{found.kept} of {len(runs.loss)} runs, the best of their cells, give the law",
-            *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
+            *result.reasons,
+            *(_lost_reasons(draws, runs) if lost else []),
+            f"{result.runs_used} of {len(runs.loss)} runs, the best of their cells, give the law",
+            *dropped_reasons(read.complete),
         ],
-        loss="log-mse",
+        loss=LOSS,
         columns=read.names,
-        seed=seed,
+        seed=options.seed,
         clusters="cell",
-        at_boundary=[name for name in names if name.partition(".")[0] in found.at_boundary],
-        holdout=_regrets(
-            np.array(
-                [
-                    hp.regret(found.law, cell)
-                    for cell in (_sweep(read, out).cells() if out.any() else [])
-                ]
-            ),
-            int(out.sum()),
-        ),
-        cross_validation={
-            "method": "leave-one-cell-out",
-            **_regrets(found.left_out, len(runs.loss)),
-        },
-        views={"regret": {"mean": float(found.regret.mean()), "max": float(found.regret.max())}}
-        if known
-        else {},
-        spread={"draws": dict(zip(names, stored(draws), strict=True))},
+        at_boundary=[name for name in params if name.partition(".")[0] in result.at_boundary],
+        holdout=Regrets.of(regrets, int(out.sum())),
+        cross_validation=_leave_one_cell_out(result, len(runs.loss)),
+        views={"regret": mean_regret} if known else {},
+        draws=kept_draws(params, draws),
+        seconds=Seconds(solve=solved - begin, uncertainty=0.0),
     )
-    fitted.seconds.update(solve=solved - begin, uncertainty=0.0)
-    return fitted
 
 
-def predict(fit: Fit, **inputs: float) -> Estimate:
-    """The best learning rate of a run; see `forecast` for its batch."""
-    if set(inputs) != {"params", "tokens"} or not all(
-        0 < value < np.inf for value in inputs.values()
-    ):
-        raise ValueError(
-            f"the hyperparameters law predicts from params and tokens, both positive; got {inputs or 'nothing'}"
-        )
-    if not np.isfinite(list(fit.params.values())).all():
-        raise ValueError(f"this fit has no law ({fit.verdict}): {'; '.join(fit.reasons)}")
-    value = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES)).learning_rate(
-        inputs["params"], inputs["tokens"]
-    )
-    draws = fit.spread["draws"]
-    if not draws[hp.NAMES[0]]:
-        return Estimate(float(value), None, None, 0.95, "no interval: fitted without bootstraps")
-    law = hp.Hyperparameters(*(np.asarray(draws[name], float) for name in hp.NAMES))
-    (low, high), *_ = percentile_ends(
-        law.learning_rate(inputs["params"], inputs["tokens"])[:, None]
-    )
-    count = len(draws[hp.NAMES[0]])
-    method = (
-        f"{count} bootstrap draws of cells"
-        if low is not None
-        else f"no interval: too few of {count} draws of cells give a law"
-    )
-    return Estimate(float(value), low, high, 0.95, method)
-
-
-def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
-    """The learning rate as the value, the batch beside it, and the beta2 of that batch where the fit has its law."""
-    estimate = predict(fit, **inputs)
-    law = hp.Hyperparameters(*(fit.params[name] for name in hp.NAMES))
-    batch = float(law.batch_tokens(inputs["tokens"]))
-    at = {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}
-    if hp.BETA2_NAMES[0] in fit.params:
-        at["beta2"] = float(hp.Beta2(*(fit.params[name] for name in hp.BETA2_NAMES)).beta2(batch))
-    return at, estimate
-
-
-def _lost(share: float, cells: int) -> str:
-    return f"{cells} cells: {share:.0%} of their draws do not identify the law, and no interval follows"
-
-
-def _sweep(read: tables.Columns, rows: np.ndarray) -> hp.Sweep:
+def _sweep(read: tables.Columns, rows: np.ndarray) -> Sweep:
+    """Some rows of the table."""
     params, tokens, learning_rate, batch_tokens, *beta2 = (x[rows] for x in read.inputs)
-    return hp.Sweep(
-        params,
-        tokens,
-        learning_rate,
-        batch_tokens,
-        read.target[rows],
-        *(beta2 or [np.zeros(len(params))]),
+    # Without a column of beta2 all runs count as having the same.
+    beta2 = beta2[0] if beta2 else np.zeros(len(params))
+    return Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows], beta2)
+
+
+def _parameters(result: SweepFit) -> tuple[dict[str, float], np.ndarray]:
+    """The parameters by name and their draws, (draws, parameters), with the law of
+    beta2."""
+    names, values, draws = NAMES, [*result.law], result.draws
+    if result.beta2 is not None:
+        names, values = NAMES + BETA2_NAMES, [*values, *result.beta2]
+        draws = np.hstack([draws, result.beta2_draws])
+    return {name: float(value) for name, value in zip(names, values, strict=True)}, draws
+
+
+def _lost_reasons(draws: np.ndarray, runs: Sweep) -> list[str]:
+    """Says why the intervals are open."""
+    share = float(np.mean(~np.isfinite(draws).all(axis=1)))
+    return [
+        f"{len(runs.cells())} cells: {share:.0%} of their draws do not identify the law, "
+        "and no interval follows"
+    ]
+
+
+def _leave_one_cell_out(result: SweepFit, rows: int) -> LeaveOneCellOut:
+    regrets = Regrets.of(result.left_out_regret, rows)
+    return LeaveOneCellOut(
+        splits=regrets.cells,
+        n=regrets.n,
+        mean_rel_error=regrets.mean_rel_error,
+        max_rel_error=regrets.max_rel_error,
     )
-
-
-def _regrets(regret: np.ndarray, rows: int) -> dict[str, Any]:
-    known = regret[np.isfinite(regret)]
-    if not len(known):
-        return {}
-    return {
-        "n": rows,
-        "cells": len(known),
-        "mean_rel_error": float(known.mean()),
-        "max_rel_error": float(known.max()),
-    }

@@ -1,211 +1,226 @@
-"""Approach 2 from a table: rows of (params, tokens, flops, loss), several sizes at every budget."""
+"""Fits compute-optimal sizes to a table by isoFLOP curves (approach 2).
+
+The table has rows of (params, tokens, flops, loss), with several sizes at each budget.
+"""
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting import parametric as points
 from scalejax.fitting import tables
-from scalejax.fitting.fit import Estimate, Fit, scores, stored
+from scalejax.fitting.options import FitOptions
+from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.resampling import percentile_ends
-from scalejax.laws import forms, isoflop
-from scalejax.laws.isoflop import IsoFLOP
+from scalejax.fitting.result import (
+    LEVEL,
+    Estimate,
+    Fit,
+    Forecast,
+    Scores,
+    Seconds,
+    dropped_reasons,
+    kept_draws,
+)
+from scalejax.laws.forms import chinchilla
+from scalejax.laws.isoflop import IsoFLOP, IsoFLOPResult, Noise, PowerLaws, fit_isoflop
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LOSS = (
-    "log-mse"  # of the power laws; the isoFLOP curves are interpolated, or fitted by least squares
-)
+# The loss of the power laws. The isoFLOP curves are interpolated, or fitted by least
+# squares.
+LOSS = "log-mse"
 
 
-def fit(
-    frame: "DataFrame",
-    law: IsoFLOP,
-    *,
-    held_out: np.ndarray,
-    loss: str,
-    weights: str | None,
-    cluster: str | None,
-    bootstrap: int,
-    seed: int,
-    columns: dict[str, str],
-    protocol: str = "parabola",
-    noise: str | None = None,
-    **choices: Any,
-) -> Fit:
-    """N*(C) and D*(C) by isoFLOP curves; see `scalejax.fitting.fit.fit`. bootstrap: draws of the noise (see `Noise`)."""
-    _refuse(choices, law, loss, cluster, weights)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IsoFLOPFit(Fit[IsoFLOP]):
+    """Power laws of the compute-optimal size and tokens, fitted to a table."""
+
+    holdout: Scores = field(default_factory=Scores)
+
+    def forecast(self, **inputs: float) -> Forecast:
+        """Predicts the optimum of a compute budget: N* with its interval, and D*.
+
+        flops: the budget, C.
+
+        Raises ValueError for other inputs, or when the fit has no power law.
+        """
+        if set(inputs) != {"flops"} or not 0 < inputs["flops"] < np.inf:
+            raise ValueError(
+                "the isoflop law predicts the optimum of a compute budget: give flops, positive; "
+                f"got {inputs or 'nothing'}"
+            )
+        estimate = self._estimate("params", inputs["flops"])
+        tokens = self._estimate("tokens", inputs["flops"]).value
+        return Forecast(estimate, {"params": estimate.value, "tokens": tokens}, {})
+
+    def _estimate(self, name: str, flops: float) -> Estimate:
+        """N* ("params") or D* ("tokens") at a budget."""
+        value = float(getattr(PowerLaws(**self.params), name)(flops))
+        if not np.isfinite(value):
+            raise ValueError(f"this fit has no optimum ({self.verdict}): {'; '.join(self.reasons)}")
+        if not len(self.draws["params_exponent"]):
+            reason = "no interval: fitted without noise draws"
+            return Estimate(value, None, None, LEVEL, reason)
+        draws = getattr(PowerLaws(**self.draws), name)(flops)
+        (low, high), *_ = percentile_ends(draws[:, None])
+        method = f"{len(draws)} noise draws"
+        if low is None:
+            method = f"no interval: too few of {method} give a law"
+        return Estimate(value, low, high, LEVEL, method)
+
+    @classmethod
+    def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
+        holdout = Scores.from_record(record["holdout"])
+        return super()._fields_from_record(record) | {"holdout": holdout}
+
+
+def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
+    """Fits N*(C) and D*(C) by isoFLOP curves; see `scalejax.fit`.
+
+    frame: rows of (params, tokens, flops, loss); tokens or flops may be missing.
+    options: protocol and noise are read, and bootstrap is the number of draws of the
+    noise.
+
+    Raises ValueError for options that are not read, for a table that cannot be read,
+    for draws without a noise, and when no budget has three sizes.
+    """
+    options.check(law, ("protocol", "noise"))
     begin = time.perf_counter()
-    read = tables.read_columns(frame, _inputs(frame, columns), "loss", columns)
-    out = held_out[read.complete]
-    options: dict[str, Any] = {
-        "protocol": protocol,
-        "noise": None if noise is None else isoflop.Noise.parse(noise),
-    }
-    found = isoflop.fit_isoflop(**_runs(read, ~out), draws=bootstrap, seed=seed, **options)
-    solved = time.perf_counter()
-    dropped = int(np.sum(~read.complete))
-    reasons = [
-        *found.reasons,
-        *([f"dropped {dropped} rows with missing or infinite values"] if dropped else []),
-    ]
-    beside, notes = _parametric(frame.loc[~held_out], columns, seed)
-    held, unscored = _holdout(found, read, out, options)
-    notes += unscored + ["the noise is read by draws, and there are none: no intervals"] * (
-        noise is not None and not bootstrap
+    named = dict(options.columns)
+    read = tables.read_columns(frame, _inputs(frame, named), "loss", named)
+    out = options.held_out_mask(len(frame))
+    held_out = out[read.complete]
+    method = _Method(
+        options.protocol or "parabola",
+        None if options.noise is None else Noise.parse(options.noise),
     )
-    fitted = Fit(
+    result = method.fit(_runs(read, ~held_out), draws=options.bootstrap, seed=options.seed)
+    solved = time.perf_counter()
+    parametric_view, notes = _parametric_view(frame.loc[~out], options)
+    holdout, holdout_notes = _holdout(result, read, held_out, method)
+    if options.noise is not None and not options.bootstrap:
+        holdout_notes += ["the noise is read by draws, and there are none: no intervals"]
+    ends = percentile_ends(result.draws)
+    return IsoFLOPFit(
         law=law,
-        params=found.law._asdict(),
-        intervals=dict(zip(law.names, percentile_ends(found.draws), strict=False)),
-        objective=found.objective,
-        gradient_norm=found.gradient_norm,
+        params=result.law._asdict(),
+        intervals=dict(zip(law.names, ends, strict=False)),
+        objective=result.objective,
+        gradient_norm=result.gradient_norm,
         starts_at_optimum=1.0,
-        n_rows=int(np.sum(~out)),
-        verdict=found.verdict,
-        reasons=reasons + notes,
+        n_rows=int(np.sum(~held_out)),
+        verdict=result.verdict,
+        reasons=[*result.reasons, *dropped_reasons(read.complete), *notes, *holdout_notes],
         loss=LOSS,
         columns=read.names,
-        seed=seed,
-        holdout=held,
-        views=_views(found) | beside,
-        spread={"draws": dict(zip(law.names, stored(found.draws), strict=True))},
+        seed=options.seed,
+        holdout=holdout,
+        views=_views(result) | parametric_view,
+        draws=kept_draws(law.names, result.draws),
+        seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
-    fitted.seconds.update(solve=solved - begin, uncertainty=time.perf_counter() - solved)
-    return fitted
 
 
-def predict(fit: Fit, **inputs: float) -> Estimate:
-    """N* at a compute budget; see `forecast` for D*."""
-    if set(inputs) != {"flops"} or not 0 < inputs["flops"] < np.inf:
-        raise ValueError(
-            f"isoflop predicts the optimum of a compute budget: give flops, positive; got {inputs or 'nothing'}"
-        )
-    return _estimate(fit, "params", inputs["flops"])
+class _Runs(NamedTuple):
+    """Columns of some runs, (rows,) each."""
+
+    params: np.ndarray
+    tokens: np.ndarray
+    flops: np.ndarray
+    loss: np.ndarray
 
 
-def forecast(fit: Fit, **inputs: float) -> tuple[dict[str, Any], Estimate]:
-    """N* with its interval as the value, N* and D* beside it."""
-    estimate = predict(fit, **inputs)
-    return {
-        "params": estimate.value,
-        "tokens": _estimate(fit, "tokens", inputs["flops"]).value,
-    }, estimate
+class _Method(NamedTuple):
+    """How the optimum of a budget is found."""
+
+    protocol: Literal["parabola", "akima"]
+    noise: Noise | None
+
+    def fit(self, runs: _Runs, *, draws: int = 0, seed: int = 0) -> IsoFLOPResult:
+        """Fits the power laws to some runs."""
+        return fit_isoflop(*runs, protocol=self.protocol, noise=self.noise, draws=draws, seed=seed)
 
 
-def _estimate(fit: Fit, name: str, flops: float) -> Estimate:
-    value = float(getattr(isoflop.PowerLaws(**fit.params), name)(flops))
-    if not np.isfinite(value):
-        raise ValueError(f"this fit has no optimum ({fit.verdict}): {'; '.join(fit.reasons)}")
-    draws = fit.spread["draws"]
-    if not draws["params_exponent"]:
-        return Estimate(value, None, None, 0.95, "no interval: fitted without noise draws")
-    drawn = getattr(isoflop.PowerLaws(**{k: np.asarray(v, float) for k, v in draws.items()}), name)(
-        flops
-    )
-    (low, high), *_ = percentile_ends(drawn[:, None])
-    method = (
-        f"{len(drawn)} noise draws"
-        if low is not None
-        else f"no interval: too few of {len(drawn)} noise draws give a law"
-    )
-    return Estimate(value, low, high, 0.95, method)
+def _inputs(frame: "DataFrame", named: Mapping[str, str]) -> tuple[str, ...]:
+    """params, and whichever of tokens and flops the table has."""
+    present = [name for name in ("tokens", "flops") if name in named or name in frame.columns]
+    if not present:
+        # Raises the error that says which columns the table has.
+        tables.column_for(frame, "flops", dict(named))
+    return ("params", *present)
 
 
-def _refuse(
-    choices: dict[str, Any], law: IsoFLOP, loss: str, cluster: str | None, weights: str | None
-) -> None:
-    given = [*choices, *(f"fix {name}" for name, _ in law.fixed)]
-    given += [
-        name for name, value in (("cluster", cluster), ("weights", weights)) if value is not None
-    ]
-    given += ["loss"] if loss != "huber:1e-3" else []
-    if given:
-        raise ValueError(
-            f"isoflop reads protocol, noise and bootstrap; it does not read {', '.join(given)}"
-        )
+def _runs(read: tables.Columns, rows: np.ndarray) -> _Runs:
+    """Some rows of the table; tokens or flops that are missing follow from C = 6 N
+    D."""
+    values = dict(zip((name for name in read.names if name != "loss"), read.inputs, strict=True))
+    params = values["params"]
+    if "tokens" not in values:
+        values["tokens"] = values["flops"] / (6 * params)
+    if "flops" not in values:
+        values["flops"] = 6 * params * values["tokens"]
+    return _Runs(params[rows], values["tokens"][rows], values["flops"][rows], read.target[rows])
 
 
-def _inputs(frame: "DataFrame", columns: dict[str, str]) -> tuple[str, ...]:
-    """params, and of tokens and flops what the table has."""
-    there = [name for name in ("tokens", "flops") if name in columns or name in frame.columns]
-    if not there:
-        tables.column_for(frame, "flops", columns)  # says what the table has
-    return ("params", *there)
-
-
-def _runs(read: tables.Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """params, tokens, flops and loss of some rows; what is missing by C = 6 N D."""
-    found = {name: x[rows] for name, x in zip(list(read.names)[:-1], read.inputs, strict=True)}
-    found["tokens"] = (
-        found["tokens"] if "tokens" in found else found["flops"] / (6 * found["params"])
-    )
-    found["flops"] = found["flops"] if "flops" in found else 6 * found["params"] * found["tokens"]
-    return found | {"loss": read.target[rows]}
-
-
-def _views(found: isoflop.IsoFLOPResult) -> dict[str, dict[str, float]]:
-    """What each budget gave, and how well the power laws go through it."""
-    if found.verdict != "ok":
+def _views(result: IsoFLOPResult) -> dict[str, dict[str, float]]:
+    """The optimum of each budget, and how well the power laws go through them."""
+    if result.verdict != "ok":
         return {}
-    used = [budget for budget in found.budgets if not budget.reason]
+    used = [budget for budget in result.budgets if not budget.reason]
     return {
         "params_by_budget": {f"{budget.flops:.6g}": budget.params for budget in used},
         "tokens_by_budget": {f"{budget.flops:.6g}": budget.tokens for budget in used},
-        "r2": {"params": found.r2[0], "tokens": found.r2[1]},
+        "r2": {"params": result.r2[0], "tokens": result.r2[1]},
     }
 
 
-def _parametric(
-    frame: "DataFrame", columns: dict[str, str], seed: int
+def _parametric_view(
+    frame: "DataFrame", options: FitOptions
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Approach 3 on the same rows: approach 2 is biased where the loss is not symmetric about its optimum."""
-    keys = {
-        name: theirs for name, theirs in columns.items() if name in ("params", "tokens", "loss")
-    }
-    if "tokens" not in columns and "tokens" not in frame.columns:
-        size, flops = (
-            tables.numeric_column(frame, tables.column_for(frame, name, columns))
+    """Chinchilla's law on the same rows (approach 3), and a note when it has no fit.
+
+    It is worth a look because approach 2 is biased when the loss is not symmetric about
+    its optimum.
+    """
+    named = dict(options.columns)
+    if "tokens" not in named and "tokens" not in frame.columns:
+        params, flops = (
+            tables.numeric_column(frame, tables.column_for(frame, name, named))
             for name in ("params", "flops")
         )
-        frame = frame.assign(tokens=flops / (6 * size))
-    law, nothing = forms.chinchilla(), np.zeros(len(frame), bool)
+        frame = frame.assign(tokens=flops / (6 * params))
+    columns = {name: named[name] for name in ("params", "tokens", "loss") if name in named}
     try:
-        fitted = points.fit(
-            frame,
-            law,
-            held_out=nothing,
-            loss="huber:1e-3",
-            weights=None,
-            cluster=None,
-            bootstrap=0,
-            seed=seed,
-            columns=keys,
-        )
+        fitted = parametric.fit(frame, chinchilla(), FitOptions(columns=columns, seed=options.seed))
     except ValueError as error:
         return {}, [f"no parametric fit beside it: {error}"]
     if fitted.verdict != "ok":
-        return {}, [
-            f"the parametric fit beside it is {fitted.verdict}: {'; '.join(fitted.reasons)}"
-        ]
+        reasons = "; ".join(fitted.reasons)
+        return {}, [f"the parametric fit beside it is {fitted.verdict}: {reasons}"]
     alpha, beta = fitted.params["alpha"], fitted.params["beta"]
     return {"chinchilla": fitted.params | {"params_exponent": beta / (alpha + beta)}}, []
 
 
 def _holdout(
-    found: isoflop.IsoFLOPResult, read: tables.Columns, out: np.ndarray, options: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """N* of the held-out budgets, each by its own isoFLOP curve, against the power law; and why there are no scores."""
-    if not out.any() or found.verdict != "ok":
-        return {}, []
+    result: IsoFLOPResult, read: tables.Columns, held_out: np.ndarray, method: _Method
+) -> tuple[Scores, list[str]]:
+    """Scores the power law of N* on the held-out budgets, and notes why there are none.
+
+    Each held-out budget has its optimum from an isoFLOP curve of its own.
+    """
+    if not held_out.any() or result.verdict != "ok":
+        return Scores(), []
     try:
-        there = isoflop.fit_isoflop(**_runs(read, out), **options)
+        budgets = method.fit(_runs(read, held_out)).budgets
     except ValueError as error:
-        return {}, [f"the holdout is not scored: {error}"]
-    used = [budget for budget in there.budgets if not budget.reason]
-    flops, measured = np.array([b.flops for b in used]), np.array([b.params for b in used])
+        return Scores(), [f"the holdout is not scored: {error}"]
+    used = [budget for budget in budgets if not budget.reason]
     if not used:
-        return {}, ["the holdout is not scored: none of its budgets has an interior minimum"]
-    return scores(found.law.params(flops), measured), []
+        return Scores(), ["the holdout is not scored: none of its budgets has an interior minimum"]
+    flops = np.array([budget.flops for budget in used])
+    measured = np.array([budget.params for budget in used])
+    return Scores.of(np.asarray(result.law.params(flops)), measured), []

@@ -7,7 +7,7 @@ import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.laws.inference import replicates
-from scalejax.laws.inference.replicates import LackOfFit, NoiseFloor
+from scalejax.laws.inference.replicates import LackOfFit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,11 +20,6 @@ LACK_OF_FIT_LEVEL = (
 def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed") -> np.ndarray:
     """Labels of rows with equal inputs, by the table's column of seeds where it has one; see `laws.replicates.design_points`."""
     return replicates.design_points(inputs, rows[seed].to_numpy() if seed in rows.columns else None)
-
-
-def noise_record(floor: NoiseFloor | None) -> dict[str, float | int]:
-    """What a Fit and its JSON say of the noise floor of log targets."""
-    return {} if floor is None else floor._asdict()
 
 
 def lack_of_fit_reasons(found: LackOfFit | None) -> list[str]:

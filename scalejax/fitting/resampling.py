@@ -2,13 +2,13 @@
 
 import hashlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalejax.fitting import tables
-from scalejax.fitting.fit import STORED, Fit, stored
-from scalejax.laws.inference import bootstrap, design, identification
+from scalejax.fitting.result import STORED, Interval, kept_draws
+from scalejax.laws.inference import bootstrap, identification
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
 from scalejax.laws.isoflop import Noise
 from scalejax.laws.law import ParametricLaw
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-Interval = tuple[float | None, float | None]
 MAX_ENTRIES = 2**24  # draws x rows made at once: 0.1 GB an array
 MIN_DRAWS = 40  # draws, so that 2.5% of them is one
 TAIL = 0.025  # draws without a single best fit are beyond both ends, and more than this share of them opens a 95% interval
@@ -147,50 +146,31 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     return floor.std * targets / np.sqrt(weights)
 
 
-def forecast_spread(
-    law: ParametricLaw,
-    at: Optimum,
-    theta: np.ndarray,
-    inputs: list[np.ndarray],
-    rows: str,
-    unknown: set[str],
-) -> dict[str, Any]:
-    """What intervals of forecasts are made of: draws and residuals in step with those of other laws on the same rows.
+def parameter_draws(
+    law: ParametricLaw, at: Optimum, theta: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The draws of each parameter that a fit keeps, (draws,), in the table's units.
 
-    Draws are in natural units; residuals are scaled by sqrt(n / (n - k)) and stay in the order of the rows, on a fixed sample of
-    them where there are many. rows: see `rows_digest`. unknown: parameters that the rows leave free.
+    theta: (p, draws), nan where a draw did not converge.
     """
-    ranges = {
-        name: [float(x.min()), float(x.max())] for name, x in zip(law.inputs, inputs, strict=True)
-    }
-    rows_say = {"ranges": ranges, "unvaried": design.unvaried(law, inputs) if unknown else {}}
-    if not converged_mask(theta).any():
-        return rows_say
+    units = parameters_in_table_units(law, at.problem, theta[:, :STORED])
+    return kept_draws(law.names, np.stack(list(units), axis=1))
+
+
+def scaled_residuals(law: ParametricLaw, at: Optimum) -> np.ndarray:
+    """Residuals that a fit keeps, scaled by sqrt(n / (n - k)), in the order of the rows.
+
+    The k parameters were fitted to the n rows, which made their residuals smaller than those
+    of other runs. Of more than STORED rows a fixed sample is kept.
+    """
     residuals = identification.linearize(law, at).residuals
     count = len(residuals)
     residuals = residuals * np.sqrt(count / max(count - law.free, 1))
-    if count > STORED:
-        residuals = residuals[
-            np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))
-        ]
-    natural_units = np.stack(
-        list(parameters_in_table_units(law, at.problem, theta[:, :STORED])), axis=1
-    )
-    draws = dict(zip(law.names, stored(natural_units), strict=True))
-    return rows_say | {"draws": draws, "residuals": residuals.tolist(), "rows": rows}
+    if count <= STORED:
+        return residuals
+    return residuals[np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))]
 
 
 def rows_digest(rows: "DataFrame", losses: np.ndarray) -> str:
     """sha256 of which rows of a table were fitted, and of their losses, (rows,)."""
     return hashlib.sha256(np.asarray(rows.index, np.int64).tobytes() + losses.tobytes()).hexdigest()
-
-
-def stored_draws(fit: Fit) -> dict[str, np.ndarray]:
-    """The stored draws of each parameter, (draws,), nan where one did not converge; empty for a fit without bootstraps."""
-    return {name: np.asarray(x, np.float64) for name, x in fit.spread.get("draws", {}).items()}
-
-
-def converged_draws(fit: Fit) -> dict[str, np.ndarray]:
-    """The stored draws without those that did not converge."""
-    draws = stored_draws(fit)
-    return {name: x[converged_mask(np.stack(list(draws.values())))] for name, x in draws.items()}

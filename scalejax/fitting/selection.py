@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting.fit import Fit, fit
+from scalejax.fitting.curves.result import CurveSplit, LeaveOneCurveOut
+from scalejax.fitting.fit import fit
+from scalejax.fitting.parametric.cross_validation import RollingOrigin, Split
+from scalejax.fitting.result import CrossValidation, Fit
 from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class Selection(NamedTuple):
     """Candidates, best first, and the fit of the first to all rows."""
 
     ranking: list[Candidate]
-    fit: Fit
+    fit: Fit[Law]
 
 
 def select(
@@ -71,8 +74,7 @@ def select(
             f"the laws read different rows ({rows}): choose rows that have the columns of all, with `where`"
         )
     scored = [
-        {_split(split): split for split in made.cross_validation.get("by_split", [])}
-        for _, _, made in fits
+        {_split(split): split for split in _splits(made.cross_validation)} for _, _, made in fits
     ]
     common = (
         sorted(set.intersection(*(set(splits) for splits in scored if splits)))
@@ -86,7 +88,7 @@ def select(
         )
     ranked = []
     for (law, loss, made), splits in zip(fits, scored, strict=True):
-        error = float(np.mean([splits[n]["mean_rel_error"] for n in common])) if splits else None
+        error = float(np.mean([splits[n].mean_rel_error for n in common])) if splits else None
         ranked.append(
             (law, Candidate(law.name, loss, error, len(common) if splits else 0, made.verdict))
         )
@@ -100,6 +102,11 @@ def select(
     )
 
 
-def _split(split: dict[str, Any]) -> Any:
+def _splits(errors: CrossValidation) -> Sequence[Split | CurveSplit]:
+    """The errors of each split; none for a kind of law that has no cross-validation by split."""
+    return errors.by_split if isinstance(errors, RollingOrigin | LeaveOneCurveOut) else ()
+
+
+def _split(split: Split | CurveSplit) -> str | int:
     """What two candidates have in common where they share a split: the curve left out, or how many of the cheaper rows."""
-    return split["left_out"] if "left_out" in split else split["fitted"]
+    return split.left_out if isinstance(split, CurveSplit) else split.fitted

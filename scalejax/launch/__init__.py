@@ -1,0 +1,1 @@
+"""Who trains which segment, and on which machine. Knows segments, not studies."""

@@ -43,8 +43,7 @@ def locked(folder: Path) -> Iterator[int]:
             time.sleep(POLL_SECONDS)
         yield descriptor
     finally:
-        # Closing our copy does not unlock the folder while a worker still holds its
-        # own.
+        # This closes our copy only. A worker that still has its own keeps the lock.
         os.close(descriptor)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from scalejax.config import Model
 from scalejax.launch.events import Event
 from scalejax.launch.worker_process import WorkerProcess
-from scalejax.training.loop import is_finished
-from scalejax.training.segment import Job, Segment
+from scalejax.training.result import is_finished
+from scalejax.training.segment import Segment, TrainingJob
 
 # How often a segment is handed out if its worker dies while training it, for example
 # because the kernel ran out of memory. An error that the worker reports is final: the
@@ -40,8 +40,7 @@ class Pool:
     priority: a number for every segment's folder; of the segments that are ready, the
         one with the highest number is trained first.
     on_step: called as `on_step(segment, step, loss)` while a segment trains.
-    on_done: called once for every segment that is finished, also if it was finished
-    before.
+    on_done: called as `on_done(segment)` for every finished segment, old or new.
     """
 
     def __init__(
@@ -58,13 +57,13 @@ class Pool:
         self.on_step, self.on_done = on_step, on_done
         self.workers: list[WorkerProcess] = []
         self.events: queue.Queue[tuple[WorkerProcess, Event]] = queue.Queue()
-        self.waiting: dict[str, Job] = {}
+        self.waiting: dict[str, TrainingJob] = {}
         """Jobs that no worker has yet, by the folder of their segment."""
         self.attempts: dict[str, int] = {}
         """How often a worker died while training a segment, by the segment's folder."""
         self.result = PoolResult()
 
-    def train(self, jobs: Iterable[Job]) -> PoolResult:
+    def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:
         """Train `jobs`; return when all of them are done, failed or saved for later.
 
         jobs: every trunk comes before its branches.
@@ -79,8 +78,7 @@ class Pool:
             else:
                 self.waiting[job.segment.folder] = job
         with self._stopping_on_signals():
-            # Workers of an earlier call are still there: start only those that are
-            # missing.
+            # Workers of an earlier call are still there: start only the missing ones.
             for core in self.cores[len(self.workers) : len(self.waiting)]:
                 self._start_worker(core)
             while self._hand_out():
@@ -136,7 +134,7 @@ class Pool:
         elif event.kind == "failed" and job is not None:
             self._fail(job.segment, event.error)
 
-    def _replace(self, worker: WorkerProcess, job: Job | None, error: str) -> None:
+    def _replace(self, worker: WorkerProcess, job: TrainingJob | None, error: str) -> None:
         """Try the job of a dead worker again, with a new worker on the same core.
 
         A worker dies without a report if it is killed from outside: by the kernel for
@@ -171,6 +169,8 @@ class Pool:
 
     @contextlib.contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
+        """While `train` runs, SIGTERM and Ctrl-C stop the workers, not the launcher."""
+
         def stop(number: int, _: object) -> None:
             if self.result.preempted and number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -189,10 +189,10 @@ class Pool:
 
 def next_job(
     model: Model | None,
-    waiting: Mapping[str, Job],
-    busy: Sequence[Job],
+    waiting: Mapping[str, TrainingJob],
+    busy: Sequence[TrainingJob],
     priority: Mapping[str, float],
-) -> Job | None:
+) -> TrainingJob | None:
     """The job that an idle worker should train next, or None if none is ready.
 
     model: the model that the worker compiled last; None for a new worker.
@@ -207,15 +207,15 @@ def next_job(
        arguments of the compiled step, so one compilation serves all runs of a model.
     2. A segment of a model that no other worker is training, so that two workers do not
        both compile it while there are other models.
-    3. The segment of the highest priority. The study's priority is the work that cannot
-       start before the segment is done, which keeps a long chain of trunks from being
-       left to a single worker at the end.
+    3. The segment of the highest priority. Studies give a high priority to the start of
+       an expensive chain of segments. If such a chain started last, one worker would
+       train it alone while the others have nothing left to do.
     """
     unfinished = {*waiting, *(job.segment.folder for job in busy)}
     ready = [job for job in waiting.values() if job.segment.parent not in unfinished]
     models_in_training = [job.segment.run.model for job in busy]
 
-    def preference(job: Job) -> tuple[bool, bool, float]:
+    def preference(job: TrainingJob) -> tuple[bool, bool, float]:
         # Tuples compare from left to right, and False sorts before True.
         segment = job.segment
         return (

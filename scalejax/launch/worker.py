@@ -4,8 +4,8 @@
 
 LAUNCHER_PID is the process that started the worker. CORE is the CPU core that the
 worker is pinned to, or -1 if it is not pinned. Every line of standard input is the
-folder of a segment, with a config.json that `Job.write` wrote. Standard output carries
-one `Event` per line, as JSON. Standard error is the log.
+folder of a segment, with a config.json that `TrainingJob.write` wrote. Standard output
+carries one `Event` per line, as JSON. Standard error is the log.
 
 A worker does not outlive its launcher. On Linux the kernel kills it when the launcher
 dies; elsewhere it ends when its standard input closes.
@@ -86,7 +86,7 @@ def _train(folder: Path, events: IO[str], halt: threading.Event) -> None:
     """Train the segment in `folder` and report how it ended."""
     # Not at the top of the file: the process is pinned before jax is imported.
     from scalejax.training.loop import Preempted, train_segment
-    from scalejax.training.segment import Job
+    from scalejax.training.segment import TrainingJob
 
     def send(event: Event) -> None:
         print(event.to_line(), file=events, flush=True)
@@ -94,7 +94,7 @@ def _train(folder: Path, events: IO[str], halt: threading.Event) -> None:
     # A segment lies in STUDY/runs/ID or STUDY/trunks/ID.
     study = folder.parent.parent
     try:
-        job = Job.read(folder)
+        job = TrainingJob.read(folder)
         parent = study / job.segment.parent if job.segment.parent else None
         train_segment(
             job,

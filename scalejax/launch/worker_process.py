@@ -11,7 +11,7 @@ from pathlib import Path
 from scalejax.config import Model
 from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.events import Event
-from scalejax.training.segment import Job
+from scalejax.training.segment import TrainingJob
 
 # Settings that make glibc keep freed memory. By default it returns the memory to the
 # kernel after every step, and the page faults that follow are expensive: 433 faults per
@@ -26,7 +26,7 @@ KEEP_FREED_MEMORY = {
 class WorkerProcess:
     """A running worker, with the job that it trains."""
 
-    job: Job | None
+    job: TrainingJob | None
     """What it is training; None while it is idle."""
     model: Model | None
     """The model that it compiled last."""
@@ -58,10 +58,12 @@ class WorkerProcess:
         self._commands, self._events = self.process.stdin, self.process.stdout
 
     def listen(self, events: "queue.Queue[tuple[WorkerProcess, Event]]") -> None:
-        """Forward the worker's events to a queue, from a thread, until it ends."""
+        """Forward the worker's events to a queue until the worker ends."""
+        # One thread per worker: the launcher can then wait for the next event of any
+        # worker by reading a single queue.
         threading.Thread(target=self._forward, args=(events,), daemon=True).start()
 
-    def train(self, job: Job, folder: Path) -> None:
+    def train(self, job: TrainingJob, folder: Path) -> None:
         """Tell the worker to train the job whose config.json is in `folder`."""
         self.job, self.model = job, job.segment.run.model
         self._commands.write(f"{folder.absolute()}\n")

@@ -9,14 +9,14 @@ from typing import Any
 from scalejax.laws.curves.forms import Annealing as Annealing
 from scalejax.laws.curves.forms import AnnealingSize as AnnealingSize
 from scalejax.laws.curves.forms import MultiPower as MultiPower
-from scalejax.laws.curves.forms import best_schedule as best_schedule
 from scalejax.laws.curves.forms import predict_curve as predict_curve
 from scalejax.laws.curves.laws import CurveLaw as CurveLaw
 from scalejax.laws.curves.laws import annealing as annealing
 from scalejax.laws.curves.laws import annealing_size as annealing_size
 from scalejax.laws.curves.laws import multipower as multipower
+from scalejax.laws.curves.schedule import best_schedule as best_schedule
 from scalejax.laws.curves.solver import fit_curves as fit_curves
-from scalejax.laws.curves.solver import profile_curves as profile_curves
+from scalejax.laws.curves.uncertainty import profile_curves as profile_curves
 from scalejax.laws.forms import chinchilla as chinchilla
 from scalejax.laws.forms import data_constrained as data_constrained
 from scalejax.laws.forms import downstream as downstream

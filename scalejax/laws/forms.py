@@ -20,7 +20,6 @@ from scalejax.laws.law import (
     OFFSET,
     Coordinate,
     Decays,
-    Input,
     Linear,
     Number,
     ParametricLaw,
@@ -28,7 +27,7 @@ from scalejax.laws.law import (
 )
 
 
-def decay(x: Input, exponent: Number) -> Real[Array, "..."]:
+def decay(x: Number, exponent: Number) -> Real[Array, "..."]:
     """Returns x^-exponent.
 
     It is written with exp and log because the derivative of a power takes the logarithm
@@ -40,11 +39,13 @@ def decay(x: Input, exponent: Number) -> Real[Array, "..."]:
 # The solver caches its compiled programs by the functions of a law. Functions of the
 # module are therefore shared by all values of a law; lambdas made with each value would
 # not be.
-def logarithms(*inputs: Input) -> tuple[Number, ...]:
+def logarithms(*inputs: Number) -> tuple[Number, ...]:
     """Returns the logarithm of each input: the x_k of a power law's decays."""
     return tuple(jnp.log(x) for x in inputs)
 
 
+# Formulas end in jnp.asarray, which does nothing to a jax array. It tells type checkers
+# that a sum with numpy arrays, such as bootstrap draws of E, is one.
 class Chinchilla(NamedTuple):
     """L(N, D) = E + A N^-alpha + B D^-beta (Hoffmann et al. 2022, eq. 2).
 
@@ -59,11 +60,12 @@ class Chinchilla(NamedTuple):
     alpha: Number
     beta: Number
 
-    def loss(self, N: Input, D: Input) -> Real[Array, "..."]:
+    def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
         """Returns the predicted loss, nats per token; N and D broadcast."""
-        return self.E + self.A * decay(N, self.alpha) + self.B * decay(D, self.beta)
+        total = self.E + self.A * decay(N, self.alpha) + self.B * decay(D, self.beta)
+        return jnp.asarray(total)
 
-    def optimal_params(self, C: Input) -> Input:
+    def optimal_params(self, C: Number) -> Number:
         """Returns the compute-optimal N* = G (C/6)^(beta / (alpha + beta)), C = 6 N D.
 
         >>> hoffmann = Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)
@@ -102,9 +104,9 @@ class Power(NamedTuple):
     b: Number
     c: Number
 
-    def loss(self, x: Input) -> Real[Array, "..."]:
+    def loss(self, x: Number) -> Real[Array, "..."]:
         """Returns the predicted loss, nats per token."""
-        return self.a * decay(x, -self.b) + self.c
+        return jnp.asarray(self.a * decay(x, -self.b) + self.c)
 
 
 def power(x: str = "x", **fixed: float) -> ParametricLaw[Power]:
@@ -126,7 +128,7 @@ def power(x: str = "x", **fixed: float) -> ParametricLaw[Power]:
     ).hold(**fixed)
 
 
-def _minus_logarithm(x: Input) -> tuple[Number, ...]:
+def _minus_logarithm(x: Number) -> tuple[Number, ...]:
     return (-jnp.log(x),)
 
 
@@ -142,7 +144,7 @@ class Kaplan(NamedTuple):
     alpha_N: Number
     alpha_D: Number
 
-    def loss(self, N: Input, D: Input) -> Real[Array, "..."]:
+    def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
         """Returns the predicted loss, nats per token; N and D broadcast."""
         # The bracket is summed as logarithms: N_c / N to a power overflows float32.
         size = jnp.log(self.N_c / N) * self.alpha_N / self.alpha_D
@@ -186,11 +188,11 @@ class Overtraining(NamedTuple):
     alpha_C: Number
     E: Number
 
-    def loss(self, N: Input, D: Input) -> Real[Array, "..."]:
+    def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
         """Returns the predicted loss, nats per token; N and D broadcast."""
         # M/C = 1/(6 N^2) and 1/(M C) = 1/(6 D^2), so each term reads one input.
         size, data = decay(6 * N**2, self.alpha_C), decay(6 * D**2, self.alpha_C)
-        return self.E + self.a * size + self.b * data
+        return jnp.asarray(self.E + self.a * size + self.b * data)
 
     def chinchilla(self) -> Chinchilla:
         """Returns the Chinchilla law that is the same: alpha = beta = 2 alpha_C.
@@ -222,7 +224,7 @@ def overtraining(**fixed: float) -> ParametricLaw[Overtraining]:
     ).hold(**fixed)
 
 
-def _logarithms_of_squares(N: Input, D: Input) -> tuple[Number, ...]:
+def _logarithms_of_squares(N: Number, D: Number) -> tuple[Number, ...]:
     return jnp.log(6 * N**2), jnp.log(6 * D**2)
 
 
@@ -244,7 +246,7 @@ class DataConstrained(NamedTuple):
     R_N: Number
     R_D: Number
 
-    def loss(self, N: Input, D: Input, U: Input) -> Real[Array, "..."]:
+    def loss(self, N: Number, D: Number, U: Number) -> Real[Array, "..."]:
         """Returns the predicted loss, nats per token; inputs broadcast.
 
         U: unique tokens; more than D of them count as D.
@@ -257,7 +259,7 @@ class DataConstrained(NamedTuple):
         data = _effective(D, U, self.R_D)
         return Chinchilla(self.A, self.B, self.E, self.alpha, self.beta).loss(size, data)
 
-    def columns(self, N: Input, D: Input, U: Input) -> tuple[Number, ...]:
+    def columns(self, N: Number, D: Number, U: Number) -> tuple[Number, ...]:
         """Returns the factors of A, B and E when repetition costs nothing.
 
         The law is not linear in A and B, which set the optimal size. The factors serve
@@ -266,12 +268,13 @@ class DataConstrained(NamedTuple):
         return decay(N, self.alpha), decay(D, self.beta), 1.0
 
 
-def _effective(total: Input, unique: Number, lifetime: Number) -> Real[Array, "..."]:
+def _effective(total: Number, unique: Number, lifetime: Number) -> Real[Array, "..."]:
     """Returns how many fresh units `total` units are worth when `unique` are new.
 
     It is unique (1 + R (1 - exp(-(total/unique - 1)/R))) with R the lifetime.
     """
-    return unique * (1 - lifetime * jnp.expm1(-jnp.maximum(total / unique - 1, 0) / lifetime))
+    repetitions = jnp.maximum(total / unique - 1, 0)
+    return jnp.asarray(unique * (1 - lifetime * jnp.expm1(-repetitions / lifetime)))
 
 
 def data_constrained(**fixed: float) -> ParametricLaw[DataConstrained]:
@@ -309,9 +312,9 @@ class Downstream(NamedTuple):
     gamma: Number
     epsilon: Number
 
-    def error(self, L: Input) -> Real[Array, "..."]:
+    def error(self, L: Number) -> Real[Array, "..."]:
         """Returns the predicted top-1 error, a fraction."""
-        return self.epsilon - self.k * jnp.exp(-self.gamma * L)
+        return jnp.asarray(self.epsilon - self.k * jnp.exp(-self.gamma * L))
 
 
 def downstream(**fixed: float) -> ParametricLaw[Downstream]:
@@ -334,7 +337,7 @@ def downstream(**fixed: float) -> ParametricLaw[Downstream]:
     ).hold(**fixed)
 
 
-def _unchanged(L: Input) -> tuple[Input, ...]:
+def _unchanged(L: Number) -> tuple[Number, ...]:
     return (L,)
 
 
@@ -351,11 +354,12 @@ class Sigmoid(NamedTuple):
     midpoint: Number
     floor: Number
 
-    def error(self, L: Input) -> Real[Array, "..."]:
+    def error(self, L: Number) -> Real[Array, "..."]:
         """Returns the predicted top-1 error, a fraction."""
-        return self.floor + self.height * jax.nn.sigmoid(self.steepness * (L - self.midpoint))
+        rise = jax.nn.sigmoid(self.steepness * (L - self.midpoint))
+        return jnp.asarray(self.floor + self.height * rise)
 
-    def columns(self, L: Input) -> tuple[Number, ...]:
+    def columns(self, L: Number) -> tuple[Number, ...]:
         """Returns the factors of height and floor."""
         return jax.nn.sigmoid(self.steepness * (L - self.midpoint)), 1.0
 

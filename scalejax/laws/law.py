@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +21,9 @@ from jaxtyping import Array, Real
 # The solver keeps numpy arrays between compiled programs and jax arrays inside them.
 AnyArray = Array | np.ndarray
 
-# What a formula reads: a number, or an array of any shape.
-Input = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
-
-# A parameter of a formula. Bootstrap draws may be a numpy array; numpy's stubs would
-# then give the predictions the wrong type, since they do not know that jax handles the
-# sum.
-if TYPE_CHECKING:
-    Number = Array | float
-else:
-    Number = Input
+# A number, or an array of any shape: an input of a formula, or one of its parameters,
+# which is an array for bootstrap draws.
+Number = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
 
 # The NamedTuple of a law's parameters. For type checkers of running programs it is a
 # tuple, because typing.NamedTuple is then a function that makes classes.
@@ -178,7 +171,7 @@ class Decays:
     exponents: tuple[str, ...]
     """One exponent for each size; two sizes may share one."""
     offset: str
-    of: Callable[..., tuple[Input, ...]]
+    of: Callable[..., tuple[Number, ...]]
     """(*inputs) -> the x_k; for a power law these are logarithms of inputs."""
     sign: int = 1
 
@@ -187,7 +180,7 @@ class Decays:
         """The linear parameters: the sizes, then the offset."""
         return *self.sizes, self.offset
 
-    def columns(self, form: Form, *inputs: Input) -> tuple[Number, ...]:
+    def columns(self, form: Form, *inputs: Number) -> tuple[Number, ...]:
         """The factors that multiply the sizes and the offset."""
         decays = zip(self.exponents, self.of(*inputs), strict=True)
         return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0

@@ -16,7 +16,6 @@ from scalejax.laws.law import (
     OFFSET,
     Decays,
     F,
-    Input,
     Number,
     ParametricLaw,
     scale,
@@ -81,7 +80,7 @@ def log_sum_exp(name: str, form: type[F], inputs: tuple[str, ...]) -> Parametric
     )
 
 
-def loss(law: tuple[Any, ...], *inputs: Input) -> Real[Array, "..."]:
+def loss(law: tuple[Any, ...], *inputs: Number) -> Real[Array, "..."]:
     """Returns the predicted loss, nats per token.
 
     law: NamedTuple of sizes, E and exponents, as in `log_sum_exp`.  inputs: one array

@@ -1,8 +1,8 @@
 """Training FLOPs of a model, counted as different papers count them, and token budgets.
 
-Laws can be compared only when they count parameters and FLOPs in the same way. For small
-models with large vocabularies the choice alone moves the fitted exponent of the optimal
-model size from 0.84 to 0.71 (Porian et al. 2024).
+Laws can be compared only when they count parameters and FLOPs in the same way. For
+small models with large vocabularies the choice alone moves the fitted exponent of the
+optimal model size from 0.84 to 0.71 (Porian et al. 2024).
 
 All counts are exact Python integers: int64 and float64 are too small for large runs.
 """
@@ -12,7 +12,8 @@ from collections.abc import Callable
 from scalejax.config import Model, Run
 from scalejax.model.transformer import counts
 
-# Peak dense bfloat16 FLOPs per second that vendors publish, by `jax.Device.device_kind`.
+# Peak dense bfloat16 FLOPs per second that vendors publish, by
+# `jax.Device.device_kind`.
 PEAK_FLOPS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
@@ -31,8 +32,8 @@ def training_flops(
 ) -> int:
     """FLOPs of training on `tokens` tokens, in sequences of `sequence_length`.
 
-    The backward pass costs twice the forward pass, so the total is three forward passes.
-    `convention` is a key of CONVENTIONS. Raises ValueError for any other name.
+    The backward pass costs twice the forward pass, so the total is three forward
+    passes. `convention` is a key of CONVENTIONS. Raises ValueError for any other name.
 
     >>> model = Model.sized(width=64, depth=2, vocabulary=512, head_size=16)
     >>> training_flops(model, 128, 1280, convention="kaplan")
@@ -54,8 +55,9 @@ def exact(model: Model, sequence_length: int, *, causal: bool = True) -> int:
     """Forward FLOPs of one sequence: every matrix product, including the head.
 
     A multiply-add is 2 FLOPs. The embedding look-up and elementwise operations are not
-    counted. Causal attention needs t + 1 keys at position t (from 0). `causal=False` counts
-    the full sequence_length x sequence_length square, which einsum attention computes.
+    counted. Causal attention needs t + 1 keys at position t (from 0). `causal=False`
+    counts the full sequence_length x sequence_length square, which einsum attention
+    computes.
     """
     causal_pairs = sequence_length * (sequence_length + 1) // 2
     pairs = causal_pairs if causal else sequence_length**2
@@ -92,7 +94,7 @@ def with_attention(model: Model, sequence_length: int) -> int:
 
 
 def effective_params(model: Model, sequence_length: int) -> int:
-    """N + s w L: the model size for which 6 N D includes attention (Porian et al. 2024)."""
+    """N + s w L: the size for which 6 N D includes attention (Porian et al. 2024)."""
     attention = sequence_length * model.heads * model.head_size * model.depth
     return counts(model).params_with_head + attention
 
@@ -100,12 +102,12 @@ def effective_params(model: Model, sequence_length: int) -> int:
 def hoffmann(model: Model, sequence_length: int) -> int:
     """Forward FLOPs of one sequence by appendix F of Hoffmann et al. 2022.
 
-    It counts the embedding as a dense product, 3 FLOPs per softmax entry and the full square
-    of attention. With SwiGLU's three matrices these are the FLOPs that Hägele et al. 2024
-    report.
+    It counts the embedding as a dense product, 3 FLOPs per softmax entry and the full
+    square of attention. With SwiGLU's three matrices these are the FLOPs that Hägele et
+    al. 2024 report.
 
-    >>> model = Model(width=384, depth=8, heads=6, kv_heads=6, head_size=64, mlp_width=1024,
-    ...               vocabulary=50_257, tied=True)
+    >>> model = Model(width=384, depth=8, heads=6, kv_heads=6, head_size=64,
+    ...               mlp_width=1024, vocabulary=50_257, tied=True)
     >>> 3 * hoffmann(model, 512)
     171834605568
     """
@@ -147,10 +149,10 @@ def mfu(
 ) -> float:
     """Model FLOPs utilization: achieved over peak FLOPs per second.
 
-    Achieved FLOPs follow the `exact` convention. Counting only the causal half of attention
-    makes this lower than figures that count the full square (Chowdhery et al. 2022, appendix
-    B). `peak_flops` is the sum over all devices; see PEAK_FLOPS. Raises ValueError unless it
-    is positive.
+    Achieved FLOPs follow the `exact` convention. Counting only the causal half of
+    attention makes this lower than figures that count the full square (Chowdhery et al.
+    2022, appendix B). `peak_flops` is the sum over all devices; see PEAK_FLOPS. Raises
+    ValueError unless it is positive.
 
     >>> model = Model.sized(width=64, depth=2, vocabulary=512, head_size=16)
     >>> round(mfu(model, 128, tokens_per_second=50_000, peak_flops=100e9), 3)
@@ -168,15 +170,15 @@ def per_param(ratio: float, *, count: str = "params_with_head") -> Callable[[Run
     """Token budgets of `ratio` tokens per parameter, as an axis of a grid.
 
     `grid(base, model=sizes, tokens=per_param(20))` trains every model on 20 tokens per
-    parameter, which is about optimal according to Hoffmann et al. 2022. `count` says which
-    parameters are counted: `params_with_head`, `params_non_embedding` or `params`.
+    parameter, which is about optimal according to Hoffmann et al. 2022. `count` says
+    which parameters are counted: `params_with_head`, `params_non_embedding` or
+    `params`.
 
     Raises ValueError for any other count and for a ratio that is not positive.
     """
     if count not in ("params_with_head", "params_non_embedding", "params"):
         raise ValueError(
-            "count must be params_with_head, params_non_embedding or params; "
-            f"got {count!r}"
+            f"count must be params_with_head, params_non_embedding or params; got {count!r}"
         )
     if not ratio > 0:
         raise ValueError(f"tokens per parameter must be positive; got {ratio!r}")

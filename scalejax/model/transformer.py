@@ -1,6 +1,7 @@
 """The transformer: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases.
 
-Axes: b sequences, t positions, d width, n query heads, g kv heads, h head size, f mlp width, v vocabulary.
+A suffix on an array's name lists its axes: b sequences, t positions, d width, n query
+heads, g kv heads, h head size, f mlp width, v vocabulary.
 """
 
 import functools
@@ -10,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
-from scalejax.config import Model, Parametrization, Run
+from scalejax.config import Model, Parametrization
 from scalejax.model.attention import causal_attention
 from scalejax.model.parameters import (
     Counts,
     Params,
+    Specs,
     count,
     declare,
     initial_values,
@@ -30,12 +34,21 @@ from scalejax.model.parametrization import (
     output_multiplier,
 )
 
+# Base of the rotary wavelengths (Su et al. 2021, section 3.3).
 ROPE_THETA = 10_000.0
+
+# Added to the mean square in RMSNorm.
 NORM_EPSILON = 1e-6
+
+# Callers may pass token ids and segment ids as numpy arrays.
+Integers = Array | np.ndarray
 
 
 class Transformer(nnx.Module):
-    """Tokens in, logits out; parameters float32, activations `compute_dtype`, logits float32."""
+    """A decoder-only language model that maps token ids to logits.
+
+    Parameters are float32, activations have dtype `compute_dtype`, logits are float32.
+    """
 
     def __init__(
         self, model: Model, parametrization: Parametrization, compute_dtype: str = "float32"
@@ -57,29 +70,40 @@ class Transformer(nnx.Module):
                 "output", fan_in=model.width, width=model.width, vocabulary=model.vocabulary
             )
 
-    def __call__(self, tokens_bt: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
-        """Logits [b, t, v]; those at t depend on tokens 0..t, with `segments_bt` on those of one segment alone."""
+    def __call__(
+        self, tokens_bt: Int[Integers, "b t"], segments_bt: Int[Integers, "b t"] | None = None
+    ) -> Float[Array, "b t v"]:
+        """Logits of the next token at every position.
+
+        Logits at t depend on tokens 0 to t. With `segments_bt` they depend only on
+        those tokens that have the same segment id as position t.
+        """
         return self.logits(self.hidden(tokens_bt, segments_bt))
 
-    def hidden(self, tokens_bt: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
-        """The residual stream after the final norm, [b, t, d]: what the head reads."""
+    def hidden(
+        self, tokens_bt: Int[Integers, "b t"], segments_bt: Int[Integers, "b t"] | None = None
+    ) -> Float[Array, "b t d"]:
+        """The residual stream after the final norm, which is the input of the head."""
         x_btd = self.embed(tokens_bt)
         for block in self.blocks:
             x_btd = block(x_btd, segments_bt)
         return self.norm(x_btd)
 
-    def embed(self, tokens_bt: jax.Array) -> jax.Array:
-        """The residual stream before the first block, [b, t, d]."""
+    def embed(self, tokens_bt: Int[Integers, "b t"]) -> Float[Array, "b t d"]:
+        """The residual stream before the first block."""
         return self.embedding[...].astype(self.compute_dtype)[tokens_bt]
 
-    def logits(self, x_btd: jax.Array) -> jax.Array:
-        """The head alone, so that a loss can take it in chunks."""
+    def logits(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+        """The head, separate from `hidden` so that a loss can apply it in chunks."""
         head_dv = self.embedding[...].T if self.tied else self.head[...]
         return project(x_btd * self.output_multiplier, head_dv, dtype=jnp.float32)
 
 
 class Block(nnx.Module):
-    """x + r attention(norm(x)), then x + r mlp(norm(x)); r is the parametrization's branch multiplier."""
+    """x + r attention(norm(x)), then x + r mlp(norm(x)).
+
+    r is the branch multiplier of the parametrization.
+    """
 
     def __init__(self, model: Model, parametrization: Parametrization):
         self.branch_multiplier = branch_multiplier(parametrization, model)
@@ -88,15 +112,21 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm("block_norm", width=model.width)
         self.mlp = MLP(model)
 
-    def __call__(self, x_btd: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
-        x_btd = x_btd + self.branch_multiplier * self.attention(
-            self.attention_norm(x_btd), segments_bt
-        )
+    def __call__(
+        self, x_btd: Float[Array, "b t d"], segments_bt: Int[Integers, "b t"] | None = None
+    ) -> Float[Array, "b t d"]:
+        attended_btd = self.attention(self.attention_norm(x_btd), segments_bt)
+        x_btd = x_btd + self.branch_multiplier * attended_btd
         return x_btd + self.branch_multiplier * self.mlp(self.mlp_norm(x_btd))
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with rotary positions: they enter as differences alone, so that each segment's begin anew."""
+    """Grouped-query attention with rotary positions.
+
+    Positions count from the start of the sequence, also inside segments: rotary
+    attention depends only on differences of positions, so each segment behaves as if it
+    began at 0.
+    """
 
     def __init__(self, model: Model, scale: float):
         d, n, g, h = model.width, model.heads, model.kv_heads, model.head_size
@@ -110,14 +140,18 @@ class Attention(nnx.Module):
             self.query_norm = RMSNorm("block_norm", head_size=h)
             self.key_norm = RMSNorm("block_norm", head_size=h)
 
-    def __call__(self, x_btd: jax.Array, segments_bt: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x_btd: Float[Array, "b t d"], segments_bt: Int[Integers, "b t"] | None = None
+    ) -> Float[Array, "b t d"]:
         q_btnh, k_btgh = self.queries_and_keys(x_btd)
         v_btgh = project(x_btd, self.value[...])
         y_btnh = causal_attention(q_btnh, k_btgh, v_btgh, scale=self.scale, segments_bt=segments_bt)
-        return project(y_btnh, self.output[...], over=2)
+        return project(y_btnh, self.output[...], input_axes=2)
 
-    def queries_and_keys(self, x_btd: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """([b, t, n, h], [b, t, g, h]), normed where the model says so, and turned."""
+    def queries_and_keys(
+        self, x_btd: Float[Array, "b t d"]
+    ) -> tuple[Float[Array, "b t n h"], Float[Array, "b t g h"]]:
+        """Queries and keys, normalized if the model has `qk_norm`, and rotated."""
         q_btnh, k_btgh = project(x_btd, self.query[...]), project(x_btd, self.key[...])
         if self.qk_norm:
             q_btnh, k_btgh = self.query_norm(q_btnh), self.key_norm(k_btgh)
@@ -133,45 +167,57 @@ class MLP(nnx.Module):
         self.up = declare("hidden", fan_in=d, width=d, mlp_width=f)
         self.down = declare("hidden", fan_in=f, mlp_width=f, width=d)
 
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
+    def __call__(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         gate_btf = project(x_btd, self.gate[...])
         return project(jax.nn.silu(gate_btf) * project(x_btd, self.up[...]), self.down[...])
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) * gain over the last axis, the mean square in float32."""
+    """x / rms(x) * gain over the last axis, with the mean square in float32."""
 
     def __init__(self, role: Role, **axis: int):
         self.gain = declare(role, fan_in=1, **axis)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*axes d"]) -> Float[Array, "*axes d"]:
         x32 = x.astype(jnp.float32)
-        inverse_rms = jax.lax.rsqrt(
-            jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + NORM_EPSILON
-        )
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        inverse_rms = jax.lax.rsqrt(mean_square + NORM_EPSILON)
         return (x32 * inverse_rms * self.gain[...]).astype(x.dtype)
 
 
 def project(
-    x: jax.Array, kernel: jax.Array, *, over: int = 1, dtype: jnp.dtype | None = None
-) -> jax.Array:
-    """The product of `x` [b, t, in..] and `kernel` [in.., out..], summed over the `over` axes `in`, in the dtype of `x`.
+    x: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    *,
+    input_axes: int = 1,
+    dtype: DTypeLike | None = None,
+) -> Float[Array, "..."]:
+    """Multiply `x` [b, t, inputs...] by `kernel` [inputs..., outputs...].
 
-    All tokens as the rows of one matrix: XLA's CPU products take 0.6 of the time that they take with b and t apart.
+    The sum runs over the last `input_axes` axes of `x`, which are the first of
+    `kernel`. The result is [b, t, outputs...] in `dtype`, by default that of `x`.
     """
-    lead, out = x.shape[: x.ndim - over], kernel.shape[over:]
-    fan_in = math.prod(kernel.shape[:over])
+    batch_shape = x.shape[: x.ndim - input_axes]
+    input_shape, output_shape = kernel.shape[:input_axes], kernel.shape[input_axes:]
+    fan_in = math.prod(input_shape)
+    # All tokens are the rows of one matrix: XLA's CPU matmul takes 0.6 of the time that
+    # it takes with separate axes b and t.
     product = jnp.dot(
         x.reshape(-1, fan_in),
         kernel.reshape(fan_in, -1).astype(x.dtype),
         preferred_element_type=dtype,
     )
-    return product.reshape(*lead, *out)
+    return product.reshape(*batch_shape, *output_shape)
 
 
-def rotate(x_btnh: jax.Array) -> jax.Array:
-    """Rotary positions (Su et al. 2021): feature i turns with feature i + h/2 by t theta^(-2i/h), positions from 0."""
+def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
+    """Rotary position embedding (Su et al. 2021), with positions counted from 0.
+
+    At position t, features i and i + h/2 are rotated together by t theta^(-2i/h)
+    radians.
+    """
     t, h = x_btnh.shape[1], x_btnh.shape[3]
+    # numpy computes the angles in float64; in a compiled program they are constants.
     angle_th = np.arange(t)[:, None] * ROPE_THETA ** (-np.arange(0, h, 2) / h)
     cos_tnh = np.cos(angle_th)[:, None, :].astype(x_btnh.dtype)
     sin_tnh = np.sin(angle_th)[:, None, :].astype(x_btnh.dtype)
@@ -184,26 +230,24 @@ def rotate(x_btnh: jax.Array) -> jax.Array:
 @functools.cache
 def abstract(
     model: Model, parametrization: Parametrization, compute_dtype: str = "float32"
-) -> tuple[nnx.GraphDef, Params]:
-    """The network without values: (graphdef, declarations). `nnx.merge(graphdef, params)` gives a module to call."""
+) -> tuple[nnx.GraphDef[Transformer], Specs]:
+    """The network without values: its graph definition and its declarations.
+
+    `nnx.merge(graphdef, params)` combines the graph definition with parameters into a
+    module that can be called.
+    """
     module = Transformer(model, parametrization, compute_dtype)
     return nnx.graphdef(module), specs_of(module)
 
 
 def initialize(model: Model, parametrization: Parametrization, key: jax.Array) -> Params:
-    """Initial parameters, as nested dicts; `key` is the run's key, of which init takes the part named `init`."""
+    """Initial parameters as nested dicts; `key` is the run's key."""
     _, specs = abstract(model, parametrization)
     return initial_values(specs, scalings(specs, parametrization, model), named_key(key, "init"))
 
 
-def build(run: Run) -> Transformer:
-    """The run's network with its initial values, to call as it stands."""
-    graphdef, _ = abstract(run.model, run.parametrization, run.compute_dtype)
-    return nnx.merge(graphdef, initialize(run.model, run.parametrization, jax.random.key(run.seed)))
-
-
 def counts(model: Model) -> Counts:
-    """Numbers of parameters, from the declarations alone: no memory, no compilation.
+    """Numbers of parameters, from the declarations: this allocates nothing.
 
     >>> counts(Model.sized(width=64, depth=2, vocabulary=512, head_size=16))
     Counts(params=166208, params_non_embedding=100352, params_with_head=133120)

@@ -1,4 +1,8 @@
-"""Averages of the weights, taken while training in float32: exponential and over windows, by tokens, several at once."""
+"""Averages of the weights, taken in float32 during training.
+
+There are exponential averages and averages over a window. Both count tokens, not steps,
+so they keep their meaning when the batch size changes.
+"""
 
 import math
 from typing import NamedTuple
@@ -9,47 +13,56 @@ import jax.numpy as jnp
 from scalejax.config import Average
 from scalejax.model.parameters import Params
 
+# The names of the fields below are part of the checkpoint format.
+
 
 class Exponential(NamedTuple):
-    """An exponential average in the making."""
+    """The state of an exponential average."""
 
     mean: Params
+    """The average of the weights of all steps so far."""
     total: jax.Array
-    """Weight of the steps so far, 1 - 2^(-tokens / half-life), float32: `mean` is over them, not over the initial values."""
+    """Total weight of the steps so far, 1 - 2^(-tokens / half-life), as float32.
+    Dividing by it leaves the initial values out of the mean."""
 
 
 class Window(NamedTuple):
-    """An average over the last tokens in the making: the mean of the current block, and that of the block before it."""
+    """The state of an average over a window: the current block and the one before."""
 
     mean: Params
+    """Mean of the weights in the current block."""
     last: Params
-    count: jax.Array
-    """Length of the current block so far, in first batches of the run. int32."""
+    """Mean of the weights in the last full block."""
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Length of the current block so far, in units of the run's first batch. int32."""
     blocks: jax.Array
-    """Blocks that are whole. int32."""
+    """Number of full blocks. int32."""
 
 
 def ema(*, half_life_tokens: int) -> Average:
-    """Exponential average: a step's weights count half as much `half_life_tokens` later.
+    """Exponential average: weights count half as much `half_life_tokens` later.
 
-    The initial values do not count (as in Adam's bias correction). In float32 a step whose share, about 0.7 batch / half-life, is
-    below 1e-6 hardly moves the mean: half-lives above some 700,000 steps are out of reach.
+    The initial values do not count, as with Adam's bias correction. In float32 a step
+    whose share is below 1e-6 hardly moves the mean. The share is about 0.7 batch /
+    half-life, so half-lives above some 700,000 steps are out of reach.
     """
     return Average(kind="ema", tokens=half_life_tokens)
 
 
 def window(*, tokens: int) -> Average:
-    """Average over the last `tokens` tokens (LAWA; Hägele et al. 2024 take 500 steps), every step counting by its tokens.
+    """Average over the last `tokens` tokens, in which every step counts by its tokens.
 
-    Exact at multiples of `tokens`, where a block ends. In between the steps of the current block count in full, and those of the
-    block before it share what is missing: two copies of the weights are kept instead of every step's. Before the first multiple
-    it is the mean of all steps.
+    This is LAWA; Hägele et al. 2024 average over 500 steps. The average is exact at
+    multiples of `tokens`, where a block ends. Between them the steps of the current
+    block count fully, and the block before it contributes with its mean for the tokens
+    that are missing. This keeps two copies of the weights instead of one for every
+    step. Before the first multiple it is the mean of all steps.
     """
     return Average(kind="window", tokens=tokens)
 
 
 def start(average: Average, weights: Params) -> Exponential | Window:
-    """The average before the first step: float32 zeros of the shapes of `weights`, which count for nothing."""
+    """The state before the first step: float32 zeros in the shapes of `weights`."""
 
     def zeros() -> Params:
         return jax.tree.map(lambda w: jnp.zeros_like(w, jnp.float32), weights)
@@ -61,38 +74,46 @@ def start(average: Average, weights: Params) -> Exponential | Window:
 
 def add(
     average: Average,
-    so_far: Exponential | Window,
+    state: Exponential | Window,
     weights: Params,
     *,
     batch_tokens: int,
     first_batch: int,
 ) -> Exponential | Window:
-    """The average with the weights after a step of `batch_tokens`, in a run whose first batch has `first_batch` tokens."""
-    if isinstance(so_far, Exponential):
+    """The state after a step that ended in `weights`.
+
+    `batch_tokens` are the tokens of the step, and `first_batch` those of the first step
+    of the run, which divide them.
+    """
+    if isinstance(state, Exponential):
+        # 1 - 2^(-batch / half-life), without cancellation for short batches.
         share = -math.expm1(-math.log(2) * batch_tokens / average.tokens)
-        total = so_far.total + share * (1 - so_far.total)
-        return Exponential(_towards(so_far.mean, weights, share / total), total)
-    length = batch_tokens // first_batch
-    count = so_far.count + length
-    mean = _towards(so_far.mean, weights, length / count)
-    whole = count >= _block(average, first_batch)
-    last = jax.tree.map(lambda new, old: jnp.where(whole, new, old), mean, so_far.last)
-    return Window(mean, last, jnp.where(whole, 0, count), so_far.blocks + whole)
+        total = state.total + share * (1 - state.total)
+        return Exponential(_interpolate(state.mean, weights, share / total), total)
+    batches = batch_tokens // first_batch
+    count = state.count + batches
+    mean = _interpolate(state.mean, weights, batches / count)
+    # `full` is traced, so both outcomes are computed and one is selected.
+    full = count >= _block_length(average, first_batch)
+    last = jax.tree.map(lambda new, old: jnp.where(full, new, old), mean, state.last)
+    return Window(mean, last, jnp.where(full, 0, count), state.blocks + full)
 
 
-def value(average: Average, so_far: Exponential | Window, *, first_batch: int) -> Params:
+def value(average: Average, state: Exponential | Window, *, first_batch: int) -> Params:
     """The averaged weights."""
-    if isinstance(so_far, Exponential):
-        return so_far.mean
+    if isinstance(state, Exponential):
+        return state.mean
+    # In the first block there is nothing before it, so its mean counts fully.
     share = jnp.where(
-        so_far.blocks > 0, so_far.count / _block(average, first_batch), so_far.count > 0
+        state.blocks > 0, state.count / _block_length(average, first_batch), state.count > 0
     )
-    return _towards(so_far.last, so_far.mean, share)
+    return _interpolate(state.last, state.mean, share)
 
 
-def _block(average: Average, first_batch: int) -> int:
+def _block_length(average: Average, first_batch: int) -> int:
+    """Length of a block in units of the run's first batch."""
     return max(1, round(average.tokens / first_batch))
 
 
-def _towards(old: Params, new: Params, share: jax.Array) -> Params:
+def _interpolate(old: Params, new: Params, share: jax.Array) -> Params:
     return jax.tree.map(lambda a, b: a + (b - a) * share, old, new)

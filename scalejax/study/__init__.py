@@ -1,0 +1,1 @@
+"""Studies: from a plan through training and fits to a ledger of scored forecasts."""

@@ -26,17 +26,15 @@ def longest_chain_flops(segments: Sequence[Segment]) -> dict[str, int]:
     """FLOPs of the most expensive chain of segments that starts with each segment.
 
     A chain is a segment, one of its branches, one of that branch's branches, and so on.
-    It can only be trained in that order, so its cost bounds from below how long the
-    study still takes once the segment starts. Launchers train the most expensive chain
-    first.
+    Its segments can only be trained in that order, one at a time, so the most expensive
+    chain is the one to start first.
 
     segments: every trunk comes before its branches.
     Returns FLOPs by the segment's folder.
     """
     flops: dict[str, int] = {}
     longest_branch: dict[str, int] = {}
-    # From the leaves to the roots: all branches of a trunk are known when it is its
-    # turn.
+    # From the leaves to the roots: when a trunk is reached, its branches are known.
     for segment in reversed(segments):
         flops[segment.folder] = segment_flops(segment) + longest_branch.get(segment.folder, 0)
         longest_branch[segment.parent] = max(

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scalejax.config import Run
 from scalejax.fitting import chain
-from scalejax.fitting.fit import Estimate, Fit, fit
+from scalejax.fitting.fit import fit
+from scalejax.fitting.result import Estimate, Fit
 from scalejax.grids import run_id
 from scalejax.model.transformer import counts
 from scalejax.study import ledger

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 import numpy as np
 
 from scalejax.files import append_lines, read_lines
-from scalejax.training.result import code_version, now
+from scalejax.training.result import code_version
+from scalejax.training.status import utc_now
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scalejax.fitting.fit import Estimate
+    from scalejax.fitting.result import Estimate
 
 LEDGER = "forecasts.jsonl"
 
@@ -117,7 +118,7 @@ def register(
         "fit_sha256": hashlib.sha256(fit_files).hexdigest(),
         "rows_sha256": rows_sha256,
         "code": code_version(),
-        "created": now(),
+        "created": utc_now(),
     }
     append_lines(folder / LEDGER, [dict(forecast)])
     return key
@@ -165,5 +166,5 @@ def _score(forecast: Forecast, measured: float) -> Score:
         "measured": measured,
         "error": measured - forecast["value"],
         "inside": above_low and below_high,
-        "created": now(),
+        "created": utc_now(),
     }

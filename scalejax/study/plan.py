@@ -14,7 +14,7 @@ from scalejax.optim.schedules import learning_rates
 from scalejax.study.cost import run_flops, segment_flops
 from scalejax.study.plan_warnings import plan_warnings
 from scalejax.study.study import Study
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 
 
 class PlanSummary(TypedDict):
@@ -54,11 +54,13 @@ class Plan:
                 folder = self.by_folder[folder].parent
         return [segment for segment in self.segments if segment.folder in wanted]
 
-    def jobs(self, runs: Sequence[Run]) -> list[Job]:
+    def jobs(self, runs: Sequence[Run]) -> list[TrainingJob]:
         """The jobs that finish `runs`, every trunk before its branches."""
         study = self.study
         return [
-            Job(segment=segment, study=study.name, measure=study.measure, placement=study.placement)
+            TrainingJob(
+                segment=segment, study=study.name, measure=study.measure, placement=study.placement
+            )
             for segment in self.needed(runs)
         ]
 
@@ -111,8 +113,7 @@ def plan(study: Study) -> Plan:
     segments: list[Segment] = []
     for family in families.values():
         rates = {run_id(run): learning_rates(run) for run in family}
-        # Sorted, so that the plan does not depend on the order in which runs are
-        # listed.
+        # Sorted, so that the order in which a study lists its runs does not matter.
         segments += _branch(sorted(family, key=canonical), rates, start=0, parent="")
     return Plan(study=study, segments=tuple(segments))
 

@@ -60,7 +60,7 @@ def most_epochs(study: Study) -> float:
 
 
 def _chinchilla_warnings(study: Study) -> Iterator[str]:
-    """Whether L = E + A N^-alpha + B D^-beta can be identified from these N and D."""
+    """Why these runs may not identify the exponents of a chinchilla law."""
     sizes = [counts(run.model).params_with_head for run in study.runs]
     budgets = [run.tokens for run in study.runs]
     ratios = [tokens / size for tokens, size in zip(budgets, sizes, strict=True)]

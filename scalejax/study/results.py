@@ -15,8 +15,8 @@ CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss",
 def results(folder: str | Path) -> "pd.DataFrame":
     """The results of a study: one row per finished run, measured at its last step.
 
-    The README lists the columns. Raises FileNotFoundError if `folder` is not the folder
-    of a study.
+    The columns are those of `scalejax.training.result.result_row`. Raises
+    FileNotFoundError if `folder` is not the folder of a study.
     """
     import pandas as pd
 

@@ -14,7 +14,7 @@ from scalejax.config import Run
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Fit
 from scalejax.grids import run_id
 from scalejax.launch.cores import worker_cores
 from scalejax.launch.lock import locked
@@ -108,7 +108,7 @@ def _check_data(study: Study) -> None:
     for run in run_by_data.values():
         shards = prepare(run.data)
         check_vocabulary(run, shards)
-        run_metrics.check(shards, run, study.measure)
+        run_metrics.check_measure(shards, run, study.measure)
 
 
 def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> StudyResult:

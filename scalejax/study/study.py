@@ -32,7 +32,9 @@ class Study:
     laws: "Sequence[Law]" = ()
     """Laws to fit, such as `laws.chinchilla()`."""
     measure: Measure = field(default_factory=Measure)
+    """What is measured of every run, and when."""
     placement: Placement = field(default_factory=Placement)
+    """Where every run is trained: its mesh, microbatches and checkpoints."""
     bootstrap: int = 1000
     """Number of bootstrap resamples behind every confidence interval."""
 

@@ -1,7 +1,15 @@
-"""The coordinate check: do activations keep their size while models of growing width or depth train?
+"""The coordinate check: do activations keep their size while models of growing size
+train?
 
-Yang et al. 2022 (arXiv 2203.03466), appendix D.1, with the bound of 0.15 on slopes.
-Axes: m models, s seeds, i steps (0: before the first).
+Models of growing width or depth are trained for a few steps. A parametrization passes
+when the mean absolute value of every activation stays about the same at every size.
+Under the standard parametrization it does not, and with it the best learning rate
+moves.
+
+Source: Yang et al. 2022 (arXiv 2203.03466), appendix D.1.
+
+Shape suffixes: m models, r seeds, i steps (0: before the first), b sequences, t
+positions, s key positions, d width, n heads.
 """
 
 import functools
@@ -13,19 +21,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from scalejax.config import Model, Parametrization, Run
+from scalejax.config import Model, Placement, Run
 from scalejax.evaluation.likelihood import cross_entropy
 from scalejax.model.attention import attention_logits
 from scalejax.model.parameters import Params, initial_values, named_key, scalings
-from scalejax.model.transformer import Transformer, abstract
+from scalejax.model.transformer import Transformer
 from scalejax.optim.optimizers import Hyperparameters, hyperparameters, optimizer
+from scalejax.training.sharding import make_mesh
+from scalejax.training.step import Program
 
+# The check passes when no |slope| of log mean |activation| against log size exceeds
+# this.
 TOLERANCE = 0.15
-"""Largest |slope| of log mean |activation| against log size that passes."""
-FROM_STEP = 2
-"""First step that is judged: before it the random initial logits, which shrink with width, still show."""
+
+# The slopes after this many steps and more are judged. Earlier ones still show the
+# random initial logits, which shrink with width.
+FIRST_JUDGED_STEP = 2
 
 
 def coordinate_check(
@@ -35,198 +47,104 @@ def coordinate_check(
     steps: int = 4,
     seeds: int = 3,
     table: Callable[..., Params] = scalings,
-) -> "Coordinates":
-    """Trains each of `models` for a few steps as `run` says, and records mean |activation| after every step.
+) -> "CoordinateCheck":
+    """Train each of `models` for a few steps, and record the size of its activations.
 
-    The run's learning rate is held at its peak: choose it deliberately large (1e-2), or no multiplier matters yet. All steps read
-    one batch of random tokens, as frequent as Zipf's law says: with uniform ones the head's gradients share no direction, and
-    what it learns at small width is noise (logits then fall as width^-0.22 after 4 steps). The models differ in width, mlp_width
-    and heads, or else in depth alone; at least 3 sizes. Let heads grow in number: where they grow in size (`base_head_size`) the
-    products of random queries and keys start as head_size^-0.5 and what is learned outgrows them slowly (slopes of the attention
-    logits -0.50, -0.40, -0.35, -0.29 at steps 0 to 3), so that no parametrization without zero queries passes.
-    `table(specs, parametrization, model)` gives the `Scaling` of every tensor: another one shows what a multiplier is for.
+    `run` gives everything but the model. Its learning rate is held at the peak; choose
+    a large one (1e-2), because with a small one no multiplier matters yet. `models` are
+    at least three that differ in width, mlp_width and number of heads, or only in
+    depth.
 
-    Raises ValueError when the models do not grow, or grow in both.
+    Grow the number of heads, not their size (`base_head_size`). The products of random
+    queries and keys start at head_size^-0.5, and training outgrows them slowly: the
+    slopes of the attention logits are -0.50, -0.40, -0.35, -0.29 at steps 0 to 3, so
+    that no parametrization passes unless its queries start at zero.
+
+    `table(specs, parametrization, model)` returns the `Scaling` of every tensor. Pass a
+    changed table to see what a multiplier is for.
+
+    Raises ValueError when the models do not grow, or grow in both width and depth.
     """
-    over = _grows(models)
-    if steps < FROM_STEP or seeds < 1:
+    over = _growing_field(models)
+    if steps < FIRST_JUDGED_STEP or seeds < 1:
         raise ValueError(
-            f"coordinate_check needs steps of at least {FROM_STEP} and a seed; got steps={steps}, seeds={seeds}"
+            f"coordinate_check needs at least {FIRST_JUDGED_STEP} steps and one seed; "
+            f"got steps={steps}, seeds={seeds}"
         )
-    found = [
+    trajectories_mr = [
         [_trajectory(run.replace(model=model, seed=seed), steps, table) for seed in range(seeds)]
         for model in models
     ]
     values = {
-        name: np.asarray([[one[name] for one in of_model] for of_model in found])
-        for name in found[0][0]
+        name: np.asarray([[one[name] for one in of_model] for of_model in trajectories_mr])
+        for name in trajectories_mr[0][0]
     }
-    return Coordinates(
-        over=over, sizes=tuple(getattr(model, over) for model in models), values=values
-    )
-
-
-def _grows(models: Sequence[Model]) -> str:
-    widths, depths = ([getattr(model, name) for model in models] for name in ("width", "depth"))
-    growing = [
-        name for name, sizes in (("width", widths), ("depth", depths)) if len(set(sizes)) > 1
-    ]
-    if len(models) < 3 or len(growing) != 1 or any(np.diff(widths) < 0) or any(np.diff(depths) < 0):
-        shapes = ", ".join(
-            f"{width} x {depth}" for width, depth in zip(widths, depths, strict=True)
-        )
-        raise ValueError(
-            f"coordinate_check needs 3 or more models that grow in width or in depth; got width x depth {shapes}"
-        )
-    return growing[0]
-
-
-def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str, np.ndarray]:
-    """Mean |activation| before training and after every step, [i]."""
-    _, specs = abstract(run.model, run.parametrization)
-    rows_of_table = jax.tree.map(jnp.float32, table(specs, run.parametrization, run.model))
-    shape, frequency = (
-        (run.batch_sequences, run.data.sequence_length + 1),
-        1 / np.arange(1, run.model.vocabulary + 1),
-    )
-    batch = np.random.default_rng(run.seed).choice(
-        run.model.vocabulary, shape, p=frequency / frequency.sum()
-    )
-    train = _train(
-        run.model,
-        run.parametrization,
-        run.compute_dtype,
-        run.optimizer.name,
-        run.optimizer.decay,
-        steps,
-    )
-    found = train(
-        rows_of_table, jax.random.key(run.seed), hyperparameters(run), batch.astype(np.int32)
-    )
-    return {name: np.asarray(values) for name, values in found.items()}
-
-
-@functools.cache
-def _train(
-    model: Model,
-    parametrization: Parametrization,
-    compute_dtype: str,
-    name: str,
-    decay: str,
-    steps: int,
-) -> Callable:
-    """(table, key, hyperparameters, rows [b, t + 1]) -> activations [i]; the table is data, so that one program serves any."""
-    graphdef, specs = abstract(model, parametrization, compute_dtype)
-
-    def loss(params: Params, rows: jax.Array) -> jax.Array:
-        return jnp.mean(cross_entropy(nnx.merge(graphdef, params), rows)[0])
-
-    @jax.jit
-    def train(
-        table: Params, key: jax.Array, numbers: Hyperparameters, rows: jax.Array
-    ) -> dict[str, jax.Array]:
-        rule = optimizer(name, numbers, numbers.peak, specs=specs, scalings=table, decay=decay)
-
-        def step(carry, _):
-            params, moments = carry
-            seen = activations(nnx.merge(graphdef, params), rows[:, :-1])
-            updates, moments = rule.update(jax.grad(loss)(params, rows), moments, params)
-            return (optax.apply_updates(params, updates), moments), seen
-
-        params = initial_values(specs, table, named_key(key, "init"))
-        return jax.lax.scan(step, (params, rule.init(params)), length=steps + 1)[1]
-
-    return train
-
-
-def activations(network: Transformer, tokens_bt: jax.Array) -> dict[str, jax.Array]:
-    """Mean |x| of the embedding, of the last block's attention logits (keys in view), attention and MLP output, of the residual
-    stream before the last norm, and of the logits."""
-    x_btd = network.embed(tokens_bt)
-    seen = {"embedding": x_btd}
-    for block in network.blocks:
-        normed_btd = block.attention_norm(x_btd)
-        logits_bnts = attention_logits(
-            *block.attention.queries_and_keys(normed_btd), scale=block.attention.scale
-        )
-        attended_btd = block.attention(normed_btd)
-        x_btd = x_btd + block.branch_multiplier * attended_btd
-        mixed_btd = block.mlp(block.mlp_norm(x_btd))
-        x_btd = x_btd + block.branch_multiplier * mixed_btd
-        seen |= {
-            "attention logits": logits_bnts,
-            "attention output": attended_btd,
-            "MLP output": mixed_btd,
-        }
-    seen |= {"last hidden": x_btd, "logits": network.logits(network.norm(x_btd))}
-    return {
-        name: jnp.mean(jnp.abs(x), where=x != -jnp.inf) for name, x in seen.items()
-    }  # -inf: keys out of view
+    sizes = tuple(getattr(model, over) for model in models)
+    return CoordinateCheck(over=over, sizes=sizes, values=values)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coordinates:
-    """What a coordinate check found."""
+class CoordinateCheck:
+    """The result of a coordinate check."""
 
     over: str
-    """`width` or `depth`: what grows."""
+    """What grows: `width` or `depth`."""
     sizes: tuple[int, ...]
-    """Its values, [m]."""
+    """The widths or depths, [m], ascending."""
     values: dict[str, np.ndarray]
-    """Activation -> mean |x|, [m, s, i]."""
+    """Mean |x| of each activation by name, [m, r, i]."""
 
     @property
     def slopes(self) -> dict[str, np.ndarray]:
-        """Activation -> slope of log mean |x| (averaged over seeds) against log size, after every step [i]; NaN once diverged."""
-        log_size = np.log(self.sizes) - np.mean(np.log(self.sizes))
+        """Slope of log mean |x| against log size, by activation, after every step [i].
+
+        log mean |x| is averaged over seeds. NaN once the training of a model has
+        diverged.
+        """
+        log_size_m = np.log(self.sizes) - np.mean(np.log(self.sizes))
         return {
-            name: log_size @ np.log(x).mean(1) / (log_size @ log_size)
-            for name, x in self.values.items()
+            name: log_size_m @ np.log(x_mri).mean(1) / (log_size_m @ log_size_m)
+            for name, x_mri in self.values.items()
         }
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The activation that moves most with size after FROM_STEP or more steps, and its slope there."""
-        judged = {name: slopes[FROM_STEP:] for name, slopes in self.slopes.items()}
-        extreme = {
-            name: float(slopes[np.argmax(np.nan_to_num(np.abs(slopes), nan=np.inf))])
-            for name, slopes in judged.items()
-        }
-        return max(extreme.items(), key=lambda item: np.nan_to_num(abs(item[1]), nan=np.inf))
+        """The activation with the largest |slope| at a judged step, and that slope."""
+        extremes = {}
+        for name, slopes in self.slopes.items():
+            judged = slopes[FIRST_JUDGED_STEP:]
+            extremes[name] = float(judged[np.argmax(_badness(judged))])
+        return max(extremes.items(), key=lambda item: _badness(item[1]))
 
     @property
     def passed(self) -> bool:
-        """Whether every slope after FROM_STEP or more steps is within TOLERANCE of zero."""
+        """Whether every slope at a judged step is within TOLERANCE of zero."""
         return abs(self.worst[1]) <= TOLERANCE
 
     def __str__(self) -> str:
-        lines = [
-            f"coordinate check over {self.over} {', '.join(map(str, self.sizes))}: {'passed' if self.passed else 'FAILED'}"
-        ]
+        sizes = ", ".join(map(str, self.sizes))
+        verdict = "passed" if self.passed else "FAILED"
+        lines = [f"coordinate check over {self.over} {sizes}: {verdict}"]
         for name, slopes in self.slopes.items():
-            lines.append(
-                f"  {name:<17} slope by step " + " ".join(f"{slope:+.2f}" for slope in slopes)
-            )
+            by_step = " ".join(f"{slope:+.2f}" for slope in slopes)
+            lines.append(f"  {name:<17} slope by step {by_step}")
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> None:
-        """Writes a figure: mean |activation| against size, one panel for each, one line for every step."""
+        """Write a figure of mean |x| against size.
+
+        It has one panel per activation and one line per step.
+        """
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10.5, 5.5), layout="constrained")
         panels = figure.subplots(2, 3, sharex=True).ravel()
-        for panel, (name, x) in zip(panels, self.values.items(), strict=True):
-            for i in range(x.shape[2]):
-                colour = colormaps["viridis"](0.85 * i / (x.shape[2] - 1))
-                panel.loglog(
-                    self.sizes,
-                    np.exp(np.log(x[:, :, i]).mean(1)),
-                    "o-",
-                    ms=3,
-                    color=colour,
-                    label=f"step {i}",
-                )
+        for panel, (name, x_mri) in zip(panels, self.values.items(), strict=True):
+            mean_mi = np.exp(np.log(x_mri).mean(1))
+            for i, mean_m in enumerate(mean_mi.T):
+                color = colormaps["viridis"](0.85 * i / (len(mean_mi.T) - 1))
+                panel.loglog(self.sizes, mean_m, "o-", ms=3, color=color, label=f"step {i}")
             panel.set_title(f"{name}: slope {self.slopes[name][-1]:+.2f}", fontsize=10)
             panel.set_xticks(self.sizes, [str(size) for size in self.sizes])
             panel.minorticks_off()
@@ -234,3 +152,121 @@ class Coordinates:
         figure.supxlabel(self.over)
         figure.supylabel("mean |activation|")
         figure.savefig(path, dpi=150)
+
+
+def activations(network: Transformer, tokens_bt: jax.Array) -> dict[str, jax.Array]:
+    """Mean |x| of six activations by name.
+
+    They are the embedding; the last block's attention logits, attention output and MLP
+    output; the residual stream before the last norm; and the logits.
+    """
+    x_btd = network.embed(tokens_bt)
+    tensors = {"embedding": x_btd}
+    # The blocks are written out here because a block returns only the residual stream.
+    # A test makes sure that the logits are those of the network.
+    for block in network.blocks:
+        normed_btd = block.attention_norm(x_btd)
+        queries_and_keys = block.attention.queries_and_keys(normed_btd)
+        logits_bnts = attention_logits(*queries_and_keys, scale=block.attention.scale)
+        attended_btd = block.attention(normed_btd)
+        x_btd = x_btd + block.branch_multiplier * attended_btd
+        mlp_btd = block.mlp(block.mlp_norm(x_btd))
+        x_btd = x_btd + block.branch_multiplier * mlp_btd
+        tensors["attention logits"] = logits_bnts
+        tensors["attention output"] = attended_btd
+        tensors["MLP output"] = mlp_btd
+    tensors["last hidden"] = x_btd
+    tensors["logits"] = network.logits(network.norm(x_btd))
+    # Attention logits of masked keys are -inf and do not count.
+    return {name: jnp.mean(jnp.abs(x), where=x != -jnp.inf) for name, x in tensors.items()}
+
+
+def _growing_field(models: Sequence[Model]) -> str:
+    """`width` or `depth`, whichever grows; raises ValueError when it is not exactly
+    one.
+    """
+    widths = [model.width for model in models]
+    depths = [model.depth for model in models]
+    fields = {"width": widths, "depth": depths}
+    growing = [name for name, sizes in fields.items() if len(set(sizes)) > 1]
+    ascending = all(np.all(np.diff(sizes) >= 0) for sizes in fields.values())
+    if len(models) < 3 or len(growing) != 1 or not ascending:
+        pairs = zip(widths, depths, strict=True)
+        shapes = ", ".join(f"{width} x {depth}" for width, depth in pairs)
+        raise ValueError(
+            "coordinate_check needs 3 or more models that grow in width or in depth; "
+            f"got width x depth {shapes}"
+        )
+    return growing[0]
+
+
+def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str, np.ndarray]:
+    """Mean |x| of every activation before training and after every step, [i].
+
+    All steps read one batch of random tokens with the frequencies of Zipf's law. With
+    uniform tokens the gradients of the head would share no direction, and what it
+    learns at small width would be noise: the logits then fall as width^-0.22 after 4
+    steps.
+    """
+    program = Program.of(run, make_mesh(Placement()))
+    scalings_table = table(program.network.specs, run.parametrization, run.model)
+
+    vocabulary = run.model.vocabulary
+    shape = (run.batch_sequences, run.data.sequence_length + 1)
+    frequency = 1 / np.arange(1, vocabulary + 1)
+    rng = np.random.default_rng(run.seed)
+    rows = rng.choice(vocabulary, shape, p=frequency / frequency.sum()).astype(np.int32)
+
+    train = _compiled_training(program, steps)
+    means = train(
+        jax.tree.map(jnp.float32, scalings_table),
+        jax.random.key(run.seed),
+        hyperparameters(run),
+        rows,
+    )
+    return {name: np.asarray(mean_i) for name, mean_i in means.items()}
+
+
+@functools.cache
+def _compiled_training(
+    program: Program, steps: int
+) -> Callable[[Params, jax.Array, Hyperparameters, np.ndarray], dict[str, jax.Array]]:
+    """(table, key, hyperparameters, rows int32 [b, t + 1]) -> mean |x| by activation,
+    [i].
+
+    The table of scalings is an argument, so that one program serves every table.
+    """
+    network = program.network
+
+    def loss(params: Params, rows: jax.Array) -> jax.Array:
+        return jnp.mean(cross_entropy(network.bind(params), rows)[0])
+
+    @jax.jit
+    def train(
+        table: Params, key: jax.Array, numbers: Hyperparameters, rows: jax.Array
+    ) -> dict[str, jax.Array]:
+        rule = optimizer(
+            program.optimizer,
+            numbers,
+            numbers.peak,
+            specs=network.specs,
+            scalings=table,
+            decay=program.decay,
+        )
+
+        def step(carry, _):
+            params, moments = carry
+            means = activations(network.bind(params), rows[:, :-1])
+            updates, moments = rule.update(jax.grad(loss)(params, rows), moments, params)
+            return (optax.apply_updates(params, updates), moments), means
+
+        params = initial_values(network.specs, table, named_key(key, "init"))
+        # One more step than asked for: the means are taken before each step.
+        return jax.lax.scan(step, (params, rule.init(params)), length=steps + 1)[1]
+
+    return train
+
+
+def _badness(slope: float | np.ndarray) -> np.ndarray:
+    """|slope|, where NaN, the sign of divergence, is worse than any number."""
+    return np.nan_to_num(np.abs(slope), nan=np.inf)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,18 +12,25 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation import likelihood
-from scalejax.evaluation.run_metrics import downstream, held_out_loss
-from scalejax.evaluation.tasks import Subject, score_suite
+from scalejax.evaluation.run_metrics import downstream_metrics, held_out_metrics
+from scalejax.evaluation.tasks import (
+    Provenance,
+    ScoredModel,
+    SuiteResult,
+    TaskMetrics,
+    ignore_progress,
+    score_suite,
+)
 from scalejax.files import sha256
 from scalejax.grids import run_id
 from scalejax.model.parameters import Params
 from scalejax.training import checkpoint
-from scalejax.training.segment import Job
+from scalejax.training.segment import TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.step import Network, init_state, weights_to_evaluate
 
 
-def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float]:
+def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float | None]:
     """Measure the weights of the last checkpoint in a run's folder.
 
     Returns `loss` and `loss_se` (nats per token), `bits_per_byte`, the same for every
@@ -35,9 +42,9 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
-    losses = held_out_loss(bind_token_losses(params, run, mesh), shards, run, measure)
+    losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
     model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
-    return losses | downstream(model, measure, None)
+    return losses | downstream_metrics(model, measure, None)
 
 
 def evaluate_suite(
@@ -47,8 +54,8 @@ def evaluate_suite(
     folder: Path | None = None,
     items: int = 256,
     window: int | None = None,
-    report: Callable[[str, dict[str, Any], int], None] = lambda task, outcome, remaining: None,
-) -> dict[str, Any]:
+    progress: Callable[[str, TaskMetrics, int], None] = ignore_progress,
+) -> SuiteResult:
     """Score the last checkpoint in a run's folder on a suite of tasks.
 
     Returns what `score_suite` does and stores it in `folder`, by default
@@ -56,7 +63,7 @@ def evaluate_suite(
     is not even loaded.
 
     `window` is the largest number of tokens of a prompt with its answer, by default the
-    run's sequence length. `report(task, outcome, remaining)` is called when a task is
+    run's sequence length. `progress(task, metrics, remaining)` is called when a task is
     done.
 
     Raises ValueError when the folder holds no sound checkpoint, or when the suite
@@ -68,13 +75,13 @@ def evaluate_suite(
         out, step, run, mesh, prepare(run.data), lambda: _load_weights(job, out, step, mesh), window
     )
     folder = folder or out / "evaluations"
-    return score_suite(suite, model, items=items, folder=folder, report=report)
+    return score_suite(suite, model, items=items, folder=folder, progress=progress)
 
 
 class Weights(NamedTuple):
     """The weights of a run at its last checkpoint."""
 
-    job: Job
+    job: TrainingJob
     step: int
     params: Params
     mesh: jax.sharding.Mesh
@@ -116,7 +123,7 @@ def scored_model(
     shards: Shards,
     params: Callable[[], Params],
     window: int | None = None,
-) -> Subject:
+) -> ScoredModel:
     """The model at checkpoint `step` of a run's folder, as tasks score it.
 
     `params()` is called once, when the first task needs the weights, and never when all
@@ -132,13 +139,13 @@ def scored_model(
     # Stored scores are valid for these weights only: the hash of the checkpoint's
     # record, which contains the hash of every array, identifies them.
     record = folder / "checkpoints" / f"{step}.json"
-    source = {"run": run_id(run), "step": step, "checkpoint": sha256(record)[:16]}
-    return Subject(
-        span_scores=span_scores,
+    provenance = Provenance(run=run_id(run), step=step, checkpoint=sha256(record)[:16])
+    return ScoredModel(
+        load=span_scores,
         shards=shards,
         window=window or run.data.sequence_length,
-        multiple=mesh.shape["data"] * mesh.shape["fsdp"],
-        source=source,
+        batch_multiple=mesh.shape["data"] * mesh.shape["fsdp"],
+        provenance=provenance,
     )
 
 
@@ -185,20 +192,20 @@ def _compiled_span_scores(network: Network):
     )
 
 
-def _last_checkpoint(out: Path) -> tuple[Job, int]:
+def _last_checkpoint(out: Path) -> tuple[TrainingJob, int]:
     """The job of a run's folder, and the step of its last checkpoint."""
     if not (out / "config.json").is_file():
         raise ValueError(
             f"{out} is not a run's folder (it has no config.json); give OUT/<study>/runs/<id>, "
             "or the `out` of train()"
         )
-    job, steps = Job.read(out), checkpoint.steps(out / "checkpoints")
+    job, steps = TrainingJob.read(out), checkpoint.steps(out / "checkpoints")
     if not steps:
         raise checkpoint.CheckpointError(f"{out} has no checkpoint yet: nothing to evaluate")
     return job, steps[-1]
 
 
-def _load_weights(job: Job, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
+def _load_weights(job: TrainingJob, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
     """The weights to evaluate from the checkpoint of `step`."""
     initial = init_state(job.segment.run, mesh)
     restored = checkpoint.restore(out / "checkpoints", checkpoint.abstract(initial), step=step)

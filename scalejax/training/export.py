@@ -1,4 +1,6 @@
-"""A run handed to the tools of others: as a folder of Hugging Face transformers, or as a model of lm-eval."""
+"""Exports a run to other tools: as a Hugging Face checkpoint, or as a model of lm-
+eval.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +10,7 @@ from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
-from scalejax.model import hf
+from scalejax.model import hf_export, hf_parity
 from scalejax.training.evaluate import last_weights, scored_model
 
 if TYPE_CHECKING:
@@ -16,73 +18,98 @@ if TYPE_CHECKING:
 
 
 class Exported(NamedTuple):
-    """What `export_hf` wrote."""
+    """The result of `export_hf`."""
 
     run: str
     """Id of the run."""
     step: int
-    """Of its checkpoint."""
-    parity: hf.Parity
-    """How far the logits of the files are from the run's."""
+    """Step of the exported checkpoint."""
+    parity: hf_parity.Parity
+    """How far the logits of the written files are from the run's."""
+    tolerance: float
+    """Largest difference that is allowed."""
     no_tokenizer: str
-    """Why there is no tokenizer beside the weights; empty when there is one."""
+    """Why the folder has no tokenizer; empty if it has one."""
 
 
 def export_hf(run_folder: Path, out: Path) -> Exported:
-    """The last checkpoint of a run as a new folder that `transformers` loads: model, and tokenizer where it has an equal.
+    """Writes the last checkpoint of a run as a new folder that `transformers` loads.
 
-    Raises ValueError when the folder is no run's, when `out` exists, or when the network is no Llama-type model.
+    The folder also gets the run's tokenizer, if transformers has an equivalent one.
+
+    Raises ValueError if `run_folder` is not the folder of a run, if `out` exists, or if
+    the network is not a Llama-type model.
     """
+    # Checked here too, before the weights are loaded.
     if out.exists():
-        raise ValueError(f"{out} exists: name a new folder")
+        raise ValueError(f"{out} exists already; give the name of a new folder")
     weights = last_weights(run_folder)
     run = weights.run
-    files, reason, end = _tokenizer(prepare(run.data))
-    length = run.data.sequence_length
-    parity = hf.export_hf(
-        run.model, run.parametrization, weights.params, out, positions=length, end=end, files=files
+    tokenizer = _hf_tokenizer(prepare(run.data))
+    parity = hf_export.export_hf(
+        run.model,
+        run.parametrization,
+        weights.params,
+        out,
+        positions=run.data.sequence_length,
+        end=tokenizer.end,
+        files=tokenizer.files,
     )
-    return Exported(run_id(run), weights.step, parity, reason)
+    return Exported(
+        run=run_id(run),
+        step=weights.step,
+        parity=parity,
+        tolerance=hf_parity.TOLERANCE,
+        no_tokenizer=tokenizer.no_files,
+    )
 
 
 def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageModel":
-    """The last checkpoint of a run as a model of lm-eval; `window` tokens of prompt and answer, the run's length when not given.
+    """The last checkpoint of a run as a model of lm-eval.
 
-    Raises ValueError when the folder is no run's, when its data has no tokenizer, and when lm-eval is not installed.
+    Args:
+        run_folder: the run's folder.
+        window: maximum number of tokens of context and answer together, by default the
+            run's sequence length.
+
+    Raises:
+        ValueError: if `run_folder` is not the folder of a run, if its data has no
+            tokenizer, or if lm-eval is not installed.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise ValueError("lm-eval is not installed: pip install 'scalejax[eval]'")
-    from scalejax.evaluation.lm_eval import LanguageModel  # 20 s to import
+        raise ValueError("lm-eval is not installed; run pip install 'scalejax[eval]'")
+    # Imported here because lm-eval takes 20 s to import.
+    from scalejax.evaluation.lm_eval import LanguageModel
 
     weights = last_weights(run_folder)
     shards = prepare(weights.run.data)
-    asked = scored_model(
+    model = scored_model(
         run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window
     )
     return LanguageModel(
-        asked.span_scores(), shards.tokenizer(), window=asked.window, multiple=asked.multiple
+        model.load(),
+        shards.tokenizer(),
+        window=model.window,
+        batch_multiple=model.batch_multiple,
     )
 
 
-def text(exported: Exported, out: Path) -> str:
-    """The export in three lines."""
-    numpy, transformers = exported.parity
-    by = (
-        f"{transformers:.1e} by transformers"
-        if transformers is not None
-        else "transformers and torch are not installed"
-    )
-    return (
-        f"run {exported.run} at step {exported.step} in {out}\n"
-        f"largest difference of a logit, of at most {hf.TOLERANCE:g}: {numpy:.1e} by numpy; {by}\n"
-        f"{'without a tokenizer: ' + exported.no_tokenizer if exported.no_tokenizer else 'with its tokenizer'}"
-    )
+class _HFTokenizer(NamedTuple):
+    """The tokenizer of a corpus as transformers reads it."""
+
+    files: dict[str, bytes]
+    """Content of each file by name; empty if transformers has no equivalent
+    tokenizer.
+    """
+    no_files: str
+    """Why there are no files; empty if there are."""
+    end: int | None
+    """Id of the end-of-document token."""
 
 
-def _tokenizer(shards: Shards) -> tuple[dict[str, bytes], str, int | None]:
-    """(files, why there are none, the id that ends a document)"""
+def _hf_tokenizer(shards: Shards) -> _HFTokenizer:
     end = shards.manifest["tokenizer"]["end"]
     try:
-        return tokenizer_files(shards.tokenizer()), "", end
+        return _HFTokenizer(tokenizer_files(shards.tokenizer()), "", end)
     except ValueError as reason:
-        return {}, str(reason), end
+        return _HFTokenizer({}, str(reason), end)

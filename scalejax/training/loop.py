@@ -1,11 +1,22 @@
-"""Train a run, or a segment of it, in one folder: the story from config to result."""
+"""Train a run, or a segment of it, in one folder: the story from config to result.
+
+    config.json    what is trained (segment.py)
+    status.json    in which state it is, since when, on which machine (status.py)
+    metrics.jsonl  the curves (metrics.py)
+    checkpoints/   the states that training can continue from (checkpoint.py)
+    result.json    the row of the results table (result.py)
+    DONE           written last; a folder without it can be trained further
+
+Training may be killed at any moment and started again. The same call on the same folder
+continues from the last checkpoint, and ends with the same bits as an undisturbed run.
+"""
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,21 +25,51 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
-from scalejax.evaluation.run_metrics import check, downstream, held_out_loss
-from scalejax.files import read_json, write_json
+from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
+from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint
 from scalejax.training.evaluate import bind_token_losses, scored_model
-from scalejax.training.metrics import Metrics
-from scalejax.training.result import Result, here, mark_done, now, result_row
-from scalejax.training.segment import Job, Segment
+from scalejax.training.metrics import MetricsFile, open_metrics
+from scalejax.training.result import Result, ResultRow, RunCounts, is_finished, result_row
+from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
+from scalejax.training.status import Status, close_folder, open_folder
 from scalejax.training.step import TrainState, init_state, make_train_step, weights_to_evaluate
 
+# Steps between two rows of metrics.jsonl; a row's training loss is the mean over them.
 LOG_EVERY = 20
-"""Steps between metrics rows; the training loss of a row is the mean over them."""
+# A run counts as diverged after this many skipped steps in a row: its weights have
+# stopped changing, and nothing suggests that they would start again.
 DIVERGED_AFTER = 20
-"""Skipped steps in a row after which a run counts as diverged: its weights have stopped changing."""
+
+
+class Preempted(Exception):
+    """Training was asked to stop before its end.
+
+    The state is saved: the same call continues from there and loses no step.
+    """
+
+
+@dataclass
+class Progress:
+    """How far training has come: everything that changes from step to step."""
+
+    state: TrainState
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent in the training loop so far, including that of the trunks."""
+    losses: list[jax.Array | float] = field(default_factory=list)
+    """Training losses since the last metrics row; NaN for a skipped step."""
+    diverged: bool = False
+
+
+class StartingPoint(NamedTuple):
+    """Where training continues."""
+
+    progress: Progress
+    history: Path
+    """The metrics file that holds the rows up to this step."""
 
 
 def train(
@@ -38,267 +79,299 @@ def train(
     *,
     measure: Measure | None = None,
 ) -> Result:
-    """Trains `run` in the folder `out` and measures it; goes on where a killed call stopped.
+    """Train `run` in the folder `out` and evaluate it.
 
-    A folder that holds the finished run gives its Result at once. Raises ValueError when the folder belongs to another run,
-    when the data cannot be read, or when its vocabulary does not fit the model.
+    When an earlier call was killed, continues from its last checkpoint. When the folder
+    holds the finished run, returns its Result without training.
+
+    Raises ValueError when the folder belongs to another run, when the data cannot be
+    read, or when its vocabulary does not fit the model.
     """
-    segment = Segment(run=run, start=0, stop=run.steps)
-    job = Job(
-        segment=segment, study="", measure=measure or Measure(), placement=placement or Placement()
+    folder = Path(out)
+    job = TrainingJob(
+        segment=Segment(run=run, start=0, stop=run.steps),
+        study="",
+        measure=measure or Measure(),
+        placement=placement or Placement(),
     )
-    job.write(Path(out))
-    train_segment(job, Path(out), parent=None)
-    return Result.load(Path(out))
-
-
-class Preempted(Exception):
-    """Training was asked to stop: the state is saved, and the same call goes on from there."""
-
-
-@dataclass
-class Position:
-    """Where training stands: all that changes from step to step."""
-
-    state: TrainState
-    step: int = 0
-    seconds: float = 0.0
-    """Time in the training loop so far, that of the trunks included."""
-    losses: list[Any] = field(default_factory=list)
-    """Training losses since the last metrics row."""
-    diverged: bool = False
+    job.write(folder)
+    train_segment(job, folder, parent=None)
+    return Result.load(folder)
 
 
 def train_segment(
-    job: Job,
+    job: TrainingJob,
     folder: Path,
     parent: Path | None,
     *,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Trains the segment in `folder`, from the end of the trunk in `parent`, and measures it when it is final.
+    """Train a segment in `folder`, and evaluate it when its run ends there.
 
-    Safe to call again after a kill at any moment. `report(step, loss)` is called with every metrics row; `stopping()` is asked
-    after every step: when it says yes, the state is saved and Preempted is raised. A folder whose `DONE` is there is left
-    alone, unless it was measured by another Measure: then it is measured again from its last checkpoint.
+    Training starts from the end of the trunk in `parent`, or, when that is None, from
+    step 0. Safe to call again after a kill at any moment. A folder with `DONE` is left
+    alone, unless the job's Measure differs from the one it was evaluated with: then its
+    last checkpoint is evaluated again.
+
+    `report(step, loss)` is called with every metrics row. `stopping()` is called after
+    every step; when it returns True, the state is saved and Preempted is raised.
     """
     if is_finished(job, folder):
         return
+
+    # ---- Data ----------------------------------------------------------------
+    # Whatever can be wrong with the input is found before the first step: a suite that
+    # cannot be scored must not fail after hours of training.
     run = job.segment.run
     shards = prepare(run.data)
     check_vocabulary(run, shards)
-    check(shards, run, job.measure)
+    check_measure(shards, run, job.measure)
+
+    # ---- State: this folder's last checkpoint, the trunk's, or step 0 ---------
     mesh = make_mesh(job.placement)
-    position, history = begin(folder, parent, init_state(run, mesh, job.measure.averages))
+    initial = init_state(run, mesh, job.measure.averages)
+    progress, history = starting_point(folder, parent, initial)
     status = open_folder(folder)
+
+    # ---- Steps ---------------------------------------------------------------
     rows = batches(shards, run)
-    with Metrics(folder / "metrics.jsonl", history=history, step=position.step) as metrics:
-        training = Training(job, folder, position, shards, rows, mesh, metrics)
-        training.advance(report, stopping)
+    with open_metrics(folder / "metrics.jsonl", history=history, step=progress.step) as metrics:
+        trainer = Trainer(job, folder, progress, shards, rows, mesh, metrics)
+        trainer.run_steps(report, stopping)
+
+        # ---- Evaluation: only where a run ends; a trunk is no run ------------
         if job.segment.final:
-            Result(row=training.measured(status), measure=job.measure).save(folder)
-    write_json(
-        folder / "status.json",
-        status | {"status": "diverged" if position.diverged else "done", "step": position.step},
-    )
-    mark_done(folder)
+            row = trainer.evaluate_run(status)
+            Result(row=row, measure=job.measure).save(folder)
+
+    # ---- End -----------------------------------------------------------------
+    close_folder(folder, status, step=progress.step, diverged=progress.diverged)
 
 
-@dataclass(frozen=True)
-class Training:
-    """A segment in training: what the steps read, and the position that they move."""
+def starting_point(folder: Path, parent: Path | None, initial: TrainState) -> StartingPoint:
+    """Find where training continues: a checkpoint, the end of the trunk, or step 0.
 
-    job: Job
-    folder: Path
-    position: Position
-    shards: Shards
-    rows: Rows
-    mesh: jax.sharding.Mesh
-    metrics: Metrics
+    A resume restores the parameters, the optimizer state, the counters of skipped steps
+    and the averages from the checkpoint's arrays; the time spent and the losses since
+    the last metrics row from its notes. The data need nothing: the step alone says
+    which rows come next.
 
-    def advance(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
-        """Trains to the segment's end: metrics rows every LOG_EVERY steps, evaluations by tokens, checkpoints by the clock."""
-        run, stop, position, placement = (
-            self.job.segment.run,
-            self.job.segment.stop,
-            self.position,
-            self.job.placement,
-        )
-        train_step = make_train_step(
-            run, self.mesh, placement.accumulate, self.job.measure.averages
-        )
-        rates = learning_rates(run)
-        clock = saved = time.monotonic()
-        while position.step < stop and not position.diverged:
-            before, after = (run.batch_schedule.tokens_after(step) for step in (position.step, position.step + 1))
-            rows = self.rows.rows(
-                before // run.data.sequence_length, after // run.data.sequence_length
-            )
-            position.state, seen = train_step(position.state, rows, rates[position.step])
-            position.losses.append(seen["loss"])
-            position.step += 1
-            if position.step % LOG_EVERY == 0:
-                position.seconds, clock = (
-                    position.seconds + time.monotonic() - clock,
-                    time.monotonic(),
-                )
-                report(position.step, self.log(float(rates[position.step - 1])))
-            if self.is_due(before, after) and position.step < run.steps:
-                self.measure()
-            halt = stopping() and position.step < stop
-            if (
-                halt
-                or position.step == stop
-                or time.monotonic() - saved > placement.checkpoint_seconds
-            ):
-                self.save()
-                saved = time.monotonic()
-            if halt:
-                raise Preempted(
-                    f"stopped at step {position.step} of {stop}; the state is saved in {self.folder}"
-                )
-
-    def log(self, learning_rate: float) -> float:
-        """Writes the metrics row of the last LOG_EVERY steps and gives their mean loss; skipped steps do not count in it."""
-        position = self.position
-        losses = np.array(
-            [math.nan if x is None else float(x) for x in jax.device_get(position.losses)]
-        )
-        kept = losses[np.isfinite(losses)]
-        loss = float(np.mean(kept)) if kept.size else math.nan
-        position.losses = []
-        position.diverged = int(position.state.skipped_in_a_row) >= DIVERGED_AFTER
-        row = {"learning_rate": learning_rate, "train_loss": loss if math.isfinite(loss) else None}
-        self.metrics.write(self.row() | row | {"seconds": round(position.seconds, 3)})
-        return loss
-
-    def save(self) -> None:
-        """A checkpoint of the position; weights that are not finite are not saved: the run has diverged."""
-        losses = [float(x) for x in jax.device_get(self.position.losses)]
-        notes = {
-            "seconds": self.position.seconds,
-            "losses": [x if math.isfinite(x) else None for x in losses],
-        }
-        self.metrics.sync()
-        try:
-            checkpoint.save(
-                self.folder / "checkpoints", self.position.step, self.position.state, notes
-            )
-        except checkpoint.NotFinite:
-            self.position.diverged = True
-
-    def is_due(self, before: int, after: int) -> bool:
-        """Whether a step from `before` to `after` tokens completes a stretch of `Measure.every`, in whole batches."""
-        batch = self.job.segment.run.batch_tokens
-        every = max(1, round(self.job.measure.every / batch)) * batch
-        return self.job.measure.every > 0 and after // every > before // every
-
-    def measure(self) -> dict[str, float]:
-        """Writes a row with the held-out loss of the weights, and one of each average, and gives that of the weights.
-
-        Nothing is measured once the run has diverged: the row and what is given are empty then.
-        """
-        run, measure = self.job.segment.run, self.job.measure
-        found: dict[str, dict[str, float]] = {"raw": {}}
-        if not self.position.diverged:
-            for name, params in weights_to_evaluate(run, self.position.state, measure.averages).items():
-                found[name] = held_out_loss(
-                    bind_token_losses(params, run, self.mesh), self.shards, run, measure
-                )
-        if not math.isfinite(found["raw"].get("loss", math.inf)):
-            found = {"raw": {}}
-        for name, losses in found.items():
-            self.metrics.write(self.row() | {"weights": name} | losses)
-        return found["raw"]
-
-    def measured(self, status: dict[str, Any]) -> dict[str, Any]:
-        """The run's row of the results table, at its last step."""
-        run, position = self.job.segment.run, self.position
-        found = self.measure()
-        if found:
-            params = weights_to_evaluate(run, position.state)["raw"]
-            asked = scored_model(self.folder, position.step, run, self.mesh, self.shards, lambda: params)
-            found |= downstream(asked, self.job.measure, self.folder / "evaluations")
-        epochs = self.rows.epochs(run.batch_schedule.tokens_after(position.step) / run.batch_tokens)
-        counted = {
-            "step": position.step,
-            "skipped": int(position.state.skipped),
-            "seconds": position.seconds,
-        }
-        return result_row(self.job, self.shards, found, status, epochs=epochs, **counted)
-
-    def row(self) -> dict[str, Any]:
-        """The head of a metrics row."""
-        return {
-            "step": self.position.step,
-            "tokens": self.job.segment.run.batch_schedule.tokens_after(self.position.step),
-        }
-
-
-def begin(folder: Path, parent: Path | None, initial: TrainState) -> tuple[Position, Path]:
-    """The position to go on from, and the metrics file with its history: this folder's checkpoint, the trunk's end, or step 0.
-
-    What stands on a trunk that diverged has diverged with it. Raises ValueError when a checkpoint was trained without an average
-    that is asked for: only training takes them.
+    Raises ValueError when a requested average is missing from the checkpoint.
     """
-    like = checkpoint.abstract(initial)
     checkpoint.clean(folder / "checkpoints")
-    if parent is not None and (end := read_json(parent / "status.json"))["status"] == "diverged":
-        return Position(state=initial, step=end["step"], diverged=True), parent / "metrics.jsonl"
+
+    # What branches off a diverged trunk has diverged with it. The trunk has no
+    # checkpoint then, or one that must not be continued.
+    if parent is not None:
+        end = read_json(parent / "status.json")
+        if end["status"] == "diverged":
+            diverged = Progress(state=initial, step=end["step"], diverged=True)
+            return StartingPoint(diverged, parent / "metrics.jsonl")
+
+    # The segment's own checkpoint is always further than its trunk's.
     for source in [folder] if parent is None else [folder, parent]:
-        kept = checkpoint.kept(source / "checkpoints")
-        lacking = [
-            name
-            for name in initial.averages
-            if not any(array.startswith(f".averages['{name}']") for array in kept)
-        ]
-        if kept and lacking:
-            raise ValueError(
-                f"Measure.averages asks for {', '.join(lacking)}, which {source} was trained without, and only training takes "
-                "averages: train in another folder (a study: under another version), or leave them out"
-            )
-        if found := checkpoint.restore(source / "checkpoints", like):
-            step, state, notes = found
-            return Position(state=state, step=step, **notes), source / "metrics.jsonl"
+        _check_averages(source, initial)
+        restored = checkpoint.restore(source / "checkpoints", checkpoint.abstract(initial))
+        if restored is not None:
+            step, state, notes = restored
+            # JSON has no NaN: the loss of a skipped step is stored as null.
+            losses = [math.nan if loss is None else loss for loss in notes["losses"]]
+            progress = Progress(state=state, step=step, seconds=notes["seconds"], losses=losses)
+            return StartingPoint(progress, source / "metrics.jsonl")
+
     if parent is not None:
         raise checkpoint.CheckpointError(
             f"the trunk in {parent} has no checkpoint; delete that folder and run again"
         )
-    return Position(state=initial), folder / "metrics.jsonl"
+    return StartingPoint(Progress(state=initial), folder / "metrics.jsonl")
 
 
-def is_finished(job: Job, folder: Path) -> bool:
-    """Whether the folder is done, and measured as the job asks."""
-    if not (folder / "DONE").exists():
-        return False
-    return not job.segment.final or Result.load(folder).measure == job.measure
+@dataclass(frozen=True)
+class Trainer:
+    """A segment in training: what the steps read, and the progress that they make."""
 
+    job: TrainingJob
+    folder: Path
+    progress: Progress
+    shards: Shards
+    rows: Rows
+    mesh: jax.sharding.Mesh
+    metrics: MetricsFile
 
-def open_folder(folder: Path) -> dict[str, Any]:
-    """Writes status.json for a start or a resume; keeps the first start and notes a change of machine, threads or versions."""
-    (folder / "DONE").unlink(missing_ok=True)
-    path = folder / "status.json"
-    before = (
-        read_json(path)
-        if path.exists()
-        else {"started": now(), "placement": here(), "placement_changed": False}
-    )
-    changed = before["placement_changed"] or before["placement"] != here()
-    status = {
-        "status": "running",
-        "started": before["started"],
-        "placement": here(),
-        "placement_changed": changed,
-    }
-    write_json(path, status)
-    return status
+    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
+        """Train to the end of the segment.
+
+        Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
+        and saves a checkpoint every `Placement.checkpoint_seconds`.
+        """
+        run, stop = self.job.segment.run, self.job.segment.stop
+        progress, placement = self.progress, self.job.placement
+        averages = self.job.measure.averages
+        train_step = make_train_step(run, self.mesh, placement.accumulate, averages)
+        # The schedule is computed once, in float64 on the host, and each step gets its
+        # rate as an argument. One executable serves every schedule, and the array that
+        # a whole-curve law reads is the array that was trained.
+        rates = learning_rates(run)
+
+        resumed = saved = time.monotonic()
+        while progress.step < stop and not progress.diverged:
+            # ---- Step --------------------------------------------------------
+            before = run.batch_schedule.tokens_after(progress.step)
+            after = run.batch_schedule.tokens_after(progress.step + 1)
+            length = run.data.sequence_length
+            batch = self.rows.rows(before // length, after // length)
+            rate = rates[progress.step]
+            progress.state, metrics = train_step(progress.state, batch, rate)
+            # The loss stays on the device until the next metrics row. Reading it here
+            # would wait for the step to end, and the device would then wait for the
+            # next batch.
+            progress.losses.append(metrics["loss"])
+            progress.step += 1
+
+            # ---- Metrics row -------------------------------------------------
+            if progress.step % LOG_EVERY == 0:
+                now = time.monotonic()
+                progress.seconds, resumed = progress.seconds + now - resumed, now
+                report(progress.step, self.log_losses(float(rate)))
+
+            # ---- Evaluation, except at the run's end, which is evaluated anyway
+            if self.evaluation_is_due(before, after) and progress.step < run.steps:
+                self.evaluate_loss()
+
+            # ---- Checkpoint: by the clock, before stopping, and at the end ----
+            preempted = stopping() and progress.step < stop
+            overdue = time.monotonic() - saved > placement.checkpoint_seconds
+            if preempted or overdue or progress.step == stop:
+                self.save_checkpoint()
+                saved = time.monotonic()
+            if preempted:
+                raise Preempted(
+                    f"stopped at step {progress.step} of {stop}; "
+                    f"the state is saved in {self.folder}"
+                )
+
+    def log_losses(self, learning_rate: float) -> float:
+        """Write the metrics row of the last LOG_EVERY steps; return their mean loss.
+
+        Skipped steps are left out of the mean; it is NaN, and null in the file, when
+        every step was skipped.
+        """
+        progress = self.progress
+        # These two reads wait for the device: once per row, not once per step.
+        losses = np.array([float(loss) for loss in jax.device_get(progress.losses)])
+        progress.diverged = int(progress.state.skipped_in_a_row) >= DIVERGED_AFTER
+        progress.losses = []
+
+        finite = losses[np.isfinite(losses)]
+        loss = float(np.mean(finite)) if finite.size else math.nan
+        row = self.row_head() | {
+            "learning_rate": learning_rate,
+            "train_loss": loss if math.isfinite(loss) else None,
+            "seconds": round(progress.seconds, 3),
+        }
+        self.metrics.write(row)
+        return loss
+
+    def evaluation_is_due(self, before: int, after: int) -> bool:
+        """Whether the step from `before` to `after` tokens completes an interval.
+
+        The intervals are `Measure.every` tokens long, rounded to whole batches; 0 means
+        that the loss is not evaluated during training.
+        """
+        every, batch = self.job.measure.every, self.job.segment.run.batch_tokens
+        interval = max(1, round(every / batch)) * batch
+        return every > 0 and after // interval > before // interval
+
+    def evaluate_loss(self) -> dict[str, float | None]:
+        """Evaluate the weights and every average, and log one row for each.
+
+        Returns the losses of the weights: held-out loss, its standard error, and so on.
+        After divergence nothing is evaluated, the logged row has no loss, and the
+        result is empty.
+        """
+        run, measure = self.job.segment.run, self.job.measure
+        losses: dict[str, dict[str, float | None]] = {"raw": {}}
+        if not self.progress.diverged:
+            weights = weights_to_evaluate(run, self.progress.state, measure.averages)
+            for name, params in weights.items():
+                token_losses = bind_token_losses(params, run, self.mesh)
+                losses[name] = held_out_metrics(token_losses, self.shards, run, measure)
+
+        # Finite weights can have an infinite loss: this is divergence, too.
+        loss = losses["raw"].get("loss")
+        if loss is None or not math.isfinite(loss):
+            losses = {"raw": {}}
+        for name, row in losses.items():
+            self.metrics.write(self.row_head() | {"weights": name} | row)
+        return losses["raw"]
+
+    def evaluate_run(self, status: Status) -> ResultRow:
+        """Evaluate the finished run: its row of the results table."""
+        run, progress = self.job.segment.run, self.progress
+        scores = self.evaluate_loss()
+        if scores:
+            params = weights_to_evaluate(run, progress.state)["raw"]
+            model = scored_model(
+                self.folder, progress.step, run, self.mesh, self.shards, lambda: params
+            )
+            scores |= downstream_metrics(model, self.job.measure, self.folder / "evaluations")
+        run_counts = RunCounts(
+            step=progress.step,
+            skipped=int(progress.state.skipped),
+            seconds=progress.seconds,
+            epochs=self.rows.epochs(
+                run.batch_schedule.tokens_after(progress.step) / run.batch_tokens
+            ),
+        )
+        return result_row(self.job, self.shards, scores, status, run_counts)
+
+    def save_checkpoint(self) -> None:
+        """Save the progress; if the weights are not finite, the run has diverged."""
+        progress = self.progress
+        losses = [float(loss) for loss in jax.device_get(progress.losses)]
+        notes = {
+            "seconds": progress.seconds,
+            "losses": [loss if math.isfinite(loss) else None for loss in losses],
+        }
+        # The rows must be on the disk before the checkpoint: a resume drops later rows,
+        # and cannot bring back earlier ones.
+        self.metrics.sync()
+        try:
+            checkpoint.save(self.folder / "checkpoints", progress.step, progress.state, notes)
+        except checkpoint.NotFinite:
+            progress.diverged = True
+
+    def row_head(self) -> dict[str, float | str | None]:
+        """The first fields of every metrics row."""
+        step = self.progress.step
+        return {"step": step, "tokens": self.job.segment.run.batch_schedule.tokens_after(step)}
 
 
 def check_vocabulary(run: Run, shards: Shards) -> None:
-    """Raises ValueError when the data has token ids that the model has no row for."""
+    """Raise ValueError when the data have token ids beyond the model's embedding."""
     if shards.vocabulary > run.model.vocabulary:
         raise ValueError(
-            f"{run.data.source} under {run.data.tokenizer} has {shards.vocabulary} token ids, "
+            f"{run.data.source} under {run.data.tokenizer} has {shards.vocabulary} token ids, but "
             f"Model.vocabulary is {run.model.vocabulary}: set it to {shards.vocabulary}"
+        )
+
+
+def _check_averages(folder: Path, initial: TrainState) -> None:
+    """Raise ValueError when a checkpoint was trained without an average that is
+    requested.
+
+    Averages are taken at every step: a later one cannot start in the middle of a run.
+    """
+    arrays = checkpoint.array_names(folder / "checkpoints")
+    missing = [
+        name
+        for name in initial.averages
+        if not any(array.startswith(f".averages['{name}']") for array in arrays)
+    ]
+    if arrays and missing:
+        raise ValueError(
+            f"Measure.averages asks for {', '.join(missing)}, which {folder} was trained without, "
+            "and only training takes averages: train in another folder (a study: under another "
+            "version), or leave them out"
         )

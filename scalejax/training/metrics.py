@@ -1,37 +1,51 @@
-"""Metrics of a run: one JSON line per logged step, from step 0 on, whatever trunk the first steps were trained in."""
+"""The curves of a run: metrics.jsonl, one JSON object per logged step.
 
+The file begins at step 0, even when the first steps were trained in a trunk's folder.
+"""
+
+import contextlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from scalejax.files import read_lines, write_text
 
+MetricsRow = Mapping[str, float | str | None]
 
-class Metrics:
-    """The run's metrics.jsonl, open for appending; rows after `step` (of an attempt that was cut off) are dropped first."""
 
-    def __init__(self, path: Path, *, history: Path, step: int):
-        """`history` is where the rows up to `step` stand: `path` itself on resume, the trunk's file on a branch."""
-        rows = [row for row in read_lines(history) if row["step"] <= step]
-        write_text(path, "".join(_line(row) for row in rows))
-        self._handle = open(path, "a", encoding="utf-8")
+@dataclass(frozen=True)
+class MetricsFile:
+    """A run's metrics.jsonl, open for appending."""
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Appends a row; rows of one step are merged on reading."""
-        self._handle.write(_line(row))
-        self._handle.flush()
+    handle: TextIO
+
+    def write(self, row: MetricsRow) -> None:
+        """Append a row; readers of the file merge the rows of one step."""
+        self.handle.write(_line(row))
+        # Flushed at once, so that `scalejax status` sees it; not synced, which is slow.
+        self.handle.flush()
 
     def sync(self) -> None:
-        """Makes what was written durable; called before a checkpoint that relies on it."""
-        os.fsync(self._handle.fileno())
-
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        """Wait until all rows are on the disk."""
+        os.fsync(self.handle.fileno())
 
 
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
+@contextlib.contextmanager
+def open_metrics(path: Path, *, history: Path, step: int) -> Iterator[MetricsFile]:
+    """Open metrics.jsonl with the rows of `history` up to `step`.
+
+    `history` is `path` itself on a resume and the trunk's file on a branch. Rows after
+    `step` are dropped: they belong to an attempt that was killed after its last
+    checkpoint, and their steps are trained again.
+    """
+    rows = [row for row in read_lines(history) if row["step"] <= step]
+    write_text(path, "".join(_line(row) for row in rows))
+    with open(path, "a", encoding="utf-8") as handle:
+        yield MetricsFile(handle)
+
+
+def _line(row: MetricsRow) -> str:
+    return json.dumps(dict(row), allow_nan=False) + "\n"

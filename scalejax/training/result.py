@@ -1,49 +1,69 @@
-"""What a finished run leaves: one row of the results table, written whole, with `DONE` last."""
+"""The result of a finished run: one row of the results table, stored as result.json."""
 
 import functools
 import hashlib
 import math
-import os
-import platform
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from scalejax.config import Measure, Placement
 from scalejax.data.shards import Shards
-from scalejax.files import read_json, write_json, write_text
+from scalejax.files import read_json, write_json
 from scalejax.grids import as_dict, flatten, from_dict, run_id
 from scalejax.model.flops import PEAK_FLOPS, flops_6nd, mfu, training_flops
 from scalejax.model.transformer import counts
-from scalejax.training.segment import Job
+from scalejax.training.segment import TrainingJob
+from scalejax.training.status import Status, utc_now
+
+# The columns of results.parquet. Which ones a row has depends on what was evaluated.
+ResultRow = dict[str, Any]
+
+
+class RunCounts(NamedTuple):
+    """What the training loop counted."""
+
+    step: int
+    """Steps taken, skipped ones included."""
+    skipped: int
+    """Sequences in skipped steps."""
+    seconds: float
+    """Time in the training loop, trunks, compilation and evaluations included."""
+    epochs: float
+    """Passes over the training data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One finished run: `row` has the columns of results.parquet."""
+    """One finished run."""
 
-    row: dict[str, Any]
+    row: ResultRow
+    """Its row of results.parquet."""
     measure: Measure
-    """What was measured; another Measure measures the run again."""
+    """What was evaluated; under another Measure the run is evaluated again."""
 
     @property
     def loss(self) -> float:
-        """Held-out loss, nats per token; infinite for a run that diverged."""
+        """Held-out loss in nats per token; infinite for a run that diverged."""
         return self.row["loss"]
 
     def save(self, folder: Path) -> None:
-        """Writes folder/result.json; numbers that are not finite are left out, JSON has none."""
+        """Write folder/result.json.
+
+        Numbers that are not finite are left out, because JSON has none.
+        """
         row = {
             name: value
             for name, value in self.row.items()
-            if not (isinstance(value, float) and not math.isfinite(value))
+            if not isinstance(value, float) or math.isfinite(value)
         }
         write_json(folder / "result.json", {**row, "measure": as_dict(self.measure)})
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
-        """Reads folder/result.json; the loss of a diverged run is infinite."""
+        """Read folder/result.json."""
         row = read_json(folder / "result.json")
         measure = from_dict(Measure, row.pop("measure"))
         row.pop("format")
@@ -52,91 +72,76 @@ class Result:
         return cls(row=row, measure=measure)
 
 
-def result_row(
-    job: Job, shards: Shards, found: dict[str, float], status: dict[str, Any], **counted: Any
-) -> dict[str, Any]:
-    """The row of a run: its config flattened, its counts, and what was `found`; empty `found` means it diverged.
+def is_finished(job: TrainingJob, folder: Path) -> bool:
+    """Whether the folder is trained, and evaluated with the job's Measure."""
+    if not (folder / "DONE").exists():
+        return False
+    # Trunks are never evaluated, so that no Measure can be out of date there.
+    return not job.segment.final or Result.load(folder).measure == job.measure
 
-    Seconds are those of the whole loop, compilation and evaluations included: `mfu` is below that of the steps alone.
+
+def result_row(
+    job: TrainingJob,
+    shards: Shards,
+    scores: dict[str, float | None],
+    status: Status,
+    loop: RunCounts,
+) -> ResultRow:
+    """The results table's row of a finished run.
+
+    `scores` are its losses and errors by column; empty when the run diverged.
     """
     run = job.segment.run
-    tokens = run.batch_schedule.tokens_after(counted["step"])
+    length, tokens = run.data.sequence_length, run.batch_schedule.tokens_after(loop.step)
     size = counts(run.model)
-    flops = training_flops(run.model, run.data.sequence_length, tokens)
-    row = {
+    # Compilation and evaluations are part of the time, so that `mfu` is a little below
+    # that of the steps alone.
+    tokens_per_second = tokens / max(loop.seconds, 1e-9)
+    row: ResultRow = {
         "run": run_id(run),
         "study": job.study,
-        "status": "done" if found else "diverged",
+        "status": "done" if scores else "diverged",
         **flatten(run),
-    }
-    row |= {
         "params": size.params,
         "params_non_embedding": size.params_non_embedding,
         "params_with_head": size.params_with_head,
-    }
-    row |= {"tokens": tokens, "tokens_skipped": counted["skipped"] * run.data.sequence_length}
-    row |= {
-        "epochs": counted["epochs"],
-        "step": counted["step"],
-        "flops": flops,
+        # The tokens that were read: whole batches, and fewer of them after divergence.
+        # They take the place of the planned `tokens` from `flatten`.
+        "tokens": tokens,
+        "tokens_skipped": loop.skipped * length,
+        "epochs": loop.epochs,
+        "step": loop.step,
+        "flops": training_flops(run.model, length, tokens),
         "flops_6nd": flops_6nd(run.model, tokens),
+        **(scores or {"loss": math.inf}),
+        "wall_seconds": loop.seconds,
+        "tokens_per_second": tokens_per_second,
     }
-    row |= found or {"loss": math.inf}
-    speed = tokens / max(counted["seconds"], 1e-9)
-    row |= {"wall_seconds": counted["seconds"], "tokens_per_second": speed}
     if peak := peak_flops(job.placement):
-        row |= {"mfu": mfu(run.model, run.data.sequence_length, speed, peak_flops=peak)}
-    row |= {
+        row["mfu"] = mfu(run.model, length, tokens_per_second, peak_flops=peak)
+    return row | {
         "devices": status["placement"]["devices"],
         "placement_changed": status["placement_changed"],
         "data_hash": shards.hash,
-    }
-    row |= {
         "code": code_version(),
         "jax": status["placement"]["jax"],
         "started": status["started"],
-        "finished": now(),
+        "finished": utc_now(),
     }
-    return row
 
 
 def peak_flops(placement: Placement) -> float:
-    """FLOPs per second of the placement's devices together; 0 where PEAK_FLOPS does not know them, as on any CPU."""
-    import jax
+    """Peak FLOPs per second of the placement's devices together.
 
+    0 when PEAK_FLOPS lacks this kind of device, as it does every CPU.
+    """
     devices = placement.data * placement.fsdp * placement.tensor
     return devices * PEAK_FLOPS.get(jax.devices()[0].device_kind, 0.0)
 
 
-def mark_done(folder: Path) -> None:
-    """The last file of a finished folder: without it the folder is resumable."""
-    write_text(folder / "DONE", now() + "\n")
-
-
-def now() -> str:
-    """The time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def here() -> dict[str, Any]:
-    """What the bits of a result depend on besides the run: devices, threads, jax, and the kind of CPU."""
-    import jax
-
-    devices = jax.devices()
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kinds = f"{len(devices)} x {devices[0].device_kind}"
-    return {
-        "devices": kinds,
-        "threads": threads,
-        "jax": jax.__version__,
-        "machine": platform.machine(),
-        "cpu": _cpu_kind(),
-    }
-
-
 @functools.cache
 def code_version() -> str:
-    """The package's version and the first 12 hex digits of the sha256 of its sources."""
+    """The package's version, and 12 hex digits of the sha256 of its source files."""
     from scalejax import __version__
 
     digest = hashlib.sha256()
@@ -144,14 +149,3 @@ def code_version() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:12]}"
-
-
-@functools.cache
-def _cpu_kind() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line for line in info.read_text().split("\n") if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0].split(":")[1].strip() if names else platform.processor()

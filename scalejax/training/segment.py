@@ -1,4 +1,8 @@
-"""A segment: consecutive steps of a run, trained in one folder. A trunk is a segment that several runs share."""
+"""Segments: consecutive steps of a run that are trained in one folder.
+
+Runs that share their first steps share a trunk: a segment that is trained once, and
+from whose end each of these runs continues with a segment of its own.
+"""
 
 import hashlib
 import json
@@ -14,22 +18,31 @@ from scalejax.optim.schedules import learning_rates
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Steps start..stop of `run`; a final one ends with the run, is measured, and has the run's id."""
+    """The steps from `start` up to, not including, `stop` of a run.
+
+    A final segment ends with the run: it is evaluated, and its id is the run's. Any
+    other segment is a trunk.
+    """
 
     run: Run
-    """For a trunk: any of the runs that share it."""
+    """For a trunk, any of the runs that share it."""
     start: int
     """First step, counted from 0."""
     stop: int
     """One past the last step."""
     parent: str = ""
-    """Folder of the trunk that ends at `start`, relative to the study's; empty for step 0."""
+    """Folder of the trunk that ends at `start`, relative to the study's, or empty."""
     final: bool = True
     """Whether the run ends here."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the weights at `stop` depend on: the run; for a trunk the run without its end, and the rates of every step."""
+        """Everything that the weights at `stop` depend on, as JSON values.
+
+        For a final segment, this is the run's configuration. Runs that share a trunk
+        differ in schedule and tokens but not in the learning rates of the trunk's
+        steps: these rates replace both in a trunk's identity.
+        """
         if self.final:
             return as_dict(self.run)
         shared = {
@@ -37,72 +50,81 @@ class Segment:
             for name, value in as_dict(self.run).items()
             if name not in ("schedule", "tokens")
         }
+        rates = learning_rates(self.run)[: self.stop]
         return shared | {
             "steps": self.stop,
-            "rates": hashlib.sha256(learning_rates(self.run)[: self.stop].tobytes()).hexdigest(),
+            "rates": hashlib.sha256(rates.tobytes()).hexdigest(),
         }
 
     @property
     def id(self) -> str:
-        """The run's id, or the first 16 hex digits of the sha256 of a trunk's identity."""
+        """The run's id; for a trunk, 16 hex digits of the sha256 of its identity."""
         if self.final:
             return run_id(self.run)
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    def tokens(self, start: int, stop: int) -> int:
-        """Tokens that steps start..stop of the run read."""
-        return self.run.batch_schedule.tokens_after(stop) - self.run.batch_schedule.tokens_after(start)
-
     @property
     def folder(self) -> str:
-        """Where it is trained, relative to the study's folder."""
+        """Where the segment is trained, relative to the study's folder."""
         return f"{'runs' if self.final else 'trunks'}/{self.id}"
+
+    def tokens(self, start: int, stop: int) -> int:
+        """Tokens that the run reads in the steps from `start` up to `stop`."""
+        return self.run.batch_schedule.tokens_after(stop) - self.run.batch_schedule.tokens_after(
+            start
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A segment with everything a worker needs: what, where, and what to measure. Kept as the folder's config.json."""
+class TrainingJob:
+    """A segment and everything else that a worker needs to train it: config.json."""
 
     segment: Segment
     study: str
-    """`name@version`."""
+    """`name@version`; empty outside a study."""
     measure: Measure
     placement: Placement
 
     def write(self, folder: Path) -> None:
-        """Writes folder/config.json. Raises ValueError when the folder belongs to another run (a forced collision of ids)."""
+        """Write folder/config.json.
+
+        Raises ValueError when the folder belongs to another run.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "config.json"
-        if path.exists() and (there := read_json(path)["identity"]) != self.segment.identity:
+        path, identity = folder / "config.json", self.segment.identity
+        # The folder's name is a hash. Comparing the identities themselves makes sure
+        # that a collision, or a folder named by the user, never mixes two runs.
+        if path.exists():
+            other = read_json(path)["identity"]
             differing = sorted(
-                k
-                for k in there | self.segment.identity
-                if there.get(k) != self.segment.identity.get(k)
+                name for name in other | identity if other.get(name) != identity.get(name)
             )
-            raise ValueError(
-                f"{folder} holds another run: {', '.join(differing)} differ; train this one in another folder"
-            )
-        segment = {**asdict(self.segment), "run": as_dict(self.segment.run)}
-        parts = {"measure": as_dict(self.measure), "placement": as_dict(self.placement)}
-        identity = self.segment.identity
-        write_json(
-            path,
-            {
-                "id": self.segment.id,
-                "study": self.study,
-                "identity": identity,
-                "segment": segment,
-                **parts,
-            },
-        )
+            if differing:
+                raise ValueError(
+                    f"{folder} holds another run: {', '.join(differing)} differ; train this one "
+                    "in another folder"
+                )
+        content = {
+            "id": self.segment.id,
+            "study": self.study,
+            "identity": identity,
+            "segment": {**asdict(self.segment), "run": as_dict(self.segment.run)},
+            "measure": as_dict(self.measure),
+            "placement": as_dict(self.placement),
+        }
+        write_json(path, content)
 
     @classmethod
-    def read(cls, folder: Path) -> "Job":
-        """The job that `write` left. Raises ValueError naming the file when it is not sound."""
-        value = read_json(folder / "config.json")
-        segment = Segment(**{**value["segment"], "run": from_dict(Run, value["segment"]["run"])})
-        measure, placement = (
-            from_dict(Measure, value["measure"]),
-            from_dict(Placement, value["placement"]),
+    def read(cls, folder: Path) -> "TrainingJob":
+        """Read folder/config.json.
+
+        Raises ValueError, naming the file, when it is damaged.
+        """
+        content = read_json(folder / "config.json")
+        run = from_dict(Run, content["segment"]["run"])
+        return cls(
+            segment=Segment(**{**content["segment"], "run": run}),
+            study=content["study"],
+            measure=from_dict(Measure, content["measure"]),
+            placement=from_dict(Placement, content["placement"]),
         )
-        return cls(segment=segment, study=value["study"], measure=measure, placement=placement)

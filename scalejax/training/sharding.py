@@ -1,7 +1,15 @@
-"""Meshes, and where every array lies on them."""
+"""Device meshes, and how every array is split over them.
+
+A parameter declares logical axes (`width`, `heads`, ...; see model/parameters.py). This
+file maps them to the axes of the mesh:
+
+    data     splits the batch; parameters are replicated
+    fsdp     splits the batch, and the parameters too
+    tensor   splits attention heads, MLP and vocabulary
+"""
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -10,7 +18,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from scalejax.config import Placement
 from scalejax.model.parameters import Params, Spec
 
-RULES: dict[str, str | None] = {  # logical axis of a parameter -> mesh axis
+State = TypeVar("State")
+
+# Logical axis of a parameter -> the mesh axis that splits it; None: not split.
+#
+# Every matrix has one axis `width`, which fsdp splits, and one more, which tensor
+# splits. Heads are independent of each other and so are the MLP's hidden features:
+# between two matrices of a block, tensor parallelism therefore needs no communication.
+MESH_AXES: dict[str, str | None] = {
     "vocabulary": "tensor",
     "width": "fsdp",
     "heads": "tensor",
@@ -18,49 +33,41 @@ RULES: dict[str, str | None] = {  # logical axis of a parameter -> mesh axis
     "head_size": None,
     "mlp_width": "tensor",
 }
+
+# Mesh axes that split the sequences of a batch.
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes over which the sequences of a batch are split."""
 
 
 def make_mesh(placement: Placement) -> Mesh:
-    """Mesh with the axes data, fsdp, tensor over the first devices; XLA places the collectives (axis type Auto).
+    """The mesh with axes data, fsdp, tensor over the first devices of this process.
 
-    Raises ValueError when there are fewer devices than the placement asks for.
+    Raises ValueError when there are fewer devices than the placement needs.
     """
     sizes = {"data": placement.data, "fsdp": placement.fsdp, "tensor": placement.tensor}
-    wanted, devices = math.prod(sizes.values()), jax.devices()
-    if wanted > len(devices):
+    needed, devices = math.prod(sizes.values()), jax.devices()
+    if needed > len(devices):
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(
-            f"Placement wants {product} = {wanted} devices; this process sees {len(devices)} ({devices[0].platform}): "
-            "lower data, fsdp or tensor"
+            f"Placement needs {product} = {needed} devices; this process sees {len(devices)} "
+            f"({devices[0].platform}): lower data, fsdp or tensor"
         )
-    grid = np.asarray(devices[:wanted]).reshape(*sizes.values())
+    grid = np.asarray(devices[:needed]).reshape(*sizes.values())
+    # Under the axis type Auto, XLA chooses the sharding of intermediate arrays and
+    # inserts the collectives.
     return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def parameter_shardings(mesh: Mesh, specs: Params) -> Params:
-    """The sharding of every parameter, by RULES.
+    """The sharding of every parameter, from its logical axes.
 
-    Raises ValueError where a mesh axis does not divide the tensor's axis.
+    Raises ValueError when the size of a mesh axis does not divide the axis that it
+    splits.
     """
     return jax.tree.map(lambda spec: _parameter_sharding(mesh, spec), specs)
 
 
-def _parameter_sharding(mesh: Mesh, spec: Spec) -> NamedSharding:
-    if spec.is_gain:
-        return replicated(mesh)
-    names = [RULES[axis] for axis in spec.axes]
-    for axis, size, name in zip(spec.axes, spec.shape, names, strict=True):
-        if name is not None and size % mesh.shape[name]:
-            raise ValueError(
-                f"Placement.{name} {mesh.shape[name]} does not divide the model's {axis} of {size}"
-            )
-    return NamedSharding(mesh, PartitionSpec(*names))
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of rows [sequences, length + 1]: sequences over data and fsdp."""
+    """The sharding of rows [b, t + 1]: the sequences are split over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
@@ -69,15 +76,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def like_parameters(mesh: Mesh, tree: Any, shardings: Params) -> Any:
-    """Shardings for a tree that holds copies of the parameters, or of some of them: moments and averages lie as these do.
+def state_shardings(mesh: Mesh, state: State, shardings: Params) -> State:
+    """Shardings for a state that contains copies of the parameters, such as Adam's
+    moments.
 
-    An array is a copy when its path ends with that of a parameter; whatever else there is, scalars mostly, is on every device.
+    A copy has the sharding of its parameter. It is recognized by its path, which ends
+    with the parameter's: `.optimizer_state['adam'].mu['head']`. All other arrays are
+    replicated; most of them are scalars.
     """
     by_path = dict(jax.tree.leaves_with_path(shardings))
 
     def sharding(path: tuple[Any, ...], _: Any) -> NamedSharding:
-        ends = (path[start:] for start in range(len(path)))
-        return next((by_path[end] for end in ends if end in by_path), replicated(mesh))
+        for start in range(len(path)):
+            if path[start:] in by_path:
+                return by_path[path[start:]]
+        return replicated(mesh)
 
-    return jax.tree.map_with_path(sharding, tree)
+    return jax.tree.map_with_path(sharding, state)
+
+
+def _parameter_sharding(mesh: Mesh, spec: Spec) -> NamedSharding:
+    # Norm gains are small and every device needs them: splitting them would cost a
+    # gather.
+    if spec.is_gain:
+        return replicated(mesh)
+    names = [MESH_AXES[axis] for axis in spec.axes]
+    for axis, size, name in zip(spec.axes, spec.shape, names, strict=True):
+        if name is not None and size % mesh.shape[name]:
+            raise ValueError(
+                f"Placement.{name} {mesh.shape[name]} does not divide the model's {axis} of {size}"
+            )
+    return NamedSharding(mesh, PartitionSpec(*names))

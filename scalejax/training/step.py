@@ -26,12 +26,12 @@ from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
-from scalejax.optim.optimizers import Hyperparameters, evaluated, hyperparameters, optimizer
+from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
     batch_sharding,
-    like_parameters,
     parameter_shardings,
     replicated,
+    state_shardings,
 )
 
 Averages = dict[str, Exponential | Window]
@@ -271,7 +271,7 @@ def weights_to_evaluate(
     `raw` are the parameters; for schedule-free AdamW they are its own average instead.
     """
     first_batch = run.first_batch_sequences * run.data.sequence_length
-    raw = evaluated(run.optimizer.name, state.params, state.optimizer_state)
+    raw = evaluation_params(run.optimizer.name, state.params, state.optimizer_state)
     averaged = {
         average.name: averaging.value(
             average, state.averages[average.name], first_batch=first_batch
@@ -298,13 +298,13 @@ def _check_batch_divides(run: Run, mesh: Mesh, accumulate: int) -> None:
 
 @functools.cache
 def _compiled_step(program: Program) -> Step:
-    state_shardings = _state_shardings(program, ())
+    state = _state_shardings(program, ())
     mesh = program.network.mesh
     return jax.jit(
         functools.partial(train_step, program),
         donate_argnums=0,
-        in_shardings=(state_shardings, batch_sharding(mesh), replicated(mesh)),
-        out_shardings=(state_shardings, replicated(mesh)),
+        in_shardings=(state, batch_sharding(mesh), replicated(mesh)),
+        out_shardings=(state, replicated(mesh)),
     )
 
 
@@ -325,7 +325,7 @@ def _compiled_averaging(
     """(averages before a step, state after it, shape of rows) -> averages after it."""
 
     def add(previous: Averages, state: TrainState, shape: tuple[int, ...]) -> Averages:
-        new = evaluated(program.optimizer, state.params, state.optimizer_state)
+        new = evaluation_params(program.optimizer, state.params, state.optimizer_state)
         batch_tokens = shape[0] * (shape[1] - 1)
         updated: Averages = {
             average.name: averaging.add(
@@ -363,4 +363,4 @@ def _state_shardings(program: Program, averages: tuple[Average, ...]) -> TrainSt
     init = functools.partial(_initial_state, program, averages)
     state = jax.eval_shape(init, jax.random.key(0), numbers)
     network = program.network
-    return like_parameters(network.mesh, state, network.param_shardings)
+    return state_shardings(network.mesh, state, network.param_shardings)

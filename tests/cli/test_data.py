@@ -1,4 +1,4 @@
-"""`scalejax data`: a malformed corpus is exit 2 with one message, and nothing is written.
+"""`scalejax data`: unusable input is exit 2 with one message, and writes nothing.
 
 Mirrors scalejax/cli/data.py.
 """
@@ -6,7 +6,6 @@ Mirrors scalejax/cli/data.py.
 import functools
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,11 @@ import pytest
 from scalejax.config import Data
 from scalejax.data.preparation import prepare
 
-ROOT = Path(__file__).parents[2]
 GOOD = [json.dumps({"text": f"document {i} is fine"}).encode() + b"\n" for i in range(50)]
 ARCHIVE = gzip.compress(b"".join(GOOD))
-MALFORMED = {  # file -> (content, what the message says)
+
+# file -> (content, a part of the message)
+MALFORMED = {
     "utf8.jsonl": (b"".join(GOOD) + b'{"text": "\xff"}\n', "utf8.jsonl, line 51 is not UTF-8"),
     "utf8.txt": (b"fine\n\n\xff", "utf8.txt is not UTF-8 text: byte 6 is 0xff"),
     "empty.jsonl": (
@@ -40,7 +40,7 @@ MALFORMED = {  # file -> (content, what the message says)
     ),
     "half.jsonl": (
         b"".join(GOOD) + b'{"text": "half',
-        "the file ends within this line: get it again, or remove the line",
+        "the file ends within this line: get the file again, or remove the line",
     ),
     "json.jsonl": (b"".join(GOOD) + b'{"text": half"}\n', "json.jsonl, line 51 is not JSON"),
     "nothing.jsonl": (b"", "holds 0 document(s)"),
@@ -49,56 +49,64 @@ MALFORMED = {  # file -> (content, what the message says)
 
 @pytest.fixture
 def call(call, monkeypatch, tmp_path):
+    """Runs `scalejax data` with a cache of its own."""
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
     return functools.partial(call, "data")
 
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_corpus_is_refused(call, tmp_path, name):
-    content, said = MALFORMED[name]
+    content, message = MALFORMED[name]
     (tmp_path / name).write_bytes(content)
-    code, out, err = call(
-        "prepare", "--source", tmp_path / name, "--tokenizer", "byte", "--out", tmp_path / "shards"
-    )
-    assert (code, out) == (2, "") and said in err and "Traceback" not in err
-    assert not (tmp_path / "shards").exists() and not [
-        path for path in (tmp_path / "cache").iterdir() if path.is_dir()
-    ]
+    source = ("--source", tmp_path / name, "--tokenizer", "byte")
+    code, out, err = call("prepare", *source, "--out", tmp_path / "shards")
+    assert (code, out) == (2, "") and message in err and "Traceback" not in err
+    assert not (tmp_path / "shards").exists()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
-NO_TOKENIZERS = {  # file -> (content, what the message says)
+# --tokenizer -> (content of a file of that name, a part of the message)
+UNUSABLE_TOKENIZERS = {
     "empty.model": (b"", "empty.model is empty; get the file again"),
     "junk.model": (b"junk", "junk.model': this is not a SentencePiece model"),
-    "ids:7": (None, "`ids:7` is for tokens that exist already; text needs `byte`"),
-    "gone.model": (None, "gone.model': neither `byte`, nor `bpe:V`, nor the path of"),
+    "ids:7": (None, "'ids:7' is for sources that hold tokens already; text needs `byte`"),
+    "absent.model": (None, "absent.model': this is not the name of a tokenizer, and no tokenizer"),
 }
 
 
-@pytest.mark.parametrize("name", NO_TOKENIZERS)
-def test_a_tokenizer_that_is_none_is_refused(call, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("name", UNUSABLE_TOKENIZERS)
+def test_an_unusable_tokenizer_is_refused(call, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    content, said = NO_TOKENIZERS[name]
+    content, message = UNUSABLE_TOKENIZERS[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "good.jsonl").write_bytes(b"".join(GOOD))
-    code, out, err = call(
-        "prepare", "--source", "good.jsonl", "--tokenizer", name, "--out", tmp_path / "shards"
-    )
-    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+    source = ("--source", "good.jsonl", "--tokenizer", name)
+    code, out, err = call("prepare", *source, "--out", tmp_path / "shards")
+    assert (code, out) == (2, "") and message in err and "Traceback" not in err
     assert not (tmp_path / "shards").exists() and not list((tmp_path / "cache").glob("*/*"))
 
 
 def test_ids_of_another_tokenizer_are_refused(call, tmp_path):
     np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
     code, _, err = call("prepare", "--source", tmp_path / "ids.bin", "--tokenizer", "ids:500")
-    assert (
-        code == 2
-        and "ids.bin holds id 500 at token 500; its vocabulary ends at 499: name the tokenizer that made"
-        in err
+    message = (
+        "ids.bin holds id 500 at token 500; its vocabulary ends at 499; name the tokenizer that "
+        "made the ids"
     )
+    assert code == 2 and message in err
 
 
-def test_u2028_inside_a_text_is_text(call, tmp_path):
+def test_a_source_with_its_own_tokenizer_needs_no_tokenizer_option(call, tmp_path):
+    (tmp_path / "good.jsonl").write_bytes(b"".join(GOOD))
+    shards = tmp_path / "shards"
+    text = ("--source", tmp_path / "good.jsonl", "--tokenizer", "byte")
+    assert call("prepare", *text, "--out", shards)[0] == 0
+    assert call("prepare", "--source", shards)[:2] == (0, f"{shards}\n")
+    assert call("prepare", "--source", shards, "--tokenizer", "byte")[0] == 2
+
+
+def test_u2028_inside_a_text_does_not_end_a_record(call, tmp_path):
     path = tmp_path / "lines.jsonl"
     path.write_text(
         "".join(json.dumps({"text": f"a\u2028b {i}"}, ensure_ascii=False) + "\n" for i in range(9))
@@ -106,20 +114,18 @@ def test_u2028_inside_a_text_is_text(call, tmp_path):
     assert call("prepare", "--source", path, "--tokenizer", "byte")[0] == 0
 
 
-def test_contamination_names_the_items_met(call, tmp_path):
-    texts = [
-        f"sentence {i} stands in this corpus and says that {i * i} is the square" for i in range(30)
-    ]
-    (tmp_path / "corpus.jsonl").write_text(
-        "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    )
-    (tmp_path / "items.jsonl").write_text(
+def test_contamination_names_the_items_that_occur_in_the_corpus(call, tmp_path):
+    corpus, items = tmp_path / "corpus.jsonl", tmp_path / "items.jsonl"
+    texts = [f"sentence {i} of this corpus says that {i * i} is the square" for i in range(30)]
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    items.write_text(
         "".join(json.dumps({"text": text}) + "\n" for text in [texts[3], "quite another text"])
     )
-    corpus = ("--source", tmp_path / "corpus.jsonl", "--tokenizer", "byte")
-    code, out, _ = call("contamination", *corpus, "--items", tmp_path / "items.jsonl")
-    assert code == 0 and out.startswith("line 1: ") and "1 of 2 items share 13 tokens" in out
-    code, _, err = call("contamination", *corpus)
+    source = ("--source", corpus, "--tokenizer", "byte")
+    code, out, _ = call("contamination", *source, "--items", items)
+    assert code == 0 and out.startswith("line 1: ")
+    assert "1 of 2 items share 13 consecutive tokens" in out
+    code, _, err = call("contamination", *source)
     assert code == 2 and "--items FILE.jsonl" in err
 
 

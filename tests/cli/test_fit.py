@@ -37,9 +37,9 @@ def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
         "fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json"
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["params"]["E"] == 1.8 and said["params"]["alpha"] == pytest.approx(0.34, rel=1e-9)
-    assert said["verdict"] == "ok" and said["intervals"] == {} and said["n_rows"] == 12
+    fit = json.loads(done.stdout)
+    assert fit["params"]["E"] == 1.8 and fit["params"]["alpha"] == pytest.approx(0.34, rel=1e-9)
+    assert fit["verdict"] == "ok" and fit["intervals"] == {} and fit["n_rows"] == 12
     done = scalejax("predict", out, "--flops", 1e21, "--json")
     assert done.returncode == 0, done.stderr
     best = json.loads(done.stdout)
@@ -49,46 +49,34 @@ def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
     )
 
 
-def test_predict_prints_the_run_that_its_number_is_of(call, table, tmp_path):
+def test_predict_prints_the_run_that_its_prediction_is_about(call, table, tmp_path):
     columns = ("--columns", "params=size,tokens=seen,loss=val")
-    call(
-        "fit",
-        table,
-        "--law",
-        "chinchilla",
-        *columns,
-        "--bootstrap",
-        40,
-        "--out",
-        tmp_path / "fit.json",
-    )
+    law = ("--law", "chinchilla", *columns)
+    call("fit", table, *law, "--bootstrap", 40, "--out", tmp_path / "fit.json")
     code, printed, _ = call("predict", tmp_path / "fit.json", "--flops", 1e21)
     first, *run = printed.splitlines()
     assert code == 0 and "95% [" in first and "times the largest fitted" in first
-    assert (
-        [line.split()[0] for line in run] == ["params", "tokens"]
-        and "e+" in run[0]
-        and "95% [" in run[0]
-    )
-    call("fit", table, "--law", "chinchilla", *columns, "--out", tmp_path / "fit.json")
+    assert [line.split()[0] for line in run] == ["params", "tokens"]
+    assert "e+" in run[0] and "95% [" in run[0]
+    call("fit", table, *law, "--out", tmp_path / "fit.json")
     assert "95%" not in call("predict", tmp_path / "fit.json", "--flops", 1e21)[1]
 
 
-def test_a_model_of_some_width_and_depth_is_predicted_from_a_saved_fit(tmp_path):
+def test_a_width_depth_fit_predicts_a_model_of_another_width_and_depth(tmp_path):
     columns = (x.ravel() for x in np.meshgrid([64.0, 128, 256, 512], [2.0, 4, 8], [1e8, 1e9, 1e10]))
     frame = pd.DataFrame(dict(zip(("width", "depth", "tokens"), columns, strict=True)))
     frame["loss"] = (
         1.7 + 9 * frame.width**-0.45 + 1.2 * frame.depth**-0.8 + 400 * frame.tokens**-0.3
     )
-    made = fits.fit(frame, laws.width_depth())
-    made.save(tmp_path / "fit.json")
+    fit = fits.fit(frame, laws.width_depth())
+    fit.save(tmp_path / "fit.json")
     done = scalejax(
         "predict", tmp_path / "fit.json", "--width", 1024, "--depth", 16, "--tokens", 1e11, "--json"
     )
     assert done.returncode == 0, done.stderr
     truth = 1.7 + 9 * 1024**-0.45 + 1.2 * 16**-0.8 + 400 * 1e11**-0.3
     assert json.loads(done.stdout)["value"] == pytest.approx(truth, rel=1e-8)
-    assert made.cross_validation["max_rel_error"] < 1e-6
+    assert fit.cross_validation["max_rel_error"] < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -111,7 +99,8 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in scalejax("fit", "none.csv", "--law", "chinchilla", "--debug").stderr
 
 
-def points(rows=40, seed=0):
+def random_runs(rows=40, seed=0):
+    """A table of runs that follow a chinchilla law with 0.3% of noise."""
     rng = np.random.default_rng(seed)
     N = np.exp(rng.uniform(np.log(1e7), np.log(1e10), rows))
     D = N * np.exp(rng.uniform(np.log(5), np.log(300), rows))
@@ -120,61 +109,64 @@ def points(rows=40, seed=0):
 
 
 def with_loss(value):
-    return points().astype({"loss": object}).assign(loss=lambda t: [value, *t.loss[1:]])
+    """The table with another loss in its first row."""
+    return random_runs().astype({"loss": object}).assign(loss=lambda t: [value, *t.loss[1:]])
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
-        (points(4), "5 free parameters"),
+        (random_runs(4), "5 free parameters"),
         (with_loss(0), "0"),
         (with_loss(-2.5), "-2.5"),
         (with_loss("n/a?"), "n/a?"),
-        (points().drop(columns="loss"), "loss"),
-        (points().iloc[:0], "rows"),
+        (random_runs().drop(columns="loss"), "loss"),
+        (random_runs().iloc[:0], "rows"),
         (None, "cannot be read as CSV"),
     ],
     ids=["few", "zero", "negative", "text", "no column", "no rows", "empty"],
 )
-def test_a_table_that_cannot_be_read_is_exit_2_and_says_why(call, tmp_path, table, said):
+def test_a_table_that_cannot_be_fitted_is_exit_2_and_the_message_says_why(
+    call, tmp_path, table, message
+):
     path, out = tmp_path / "runs.csv", tmp_path / "fit.json"
     path.write_text("" if table is None else table.to_csv(index=False))
     code, printed, err = call(
         "fit", path, "--law", "chinchilla", "--bootstrap", 20, "--json", "--out", out
     )
-    assert code == 2 and printed == "" and said in err and "Traceback" not in err
+    assert code == 2 and printed == "" and message in err and "Traceback" not in err
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("table", "verdict", "said"),
+    ("table", "verdict", "reason"),
     [
-        (points().assign(params=1e8), "unidentified", "params"),
+        (random_runs().assign(params=1e8), "unidentified", "params"),
         (
-            points().assign(tokens=lambda t: 20 * t.params),
+            random_runs().assign(tokens=lambda t: 20 * t.params),
             "unidentified",
             "tokens/params is constant",
         ),
         (with_loss(float("inf")), "ok", "dropped 1 row"),
         (with_loss(float("nan")), "ok", "dropped 1 row"),
-        (pd.concat([points(), points()[:1].assign(loss=9.0)]), None, "duplicate"),
+        (pd.concat([random_runs(), random_runs()[:1].assign(loss=9.0)]), None, "duplicate"),
     ],
     ids=["one size", "one ratio", "infinite", "missing", "duplicate"],
 )
-def test_a_table_that_cannot_tell_gives_a_typed_verdict_with_its_reason(
-    call, tmp_path, table, verdict, said
+def test_a_table_that_does_not_determine_the_law_gets_a_verdict_with_a_reason(
+    call, tmp_path, table, verdict, reason
 ):
     path = tmp_path / "runs.csv"
     table.to_csv(path, index=False)
     code, printed, _ = call("fit", path, "--law", "chinchilla", "--json")
     record = json.loads(printed)
     assert code == 0 and record["verdict"] == (verdict or record["verdict"])
-    assert any(said in reason for reason in record["reasons"])
+    assert any(reason in text for text in record["reasons"])
 
 
 @pytest.mark.slow
 def test_a_million_rows_are_fitted(call, tmp_path):
-    points(10**6).to_parquet(tmp_path / "runs.parquet")
+    random_runs(10**6).to_parquet(tmp_path / "runs.parquet")
     code, printed, _ = call("fit", tmp_path / "runs.parquet", "--law", "chinchilla", "--json")
     record = json.loads(printed)
     assert code == 0 and record["verdict"] == "ok" and record["n_rows"] == 10**6

@@ -1,6 +1,7 @@
-"""Batches are a pure function of (seed, step) (mirrors scalejax/data/batches.py)."""
+"""Batches are a function of (seed, step) only (mirrors scalejax/data/batches.py)."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,13 +10,13 @@ from hypothesis import strategies as st
 
 from scalejax.config import Data, Model, Optimizer, Run, Schedule
 from scalejax.data import batches as batches_file
-from scalejax.data.batches import PERIOD, Batches, Mixture, permuted, quotas
+from scalejax.data.batches import PERIOD, Batches, Mixture, quotas
 from scalejax.data.packing import TokenArray
-from scalejax.data.shards import Shards
+from scalejax.data.shards import Manifest, Shards
 
 
 def batches(windows: int, *, length: int = 3, sequences: int = 4, seed: int = 0) -> Batches:
-    """Tokens that name their own place, so that a row tells which window it is."""
+    """Batches of tokens whose ids are their positions: a row tells its window."""
     tokens = TokenArray(np.arange(windows * length + 1, dtype=np.uint32))
     return Batches(tokens, sequence_length=length, sequences=sequences, seed=seed)
 
@@ -37,34 +38,29 @@ def test_each_epoch_visits_every_window_exactly_once(windows, epoch, seed):
 )
 def test_a_batch_is_a_slice_of_one_long_run(windows, sequences, step, seed):
     source = batches(windows, sequences=sequences, seed=seed)
-    whole = source.rows(0, (step + 1) * sequences)
-    assert np.array_equal(source.batch_at(step), whole[-sequences:])
+    run = source.rows(0, (step + 1) * sequences)
+    assert np.array_equal(source.batch_at(step), run[-sequences:])
 
 
-@given(size=st.integers(1, 5_000), keys=st.lists(st.integers(0, 2**64 - 1), min_size=6, max_size=6))
-@settings(deadline=None)
-def test_the_permutation_is_one(size, keys):
-    assert np.array_equal(np.sort(permuted(np.arange(size), size, tuple(keys))), np.arange(size))
-
-
-def test_orders_of_two_epochs_and_of_two_seeds_have_nothing_in_common():
+def test_the_orders_of_two_epochs_and_of_two_seeds_are_unrelated():
     n = 10_000
     first, second = batches(n).rows(0, n)[:, 0], batches(n).rows(n, 2 * n)[:, 0]
-    other = batches(n, seed=1).rows(0, n)[:, 0]
-    for a, b in (
+    other_seed = batches(n, seed=1).rows(0, n)[:, 0]
+    pairs = [
         (first, second),
-        (first, other),
+        (first, other_seed),
         (first, np.arange(n)),
         (np.diff(first), np.diff(second)),
-    ):
+    ]
+    for a, b in pairs:
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
         assert (a == b).sum() < 10
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.05, (
-        "neighbours in the run are neighbours in the text"
+        "neighbors in the run are neighbors in the text"
     )
 
 
-def test_inputs_and_targets_overlap_by_all_but_one_token():
+def test_inputs_and_targets_overlap_in_all_but_one_token():
     batch = batches(20).batch_at(2)
     assert batch.dtype == np.int32 and batch.shape == (4, 4)
     assert np.array_equal(batch[:, 1:-1], batch[:, :-1][:, 1:])
@@ -75,7 +71,7 @@ def test_epochs_count_windows():
     assert batches(8).epochs(3) == 12 / 8
 
 
-def test_numpys_global_state_is_neither_read_nor_changed():
+def test_numpys_global_random_state_is_neither_read_nor_changed():
     np.random.seed(3)
     first, after = batches(50).batch_at(1), np.random.random()
     np.random.seed(3)
@@ -95,12 +91,11 @@ def test_fewer_tokens_than_one_window_are_refused(tokens):
 def mixture(
     windows: dict[str, int], weights: dict[str, float], *, sequences: int = 4, seed: int = 0
 ) -> Mixture:
-    """Domain d's tokens begin at 100,000 d and name their own place."""
+    """A mixture of domains; token p of domain d has the id 100,000 d + p."""
     domains = {
-        name: np.arange(count * 3 + 1, dtype=np.uint32) + 100_000 * i
-        for i, (name, count) in enumerate(windows.items())
+        name: TokenArray(np.arange(count * 3 + 1, dtype=np.uint32) + 100_000 * number)
+        for number, (name, count) in enumerate(windows.items())
     }
-    domains = {name: TokenArray(ids) for name, ids in domains.items()}
     return Mixture(domains, weights, sequence_length=3, sequences=sequences, seed=seed)
 
 
@@ -113,7 +108,7 @@ def mixture(
     accumulate=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
-def test_the_rows_of_a_step_do_not_depend_on_hosts_accumulation_or_where_a_run_was_resumed(
+def test_the_rows_of_a_step_do_not_depend_on_hosts_accumulation_or_resumes(
     windows, share, start, hosts, accumulate, seed
 ):
     sizes = dict(zip("abc", windows, strict=True))
@@ -123,11 +118,12 @@ def test_the_rows_of_a_step_do_not_depend_on_hosts_accumulation_or_where_a_run_w
         mixture(sizes, weights, sequences=sequences, seed=seed),
         batches(windows[0], sequences=sequences, seed=seed),
     ):
-        whole = source.rows(0, start + 2 * sequences)[
-            start:
-        ]  # an unbroken run, over several epochs and periods
-        cut = [source.rows(row, row + 4) for row in range(start, start + 2 * sequences, 4)]
-        assert np.array_equal(np.concatenate(cut), whole)
+        # Two steps of an uninterrupted run, over several epochs and periods.
+        steps = source.rows(0, start + 2 * sequences)[start:]
+        micro_batches = [
+            source.rows(row, row + 4) for row in range(start, start + 2 * sequences, 4)
+        ]
+        assert np.array_equal(np.concatenate(micro_batches), steps)
         step = start // sequences
         resumed = source.rows(step * sequences, (step + 2) * sequences)
         assert np.array_equal(
@@ -135,22 +131,20 @@ def test_the_rows_of_a_step_do_not_depend_on_hosts_accumulation_or_where_a_run_w
         )
 
 
-def test_a_mixture_reads_every_row_of_every_domain_once_and_in_the_shares_asked_for():
-    weights, windows = (
-        {"wiki": 0.7, "code": 0.2, "plays": 0.1},
-        {"wiki": 50, "code": 400, "plays": 7},
-    )
+def test_a_mixture_reads_every_row_of_every_domain_once_in_the_given_shares():
+    weights = {"wiki": 0.7, "code": 0.2, "plays": 0.1}
+    windows = {"wiki": 50, "code": 400, "plays": 7}
     source = mixture(windows, weights)
     domains, rows = source.places(np.arange(3 * PERIOD))
     for number, (name, share) in enumerate(weights.items()):
-        mine = rows[domains == number]
-        assert abs(len(mine) - 3 * PERIOD * share) <= 3
-        assert np.array_equal(np.sort(mine), np.arange(len(mine))), (
+        own_rows = rows[domains == number]
+        assert abs(len(own_rows) - 3 * PERIOD * share) <= 3
+        assert np.array_equal(np.sort(own_rows), np.arange(len(own_rows))), (
             f"{name}: a row is missing or read twice"
         )
-        read = source.rows(0, 3 * PERIOD)[domains == number, 0] - 100_000 * number
-        epochs = len(mine) // windows[name]
-        counts = np.bincount(read // 3, minlength=windows[name])
+        starts = source.rows(0, 3 * PERIOD)[domains == number, 0] - 100_000 * number
+        epochs = len(own_rows) // windows[name]
+        counts = np.bincount(starts // 3, minlength=windows[name])
         assert epochs <= counts.min() <= counts.max() <= epochs + 1, (
             "a window is read more often than another one"
         )
@@ -158,13 +152,13 @@ def test_a_mixture_reads_every_row_of_every_domain_once_and_in_the_shares_asked_
     assert abs(np.corrcoef(domains[1:], domains[:-1])[0, 1]) < 0.05, "domains come in blocks"
 
 
-def test_another_seed_or_period_mixes_in_another_order():
-    first, other = (
+def test_another_seed_and_another_period_mix_domains_in_another_order():
+    first, other_seed = (
         mixture({"a": 9, "b": 9}, {"a": 0.5, "b": 0.5}, seed=seed).places(np.arange(2 * PERIOD))[0]
         for seed in (0, 1)
     )
-    for one, two in ((first, other), (first[:PERIOD], first[PERIOD:])):
-        assert abs(np.corrcoef(one, two)[0, 1]) < 0.1
+    for one, other in ((first, other_seed), (first[:PERIOD], first[PERIOD:])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
 
 
 def test_quotas_fill_a_period_and_a_domain_that_is_never_read_is_refused():
@@ -176,12 +170,12 @@ def test_quotas_fill_a_period_and_a_domain_that_is_never_read_is_refused():
 
 
 def two_domains(shares: dict[str, float]) -> Shards:
-    """61 tokens that name their own place, the first 31 of them of the domain `a`."""
-    manifest, none = (
-        {"shares": shares, "domains": {"a": {"train": 30}, "b": {"train": 30}}},
-        np.zeros(0, np.int64),
-    )
-    return Shards(Path("nowhere"), np.arange(61, dtype=np.uint16), none, none, none, manifest)
+    """61 tokens whose ids are their positions; domain `a` has the first 31."""
+    domains = {"a": {"train": 30}, "b": {"train": 30}}
+    # Only what is read here.
+    manifest = cast(Manifest, {"shares": shares, "domains": domains})
+    empty = np.zeros(0, np.int64)
+    return Shards(Path("nowhere"), np.arange(61, dtype=np.uint16), empty, empty, empty, manifest)
 
 
 def run(mixture: str) -> Run:
@@ -195,15 +189,25 @@ def run(mixture: str) -> Run:
     )
 
 
-def test_a_run_reads_its_mixture_else_that_of_the_source_else_every_window_alike():
+def mixture_of(shares: dict[str, float], mixture: str) -> Mixture:
+    rows = batches_file.batches(two_domains(shares), run(mixture))
+    assert isinstance(rows, Mixture)
+    return rows
+
+
+def test_the_runs_own_mixture_comes_first_then_that_of_the_source():
     assert isinstance(batches_file.batches(two_domains({}), run("")), Batches)
     shares = {"a": 0.25, "b": 0.75}
-    assert batches_file.batches(two_domains(shares), run("")).quotas.tolist() == [256, 768]
-    assert batches_file.batches(two_domains(shares), run("b=1,a=1")).quotas.tolist() == [512, 512]
-    only = batches_file.batches(two_domains({}), run("b=1")).rows(0, 50)
-    assert only.min() == 30 and only.max() == 60
+    assert mixture_of(shares, "").quotas.tolist() == [256, 768]
+    assert mixture_of(shares, "b=1,a=1").quotas.tolist() == [512, 512]
+    only_b = mixture_of({}, "b=1").rows(0, 50)
+    assert only_b.min() == 30 and only_b.max() == 60
+
+
+def test_a_mixture_of_a_domain_that_does_not_exist_is_refused():
     with pytest.raises(
-        ValueError, match=r"Data\.mixture names the domain 'c'; the domains of here are a, b"
+        ValueError,
+        match=r"Data\.mixture names the domain 'c', which here does not have; .* are a, b",
     ):
         batches_file.batches(two_domains({}), run("a=1,c=2"))
 

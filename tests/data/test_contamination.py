@@ -1,4 +1,4 @@
-"""Test items in training tokens are found (mirrors scalejax/data/contamination.py)."""
+"""Test items in the training tokens (mirrors scalejax/data/contamination.py)."""
 
 import json
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from scalejax.config import Data
 from scalejax.data import contamination
-from scalejax.data.contamination import contaminated
+from scalejax.data.contamination import ngram_overlap
 from scalejax.data.preparation import prepare
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
@@ -27,11 +27,19 @@ def shards(texts, tmp_path_factory):
     return prepare(Data(source=str(path), tokenizer="bpe:320"), path.parent / "cache")
 
 
+def ngrams(ids: np.ndarray) -> list[tuple[int, ...]]:
+    """All n-grams of 13 tokens."""
+    if len(ids) < 13:
+        return []
+    windows = np.lib.stride_tricks.sliding_window_view(ids, 13)
+    return [tuple(window) for window in windows.tolist()]
+
+
 @pytest.mark.parametrize("block", [64, 2**22])
-def test_shares_are_those_of_a_search_run_by_run(shards, texts, monkeypatch, block):
+def test_shares_equal_those_of_a_search_ngram_by_ngram(shards, texts, monkeypatch, block):
     monkeypatch.setattr(contamination, "BLOCK", block)
     train = [
-        shards.tokenizer().decode(part)
+        shards.tokenizer().decode(part.tolist())
         for part in np.split(shards.train, np.flatnonzero(shards.train == 1))[1:-1]
     ]
     rng = random.Random(1)
@@ -43,32 +51,25 @@ def test_shares_are_those_of_a_search_run_by_run(shards, texts, monkeypatch, blo
         "short",
         next(text for text in texts if text not in train),
     ]
-    known = {
-        tuple(run) for run in np.lib.stride_tricks.sliding_window_view(shards.train, 13).tolist()
-    }
+    training_ngrams = set(ngrams(shards.train))
     expected = []
     for ids in shards.tokenizer().encode(items):
-        runs = np.lib.stride_tricks.sliding_window_view(ids, 13).tolist() if len(ids) >= 13 else []
-        expected.append(np.mean([tuple(run) in known for run in runs]) if runs else np.nan)
-    found = contaminated(shards, items)
-    assert np.allclose(found, expected, equal_nan=True)
-    assert (
-        found[0] == 1
-        and found[1] == 0
-        and 0 < found[2] < 1
-        and np.isnan(found[3])
-        and found[4] == 0
-    )
+        matches = [ngram in training_ngrams for ngram in ngrams(ids)]
+        expected.append(np.mean(matches) if matches else np.nan)
+    shares = ngram_overlap(shards, items)
+    assert np.allclose(shares, expected, equal_nan=True)
+    assert shares[0] == 1 and shares[1] == 0 and 0 < shares[2] < 1
+    assert np.isnan(shares[3]) and shares[4] == 0
 
 
-def test_no_items_and_short_runs(shards):
-    assert contaminated(shards, []).shape == (0,)
+def test_no_items_give_no_shares_and_a_short_n_is_refused(shards):
+    assert ngram_overlap(shards, []).shape == (0,)
     with pytest.raises(ValueError, match="at least 2"):
-        contaminated(shards, ["x"], n=1)
+        ngram_overlap(shards, ["x"], n=1)
 
 
-def test_the_report_names_the_lines(shards, texts, tmp_path):
-    train = shards.tokenizer().decode(shards.train[1:200])
+def test_the_report_names_the_lines_of_items_that_occur(shards, texts, tmp_path):
+    train = shards.tokenizer().decode(shards.train[1:200].tolist())
     path = tmp_path / "items.jsonl"
     path.write_text(
         "".join(
@@ -77,8 +78,6 @@ def test_the_report_names_the_lines(shards, texts, tmp_path):
         )
     )
     lines = contamination.report(shards, path, field="text").split("\n")
-    assert (
-        lines[0].startswith("line 2: 100%")
-        and lines[1].startswith("1 of 3 items share 13 tokens")
-        and "1 are too" in lines[1]
-    )
+    assert lines[0].startswith("line 2: 100%")
+    assert lines[1].startswith("1 of 3 items share 13 consecutive tokens")
+    assert lines[1].endswith("1 have fewer than 13 tokens and were not checked")

@@ -1,4 +1,4 @@
-"""tokenizer.json gives the ids that our tokenizers give (mirrors scalejax/data/tokenizer_json.py)."""
+"""tokenizer.json gives the same ids (mirrors scalejax/data/tokenizer_json.py)."""
 
 import importlib.util
 import io
@@ -9,9 +9,9 @@ import pytest
 from sentencepiece import SentencePieceTrainer
 
 from scalejax.data.tokenizer_json import tokenizer_files
-from scalejax.data.tokenizers import Bytes, HuggingFace, Pieces, train_bpe
+from scalejax.data.tokenizers import Bytes, HuggingFace, SentencePiece, train_bpe
 
-ODD = [
+ODD_TEXTS = [
     "plain",
     "  two blanks  ",
     "a\n\nb\n",
@@ -22,6 +22,8 @@ ODD = [
     "aaaaaaa",
     "\u2581",
 ]
+WORDS = "the scaling law model token loss width depth batch rate trunk branch aa aaa"
+
 MISSING = importlib.util.find_spec("transformers") is None
 needs_transformers = [
     pytest.mark.hf,
@@ -32,22 +34,7 @@ needs_transformers = [
 
 def documents():
     rng = random.Random(0)
-    words = [
-        "the",
-        "scaling",
-        "law",
-        "model",
-        "token",
-        "loss",
-        "width",
-        "depth",
-        "batch",
-        "rate",
-        "trunk",
-        "branch",
-        "aa",
-        "aaa",
-    ]
+    words = WORDS.split()
     return [" ".join(rng.choices(words, k=80)) + ".\nA second line é." for _ in range(60)]
 
 
@@ -61,13 +48,13 @@ def bpe():
     return train_bpe(documents(), pieces=340)
 
 
-def test_merges_stand_in_the_order_of_their_scores(bpe):
+def test_merges_are_in_the_order_of_their_scores(bpe):
     model = json.loads(tokenizer_files(bpe)["tokenizer.json"])["model"]
     joined = ["".join(pair) for pair in model["merges"]]
     assert len(set(joined)) > 20 and all(piece in model["vocab"] for piece in joined)
     ids = [model["vocab"][piece] for piece in joined]
     assert ids == sorted(ids), (
-        "SentencePiece numbers BPE pieces in the order in which it learnt them"
+        "SentencePiece numbers BPE pieces in the order in which it learned them"
     )
 
 
@@ -92,7 +79,7 @@ def test_a_unigram_model_or_one_that_changes_text_is_refused():
             **{**settings, "normalization_rule_name": "identity", **changes},
         )
         with pytest.raises(ValueError, match=r"no equal tokenizer\.json"):
-            tokenizer_files(Pieces(model.getvalue()))
+            tokenizer_files(SentencePiece(model.getvalue()))
 
 
 class TestTransformers:
@@ -100,7 +87,7 @@ class TestTransformers:
 
     @pytest.mark.parametrize("kind", ["bpe", "bytes", "tokenizer.json"])
     def test_transformers_gives_the_same_ids_and_the_text_back(self, kind, bpe, tmp_path):
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer  # pyright: ignore[reportMissingImports]
 
         own = {
             "bpe": bpe,
@@ -110,7 +97,7 @@ class TestTransformers:
         for name, content in tokenizer_files(own).items():
             (tmp_path / name).write_bytes(content)
         loaded = AutoTokenizer.from_pretrained(tmp_path)
-        texts = [*ODD, *documents(), *noise()]
+        texts = [*ODD_TEXTS, *documents(), *noise()]
         for text, ids in zip(texts, own.encode(texts), strict=True):
             assert loaded(text)["input_ids"] == ids.tolist(), repr(text)
             assert loaded.decode(ids.tolist()) == own.decode(ids), repr(text)

@@ -1,13 +1,20 @@
-"""Text to ids and back without loss (mirrors scalejax/data/tokenizers.py)."""
+"""Text becomes ids and comes back (mirrors scalejax/data/tokenizers.py)."""
 
 import json
 import random
 
 import pytest
 
-from scalejax.data.tokenizers import Bytes, HuggingFace, Pieces, restore, tokenizer, train_bpe
+from scalejax.data.tokenizers import (
+    Bytes,
+    HuggingFace,
+    SentencePiece,
+    make_tokenizer,
+    restore_tokenizer,
+    train_bpe,
+)
 
-ODD = [
+ODD_TEXTS = [
     "",
     "plain",
     "  two blanks  ",
@@ -18,50 +25,35 @@ ODD = [
     "</s> <unk> <0x41>",
 ]
 
+WORDS = (
+    "the of and scaling law model token loss width depth batch rate warm cool trunk branch fit row"
+)
+
 
 def documents(count: int = 60) -> list[str]:
-    words = [
-        "the",
-        "of",
-        "and",
-        "scaling",
-        "law",
-        "model",
-        "token",
-        "loss",
-        "width",
-        "depth",
-        "batch",
-        "rate",
-        "warm",
-        "cool",
-        "trunk",
-        "branch",
-        "fit",
-        "row",
-    ]
+    words = WORDS.split()
     rng = random.Random(0)
     return [" ".join(rng.choices(words, k=80)) + ".\nA second line é." for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
-def bpe() -> Pieces:
+def bpe() -> SentencePiece:
     return train_bpe(documents(), pieces=320)
 
 
 def test_bytes_round_trip():
-    for text, ids in zip(ODD, Bytes().encode(ODD), strict=True):
+    for text, ids in zip(ODD_TEXTS, Bytes().encode(ODD_TEXTS), strict=True):
         assert len(ids) == len(text.encode()) and Bytes().decode(ids) == text
         assert Bytes.end not in ids
 
 
-def test_pieces_round_trip_text_that_training_never_saw(bpe):
-    for text, ids in zip(ODD, bpe.encode(ODD), strict=True):
+def test_a_trained_bpe_round_trips_text_that_it_never_saw(bpe):
+    for text, ids in zip(ODD_TEXTS, bpe.encode(ODD_TEXTS), strict=True):
         assert bpe.decode(ids) == text
         assert bpe.end not in ids and all(0 <= i < bpe.vocabulary for i in ids)
 
 
-def test_pieces_shorten_text(bpe):
+def test_a_trained_bpe_shortens_text(bpe):
     text = documents()[0]
     assert len(bpe.encode([text])[0]) < 0.6 * len(text.encode())
 
@@ -71,7 +63,7 @@ def test_a_line_end_is_always_a_piece_of_its_own(bpe):
     assert [*one, *both[len(one) : len(one) + 1], *two] == list(both)
 
 
-def test_training_twice_gives_the_same_model_to_the_bit(bpe):
+def test_training_twice_gives_the_same_model_bit_for_bit(bpe):
     assert bpe.vocabulary == 320
     assert train_bpe(documents(), pieces=320).hash == bpe.hash
     assert train_bpe(documents(59), pieces=320).hash != bpe.hash
@@ -80,25 +72,26 @@ def test_training_twice_gives_the_same_model_to_the_bit(bpe):
 def test_a_saved_model_is_the_same_tokenizer(bpe, tmp_path):
     path = tmp_path / "own.model"
     path.write_bytes(bpe.model)
-    loaded = tokenizer(str(path), [])
-    assert loaded.hash == bpe.hash and loaded.encode(ODD)[5].tolist() == bpe.encode(ODD)[5].tolist()
+    loaded = make_tokenizer(str(path), [])
+    assert loaded.hash == bpe.hash
+    assert loaded.encode(ODD_TEXTS)[5].tolist() == bpe.encode(ODD_TEXTS)[5].tolist()
 
 
 @pytest.mark.parametrize("name", ["bpe:", "bpe:many", "bpe:299", "bpe:-400", "bites", "own"])
-def test_a_name_that_is_no_tokenizer_is_refused(name):
+def test_an_unknown_name_is_refused(name):
     with pytest.raises(ValueError, match=r"Data\.tokenizer"):
-        tokenizer(name, documents())
+        make_tokenizer(name, documents())
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     (tmp_path / "text.model").write_text("not a model")
     with pytest.raises(ValueError, match="not a SentencePiece model"):
-        tokenizer(str(tmp_path / "text.model"), [])
+        make_tokenizer(str(tmp_path / "text.model"), [])
 
 
 def test_too_little_text_for_so_many_pieces_is_refused():
     with pytest.raises(ValueError, match="could not train `bpe:4000`"):
-        tokenizer("bpe:4000", ["a few words", "and a few more"])
+        make_tokenizer("bpe:4000", ["a few words", "and a few more"])
 
 
 @pytest.fixture(scope="module")
@@ -110,27 +103,29 @@ def tokenizers():
 
 @pytest.fixture
 def gpt2(tokenizers, tmp_path):
-    """vocab.json and merges.txt as GPT-2 has them, trained on the documents above."""
-    made = tokenizers.ByteLevelBPETokenizer()
-    made.train_from_iterator(documents(), vocab_size=400, special_tokens=["<|endoftext|>"])
-    made.save_model(str(tmp_path))
+    """A folder with vocab.json and merges.txt as GPT-2 has, trained on documents()."""
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train_from_iterator(documents(), vocab_size=400, special_tokens=["<|endoftext|>"])
+    trained.save_model(str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.data
-def test_gpt2s_files_are_a_tokenizer_that_loses_nothing(gpt2, tokenizers):
-    ours = tokenizer(str(gpt2), [])
+def test_gpt2s_files_are_a_lossless_tokenizer(gpt2, tokenizers):
+    ours = make_tokenizer(str(gpt2), [])
     vocabulary = json.loads((gpt2 / "vocab.json").read_text())
     assert ours.vocabulary == len(vocabulary) > 300 and ours.end == vocabulary["<|endoftext|>"]
     theirs = tokenizers.ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
-    for text, ids in zip([*ODD, *documents()], ours.encode([*ODD, *documents()]), strict=True):
+    texts = [*ODD_TEXTS, *documents()]
+    for text, ids in zip(texts, ours.encode(texts), strict=True):
         assert ids.tolist() == theirs.encode(text).ids and ours.decode(ids.tolist()) == text
-    assert isinstance(restore(ours.model), HuggingFace) and restore(ours.model).hash == ours.hash
+    restored = restore_tokenizer(ours.model)
+    assert isinstance(restored, HuggingFace) and restored.hash == ours.hash
 
 
 @pytest.mark.data
 def test_text_that_spells_the_end_token_does_not_end_a_document(gpt2):
-    ours = tokenizer(str(gpt2), [])
+    ours = make_tokenizer(str(gpt2), [])
     (ids,) = ours.encode(["a <|endoftext|> b"])
     assert ours.end not in ids and ours.decode(ids.tolist()) == "a <|endoftext|> b"
 
@@ -138,20 +133,20 @@ def test_text_that_spells_the_end_token_does_not_end_a_document(gpt2):
 @pytest.mark.data
 def test_a_tokenizer_json_is_read_from_the_file_or_its_folder(gpt2, tmp_path):
     path = tmp_path / "tokenizer.json"
-    path.write_bytes(tokenizer(str(gpt2), []).model)
-    assert tokenizer(str(path), []).hash == tokenizer(str(tmp_path), []).hash
+    path.write_bytes(make_tokenizer(str(gpt2), []).model)
+    assert make_tokenizer(str(path), []).hash == make_tokenizer(str(tmp_path), []).hash
 
 
 @pytest.mark.data
-def test_files_that_are_no_tokenizer_are_refused_with_their_name(tokenizers, tmp_path):
+def test_files_that_are_not_tokenizers_are_refused_by_name(tokenizers, tmp_path):
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(ValueError, match=r"t\.json'?: this is not a Hugging Face tokenizer\.json"):
-        tokenizer(str(tmp_path / "t.json"), [])
+        make_tokenizer(str(tmp_path / "t.json"), [])
     (tmp_path / "vocab.json").write_text("{}")
     (tmp_path / "merges.txt").write_text("a b c d")
     with pytest.raises(ValueError, match=r"are not a byte-level BPE|no end-of-text token"):
-        tokenizer(str(tmp_path), [])
+        make_tokenizer(str(tmp_path), [])
     no_end = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0}, merges=[])).to_str()
     (tmp_path / "t.json").write_text(no_end)
     with pytest.raises(ValueError, match="has no end-of-text token"):
-        tokenizer(str(tmp_path / "t.json"), [])
+        make_tokenizer(str(tmp_path / "t.json"), [])

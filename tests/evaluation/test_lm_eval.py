@@ -127,5 +127,5 @@ def test_a_long_text_is_predicted_once_in_every_token(folder):
 
 
 def test_tasks_that_generate_are_refused(folder):
-    with pytest.raises(ValueError, match="scores continuations and generates none"):
+    with pytest.raises(ValueError, match="scores continuations and does not generate them"):
         export.lm_eval_model(folder / "run").generate_until([])

@@ -1,4 +1,4 @@
-"""Prompts: by hand, and byte for byte those of llm-foundry 0.22.0 (mirrors scalejax/evaluation/prompts.py)."""
+"""Prompts equal those of llm-foundry (mirrors scalejax/evaluation/prompts.py)."""
 
 import hashlib
 import json
@@ -11,9 +11,11 @@ from scalejax.evaluation import gadre_tasks, prompts
 from scalejax.evaluation.task_files import Item, read_items
 from tests.published import reference
 
-# task -> digest with the published shots and blanks before answers, digest with 3 shots and none: sha256 of the JSON list of all
-# texts in the order in which the data set classes of llm-foundry 0.22.0 (PyPI) tokenize them: examples, contexts, answers.
-FOUNDRY = {
+# Digests of the prompts that llm-foundry 0.22.0 (PyPI) builds for each task: with the
+# published number of shots and leading spaces, and with 3 shots and no leading spaces.
+# A digest is the sha256 of the JSON list of all texts, in the order in which
+# llm-foundry's data set classes tokenize them: examples, contexts, answers.
+LLM_FOUNDRY_DIGESTS = {
     "arc_easy": ("c632ef0a56096617", "87bd5597fe2a544c"),
     "arc_challenge": ("fc25c2bf0141ef1a", "f3267d8de168a062"),
     "openbook_qa": ("772d9cc188dd215f", "7e406570399f3ba8"),
@@ -38,11 +40,13 @@ FOUNDRY = {
 }
 
 
-def choice(query: str, *choices: str, gold: int = 0, category: str = "") -> Item:
-    return Item((query,), choices, gold, category, "here")
+def multiple_choice(
+    query: str, *choices: str, gold: int = 0, category: str = "", location: str = "here"
+) -> Item:
+    return Item((query,), choices, gold, category, location)
 
 
-QUIZ = [choice(f"q{i}", f"yes{i}", f"no{i}", gold=i % 2) for i in range(4)]
+QUIZ = [multiple_choice(f"q{i}", f"yes{i}", f"no{i}", gold=i % 2) for i in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -51,122 +55,123 @@ def files():
 
 
 @pytest.mark.replication
-@pytest.mark.parametrize("task", FOUNDRY)
+@pytest.mark.parametrize("task", LLM_FOUNDRY_DIGESTS)
 def test_prompts_are_those_of_llm_foundry(files, task):
     published = gadre_tasks.TASKS[task]
-    items = read_items(files / f"{task}.jsonl", duplicates=True)
-    for shots, blank, digest in zip(
-        (published.shots, 3), (True, False), FOUNDRY[task], strict=True
-    ):
-        built = prompts.prompts(items, shots=shots, delimiter=published.delimiter)
-        texts = [
-            text
-            for item, prompt in zip(items, built, strict=True)
-            for text in prompts._texts(item, prompt, blank)
-        ]
+    items = read_items(files / f"{task}.jsonl", allow_duplicates=True)
+    settings = ((published.shots, True), (3, False))
+    for (shots, leading_space), digest in zip(settings, LLM_FOUNDRY_DIGESTS[task], strict=True):
+        built = prompts.build_prompts(items, shots=shots, delimiter=published.delimiter)
+        texts = []
+        for item, prompt in zip(items, built, strict=True):
+            texts += prompts.prompt_texts(item, prompt, leading_space)
         assert hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] == digest
 
 
-def test_examples_come_first_and_the_item_follows_on_a_line_of_its_own():
-    (first, *_), drawn = (
-        prompts.prompts(QUIZ, shots=2, delimiter="\nAnswer: "),
-        prompts.few_shots(QUIZ, 2),
-    )
+def test_examples_come_first_and_the_item_follows_on_its_own_line():
+    first = next(prompts.build_prompts(QUIZ, shots=2, delimiter="\nAnswer: "))
     answers = ["yes0", "no1", "yes2", "no3"]
-    assert first.examples == "\n".join(f"q{i}\nAnswer: {answers[i]}" for i in drawn[0])
+    examples = prompts.few_shot_indices(QUIZ, 2)[0]
+    assert first.examples == "\n".join(f"q{i}\nAnswer: {answers[i]}" for i in examples)
     assert first.contexts == ["\nq0\nAnswer:"]
 
 
-def test_without_examples_the_item_stands_alone():
-    (first, *_) = prompts.prompts(QUIZ, shots=0, delimiter=" ")
+def test_a_prompt_without_examples_contains_only_the_item():
+    first = next(prompts.build_prompts(QUIZ, shots=0, delimiter=" "))
     assert first == ("", ["q0"])
 
 
-def test_a_schema_has_a_context_for_each_option():
-    options = [Item(("He", "She"), ("came",), i, "", "here") for i in (0, 1)]
-    assert next(prompts.prompts(options, shots=0, delimiter=" ")) == ("", ["He", "She"])
-    assert next(prompts.prompts(options, shots=1, delimiter=" ")) == ("She came", ["\nHe", "\nShe"])
+def test_a_schema_item_has_a_context_for_each_option():
+    items = [Item(("He", "She"), ("came",), gold, "", "here") for gold in (0, 1)]
+    first = next(prompts.build_prompts(items, shots=0, delimiter=" "))
+    assert first == ("", ["He", "She"])
+    first = next(prompts.build_prompts(items, shots=1, delimiter=" "))
+    assert first == ("She came", ["\nHe", "\nShe"])
 
 
 def test_an_item_is_never_its_own_example_and_examples_differ():
-    many = [choice(f"q{i}", "a", "b") for i in range(30)]
-    drawn = prompts.few_shots(many, 10)
-    assert all(i not in own and len(set(own)) == 10 for i, own in enumerate(drawn))
-    assert len({tuple(own) for own in drawn}) == 30
+    items = [multiple_choice(f"q{i}", "a", "b") for i in range(30)]
+    indices = prompts.few_shot_indices(items, 10)
+    for i, examples in enumerate(indices):
+        assert i not in examples and len(set(examples)) == 10
+    assert len({tuple(examples) for examples in indices}) == 30
 
 
-def test_examples_are_of_the_items_category_and_as_if_it_were_alone():
-    mixed = [choice(f"q{i}", "a", "b", category="ab"[i % 2]) for i in range(12)]
-    drawn = prompts.few_shots(mixed, 3)
-    assert all(number % 2 == i % 2 for i, own in enumerate(drawn) for number in own)
-    alone = prompts.few_shots(mixed[::2], 3)
-    assert drawn[::2] == [[2 * number for number in own] for own in alone]
+def test_examples_come_from_the_items_category_as_if_it_were_a_task_of_its_own():
+    items = [multiple_choice(f"q{i}", "a", "b", category="ab"[i % 2]) for i in range(12)]
+    indices = prompts.few_shot_indices(items, 3)
+    for i, examples in enumerate(indices):
+        assert all(example % 2 == i % 2 for example in examples)
+    of_category_a = prompts.few_shot_indices(items[::2], 3)
+    assert indices[::2] == [[2 * example for example in examples] for examples in of_category_a]
 
 
-def test_fewer_items_than_shots_give_all_others():
-    assert [sorted(own) for own in prompts.few_shots(QUIZ[:3], 10)] == [[1, 2], [0, 2], [0, 1]]
+def test_fewer_items_than_shots_use_all_other_items():
+    indices = prompts.few_shot_indices(QUIZ[:3], 10)
+    assert [sorted(examples) for examples in indices] == [[1, 2], [0, 2], [0, 1]]
 
 
 class Words:
-    """A tokenizer whose words carry the blank before them."""
+    """A tokenizer that attaches the space to the word after it."""
 
-    vocabulary, end, hash, model = 1000, 0, "", b""
+    vocabulary, end, end_token, hash, model = 1000, 0, "", "", b""
 
     def encode(self, texts):
-        return [
-            np.array(
-                [hash(word) % 1000 for word in text.replace(" ", "\0 ").split("\0") if word],
-                np.int64,
-            )
-            for text in texts
-        ]
+        ids = []
+        for text in texts:
+            words = [word for word in text.replace(" ", "\0 ").split("\0") if word]
+            ids.append(np.array([hash(word) % 1000 for word in words], np.int64))
+        return ids
+
+    def decode(self, ids):
+        raise NotImplementedError
 
 
-def test_an_answer_gets_a_blank_iff_words_carry_it():
-    assert prompts.wants_blank(Words()) and not prompts.wants_blank(Bytes())
-    led, bare = (
-        next(prompts.answers(QUIZ, tokenizer, shots=0, delimiter=" "))
-        for tokenizer in (Words(), Bytes())
+def first_request(tokenizer) -> prompts.Request:
+    return next(prompts.build_requests(QUIZ, tokenizer, shots=0, delimiter=" "))
+
+
+def test_an_answer_gets_a_leading_space_only_if_the_tokenizer_attaches_it():
+    assert prompts.needs_leading_space(Words())
+    assert not prompts.needs_leading_space(Bytes())
+    assert first_request(Words()).continuation.tolist() == [hash(" yes0") % 1000]
+    assert bytes(first_request(Bytes()).continuation.tolist()) == b"yes0"
+    # The stored text of the answer has no leading space in either case.
+    assert first_request(Words()).choice.text == first_request(Bytes()).choice.text == "yes0"
+
+
+def test_parts_are_encoded_separately_and_every_choice_is_a_request():
+    requests = list(prompts.build_requests(QUIZ, Bytes(), shots=1, delimiter=" "))
+    choices = [(choice.item, choice.position, choice.gold) for choice, _, _ in requests[:4]]
+    assert choices == [(0, 0, True), (0, 1, False), (1, 0, False), (1, 1, True)]
+    prompt = next(prompts.build_prompts(QUIZ, shots=1, delimiter=" "))
+    assert bytes(requests[1].context.tolist()).decode() == prompt.examples + prompt.contexts[0]
+
+
+def test_requests_do_not_depend_on_the_number_of_items_per_call(monkeypatch):
+    def summaries():
+        requests = prompts.build_requests(QUIZ, Bytes(), shots=2, delimiter=" ")
+        return [(choice, context.tolist()) for choice, context, _ in requests]
+
+    expected = summaries()
+    monkeypatch.setattr(prompts, "ITEMS_PER_CALL", 3)
+    assert summaries() == expected
+
+
+def test_an_answer_that_does_not_fit_the_window_is_refused_by_line():
+    prompts.check_lengths(QUIZ, Bytes(), window=5)
+    message = (
+        r"here: an answer of 4 tokens leaves no context in a window of 4 tokens \(3 other answers"
     )
-    assert led.continuation.tolist() == [hash(" yes0") % 1000]
-    assert bytes(bare.continuation.tolist()) == b"yes0" and bare.text == led.text == "yes0"
+    with pytest.raises(ValueError, match=message):
+        prompts.check_lengths(QUIZ, Bytes(), window=4)
 
 
-def test_parts_are_encoded_apart_and_every_choice_is_an_answer():
-    found = list(prompts.answers(QUIZ, Bytes(), shots=1, delimiter=" "))
-    assert [(one.item, one.choice, one.gold) for one in found[:4]] == [
-        (0, 0, True),
-        (0, 1, False),
-        (1, 0, False),
-        (1, 1, True),
-    ]
-    (prompt, *_) = prompts.prompts(QUIZ, shots=1, delimiter=" ")
-    assert bytes(found[1].context.tolist()).decode() == prompt.examples + prompt.contexts[0]
-
-
-def test_blocks_of_items_change_nothing(monkeypatch):
-    whole = list(prompts.answers(QUIZ, Bytes(), shots=2, delimiter=" "))
-    monkeypatch.setattr(prompts, "ITEMS_AT_ONCE", 3)
-    parts = list(prompts.answers(QUIZ, Bytes(), shots=2, delimiter=" "))
-    assert [(one.item, one.choice, one.context.tolist()) for one in parts] == [
-        (one.item, one.choice, one.context.tolist()) for one in whole
-    ]
-
-
-def test_an_answer_longer_than_the_window_is_refused_by_line():
-    prompts.check(QUIZ, Bytes(), window=5)
-    with pytest.raises(
-        ValueError,
-        match=r"here: an answer of 4 tokens leaves no context in a window of 4, and neither do 3 sh",
-    ):
-        prompts.check(QUIZ, Bytes(), window=4)
-
-
-def test_the_message_names_the_longest_answer_and_the_window_that_holds_it():
-    long = choice("q", "yes", "a" * 9)._replace(place="there")
-    with pytest.raises(
-        ValueError,
-        match=r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10",
-    ):
-        prompts.check([*QUIZ, long], Bytes(), window=8)
-    prompts.check([*QUIZ, long], Bytes(), window=10)
+def test_the_message_names_the_longest_answer_and_a_window_that_fits_it():
+    long = multiple_choice("q", "yes", "a" * 9, location="there")
+    message = (
+        r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10 tokens"
+    )
+    with pytest.raises(ValueError, match=message):
+        prompts.check_lengths([*QUIZ, long], Bytes(), window=8)
+    prompts.check_lengths([*QUIZ, long], Bytes(), window=10)

@@ -1,84 +1,93 @@
-"""A Measure is checked before training, once for each content of its files (mirrors scalejax/evaluation/run_metrics.py)."""
+"""A Measure is checked before training (mirrors scalejax/evaluation/run_metrics.py)."""
 
 import json
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from scalejax.config import Data, Measure
+from scalejax.config import Data, Measure, Run
 from scalejax.data.preparation import prepare, write
+from scalejax.data.shards import Shards
 from scalejax.evaluation import run_metrics, suites
 
-GOOD = {"query": "q", "choices": ["a", "b"], "gold": 0}
+ITEM = {"query": "q", "choices": ["a", "b"], "gold": 0}
+
+
+class Setup(NamedTuple):
+    """A run on text of bytes, and a Measure of one local task."""
+
+    shards: Shards
+    run: Run
+    measure: Measure
+    path: Path
+    """The task's file."""
 
 
 @pytest.fixture
-def asked(tiny_run, tmp_path):
-    """(shards of bytes, a run on them, a Measure of one local task) and the task's file."""
+def setup(tiny_run, tmp_path):
     write([{"text": f"text {i}"} for i in range(8)], tmp_path / "text", tokenizer="byte")
-    run = tiny_run.replace(
-        data=Data(source=str(tmp_path / "text"), tokenizer="own", sequence_length=16)
-    )
+    data = Data(source=str(tmp_path / "text"), tokenizer="own", sequence_length=16)
     path = tmp_path / "quiz.jsonl"
-    path.write_text(json.dumps(GOOD) + "\n")
-    return (prepare(run.data), run, Measure(items=0, suites=(f"local:{path}",))), path
+    path.write_text(json.dumps(ITEM) + "\n")
+    measure = Measure(items=0, suites=(f"local:{path}",))
+    return Setup(prepare(data), tiny_run.replace(data=data), measure, path)
 
 
-def test_files_are_read_once_for_all_runs_of_a_study(asked, monkeypatch):
-    (shards, run, one), path = asked
-    read = []
-    whole = suites.read_items
-    monkeypatch.setattr(
-        suites, "read_items", lambda path, **options: read.append(path) or whole(path, **options)
-    )
-    run_metrics.check(shards, run, one)
-    run_metrics.check(prepare(run.data), run.replace(seed=1), one)
-    assert read == [path]
-    run_metrics.check(
-        shards,
-        run.replace(data=Data(source=run.data.source, tokenizer="own", sequence_length=8)),
-        one,
-    )
-    assert read == [path, path], "another window is another question"
+def test_files_are_read_once_for_all_runs_of_a_study(setup, monkeypatch):
+    shards, run, measure, path = setup
+    paths_read = []
+    read_items = suites.read_items
+
+    def recording_read_items(path, **options):
+        paths_read.append(path)
+        return read_items(path, **options)
+
+    monkeypatch.setattr(suites, "read_items", recording_read_items)
+    run_metrics.check_measure(shards, run, measure)
+    run_metrics.check_measure(prepare(run.data), run.replace(seed=1), measure)
+    assert paths_read == [path]
+    shorter = Data(source=run.data.source, tokenizer="own", sequence_length=8)
+    run_metrics.check_measure(shards, run.replace(data=shorter), measure)
+    assert paths_read == [path, path], "another window needs another check"
 
 
-def test_a_file_that_was_changed_is_checked_again(asked):
-    (shards, run, one), path = asked
-    run_metrics.check(shards, run, one)
-    path.write_text(json.dumps({**GOOD, "gold": 7}) + "\n")
+def test_a_file_that_was_changed_is_checked_again(setup):
+    shards, run, measure, path = setup
+    run_metrics.check_measure(shards, run, measure)
+    path.write_text(json.dumps({**ITEM, "gold": 7}) + "\n")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"quiz\.jsonl, line 1: gold is the index"):
-            run_metrics.check(shards, run, one)
-    path.write_text(json.dumps({**GOOD, "gold": 1}) + "\n")
+        with pytest.raises(ValueError, match=r"quiz\.jsonl, line 1: gold is 7; expected the index"):
+            run_metrics.check_measure(shards, run, measure)
+    path.write_text(json.dumps({**ITEM, "gold": 1}) + "\n")
     os.utime(path, ns=(0, 0))
-    run_metrics.check(shards, run, one)
+    run_metrics.check_measure(shards, run, measure)
 
 
-def test_an_answer_longer_than_a_sequence_is_refused_before_training(asked):
-    (shards, run, one), path = asked
-    path.write_text(json.dumps({**GOOD, "choices": ["a", "b" * 16]}) + "\n")
-    with pytest.raises(
-        ValueError, match="an answer of 16 tokens leaves no context in a window of 16"
-    ):
-        run_metrics.check(shards, run, one)
+def test_an_answer_longer_than_a_sequence_is_refused_before_training(setup):
+    shards, run, measure, path = setup
+    path.write_text(json.dumps({**ITEM, "choices": ["a", "b" * 16]}) + "\n")
+    message = "an answer of 16 tokens leaves no context in a window of 16"
+    with pytest.raises(ValueError, match=message):
+        run_metrics.check_measure(shards, run, measure)
 
 
-def test_a_source_without_text_cannot_be_asked_tasks_of_text(asked, tiny_run):
-    (_, _, one), _ = asked
+def test_tasks_of_text_are_refused_for_a_source_without_text(setup, tiny_run):
     with pytest.raises(ValueError, match="made of symbols, not of text"):
-        run_metrics.check(prepare(tiny_run.data), tiny_run, one)
+        run_metrics.check_measure(prepare(tiny_run.data), tiny_run, setup.measure)
 
 
-def test_two_tasks_of_one_name_are_refused(asked, tmp_path):
-    (shards, run, _), path = asked
+def test_two_tasks_with_the_same_name_are_refused(setup, tmp_path):
+    shards, run, _, path = setup
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "quiz.jsonl").write_bytes(path.read_bytes())
-    suites_of = lambda *names: Measure(
-        items=0, suites=tuple(f"local:{tmp_path / name}" for name in names)
-    )
-    with pytest.raises(
-        ValueError,
-        match=r"two tasks quiz, in .*quiz\.jsonl and .*other/quiz\.jsonl: .*; rename a file",
-    ):
-        run_metrics.check(shards, run, suites_of("quiz.jsonl", "other"))
-    run_metrics.check(shards, run, suites_of("quiz.jsonl", "quiz.jsonl"))
+
+    def measure_of(*names):
+        return Measure(items=0, suites=tuple(f"local:{tmp_path / name}" for name in names))
+
+    message = r"two tasks named quiz, in .*quiz\.jsonl and .*other/quiz\.jsonl; .*Rename one"
+    with pytest.raises(ValueError, match=message):
+        run_metrics.check_measure(shards, run, measure_of("quiz.jsonl", "other"))
+    # The same file twice is one task.
+    run_metrics.check_measure(shards, run, measure_of("quiz.jsonl", "quiz.jsonl"))

@@ -16,10 +16,10 @@ from experiments import quickstart
 from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import prompts, tasks
-from scalejax.evaluation.metrics import Scores, credit
-from scalejax.evaluation.run_metrics import held_out_loss
+from scalejax.evaluation.metrics import Scores, TaskMetadata, item_accuracies
+from scalejax.evaluation.run_metrics import held_out_metrics
 from scalejax.evaluation.scoring import score
-from scalejax.evaluation.suites import suite
+from scalejax.evaluation.suites import find_suite
 from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
@@ -167,16 +167,23 @@ def test_prompts_that_share_a_row_do_not_see_each_other(quickstart_size):
 def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, count):
     run, params = quickstart_size
     chosen = collections.defaultdict(set)
-    for known in suite(f"foundry-46-available:{files}").tasks:
+    for known in find_suite(f"foundry-46-available:{files}").tasks:
         lines = [json.loads(line) for line in known.path.read_bytes().split(b"\n") if line]
-        asked = prompts.answers(
+        asked = prompts.build_requests(
             known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter
         )
-        asked = [one for one in itertools.takewhile(lambda one: one.item < count, asked)]
+        asked = [one for one in itertools.takewhile(lambda one: one.choice.item < count, asked)]
         found = score(
             spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW
         )
-        scores = Scores.of({"task": known.name}, asked, found)
+        metadata: TaskMetadata = {
+            "task": known.name,
+            "format": "",
+            "chance": 0.0,
+            "category": "",
+            "duplicates": 0,
+        }
+        scores = Scores.from_likelihoods(metadata, [one.choice for one in asked], found)
         slow_credit = []
         for number in range(count):
             mine = scores.item == number
@@ -202,7 +209,7 @@ def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, c
                 fast == lines[number]["gold"] if "gold" in lines[number] else slow_greedy == [True]
             )
             slow_credit.append(float(right))
-        assert credit(scores, ties="first").tolist() == slow_credit, known.name
+        assert item_accuracies(scores, ties="first").tolist() == slow_credit, known.name
         chosen["choices" if "gold" in lines[0] else "continuations"].update(slow_credit)
     assert chosen["choices"] == {0.0, 1.0}, "all right or all wrong: this test could not fail"
 
@@ -226,7 +233,7 @@ def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement, packed):
     one = score(spans(run, params), asked, window=WINDOW)
     multiple = placement.data * placement.fsdp
     many = score(
-        spans(run, params, placement), asked, window=WINDOW, multiple=multiple, packed=packed
+        spans(run, params, placement), asked, window=WINDOW, batch_multiple=multiple, packed=packed
     )
     assert many.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-5)
 
@@ -289,7 +296,7 @@ def test_a_run_measures_its_suites_and_keeps_every_score(trained):
         "quiz.parquet",
     ]
     scores = Scores.load(kept / "quiz.parquet")
-    assert len(scores.item) == 12 and scores.about["step"] == run.steps
+    assert len(scores.item) == 12 and scores.metadata["step"] == run.steps
 
 
 def test_in_the_loop_every_row_has_the_loss_of_every_domain(trained):
@@ -322,7 +329,9 @@ def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
         jax.device_get(params),
         jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params),
     )
-    losses = held_out_loss(bind_token_losses(params, short, alone), prepare(short.data), short, measure)
+    losses = held_out_metrics(
+        bind_token_losses(params, short, alone), prepare(short.data), short, measure
+    )
     assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
     one = scored_model(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
     found = tasks.score_suite(measure.suites[0], one, items=0, folder=tmp_path / "one")
@@ -378,7 +387,12 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tm
             np.ones(starts.shape, bool),
         )
     )
-    subject = tasks.Subject(span_scores=broken, shards=prepare(run.data), window=32, source={})
+    subject = tasks.ScoredModel(
+        load=broken,
+        shards=prepare(run.data),
+        window=32,
+        provenance=tasks.Provenance(run="", step=0, checkpoint=""),
+    )
     with pytest.raises(ValueError, match="item 0, choice 0: the log-likelihood is nan"):
         tasks.score_suite(f"local:{folder / 'tasks'}", subject, items=0, folder=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

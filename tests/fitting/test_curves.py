@@ -176,7 +176,7 @@ def test_isoflop_stands_beside_the_parametric_fit(tmp_path):
     low, high = fit.intervals["params_exponent"]
     assert low < fit.params["params_exponent"] < high and fit.holdout["n"] == 1
     fit.save(tmp_path / "fit.json")
-    forecast = fits.forecast(fits.load(tmp_path / "fit.json"), flops=1e20)
+    forecast = fits.load(tmp_path / "fit.json").forecast(flops=1e20).summary()
     assert (
         forecast["value"]
         == forecast["params"]
@@ -265,7 +265,7 @@ def test_hyperparameters_are_nested_by_quantity_and_scored_by_regret(tmp_path):
     assert record["intervals"]["learning_rate"]["tokens_exponent"][0] <= 0.3 + 1e-9
     assert record["holdout"]["cells"] == 1 and record["cross_validation"]["cells"] == 8
     fit.save(tmp_path / "fit.json")
-    forecast = fits.forecast(fits.load(tmp_path / "fit.json"), params=1e9, tokens=8e9)
+    forecast = fits.load(tmp_path / "fit.json").forecast(params=1e9, tokens=8e9).summary()
     assert forecast["value"] == pytest.approx(2 * 1e9**-0.7 * 8e9**0.3) and forecast[
         "batch_tokens"
     ] == pytest.approx(0.6 * 8e9**0.57)
@@ -287,7 +287,7 @@ def test_beta2_joins_the_law_where_the_table_has_several(tmp_path):
         "batch_exponent": pytest.approx(0.4),
     }
     assert set(record["intervals"]["beta2"]) == {"coefficient", "batch_exponent"}
-    forecast = fits.forecast(fit, params=1e9, tokens=8e9)
+    forecast = fit.forecast(params=1e9, tokens=8e9).summary()
     assert forecast["beta2"] == pytest.approx(1 - 3e-4 * forecast["batch_tokens"] ** 0.4)
 
 

@@ -206,7 +206,7 @@ def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_pat
     made.save(tmp_path / "fit.json")
     for ask in ({"params": 1e7, "tokens": 1e7}, {"flops": 1e15}):
         with pytest.raises(ValueError, match="did not converge and predicts nothing"):
-            fits.forecast(fits.load(tmp_path / "fit.json"), **ask)
+            fits.load(tmp_path / "fit.json").forecast(**ask).summary()
 
 
 def test_holdout_rows_are_scored_and_not_fitted():
@@ -238,7 +238,7 @@ def test_a_power_law_takes_the_one_input_that_the_table_has():
 
 
 def test_the_compute_optimal_run_minimizes_the_fitted_loss(fitted):
-    best = fits.forecast(fitted, flops=1e16)
+    best = fitted.forecast(flops=1e16).summary()
     assert 6 * best["params"] * best["tokens"] == pytest.approx(1e16)
     for factor in (0.9, 1.1):
         assert (
@@ -248,14 +248,14 @@ def test_the_compute_optimal_run_minimizes_the_fitted_loss(fitted):
 
 
 def test_the_compute_optimal_run_comes_with_bands_that_hold_the_truths(fitted):
-    best = fits.forecast(fitted, flops=1e14)
+    best = fitted.forecast(flops=1e14).summary()
     truth = laws.compute_optimal(laws.chinchilla().form(**TRUTH), 1e14)
     for name, true in truth._asdict().items():
         low, high = best[f"{name}_interval"]
         assert low < true < high < 100 * low, name
     assert best["params_interval"][0] < best["params"] < best["params_interval"][1]
     plain = fits.fit(ladder(), laws.chinchilla())
-    assert set(fits.forecast(plain, flops=1e14)) == {
+    assert set(plain.forecast(flops=1e14).summary()) == {
         "value",
         "interval",
         "params",
@@ -271,7 +271,7 @@ def test_a_size_term_that_may_vanish_leaves_the_optimal_size_open_below():
     )
     made = fits.fit(frame, laws.chinchilla(), bootstrap=200)
     assert made.intervals["A"][0] is None
-    best = fits.forecast(made, flops=1e14)
+    best = made.forecast(flops=1e14).summary()
     assert best["params_interval"][0] is None and best["tokens_interval"][1] is None
 
 

@@ -54,7 +54,7 @@ def test_what_the_design_leaves_free_has_open_intervals_and_no_forecast_off_it(
     assert off.low is None and "in every fitted row, and here it is" in off.method
     assert made.predict(params=table.params[0], tokens=table.tokens[0]).low is not None
     if "kaplan" not in law.name:
-        best = fits.forecast(made, flops=1e21)
+        best = made.forecast(flops=1e21).summary()
         assert best["params_interval"] == best["tokens_interval"] == [None, None]
 
 

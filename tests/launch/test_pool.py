@@ -13,7 +13,7 @@ from scalejax.config import Measure, Model, Placement, Schedule
 from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.lock import locked
 from scalejax.launch.pool import MAX_ATTEMPTS, Pool, next_job
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 
 SMALL = Model.sized(width=16, depth=1, head_size=8, vocabulary=32)
 LARGE = Model.sized(width=24, depth=1, head_size=8, vocabulary=32)
@@ -21,7 +21,9 @@ FINAL_LOSS_ONLY = Measure(tokens=1024, items=0)
 
 
 def job_of(segment, measure=None):
-    return Job(segment=segment, study="s@1", measure=measure or Measure(), placement=Placement())
+    return TrainingJob(
+        segment=segment, study="s@1", measure=measure or Measure(), placement=Placement()
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from scalejax.config import Measure, Placement
 from scalejax.files import read_json
 from scalejax.launch.cores import NOT_PINNED, usable_cores
 from scalejax.launch.events import Event
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 
 COMMAND = [sys.executable, "-m", "scalejax.launch.worker"]
 
@@ -47,7 +47,7 @@ def job(tiny_run, tiny_measure):
 
 def job_of(run, measure):
     segment = Segment(run=run, start=0, stop=run.steps)
-    return Job(segment=segment, study="s@1", measure=measure, placement=Placement())
+    return TrainingJob(segment=segment, study="s@1", measure=measure, placement=Placement())
 
 
 def send(worker, folder):

@@ -195,8 +195,14 @@ def test_a_step_without_gradient_shrinks_a_matrix_by_the_same_share_at_every_siz
             {"name": "completep", "base_width": 64},
             "base_depth must be a whole number of at least 1",
         ),
-        ({"name": "mup", "base_width": 64, "base_depth": 2}, "base_depth means nothing to mup"),
-        ({"name": "standard", "base_width": 64}, "base_width means nothing to standard"),
+        (
+            {"name": "mup", "base_width": 64, "base_depth": 2},
+            "base_depth is not used by the mup parametrization",
+        ),
+        (
+            {"name": "standard", "base_width": 64},
+            "base_width is not used by the standard parametrization",
+        ),
     ],
 )
 def test_a_base_that_is_missing_or_means_nothing_is_refused(fields, message):

@@ -9,14 +9,15 @@ import optax
 import optax.contrib
 import pytest
 
-from scalejax.config import OPTIMIZER_READS, Optimizer
+from scalejax.config import Optimizer
+from scalejax.config.optimizer import OPTIMIZER_FIELDS
 from scalejax.model.parameters import Spec
 from scalejax.model.parametrization import Scaling, mup
 from scalejax.optim.optimizers import (
     MUON_RMS,
     Hyperparameters,
     beta2_from_half_life,
-    evaluated,
+    evaluation_params,
     optimizer,
 )
 
@@ -138,12 +139,12 @@ def test_three_steps_are_the_formula_with_every_multiplier(name, by_formula, dec
 @pytest.mark.parametrize("decay", ["independent", "standard"])
 def test_schedule_free_is_evaluated_at_its_average_and_trained_beside_it(decay):
     params, state = run_steps("schedule-free-adamw", decay, gradients(), START, SPECS, SCALINGS)
-    to_evaluate = evaluated("schedule-free-adamw", params, state)
+    to_evaluate = evaluation_params("schedule-free-adamw", params, state)
     for tensor, (y, x) in schedule_free_by_formula(decay, gradients()).items():
         np.testing.assert_allclose(params[tensor], y, rtol=2e-6)
         np.testing.assert_allclose(to_evaluate[tensor], x, rtol=2e-6)
         assert np.all(np.abs(x - y) > 1e-4), "the two points are one: this test could not fail"
-    assert evaluated("adamw", params, state) is params
+    assert evaluation_params("adamw", params, state) is params
 
 
 def test_muon_makes_the_momentum_of_hidden_matrices_orthogonal_and_leaves_the_others_to_adamw():
@@ -201,7 +202,7 @@ BY_OPTAX = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_READS)
+@pytest.mark.parametrize("name", OPTIMIZER_FIELDS)
 def test_without_multipliers_every_step_is_optaxs_own(name):
     generator = np.random.default_rng(2)
     params = {"w": generator.normal(size=(4, 6)).astype(np.float32)}
@@ -228,7 +229,7 @@ def test_epsilon_and_its_multiplier_matter_for_small_gradients():
 STILL = [{"w": np.zeros(2, np.float32), "gain": np.zeros(1, np.float32)}] * 3
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_READS)
+@pytest.mark.parametrize("name", OPTIMIZER_FIELDS)
 def test_norm_gains_are_not_decayed_in_either_mode(name):
     for decay in ("independent", "standard"):
         found = trained(decay, STILL, name)
@@ -276,9 +277,9 @@ def test_beta2_halves_the_weight_of_a_gradient_in_its_half_life_whatever_the_bat
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"name": "sgd"}, "name is one of adamw, lion, muon, schedule-free-adamw; got 'sgd'"),
-        ({"name": "lion", "epsilon": 1e-6}, "Optimizer.epsilon means nothing to lion"),
-        ({"momentum": 0.9}, "Optimizer.momentum means nothing to adamw"),
+        ({"name": "sgd"}, "name must be one of adamw, lion, muon, schedule-free-adamw; got 'sgd'"),
+        ({"name": "lion", "epsilon": 1e-6}, "Optimizer.epsilon is not used by the lion optimizer"),
+        ({"momentum": 0.9}, "Optimizer.momentum is not used by the adamw optimizer"),
         ({"name": "schedule-free-adamw", "beta1": 0.0}, r"beta1 must be in \(0, 1\)"),
     ],
 )
@@ -297,6 +298,6 @@ def test_muon_is_refused_under_mup_with_the_reason_and_the_others_are_not(tiny_r
     muon = Optimizer(name="muon", learning_rate=0.01)
     assert tiny_run.replace(optimizer=muon).optimizer == dataclasses.replace(muon)
     with pytest.raises(
-        ValueError, match=r"muon under mup: .* by its shape itself; use standard\(\)"
+        ValueError, match=r"muon cannot be used with the mup .* by its shape; use standard\(\)"
     ):
         scaled.replace(optimizer=muon)

@@ -1,7 +1,9 @@
-"""Porian et al. 2024 (arXiv 2406.19146), processed results of github.com/formll/resolving-scaling-law-discrepancies.
+"""IsoFLOP analysis of Porian et al. 2024 (arXiv 2406.19146, section 3).
 
-Tables porian2024/{isoflop_points,ref_fits,configs}.csv: the exponents of N* and D* in all fifteen configurations, refitted
-from the isoFLOP points with noise draws of our own.
+Tables: porian2024/{isoflop_points,ref_fits,configs}.csv, the authors' processed
+results, from github.com/formll/resolving-scaling-law-discrepancies. The exponents of N*
+and D* of all fifteen experiments are refitted from the isoFLOP points, with noise draws
+of our own; the tolerances cover the spread over seeds.
 """
 
 import functools
@@ -16,35 +18,27 @@ from tests.published import reference
 
 pytestmark = pytest.mark.replication
 
+# Dataset, hyperparameters, warmup, learning-rate decay, FLOP count.
 CONFIGS = [
-    *(
-        f"rw-base-{rest}"
-        for rest in ("long-kaplan-kaplan", "long-kaplan-standard", "short-kaplan-standard")
-    ),
-    *(
-        f"rw-base-{rest}"
-        for rest in ("short-chinchilla-standard", "long-kaplan-attention", "short-kaplan-attention")
-    ),
-    *(
-        f"rw-{rest}"
-        for rest in (
-            "base-short-chinchilla-attention",
-            "tuned-short-const-standard",
-            "tuned-short-const-attention",
-        )
-    ),
-    *(
-        "rw-tuned-long-const-kaplan",
-        "owt2-base-long-kaplan-kaplan",
-        "owt2-base-long-kaplan-standard",
-    ),
-    *(
-        "owt2-base-short-kaplan-standard",
-        "owt2-base-short-chinchilla-standard",
-        "owt2-tuned-short-const-standard",
-    ),
+    "rw-base-long-kaplan-kaplan",
+    "rw-base-long-kaplan-standard",
+    "rw-base-short-kaplan-standard",
+    "rw-base-short-chinchilla-standard",
+    "rw-base-long-kaplan-attention",
+    "rw-base-short-kaplan-attention",
+    "rw-base-short-chinchilla-attention",
+    "rw-tuned-short-const-standard",
+    "rw-tuned-short-const-attention",
+    "rw-tuned-long-const-kaplan",
+    "owt2-base-long-kaplan-kaplan",
+    "owt2-base-long-kaplan-standard",
+    "owt2-base-short-kaplan-standard",
+    "owt2-base-short-chinchilla-standard",
+    "owt2-tuned-short-const-standard",
 ]
-DOCUMENTED = {  # 95% intervals of the exponent of N* under the noise that the paper describes
+
+# 95% intervals of the exponent of N* under the noise that the paper documents.
+INTERVALS_OF_DOCUMENTED_NOISE = {
     "rw-base-long-kaplan-kaplan": (0.818, 0.866),
     "rw-base-long-kaplan-standard": (0.683, 0.725),
     "rw-base-short-kaplan-standard": (0.588, 0.621),
@@ -61,34 +55,39 @@ def folder() -> Path:
 @functools.cache
 def refit(config: str, noise: str):
     points = pd.read_csv(folder() / "isoflop_points.csv").query(f"config == '{config}'")
-    columns = dict(
-        zip(
-            ("params", "tokens", "flops", "loss"),
-            points[["N", "D", "C", "loss"]].to_numpy(float).T,
-            strict=True,
-        )
+    N, D, C, loss = points[["N", "D", "C", "loss"]].to_numpy(float).T
+    return fit_isoflop(
+        N, D, C, loss, protocol="akima", noise=Noise.parse(noise), draws=1000, seed=42
     )
-    return fit_isoflop(**columns, protocol="akima", noise=Noise.parse(noise), draws=1000, seed=42)
 
 
-def published(config: str):
+def published(config: str) -> tuple[pd.Series, str]:
+    """The authors' fit, and the noise that their released code uses: a constant."""
+    fit = pd.read_csv(folder() / "ref_fits.csv").set_index("config").loc[config]
     noise = pd.read_csv(folder() / "configs.csv").set_index("config").noise_std_used[config]
-    return pd.read_csv(folder() / "ref_fits.csv").set_index("config").loc[config], str(noise)
+    return fit, str(noise)
+
+
+def interval_of_exponent(fit):
+    """95% interval of the exponent of N*."""
+    return np.nanpercentile(fit.draws[:, 0], (2.5, 97.5))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_exponents_and_intervals_are_the_published_ones(config):
+    """The exponents of the paper's isoFLOP figures, as shipped in the repository."""
     expected, noise = published(config)
     fit = refit(config, noise)
     point, end = (0.003, 0.006) if config.startswith("rw") else (0.005, 0.010)
     assert fit.law.params_exponent == pytest.approx(expected.N_exp, abs=point)
     assert fit.law.tokens_exponent == pytest.approx(expected.D_exp, abs=point)
-    low, high = np.nanpercentile(fit.draws[:, 0], (2.5, 97.5))
-    assert (low, high) == pytest.approx((expected.N_exp_lo, expected.N_exp_hi), abs=end)
+    published_interval = expected.N_exp_lo, expected.N_exp_hi
+    assert tuple(interval_of_exponent(fit)) == pytest.approx(published_interval, abs=end)
     assert fit.r2[0] == pytest.approx(expected.N_r2, abs=1e-3)
 
 
-def test_the_optimum_at_chinchillas_compute():
+def test_the_tuned_experiment_extrapolates_to_chinchillas_compute():
+    """N* at 5.88e23 FLOPs, with its 95% interval."""
     expected, noise = published("rw-tuned-short-const-standard")
     fit = refit("rw-tuned-short-const-standard", noise)
     assert fit.law.params(5.88e23) == pytest.approx(expected["N_at_5.88e23"], rel=0.02)
@@ -96,12 +95,17 @@ def test_the_optimum_at_chinchillas_compute():
     assert fit.interval("params", 5.88e23) == pytest.approx(ends, rel=0.03)
 
 
-@pytest.mark.parametrize("config", DOCUMENTED)
-def test_the_documented_noise_widens_the_interval_and_leaves_the_exponent(config):
+@pytest.mark.parametrize("config", INTERVALS_OF_DOCUMENTED_NOISE)
+def test_the_documented_noise_widens_the_interval_and_keeps_the_exponent(config):
+    """The paper's noise grows with the loss; the released code keeps it constant.
+
+    It compares the logarithm of the loss with thresholds that are losses, so that the
+    smallest noise applies everywhere.
+    """
     expected, constant = published(config)
     documented = "0.002@3,0.05@7" if config.startswith("rw") else "0.01@3,0.1@6"
     wide, narrow = refit(config, documented), refit(config, constant)
-    ends = [np.nanpercentile(fit.draws[:, 0], (2.5, 97.5)) for fit in (wide, narrow)]
-    assert ends[0] == pytest.approx(DOCUMENTED[config], abs=0.006)
+    wide_interval, narrow_interval = interval_of_exponent(wide), interval_of_exponent(narrow)
+    assert wide_interval == pytest.approx(INTERVALS_OF_DOCUMENTED_NOISE[config], abs=0.006)
     assert wide.law.params_exponent == pytest.approx(expected.N_exp, abs=0.005)
-    assert 1.05 < np.ptp(ends[0]) / np.ptp(ends[1]) < 2.5
+    assert 1.05 < np.ptp(wide_interval) / np.ptp(narrow_interval) < 2.5

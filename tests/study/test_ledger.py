@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scalejax.files import read_lines
-from scalejax.fitting.fit import Estimate
+from scalejax.fitting.result import Estimate
 from scalejax.study import ledger
 
 ROWS = pd.DataFrame(

@@ -16,7 +16,7 @@ from scalejax.training import checkpoint, loop
 from scalejax.training.evaluate import evaluate
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
@@ -24,7 +24,7 @@ TIMES = {"wall_seconds", "tokens_per_second", "mfu", "started", "finished", "stu
 
 
 def job_for(segment, measure, **placement):
-    return Job(segment=segment, study="test@1", measure=measure, placement=Placement(**placement))
+    return TrainingJob(segment=segment, study="test@1", measure=measure, placement=Placement(**placement))
 
 
 def numbers(result):

@@ -211,7 +211,7 @@ def test_documents_that_no_token_ends_are_refused(tmp_path):
     ):
         shards.tokens("train", "documents")
     with pytest.raises(
-        ValueError, match=r"Data\.packing is one of concatenate, documents; got 'packed'"
+        ValueError, match=r"Data\.packing must be one of concatenate, documents; got 'packed'"
     ):
         Data(packing="packed")
 

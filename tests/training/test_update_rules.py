@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scalejax.config import OPTIMIZER_READS, Optimizer, Placement
+from scalejax.config import Optimizer, Placement
+from scalejax.config.optimizer import OPTIMIZER_FIELDS
 from scalejax.files import read_lines
 from scalejax.optim.averaging import ema, window
 from scalejax.training import checkpoint, loop
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
-from scalejax.training.segment import Job, Segment
+from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step, weights_to_evaluate
 
@@ -31,7 +32,7 @@ MESH = make_mesh(Placement())
 
 
 def test_every_optimizer_is_here():
-    assert set(OPTIMIZERS) == set(OPTIMIZER_READS)
+    assert set(OPTIMIZERS) == set(OPTIMIZER_FIELDS)
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)
@@ -89,7 +90,7 @@ def test_a_branch_that_was_preempted_equals_the_run_trained_from_scratch(
     leaf = Segment(run=run, start=33, stop=run.steps, parent=trunk.folder)
     calls = iter(range(1, 100))
     for segment in (trunk, leaf):
-        job = Job(segment=segment, study="test@1", measure=measure, placement=Placement())
+        job = TrainingJob(segment=segment, study="test@1", measure=measure, placement=Placement())
         folder, parent = (
             tmp_path / segment.folder,
             tmp_path / segment.parent if segment.parent else None,
@@ -141,7 +142,7 @@ def test_a_step_that_is_not_finite_leaves_weights_moments_and_averages_as_they_w
 
 def test_runs_that_differ_in_numbers_alone_share_one_compiled_step(run):
     numbers = {"learning_rate": 0.5, "weight_decay": 0.5, "clip": 0.0, "z_loss": 0.5}
-    numbers |= {name: 0.4 for name in OPTIMIZER_READS[run.optimizer.name]}
+    numbers |= {name: 0.4 for name in OPTIMIZER_FIELDS[run.optimizer.name]}
     other = run.replace(optimizer=dataclasses.replace(run.optimizer, **numbers), seed=7)
     step, rows = make_train_step(run, MESH), np.zeros((4, 17), np.int32)
     step(init_state(run, MESH), rows, np.float32(0.01))

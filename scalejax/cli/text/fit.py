@@ -1,11 +1,10 @@
 """What `fit` and `predict` print."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
-from scalejax.fitting.fit import Fit
+from scalejax.fitting.result import Errors, Fit, Forecast
 
 
 def fit_text(fit: Fit) -> str:
@@ -26,31 +25,31 @@ def fit_text(fit: Fit) -> str:
         parameters = ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
         lines.append(f"  chinchilla, for comparison: {parameters}")
     lines += _scores_line("holdout", fit.holdout)
-    method = fit.cross_validation.get("method", "rolling-origin")
-    lines += _scores_line(f"{method} cross-validation", fit.cross_validation)
+    method = f"{fit.cross_validation.method} cross-validation"
+    lines += _scores_line(method, fit.cross_validation)
     return "\n".join(lines)
 
 
-def forecast_text(forecast: Mapping[str, Any]) -> str:
+def forecast_text(forecast: Forecast) -> str:
     """A prediction with its interval, and the run that it is about."""
-    bounded = forecast["interval"] != [None, None]
-    interval = _interval(forecast["interval"], digits=5) if bounded else ""
-    lines = [f"{forecast['value']:.5g}{interval}  ({forecast['method']})"]
+    estimate = forecast.estimate
+    ends = (estimate.low, estimate.high)
+    interval = "" if ends == (None, None) else _interval(ends, digits=5)
+    lines = [f"{estimate.value:.5g}{interval}  ({estimate.method})"]
     # The other numbers describe the run: its params and tokens, say. Those of a
     # compute-optimal run have intervals of their own.
-    for name, value in forecast.items():
-        if isinstance(value, float) and name != "value":
-            ends = forecast.get(f"{name}_interval")
-            lines.append(f"  {name:24s} {value:.6g}{_interval(ends, digits=5) if ends else ''}")
+    for name, value in forecast.run.items():
+        ends = forecast.intervals.get(name)
+        lines.append(f"  {name:24s} {value:.6g}{_interval(ends, digits=5) if ends else ''}")
     return "\n".join(lines)
 
 
-def _scores_line(name: str, scores: Mapping[str, Any]) -> list[str]:
+def _scores_line(name: str, scores: Errors) -> list[str]:
     """How well the fit predicts rows that it was not fitted to, if there are any."""
-    if not scores.get("n"):
+    if not scores.n:
         return []
-    mean, largest = scores["mean_rel_error"], scores["max_rel_error"]
-    return [f"  {name}: n {scores['n']}, mean relative error {mean:.2%}, max {largest:.2%}"]
+    mean, largest = scores.mean_rel_error, scores.max_rel_error
+    return [f"  {name}: n {scores.n}, mean relative error {mean:.2%}, max {largest:.2%}"]
 
 
 def _interval(ends: Iterable[float | None], digits: int) -> str:

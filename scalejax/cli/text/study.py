@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from scalejax.cli.text.fit import fit_text
-from scalejax.report.summary import VERDICTS, bounds, where
+from scalejax.report.summary import VERDICTS, count, coverage_text, forecast_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,19 +19,17 @@ if TYPE_CHECKING:
 def plan_text(plan: "Plan") -> str:
     """A plan: runs and FLOPs by model size, what sharing trunks saves, warnings."""
     summary = plan.summary()
-    lines = [
-        f"{summary['study']}: {summary['runs']} runs, {summary['trunks']} shared trunks, "
-        f"{len(plan.study.forecast)} to forecast"
-    ]
+    runs, trunks = count(summary["runs"], "run"), count(summary["trunks"], "shared trunk")
+    lines = [f"{summary['study']}: {runs}, {trunks}, {len(plan.study.forecast)} to forecast"]
     by_model: dict[Model, list[Segment]] = {}
     for segment in plan.segments:
         by_model.setdefault(segment.run.model, []).append(segment)
     for model, segments in by_model.items():
-        runs = [segment.run for segment in segments if segment.final]
-        budgets = ", ".join(f"{tokens:.3g}" for tokens in sorted({run.tokens for run in runs}))
+        budgets = [segment.run.tokens for segment in segments if segment.final]
+        tokens = ", ".join(f"{budget:.3g}" for budget in sorted(set(budgets)))
         lines.append(
-            f"  width {model.width}, depth {model.depth}: {len(runs)} runs of {budgets} tokens; "
-            f"{plan.flops_of(segments):.3g} FLOPs"
+            f"  width {model.width}, depth {model.depth}: {count(len(budgets), 'run')} of "
+            f"{tokens} tokens; {plan.flops_of(segments):.3g} FLOPs"
         )
     lines.append(cost_text(plan))
     lines += [f"warning: {warning}" for warning in summary["warnings"]]
@@ -67,14 +65,12 @@ def study_text(result: "StudyResult") -> str:
 
 def stopped_text(result: "StudyResult") -> str:
     """What a study prints when a signal stopped it."""
-    return (
-        f"stopped; every run is saved in {result.folder}, and the same command continues from there"
-    )
+    return f"stopped; every run is saved in {result.folder}: the same command continues from there"
 
 
 def status_text(status: "StudyStatus") -> str:
     """The state of a study: how many runs are in each state, then one line per run."""
-    totals = ", ".join(f"{count} {state}" for state, count in status["totals"].items())
+    totals = ", ".join(f"{number} {state}" for state, number in status["totals"].items())
     lines = [f"{status['study']} in {status['folder']}: {totals}"]
     for name, run in status["runs"].items():
         loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
@@ -92,7 +88,7 @@ def _counts(table: "pd.DataFrame | None") -> str:
     if table is None or not len(table):
         return "no run has finished"
     diverged = list(table["status"]).count("diverged")
-    done = f"{len(table) - diverged} runs done"
+    done = f"{count(len(table) - diverged, 'run')} done"
     return f"{done}, {diverged} diverged (left out of the fits)" if diverged else done
 
 
@@ -100,9 +96,9 @@ def _forecast_line(scored: "ScoredForecast") -> str:
     forecast, score = scored
     line = (
         f"forecast of {forecast['metric']} by {forecast['law']}: "
-        f"{forecast['value']:.3f}{bounds(forecast, 3)}"
+        f"{forecast['value']:.3f}{forecast_interval(forecast, 3)}"
     )
     if score is None:
         return f"{line}; not measured yet (run {forecast['run']})"
-    verdict = where({**forecast, **score})
-    return f"{line}; measured {score['measured']:.3f}, {verdict}, error {score['error']:+.3f}"
+    coverage = coverage_text(forecast, score["inside"])
+    return f"{line}; measured {score['measured']:.3f}, {coverage}, error {score['error']:+.3f}"

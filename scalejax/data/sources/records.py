@@ -1,13 +1,16 @@
-"""Records from files: one text a record, read as a stream, every error with its file and line."""
+"""Files of records, one document each; errors name the file and the line."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
 
-LONGEST_RECORD = 20_000_000  # bytes of one record: longer ones are whole files by mistake, and would fill the memory
+from scalejax.data.staging import Document
+
+# `.json.gz` is how C4 names its JSON lines.
 RECORD_SUFFIXES = (
     ".jsonl",
     ".jsonl.gz",
@@ -15,92 +18,114 @@ RECORD_SUFFIXES = (
     ".json.gz",
     ".parquet",
     ".array_record",
-)  # C4's json.gz holds JSON lines
+)
 
-
-class Document(NamedTuple):
-    """One document."""
-
-    text: str
-    """As it stands in the source."""
-    domain: str
-    """Where it comes from, for losses and mixtures by domain."""
+# Bytes of the longest record that is read. A longer one is a whole corpus in one line
+# by mistake, and would fill the memory.
+LONGEST_RECORD = 20_000_000
 
 
 def is_records(path: Path) -> bool:
-    """Whether the name of a file says that it holds records."""
+    """Whether the file's name ends with one of RECORD_SUFFIXES."""
     return path.name.endswith(RECORD_SUFFIXES)
 
 
 def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterator[Document]:
-    """The documents in a .jsonl (plain, .gz, .zst), .parquet or .array_record file, one at a time.
+    """The documents of a file of records, one at a time.
 
-    `domain` is the field of a record that holds its domain; empty: all are of the domain `default`. Raises ValueError with file
-    and line (or row) for a record that is no object, lacks a field, or whose text is empty or longer than LONGEST_RECORD, and
-    for compressed files that are damaged or cut short.
+    `field` names the field that holds the text of a record. `domain` names the field
+    that holds its domain; with an empty `domain`, every document gets the domain
+    `default`.
+
+    Raises ValueError with file and line (or row) for a record that is not an object,
+    lacks a field, or has an empty text or one longer than LONGEST_RECORD, and for a
+    compressed file that is damaged.
     """
     if path.name.endswith(".parquet"):
-        records = _parquet(path, [name.split(".")[0] for name in (field, domain) if name])
+        # Only the columns that are needed: `meta.set` is a field of the column `meta`.
+        records = _parquet_rows(path, [name.split(".")[0] for name in (field, domain) if name])
     elif path.name.endswith(".array_record"):
-        records = _array_record(path)
+        records = _array_records(path)
     else:
         records = json_lines(path)
     return documents(records, field=field, domain=domain, default=default)
 
 
 def documents(
-    records: Iterable[tuple[str, Mapping[str, Any]]], *, field: str, domain: str, default: str
+    records: Iterable[tuple[str, object]], *, field: str, domain: str, default: str
 ) -> Iterator[Document]:
-    """Checked documents out of (place, record) pairs; `place` begins every error."""
+    """Checks (place, record) pairs and turns them into documents.
+
+    `place` says where a record comes from, for instance its file and line; every error
+    message starts with it. The other arguments and errors are those of `read_records`.
+    """
     for place, record in records:
         if not isinstance(record, Mapping):
             raise ValueError(
-                f"{place} is {type(record).__name__}, not a dict of fields; of a dataset in splits, give one split"
+                f"{place} is {type(record).__name__}, not a dict of fields; for a dataset with "
+                "splits, pass one split"
             )
-        text = _value(record, field, place, "Data.field")
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{place}: the field {field!r} holds {type(text).__name__}, not text; set Data.field to one that does"
-            )
-        if not text.strip():
-            raise ValueError(f"{place}: the document is empty; remove this record")
-        if len(text) > LONGEST_RECORD:
-            raise ValueError(_too_long(place))
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{place}: the text holds half a character, U+{ord(text[error.start]):04X}; repair the text or remove this record"
-            ) from error
-        yield Document(
-            text, str(_value(record, domain, place, "Data.domain")) if domain else default
+        text = _text(record, field, place)
+        if domain:
+            yield Document(text, str(_field(record, domain, place, "Data.domain")))
+        else:
+            yield Document(text, default)
+
+
+def _text(record: Mapping[str, object], field: str, place: str) -> str:
+    """The text of a record, checked."""
+    text = _field(record, field, place, "Data.field")
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{place}: the field {field!r} holds {type(text).__name__}, not text; set "
+            "Data.field to a field that holds text"
         )
+    if not text.strip():
+        raise ValueError(f"{place}: the document is empty; remove this record")
+    if len(text) > LONGEST_RECORD:
+        raise ValueError(_too_long(place))
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        # JSON may spell one half of a surrogate pair, which is not a character.
+        raise ValueError(
+            f"{place}: the text holds half a character, U+{ord(text[error.start]):04X}; "
+            "repair the text or remove this record"
+        ) from error
+    return text
 
 
-def _value(record: Mapping[str, Any], name: str, place: str, option: str) -> Any:
-    """The field `name` of a record; `a.b` is field b of field a, unless there is a field called `a.b`."""
-    found: Any = record
+def _field(record: Mapping[str, object], name: str, place: str, option: str) -> object:
+    """The field `name` of a record.
+
+    `a.b` is the field b of the field a, unless there is a field called `a.b`. `option`
+    is the setting that gave the name; the error message asks to change it.
+    """
+    value: object = record
     for part in [name] if name in record else name.split("."):
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(value, Mapping) or part not in value:
             fields = ", ".join(map(str, record)) or "none"
             raise ValueError(
                 f"{place}: no field {name!r}; the fields are {fields}; set {option} to one of them"
             )
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, object) of every line of a .jsonl file (plain, .gz, .zst); `place` is its file and line.
+def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(place, object) for every line of a .jsonl file, plain or compressed (.gz, .zst).
 
-    Raises ValueError with the place for a line that is not one JSON object in UTF-8, a byte-order mark, and a damaged file.
+    `place` is the file and the line. Raises ValueError starting with the place for a
+    line that is not one JSON object in UTF-8, for a byte-order mark, and for a damaged
+    file.
     """
     for number, line in enumerate(_lines(path), start=1):
-        yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
+        place = f"{path}, line {number}"
+        yield place, _json_object(line, place)
 
 
-def _object(line: bytes, place: str) -> Mapping[str, Any]:
-    """One JSON object. Lines end at the newline alone: U+2028 and the like are part of a string."""
+def _json_object(line: bytes, place: str) -> Mapping[str, object]:
+    """The JSON object in a line of a file."""
     if line.startswith(b"\xef\xbb\xbf"):
         raise ValueError(
             f"{place} begins with a byte-order mark; save the file as UTF-8 without one"
@@ -111,36 +136,44 @@ def _object(line: bytes, place: str) -> Mapping[str, Any]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{place} is not UTF-8 text: byte {error.start} of the line is 0x{line[error.start]:02x}; convert the file first"
+            f"{place} is not UTF-8 text: byte {error.start} of the line is "
+            f"0x{line[error.start]:02x}; convert the file to UTF-8"
         ) from error
     try:
         record = json.loads(text)
     except ValueError as error:
-        ended = (
-            "repair the line, or remove it"
-            if line.endswith(b"\n")
-            else "the file ends within this line: get it again, or remove the line"
-        )
-        between = (
-            "; records are parted by U+2028: part them by newlines" if "}\u2028" in text else ""
-        )
-        raise ValueError(f"{place} is not JSON ({error}){between or f'; {ended}'}") from error
+        raise ValueError(f"{place} is not JSON ({error}); {_remedy(line, text)}") from error
     except RecursionError as error:
         raise ValueError(
-            f"{place} is not JSON that can be read: brackets are nested too deep; remove the line"
+            f"{place} is not JSON that can be read: its brackets are nested too deeply; "
+            "remove the line"
         ) from error
     if not isinstance(record, dict):
         raise ValueError(
-            f'{place} is {type(record).__name__}, not an object like {{"text": ".."}}; write one object a line'
+            f"{place} is {type(record).__name__}, not an object like "
+            '{"text": "..."}; write one object per line'
         )
     return record
 
 
+def _remedy(line: bytes, text: str) -> str:
+    """What to do about a line that is not JSON."""
+    # Some writers separate records by U+2028. It may also be part of a string, which is
+    # why only newlines separate lines here.
+    if "}\u2028" in text:
+        return "its records are separated by U+2028: separate them by newlines"
+    # Only the last line of a file can lack its newline.
+    if not line.endswith(b"\n"):
+        return "the file ends within this line: get the file again, or remove the line"
+    return "repair the line, or remove it"
+
+
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines of a plain, .gz or .zst file; of a damaged one, the lines before the damage and then an error."""
+    """The lines of a file; of a damaged one, those before the damage."""
     number = 0
     try:
         with _open(path) as file:
+            # The limit keeps a huge line from filling the memory before it is refused.
             while line := file.readline(LONGEST_RECORD + 1):
                 number += 1
                 if len(line) > LONGEST_RECORD:
@@ -148,56 +181,62 @@ def _lines(path: Path) -> Iterator[bytes]:
                 yield line
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
-            f"{path} cannot be read beyond line {number} ({error}): damaged or cut short; get the file again"
+            f"{path} cannot be read beyond line {number} ({error}): it is damaged or cut "
+            "short; get the file again"
         ) from error
 
 
 def _open(path: Path) -> BinaryIO:
+    """The uncompressed bytes of a plain, .gz or .zst file."""
     if path.name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.name.endswith(".zst"):
-        import io
-
         import pyarrow
 
-        return cast(
-            BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 2**20)
-        )
+        stream = pyarrow.input_stream(str(path), compression="zstd")
+        return cast(BinaryIO, io.BufferedReader(stream, 2**20))
     return path.open("rb")
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parquet_rows(path: Path, columns: list[str]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(place, row) for the rows of a Parquet file; only `columns` are read."""
     import pyarrow
     from pyarrow import parquet
 
     row = 0
     try:
         with parquet.ParquetFile(path) as file:
-            known = [name for name in columns if name in file.schema_arrow.names]
-            if len(known) < len(columns):  # the whole record, so that the error can name its fields
-                known = file.schema_arrow.names
-            for batch in file.iter_batches(batch_size=1_024, columns=known):
+            names = file.schema_arrow.names
+            # When a column is missing, read them all: the error lists the record's
+            # fields.
+            chosen = columns if set(columns) <= set(names) else names
+            for batch in file.iter_batches(batch_size=1_024, columns=chosen):
                 for record in batch.to_pylist():
                     row += 1
                     yield f"{path}, row {row}", record
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{path} cannot be read beyond row {row} ({reason}): damaged or no Parquet; get the file again"
+            f"{path} cannot be read beyond row {row} ({reason}): it is damaged or not a "
+            "Parquet file; get the file again"
         ) from error
 
 
-def _array_record(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Records of an ArrayRecord file, as grain reads them: JSON objects in UTF-8."""
+def _array_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(place, object) for the records of an ArrayRecord file, JSON in UTF-8."""
     try:
-        from array_record.python import array_record_data_source as reader  # pyright: ignore[reportMissingImports]
+        from array_record.python import (  # pyright: ignore[reportMissingImports]
+            array_record_data_source as array_record,
+        )
     except ImportError as error:
         raise ValueError(
-            f"{path}: ArrayRecord files need the package `array_record`: pip install array_record"
+            f"{path}: ArrayRecord files need the package array_record; run "
+            "`pip install array_record`"
         ) from error
-    with reader.ArrayRecordDataSource(str(path)) as source:
+    with array_record.ArrayRecordDataSource(str(path)) as source:
         for number in range(len(source)):
-            yield f"{path}, record {number}", _object(source[number], f"{path}, record {number}")
+            place = f"{path}, record {number}"
+            yield place, _json_object(source[number], place)
 
 
 def _too_long(place: str) -> str:

@@ -1,141 +1,162 @@
-"""Token files of other projects as they are (nanoGPT, OLMo, Megatron's .bin): flat ids, no header, no copy."""
+"""Token files of other projects (nanoGPT, OLMo, Megatron's .bin), used as they are.
+
+They hold token ids without a header: uint16 for vocabularies of up to 65,536 ids and
+uint32 above, in the byte order of this machine. Nothing is copied.
+"""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from scalejax.config import Data
+from scalejax.data.shards import Manifest, Shards, check_ids, token_dtype
+from scalejax.data.sources.source import ReadySource
 from scalejax.data.staging import HELD_OUT
-from scalejax.data.tokenizers import Tokenizer, tokenizer
-from scalejax.data.writer import token_dtype
+from scalejax.data.tokenizers import Tokenizer, make_tokenizer
 from scalejax.files import sha256
 
-BLOCK_TOKENS = 1_024  # held-out blocks that count as documents where no id ends a document
-CHECKED = 2**22  # ids checked at once
-NAMES = {"train": ("train.bin",), "validation": ("val.bin", "validation.bin")}
+# Where no id ends a document, held-out blocks of this many tokens count as documents.
+BLOCK_TOKENS = 1_024
+
+VALIDATION_NAMES = ("val.bin", "validation.bin")
 
 
-class Binaries(NamedTuple):
-    """What a set of shards is made of."""
+class TokenSplits(NamedTuple):
+    """Memory-mapped ids, and the files that they lie in."""
 
     train: np.ndarray
     validation: np.ndarray
-    validation_starts: np.ndarray
-    manifest: dict[str, Any]
-    model: bytes
-    """The tokenizer's."""
+    files: list[Path]
 
 
-def is_binary(source: str) -> bool:
-    """Whether the source is a .bin file, or a folder with train.bin and val.bin and no manifest."""
-    path = Path(source).expanduser()
-    return path.suffix == ".bin" or (
-        (path / "train.bin").is_file() and not (path / "manifest.json").is_file()
-    )
+@dataclass(frozen=True)
+class TokenFiles(ReadySource):
+    """A .bin file, or a folder of train.bin and val.bin."""
 
+    path: Path
 
-def open_binaries(data: Data) -> Binaries:
-    """Memory-mapped ids: uint16 for vocabularies of up to 65,536, uint32 above, in this machine's byte order (little-endian).
+    def open(self, data: Data) -> Shards:
+        """The ids, memory-mapped, with the tokenizer that `data` names.
 
-    Of a single file the last 4% are held out. Raises ValueError when a file is missing, empty or of half an id, and for an id
-    outside the vocabulary, with file and place.
-    """
-    tokens = None if data.tokenizer.startswith("ids:") else _named(data)
-    vocabulary = tokens.vocabulary if tokens else _whole(data.tokenizer)
-    train, validation, files = _splits(data.source, token_dtype(vocabulary))
-    for path in files:
-        check(path, token_dtype(vocabulary), vocabulary)
-    if tokens is None:
-        starts = np.arange(0, len(validation), BLOCK_TOKENS)
-    else:
-        starts = np.flatnonzero(validation[:-1] == tokens.end) + 1
-        if (
-            not len(starts) or starts[0] != 1
-        ):  # a file may begin with an end of document, as the shards here do, or with text
-            starts = np.insert(starts, 0, 0)
-    digest = hashlib.sha256(b"".join(bytes.fromhex(sha256(path)) for path in files)).hexdigest()
-    counts = {"train": len(train), "validation": len(validation)}
-    manifest = {
-        "source": data.source,
-        "licence": "as of the files given",
-        "attribution": f"files at {data.source}",
-        "tokenizer": {
-            "name": data.tokenizer,
-            "hash": tokens and tokens.hash,
-            "end": tokens and tokens.end,
-        },
-        "vocabulary": vocabulary,
-        "dtype": token_dtype(vocabulary).name,
-        "documents": {"validation": len(starts)},
-        "tokens": counts,
-        "domains": {"text": counts},
-        "shares": {},
-        "entropy_rate": None,
-        "hash": hashlib.sha256(
-            f"{digest} {vocabulary} {tokens and tokens.hash}".encode()
-        ).hexdigest()[:16],
-    }
-    return Binaries(train, validation, starts, manifest, tokens.model if tokens else b"")
-
-
-def check(path: Path, dtype: np.dtype, vocabulary: int) -> None:
-    """Raises ValueError, with file and place, for an id outside the vocabulary. In blocks: a whole map would stay in memory."""
-    start = 0
-    with path.open("rb") as file:
-        while len(ids := np.fromfile(file, dtype, CHECKED)):
-            if ids.max() >= vocabulary:
-                at = int(np.argmax(ids >= vocabulary))
-                raise ValueError(
-                    f"{path} holds id {ids[at]} at token {start + at}; its vocabulary ends at {vocabulary - 1}: "
-                    "name the tokenizer that made the ids"
-                )
-            start += len(ids)
-
-
-def _splits(source: str, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, list[Path]]:
-    path = Path(source).expanduser()
-    if path.suffix == ".bin":
-        ids = _mapped(path, dtype)
-        cut = len(ids) - max(2, round(HELD_OUT * len(ids)))
-        return ids[:cut], ids[cut:], [path]
-    found = {
-        split: next((path / name for name in names if (path / name).is_file()), None)
-        for split, names in NAMES.items()
-    }
-    if found["validation"] is None:
-        raise ValueError(
-            f"{source} holds train.bin and no val.bin: add held-out tokens, or name the file {path / 'train.bin'} itself"
+        The last 4% of a single file are held out. Raises ValueError when a file is
+        missing, empty or ends within an id, and, with file and place, for an id outside
+        the vocabulary.
+        """
+        tokenizer, vocabulary = self._vocabulary(data.tokenizer)
+        train, validation, files = self._splits(token_dtype(vocabulary))
+        for path in files:
+            check_ids(path, token_dtype(vocabulary), vocabulary)
+        starts = document_starts(validation, tokenizer.end if tokenizer else None)
+        counts = {"train": len(train), "validation": len(validation)}
+        tokenizer_hash = tokenizer.hash if tokenizer else None
+        manifest: Manifest = {
+            "source": self.name,
+            "licence": "as of the files given",
+            "attribution": f"files at {self.name}",
+            "tokenizer": {
+                "name": data.tokenizer,
+                "hash": tokenizer_hash,
+                "end": tokenizer.end if tokenizer else None,
+            },
+            "vocabulary": vocabulary,
+            "dtype": token_dtype(vocabulary).name,
+            "documents": {"validation": len(starts)},
+            "tokens": counts,
+            "domains": {"text": counts},
+            "shares": {},
+            "entropy_rate": None,
+            "hash": _content_hash(files, vocabulary, tokenizer_hash),
+        }
+        return Shards(
+            folder=self.path,
+            train=train,
+            validation=validation,
+            validation_starts=starts,
+            # The size of a document's text is not known.
+            validation_bytes=np.zeros_like(starts),
+            manifest=manifest,
+            model=tokenizer.model if tokenizer else b"",
         )
-    train, validation = (_mapped(file, dtype) for file in found.values() if file)
-    return train, validation, [file for file in found.values() if file]
+
+    def _vocabulary(self, tokenizer: str) -> tuple[Tokenizer | None, int]:
+        """The tokenizer that `Data.tokenizer` names, or None, and the vocabulary."""
+        if tokenizer.startswith("ids:"):
+            return None, _number_of_ids(tokenizer)
+        if tokenizer.startswith("bpe:"):
+            raise ValueError(
+                f"{self.name} holds token ids, but Data.tokenizer {tokenizer!r} is trained on "
+                "text; name the tokenizer that made the ids, or `ids:V` for V ids without one"
+            )
+        loaded = make_tokenizer(tokenizer, [])
+        return loaded, loaded.vocabulary
+
+    def _splits(self, dtype: np.dtype) -> TokenSplits:
+        if self.path.suffix == ".bin":
+            ids = _memory_map(self.path, dtype)
+            # A split needs two tokens at least: an input and a target.
+            cut = len(ids) - max(2, round(HELD_OUT * len(ids)))
+            return TokenSplits(ids[:cut], ids[cut:], [self.path])
+        train = self.path / "train.bin"
+        candidates = (self.path / name for name in VALIDATION_NAMES)
+        validation = next((path for path in candidates if path.is_file()), None)
+        if validation is None:
+            raise ValueError(
+                f"{self.name} holds train.bin and no val.bin; add held-out tokens, or name the "
+                f"file {train} itself"
+            )
+        files = [train, validation]
+        return TokenSplits(_memory_map(train, dtype), _memory_map(validation, dtype), files)
 
 
-def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+def document_starts(ids: np.ndarray, end: int | None) -> np.ndarray:
+    """int64: the offset of every document, given the id that ends one.
+
+    >>> document_starts(np.array([5, 6, 9, 7, 9]), end=9).tolist()
+    [0, 3]
+    >>> document_starts(np.array([9, 5, 6, 9, 7, 9]), end=9).tolist()
+    [1, 4]
+    """
+    if end is None:
+        return np.arange(0, len(ids), BLOCK_TOKENS)
+    # The last id may end a document without starting another one.
+    starts = np.flatnonzero(ids[:-1] == end) + 1
+    # A file may begin with text, or with the end of a document as scalejax's shards do.
+    if not len(starts) or starts[0] != 1:
+        starts = np.insert(starts, 0, 0)
+    return starts
+
+
+def _content_hash(files: list[Path], vocabulary: int, tokenizer_hash: str | None) -> str:
+    """16 hex digits over the ids and what they mean."""
+    digests = b"".join(bytes.fromhex(sha256(path)) for path in files)
+    content = f"{hashlib.sha256(digests).hexdigest()} {vocabulary} {tokenizer_hash}"
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _memory_map(path: Path, dtype: np.dtype) -> np.ndarray:
     if not path.is_file():
-        raise ValueError(f"Data.source {str(path)!r} is no file that exists (in {Path.cwd()})")
+        raise ValueError(
+            f"Data.source {str(path)!r} does not exist in {Path.cwd()}; give the path of a "
+            ".bin file"
+        )
     size = path.stat().st_size
     if size < 4 * dtype.itemsize or size % dtype.itemsize:
         raise ValueError(
-            f"{path} has {size} bytes: no whole number of {dtype.name} ids, or fewer than 4; the dtype follows from the "
-            "vocabulary (uint16 up to 65,536 ids, uint32 above)"
+            f"{path} has {size} bytes, which is not a whole number of {dtype.name} ids, or fewer "
+            "than 4 of them; the dtype follows from the vocabulary (uint16 up to 65,536 ids, "
+            "uint32 above), so name the tokenizer that made the ids"
         )
     return np.memmap(path, dtype, "r")
 
 
-def _named(data: Data) -> Tokenizer:
-    if data.tokenizer.startswith("bpe:"):
-        raise ValueError(
-            f"{data.source} holds ids, and {data.tokenizer} is trained on text: name the tokenizer that made the ids, or `ids:V`"
-        )
-    return tokenizer(data.tokenizer, [])
-
-
-def _whole(name: str) -> int:
-    digits = name.removeprefix("ids:")
+def _number_of_ids(tokenizer: str) -> int:
+    digits = tokenizer.removeprefix("ids:")
     if not digits.isdecimal() or int(digits) < 2:
         raise ValueError(
-            f"Data.tokenizer `ids:V` needs a whole number V of at least 2 ids, for instance `ids:50257`; got {name!r}"
+            f"Data.tokenizer {tokenizer!r} does not give a number of ids; write `ids:V` with a "
+            "whole number V of at least 2, for instance `ids:50257`"
         )
     return int(digits)

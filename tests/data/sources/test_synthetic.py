@@ -1,21 +1,24 @@
-"""The synthetic language: its entropy rate is exact, its contexts follow a power law (mirrors scalejax/data/sources/synthetic.py)."""
+"""The synthetic language (mirrors scalejax/data/sources/synthetic.py)."""
 
 import numpy as np
 import pytest
 
-from scalejax.data.sources.synthetic import Language, language
+from scalejax.config import Data
+from scalejax.data.preparation import prepare
+from scalejax.data.sources import synthetic
+from scalejax.data.sources.synthetic import Language
 
 
-def test_entropy_rate_is_the_mean_surprise_of_a_long_draw():
+def test_the_entropy_rate_is_the_mean_surprisal_of_a_long_draw():
     chain = Language(16)
-    drawn = chain.draw(streams=256, tokens=4_096, seed=7).astype(np.int64)
-    surprise = -np.log(chain.transitions()[drawn[:, :-2], drawn[:, 1:-1], drawn[:, 2:]])
-    error = surprise.mean(axis=1).std() / np.sqrt(len(drawn))
-    assert error < 0.002, "the estimate is too coarse: this test could not fail"
-    assert abs(surprise.mean() - chain.entropy_rate()) < 4 * error
+    sample = chain.draw(streams=256, tokens=4_096, seed=7).astype(np.int64)
+    surprisal = -np.log(chain.transitions()[sample[:, :-2], sample[:, 1:-1], sample[:, 2:]])
+    error = surprisal.mean(axis=1).std() / np.sqrt(len(sample))
+    assert error < 0.002, "the estimate is too coarse for this test to fail"
+    assert abs(surprisal.mean() - chain.entropy_rate()) < 4 * error
 
 
-def test_entropy_rate_of_a_chain_solved_by_linear_algebra_is_the_same():
+def test_the_entropy_rate_agrees_with_a_chain_solved_by_linear_algebra():
     chain, V = Language(6), 6
     step = np.zeros((V, V, V, V))
     for a, b, x in np.ndindex(V, V, V):
@@ -29,11 +32,12 @@ def test_entropy_rate_of_a_chain_solved_by_linear_algebra_is_the_same():
     )
 
 
-def test_pairs_are_drawn_as_often_as_the_stationary_distribution_says():
+def test_pairs_are_drawn_with_their_stationary_frequencies():
     chain = Language(8)
-    drawn = chain.draw(streams=512, tokens=2_048, seed=1).astype(np.int64)
-    seen = np.bincount((drawn[:, :-1] * 8 + drawn[:, 1:]).ravel(), minlength=64) / drawn[:, 1:].size
-    assert np.abs(seen - chain.stationary().ravel()).sum() < 0.01
+    sample = chain.draw(streams=512, tokens=2_048, seed=1).astype(np.int64)
+    pairs = (sample[:, :-1] * 8 + sample[:, 1:]).ravel()
+    frequencies = np.bincount(pairs, minlength=64) / pairs.size
+    assert np.abs(frequencies - chain.stationary().ravel()).sum() < 0.01
 
 
 def test_context_frequencies_follow_a_power_law():
@@ -43,7 +47,7 @@ def test_context_frequencies_follow_a_power_law():
     assert np.corrcoef(np.log(np.arange(1, 2_049)), np.log(frequencies))[0, 1] < -0.95
 
 
-def test_both_symbols_back_matter():
+def test_both_preceding_symbols_inform_about_the_next():
     chain = Language(32)
     pairs, p = chain.stationary(), chain.transitions()
     after_one = np.einsum("ab,abx->bx", pairs, p)
@@ -59,9 +63,22 @@ def test_a_draw_is_a_function_of_its_seed():
     assert not np.array_equal(first, chain.draw(streams=4, tokens=64, seed=1))
 
 
-@pytest.mark.parametrize(
-    "source", ["synthetic:", "synthetic:many", "synthetic:3", "synthetic:1000", "synthetic:-8"]
-)
-def test_a_source_that_names_no_language_is_refused(source):
-    with pytest.raises(ValueError, match="synthetic:"):
-        language(source)
+@pytest.fixture
+def short_language(monkeypatch):
+    monkeypatch.setattr(synthetic, "STREAM_TOKENS", 512)
+
+
+def test_shards_hold_the_language_and_its_entropy_rate(tmp_path, short_language):
+    shards = prepare(Data(source="synthetic:8", tokenizer="own"), tmp_path)
+    assert shards.entropy_rate == Language(8).entropy_rate()
+    assert shards.vocabulary == 8 and shards.train.max() == 7
+    assert (len(shards.train), len(shards.validation)) == (512 * 512, 16 * 512)
+    assert np.array_equal(np.diff(shards.validation_starts), [1_024] * 7)
+    assert not shards.validation_bytes.any()
+
+
+def test_a_synthetic_source_has_no_tokenizer(tmp_path, short_language):
+    with pytest.raises(ValueError, match="set tokenizer='own'"):
+        prepare(Data(source="synthetic:8", tokenizer="byte"), tmp_path)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        prepare(Data(source="synthetic:8", tokenizer="own"), tmp_path).tokenizer()

@@ -1,10 +1,10 @@
-"""Token files of other projects are used as they are (mirrors scalejax/data/binaries.py)."""
+"""Token files are used as they are (mirrors scalejax/data/sources/token_files.py)."""
 
 import numpy as np
 import pytest
 
 from scalejax.config import Data
-from scalejax.data.preparation import export, prepare
+from scalejax.data.preparation import epochs, export, prepare
 from scalejax.data.tokenizers import Bytes
 
 
@@ -16,44 +16,41 @@ def test_a_nanogpt_folder_is_a_source(tmp_path):
     train, held_out = ids(5_000, 50_257), ids(3_000, 50_257, 1)
     train.astype(np.uint16).tofile(tmp_path / "train.bin")
     held_out.astype(np.uint16).tofile(tmp_path / "val.bin")
-    shards = prepare(Data(source=str(tmp_path), tokenizer="ids:50257"))
+    data = Data(source=str(tmp_path), tokenizer="ids:50257")
+    shards = prepare(data)
     assert np.array_equal(shards.train, train) and np.array_equal(shards.validation, held_out)
     assert isinstance(shards.train, np.memmap) and shards.vocabulary == 50_257
-    assert (
-        shards.validation_starts.tolist() == [0, 1_024, 2_048] and not shards.validation_bytes.any()
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.bin", "val.bin"], (
-        "something was written"
-    )
+    assert shards.validation_starts.tolist() == [0, 1_024, 2_048]
+    assert not shards.validation_bytes.any()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["train.bin", "val.bin"], "something was written"
+    assert epochs(data, 1_000) is None
     with pytest.raises(ValueError, match="no tokenizer"):
         shards.tokenizer()
-    with pytest.raises(ValueError, match="needs no preparation"):
-        export(Data(source=str(tmp_path), tokenizer="ids:50257"), tmp_path / "out")
+    with pytest.raises(ValueError, match="need no preparation"):
+        export(data, tmp_path / "out")
 
 
 def test_more_than_65_536_ids_take_four_bytes_and_a_single_file_holds_out_its_end(tmp_path):
     tokens = ids(10_000, 100_000)
     tokens.astype(np.uint32).tofile(tmp_path / "x.bin")
     shards = prepare(Data(source=str(tmp_path / "x.bin"), tokenizer="ids:100000"))
-    assert (
-        np.array_equal(np.concatenate([shards.train, shards.validation]), tokens)
-        and len(shards.validation) == 400
-    )
+    assert np.array_equal(np.concatenate([shards.train, shards.validation]), tokens)
+    assert len(shards.validation) == 400
 
 
 @pytest.mark.parametrize("leading_end", [False, True])
-def test_with_a_tokenizer_documents_are_known_by_their_ends(tmp_path, leading_end):
+def test_with_a_tokenizer_the_end_token_separates_documents(tmp_path, leading_end):
     texts = ["one text", "and two", "three"]
-    lead = [256] if leading_end else []
-    held_out = np.concatenate(
-        [lead, *([*Bytes().encode([text])[0], 256] for text in texts)]
-    ).astype(np.uint16)
+    documents = [[*Bytes().encode([text])[0], 256] for text in texts]
+    held_out = np.concatenate([[256] if leading_end else [], *documents]).astype(np.uint16)
     held_out.tofile(tmp_path / "val.bin")
     held_out.tofile(tmp_path / "train.bin")
     shards = prepare(Data(source=str(tmp_path), tokenizer="byte"))
     ends = [*shards.validation_starts[1:], len(held_out)]
-    parts = [shards.validation[a:b] for a, b in zip(shards.validation_starts, ends, strict=True)]
-    assert [shards.tokenizer().decode(part) for part in parts] == texts
+    spans = zip(shards.validation_starts, ends, strict=True)
+    decode = shards.tokenizer().decode
+    assert [decode(shards.validation[start:stop].tolist()) for start, stop in spans] == texts
 
 
 def test_the_hash_follows_the_content_and_the_vocabulary(tmp_path):
@@ -69,7 +66,7 @@ def test_the_hash_follows_the_content_and_the_vocabulary(tmp_path):
     assert prepare(Data(source=str(path), tokenizer="byte")).hash != hashes[0]
 
 
-def test_what_is_no_such_file_is_refused_with_file_and_place(tmp_path):
+def test_files_that_are_not_token_files_are_refused_with_file_and_position(tmp_path):
     path = tmp_path / "x.bin"
     tokens = ids(99, 256).astype(np.uint16)
     tokens[17] = 300
@@ -79,14 +76,16 @@ def test_what_is_no_such_file_is_refused_with_file_and_place(tmp_path):
     ):
         prepare(Data(source=str(path), tokenizer="byte"))
     path.write_bytes(bytes(99))
-    with pytest.raises(ValueError, match=r"x\.bin has 99 bytes: no whole number of uint16 ids"):
+    with pytest.raises(
+        ValueError, match=r"x\.bin has 99 bytes, which is not a whole number of uint16 ids"
+    ):
         prepare(Data(source=str(path), tokenizer="byte"))
     with pytest.raises(ValueError, match="trained on text"):
         prepare(Data(source=str(path), tokenizer="bpe:512"))
-    with pytest.raises(ValueError, match="`ids:V` needs a whole number"):
+    with pytest.raises(ValueError, match="write `ids:V` with a whole number V of at least 2"):
         prepare(Data(source=str(path), tokenizer="ids:many"))
     path.rename(tmp_path / "train.bin")
     with pytest.raises(ValueError, match=r"holds train\.bin and no val\.bin"):
         prepare(Data(source=str(tmp_path), tokenizer="byte"))
-    with pytest.raises(ValueError, match="is no file that exists"):
+    with pytest.raises(ValueError, match="does not exist"):
         prepare(Data(source=str(path), tokenizer="byte"))

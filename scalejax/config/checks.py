@@ -1,0 +1,109 @@
+"""Checks of configuration fields, for use in `__post_init__`.
+
+Each raises a ValueError that names the field, what was given and what would be valid.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def set_integer(config: object, name: str, minimum: int) -> None:
+    """Check that a field is a whole number of at least `minimum`, and make it an int.
+
+    Numbers from numpy are converted, because products of them can overflow where FLOPs
+    are counted.
+    """
+    value = as_integer(_label(config, name), getattr(config, name), minimum)
+    # The dataclasses are frozen, so the field is set behind their back.
+    object.__setattr__(config, name, value)
+
+
+def as_integer(label: str, value: object, minimum: int) -> int:
+    """The value as an int of at least `minimum`. `label` names it in the error.
+
+    >>> as_integer("Model.width", 64.0, 1)
+    64
+    """
+    number = math.nan if isinstance(value, bool) else as_number(value)
+    require(
+        number.is_integer() and number >= minimum,
+        f"{label} must be a whole number of at least {minimum}; got {value!r}",
+    )
+    # int(float) would round beyond 2^53, so this converts the value as it was given.
+    return int(value)  # type: ignore[call-overload]
+
+
+def as_number(value: object) -> float:
+    """The value as a float; NaN for text and anything else that is not a number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except TypeError:
+        return math.nan
+
+
+def check_interval(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
+    """Check that a field is a finite number between `low` and `high`.
+
+    `ends` gives the brackets of the interval: "[)" includes `low` and excludes `high`.
+    """
+    value = getattr(config, name)
+    number = as_number(value)
+    above = number >= low if ends[0] == "[" else number > low
+    below = number <= high if ends[1] == "]" else number < high
+    interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
+    require(
+        math.isfinite(number) and above and below,
+        f"{_label(config, name)} must be in {interval}; got {value!r}",
+    )
+
+
+def set_tuple(config: object, name: str, items: str) -> None:
+    """Check that a field is a list or another collection, and make it a tuple.
+
+    `items` says what the field holds, for the error: "token counts".
+    """
+    value = getattr(config, name)
+    require(
+        isinstance(value, Iterable) and not isinstance(value, str),
+        f"{_label(config, name)} must be a tuple or list of {items}, even for a single one: "
+        f"{name}=({value!r},); got {value!r}",
+    )
+    object.__setattr__(config, name, tuple(value))
+
+
+def check_choice(config: object, name: str, choices: Iterable[str]) -> None:
+    """Check that a field is one of `choices`."""
+    value = getattr(config, name)
+    require(
+        isinstance(value, str) and value in choices,
+        f"{_label(config, name)} must be one of {', '.join(choices)}; got {value!r}",
+    )
+
+
+def check_unused(config: Any, choice: str, kind: str, used_fields: Mapping[str, set[str]]) -> None:
+    """Check that fields which `choice` does not use keep their default values.
+
+    `used_fields` maps every choice to the fields that it uses, and `kind` says what the
+    choices are, for the error: "schedule". Without this check two runs that train
+    identically could be unequal, and would be trained twice.
+    """
+    unused = set.union(*used_fields.values()) - used_fields[choice]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        require(
+            field.name not in unused or value == field.default,
+            f"{_label(config, field.name)} is not used by the {choice} {kind}; "
+            f"remove it (got {value!r})",
+        )
+
+
+def _label(config: object, name: str) -> str:
+    return f"{type(config).__name__}.{name}"

@@ -1,0 +1,189 @@
+"""Reads the tables of whole-curve laws: losses (curve, step, loss) and learning
+rates."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from scalejax.fitting import tables
+from scalejax.fitting.options import FitOptions
+from scalejax.fitting.result import dropped_reasons
+from scalejax.laws.curves.laws import CurveLaw
+from scalejax.laws.curves.rates import checked_rates
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# A row's own learning rate that differs from its schedule's by more, relative to the
+# peak, is worth a note: most often the steps are off by one.
+SAME_RATE = 1e-3
+
+# Nats between two losses of one curve at one step from which they count as a mistake.
+DUPLICATE_GAP = 0.1
+
+
+class Losses(NamedTuple):
+    """Measured losses, each array (rows,)."""
+
+    curve: np.ndarray
+    """Index of the curve."""
+    step: np.ndarray
+    loss: np.ndarray
+    params: np.ndarray
+    """Parameters of the model; 1 for laws that do not read them."""
+
+    def rows(self, mask: np.ndarray) -> "Losses":
+        """Some of the losses."""
+        return Losses(*(x[mask] for x in self))
+
+
+class CurveTable(NamedTuple):
+    """What a whole-curve law reads from the two tables."""
+
+    frame: "DataFrame"
+    """The rows without missing values."""
+    losses: Losses
+    held_out: np.ndarray
+    """(rows,), which losses are scored and not fitted."""
+    labels: list[str]
+    """Name of each curve, with the model's size for a law that reads params."""
+    rates: list[np.ndarray]
+    """Learning rate of every step of each curve, (steps,) each."""
+    columns: dict[str, str]
+    """The table's column of each input and the target."""
+    reasons: list[str]
+    """Notes on the rows."""
+
+
+def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveTable:
+    sized = "params" in law.inputs
+    numeric = ("step", "loss", *(["params"] if sized else []))
+    named = dict(options.columns)
+    columns = {name: tables.column_for(frame, name, named) for name in ("curve", *numeric)}
+    values = {name: tables.numeric_column(frame, columns[name]) for name in numeric}
+    finite = np.all([np.isfinite(x) for x in values.values()], axis=0)
+    complete = finite & frame[columns["curve"]].notna().to_numpy()
+    held_out = options.held_out_mask(len(frame))[complete]
+    if held_out.all():
+        raise ValueError("no rows are left to fit: every row is held out or has a missing value")
+    rows = frame.loc[complete]
+    params = values["params"][complete] if sized else np.ones(len(rows))
+    schedule = rows[columns["curve"]].astype(str).to_numpy()
+    (owners, sizes), curve = _curves(schedule, params)
+    labels = [
+        f"{name} at {size:g}" if sized else str(name)
+        for name, size in zip(owners, sizes, strict=True)
+    ]
+    # The schedule is read from every row: a step without a loss still has its rate.
+    schedules = _schedules(np.unique(owners), frame, columns, options)
+    rates = [schedules[name] for name in owners]
+    losses = Losses(curve, values["step"][complete], values["loss"][complete], params)
+    _check_steps(losses, labels, rates)
+    reasons = dropped_reasons(complete)
+    if "learning_rate" in named or "learning_rate" in frame.columns:
+        columns["learning_rate"] = tables.column_for(frame, "learning_rate", named)
+        own = tables.numeric_column(rows, columns["learning_rate"])
+        reasons += _rate_reasons(own, rates, losses)
+    reasons += _duplicate_reasons(labels, losses.rows(~held_out))
+    return CurveTable(rows, losses, held_out, labels, rates, columns, reasons)
+
+
+def _curves(
+    schedule: np.ndarray, params: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The distinct pairs of schedule and params, and the index of each row's pair."""
+    owners, owner = np.unique(schedule, return_inverse=True)
+    sizes, size = np.unique(params, return_inverse=True)
+    pairs, curve = np.unique(np.stack([owner, size]), axis=1, return_inverse=True)
+    return (owners[pairs[0]], sizes[pairs[1]]), curve.ravel()
+
+
+def _schedules(
+    names: np.ndarray, frame: "DataFrame", columns: dict[str, str], options: FitOptions
+) -> dict[str, np.ndarray]:
+    """The learning rate of every step of each schedule, (steps,).
+
+    They come from the schedules table, or from the rows when a curve has a row per
+    step.
+    """
+    if options.schedules is None:
+        rate = tables.column_for(frame, "learning_rate", dict(options.columns))
+        table, read, hint = (
+            frame,
+            (columns["curve"], columns["step"], rate),
+            (
+                "; give the rate of every step: --schedules TABLE with columns curve, step, "
+                "learning_rate"
+            ),
+        )
+    else:
+        table, read, hint = tables.read(options.schedules), ("curve", "step", "learning_rate"), ""
+        for name in read:
+            if name not in table.columns:
+                raise ValueError(
+                    f"the schedules table has no column {name!r}; "
+                    f"it has {', '.join(map(str, table.columns))}"
+                )
+    owner = table[read[0]].astype(str).to_numpy()
+    steps, rates = (tables.numeric_column(table, name) for name in read[1:])
+    schedules = {}
+    for name in names:
+        rows = np.flatnonzero(owner == name)
+        if not len(rows):
+            known = ", ".join(map(str, np.unique(owner)[:10]))
+            raise ValueError(
+                f"curve {str(name)!r} is not in the schedules table, which has {known}"
+            )
+        rows = rows[np.argsort(steps[rows], kind="stable")]
+        if options.schedules is None:
+            # Several losses measured at one step are one step of the schedule.
+            rows = rows[np.unique(steps[rows], return_index=True)[1]]
+        _check_every_step(steps[rows], f"the schedule of curve {str(name)!r}", hint)
+        schedules[name] = checked_rates(rates[rows], f"schedule of curve {str(name)!r}")
+    return schedules
+
+
+def _check_every_step(steps: np.ndarray, schedule: str, hint: str) -> None:
+    """Raises ValueError unless the sorted steps are 0, 1, 2, ..."""
+    wrong = np.flatnonzero(steps != np.arange(len(steps)))
+    if not len(wrong):
+        return
+    first = wrong[0]
+    twice = first > 0 and steps[first] == steps[first - 1]
+    problem = f"step {steps[first]:g} twice" if twice else f"no step {first}"
+    raise ValueError(f"{schedule} has {problem}: steps go 0, 1, 2, ... without a gap{hint}")
+
+
+def _check_steps(losses: Losses, labels: list[str], rates: list[np.ndarray]) -> None:
+    for c, label in enumerate(labels):
+        last = losses.step[losses.curve == c].max()
+        if last >= len(rates[c]):
+            raise ValueError(
+                f"curve {label!r} has a loss at step {last:g}, and its schedule has only "
+                f"{len(rates[c])} steps"
+            )
+
+
+def _rate_reasons(own: np.ndarray, rates: list[np.ndarray], losses: Losses) -> list[str]:
+    """Notes rows whose own learning rate is not their schedule's at that step."""
+    pairs = zip(losses.curve, losses.step, strict=True)
+    scheduled = np.array([rates[c][int(step)] for c, step in pairs])
+    peak = np.array([rates[c].max() for c in losses.curve])
+    different = np.isfinite(own) & (np.abs(own - scheduled) > SAME_RATE * peak)
+    if not different.any():
+        return []
+    return [f"learning_rate of {different.sum()} rows is not that of their schedule at that step"]
+
+
+def _duplicate_reasons(labels: list[str], losses: Losses) -> list[str]:
+    """Notes a curve with two very different losses at one step."""
+    order = np.lexsort((losses.step, losses.curve))
+    curve, step, loss = losses.curve[order], losses.step[order], losses.loss[order]
+    same = (np.diff(curve) == 0) & (np.diff(step) == 0)
+    apart = np.flatnonzero(same & (np.abs(np.diff(loss)) > DUPLICATE_GAP))
+    if not len(apart):
+        return []
+    return [
+        f"duplicate: curve {labels[curve[apart[0]]]!r} has losses more than {DUPLICATE_GAP} nats "
+        f"apart at step {step[apart[0]]:g}"
+    ]

@@ -1,0 +1,256 @@
+"""Fits a law of one row per run to a table, with intervals, a verdict and scores."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from scalejax.fitting import replicates, resampling, tables
+from scalejax.fitting.options import FitOptions
+from scalejax.fitting.parametric.cross_validation import rolling_origin
+from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_reasons
+from scalejax.laws.inference import design, identification, intervals
+from scalejax.laws.inference.replicates import NoiseFloor, lack_of_fit, noise_floor
+from scalejax.laws.inference.verdict import Verdict, judge
+from scalejax.laws.law import F, ParametricLaw
+from scalejax.laws.solver import losses
+from scalejax.laws.solver.losses import Loss
+from scalejax.laws.solver.multistart import Optimum, find_optimum
+from scalejax.laws.solver.problem import parameters_in_table_units
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> ParametricFit[F]:
+    """Fits a law of one row per run; see `scalejax.fit`.
+
+    frame: one row per run.  options: loss, weights, cluster and resample are read.
+
+    Raises ValueError for options that are not read, for a table that cannot be read, or
+    for fewer rows than free parameters.
+    """
+    options.check(law, ("loss", "weights", "cluster", "resample"))
+    begin = time.perf_counter()
+    law = _with_column_of_table(law, frame, options.columns)
+    data = _read(frame, law, options)
+    loss = losses.parse_loss(options.loss)
+    weights = _weights(data.rows, options.weights)
+    at = find_optimum(law, data.inputs, data.target, weights, loss)
+    solved = time.perf_counter()
+    judged = _judge(law, at, data, weights, options)
+    fitted = _unscored(law, at, loss, data, judged, options)
+    # Where a solver that did not converge stopped says nothing, so such a fit has no
+    # numbers.
+    if judged.verdict.label != "not-converged":
+        fitted = _with_numbers(fitted, at, data, judged)
+    seconds = Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved)
+    return dataclasses.replace(fitted, seconds=seconds)
+
+
+class _Data(NamedTuple):
+    """The rows of a table that a law reads."""
+
+    rows: "DataFrame"
+    """The fitted rows."""
+    inputs: list[np.ndarray]
+    """The inputs of the fitted rows, each (rows,)."""
+    target: np.ndarray
+    held_out_inputs: list[np.ndarray]
+    held_out_target: np.ndarray
+    columns: dict[str, str]
+    """The table's column of each input and the target."""
+    complete: np.ndarray
+    """Which rows of the table have finite values."""
+
+
+def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
+    read = tables.read_columns(frame, law.inputs, law.target, dict(options.columns))
+    complete = frame.loc[read.complete]
+    _check_one_row_per_run(complete, options.columns.get("run", "run"))
+    out = options.held_out_mask(len(frame))[read.complete]
+    data = _Data(
+        rows=complete.loc[~out],
+        inputs=[x[~out] for x in read.inputs],
+        target=read.target[~out],
+        held_out_inputs=[x[out] for x in read.inputs],
+        held_out_target=read.target[out],
+        columns=read.names,
+        complete=read.complete,
+    )
+    if len(data.target) < law.free:
+        raise ValueError(
+            f"the {law.name} law has {law.free} free parameters and needs as many rows; "
+            f"{len(data.target)} of the {len(frame)} rows chosen can be fitted "
+            "(none missing, infinite or held out)"
+        )
+    return data
+
+
+class _Judged(NamedTuple):
+    """Bootstrap draws, intervals and verdict of an optimum."""
+
+    theta: np.ndarray
+    """(p, draws) coordinates of the bootstrap fits, nan where one did not converge."""
+    intervals: dict[str, Interval]
+    verdict: Verdict
+    noise: NoiseFloor | None
+    reasons: list[str]
+    """What the verdict, the design, the replicates and the bootstrap say."""
+
+
+def _judge(
+    law: ParametricLaw[Any], at: Optimum, data: _Data, weights: np.ndarray, options: FitOptions
+) -> _Judged:
+    points = replicates.design_points(data.rows, data.inputs, options.columns.get("seed", "seed"))
+    floor = noise_floor(np.log(data.target), points, weights)
+    theta, notes = resampling.bootstrap_draws(
+        law,
+        at,
+        data.rows,
+        cluster=options.cluster,
+        resample=options.resample or "pairs",
+        count=options.bootstrap,
+        seed=options.seed,
+        floor=floor,
+    )
+    ends = _intervals(law, at, theta)
+    verdict = judge(law, at, data.inputs, ends)
+    residuals = identification.linearize(law, at).residuals
+    misfit = lack_of_fit(residuals, points, weights, law.free)
+    reasons = [
+        *verdict.reasons,
+        *design.held_reasons(law, data.target),
+        *design.duplicate_reasons(data.inputs, data.target),
+        *dropped_reasons(data.complete),
+        *notes,
+        *replicates.lack_of_fit_reasons(misfit),
+    ]
+    # Whatever the draws say, nothing bounds a parameter that the rows leave free.
+    ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
+    return _Judged(theta, ends, verdict, floor, reasons)
+
+
+def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[str, Interval]:
+    converged = theta[:, resampling.converged_mask(theta)]
+    if converged.shape[1]:
+        return intervals.percentile_intervals(law, at.problem, converged, LEVEL)
+    # Bootstraps none of which gave a fit leave every interval open.
+    held = dict(law.fixed)
+    return {name: (None, None) for name in law.names if theta.shape[1] and name not in held}
+
+
+def _unscored(
+    law: ParametricLaw[F],
+    at: Optimum,
+    loss: Loss,
+    data: _Data,
+    judged: _Judged,
+    options: FitOptions,
+) -> ParametricFit[F]:
+    """A fit without parameters, intervals and scores."""
+    limits = zip(law.inputs, data.inputs, strict=True)
+    verdict = judged.verdict
+    return ParametricFit(
+        law=law,
+        params=dict.fromkeys(law.names, np.nan),
+        intervals={},
+        objective=float(at.state.cost[0]) / loss.normalizer,
+        gradient_norm=float(np.max(np.abs(at.state.gradient))) / loss.normalizer,
+        starts_at_optimum=at.starts_at_optimum,
+        n_rows=len(data.target),
+        verdict=verdict.label,
+        reasons=judged.reasons,
+        loss=options.loss,
+        columns=data.columns,
+        condition=verdict.condition,
+        at_boundary=verdict.at_boundary,
+        noise=judged.noise,
+        seed=options.seed,
+        clusters=options.cluster,
+        resample=options.resample or "pairs",
+        ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
+        unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
+        optimum=at,
+    )
+
+
+def _with_numbers(
+    fitted: ParametricFit[F], at: Optimum, data: _Data, judged: _Judged
+) -> ParametricFit[F]:
+    """The fit with its parameters, intervals, scores and draws."""
+    law = fitted.law
+    best = parameters_in_table_units(law, at.problem, at.theta[:, None])
+    params = {name: float(np.ravel(value)[0]) for name, value in best._asdict().items()}
+    holdout = Scores()
+    if len(data.held_out_target):
+        predicted = evaluate(law, params, data.held_out_inputs)
+        holdout = Scores.of(predicted, data.held_out_target)
+    scored = dataclasses.replace(
+        fitted,
+        params=params,
+        intervals=judged.intervals,
+        holdout=holdout,
+        cross_validation=rolling_origin(law, at, data.inputs, data.target),
+        views=_views(law, params),
+    )
+    if not resampling.converged_mask(judged.theta).any():
+        return scored
+    columns = dict(zip((*law.inputs, law.target), (*data.inputs, data.target), strict=True))
+    return dataclasses.replace(
+        scored,
+        draws=resampling.parameter_draws(law, at, judged.theta),
+        residuals=resampling.scaled_residuals(law, at),
+        rows=resampling.rows_digest(data.rows, columns.get("loss", data.target)),
+    )
+
+
+def _views(law: ParametricLaw[Any], params: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The fitted law in Chinchilla's letters, when it can be written so."""
+    if not hasattr(law.form, "chinchilla"):
+        return {}
+    view = law.form(**params).chinchilla()
+    return {"chinchilla": {name: float(value) for name, value in view._asdict().items()}}
+
+
+def _with_column_of_table(
+    law: ParametricLaw[F], frame: "DataFrame", named: Mapping[str, str]
+) -> ParametricLaw[F]:
+    """Replaces the input "x" of a power law by the column that is named, or in the
+    table."""
+    if law.inputs != ("x",):
+        return law
+    candidates = ("params", "tokens", "flops")
+    choices = [name for name in candidates if name in named] or [
+        name for name in candidates if name in frame.columns
+    ]
+    if len(choices) != 1:
+        raise ValueError(
+            "the power law reads one of params, tokens and flops; the table has "
+            f"{', '.join(choices) or 'none of them'}: name one, such as --columns params=THEIRS"
+        )
+    return dataclasses.replace(law, inputs=(choices[0],))
+
+
+def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
+    if column not in rows.columns:
+        return
+    repeated = rows[column][rows[column].duplicated()].tolist()
+    if repeated:
+        raise ValueError(
+            f"run {repeated[0]!r} has several rows, and the law reads one row per run; "
+            "choose rows with --where"
+        )
+
+
+def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
+    if column is None:
+        return np.ones(len(rows))
+    weights = rows[tables.column_for(rows, column)].to_numpy(np.float64)
+    if not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"weights must be positive numbers; column {column!r} has others")
+    return weights

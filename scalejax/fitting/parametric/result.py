@@ -1,0 +1,270 @@
+"""A fit of a law to one row per run: its predictions, their intervals, and
+influence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalejax.fitting.parametric.cross_validation import RollingOrigin
+from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.result import (
+    LEVEL,
+    Estimate,
+    Fit,
+    Forecast,
+    Interval,
+    Scores,
+)
+from scalejax.laws import optimal
+from scalejax.laws.inference import identification
+from scalejax.laws.law import F, ParametricLaw
+from scalejax.laws.solver import losses
+from scalejax.laws.solver.multistart import Optimum
+from scalejax.laws.solver.problem import Problem, parameters_in_table_units, unconstrained
+
+# Inputs whose relative difference is smaller than this are the same value.
+SAME_VALUE = 1e-6
+
+# Axes of the terms of a law of (params, tokens).
+SIZE, DATA = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
+    """A law of one row per run, fitted to a table."""
+
+    holdout: Scores = field(default_factory=Scores)
+    cross_validation: RollingOrigin = field(default_factory=RollingOrigin)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    """Smallest and largest fitted value of each input."""
+    unvaried: dict[str, float] = field(default_factory=dict, repr=False)
+    """Inputs, or ratios such as tokens/params, with a single value in all fitted
+    rows."""
+    residuals: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
+    """Predicted minus observed, on the scale of the loss, in the order of the rows and
+    scaled by sqrt(n / (n - k)) for k parameters; empty without bootstraps."""
+    rows: str = field(default="", repr=False)
+    """Digest of which rows were fitted; empty without bootstraps."""
+    optimum: Optimum | None = field(default=None, repr=False)
+    """The solver's optimum, for `influence`; None in a fit that was loaded from a
+    file."""
+
+    def forecast(self, **inputs: float) -> Forecast:
+        """Predicts one run, or the compute-optimal run of a budget.
+
+        inputs: the law's own, or for a law of (params, tokens) flops alone: then the
+        run is compute-optimal under C = 6 N D, and comes with intervals of its size and
+        tokens.
+
+        Raises ValueError for other inputs, or when the fit did not converge.
+        """
+        run = self._run(inputs)
+        bands = {} if run == inputs else self._optimal_intervals(inputs["flops"])
+        return Forecast(self.estimate(**run), run, bands)
+
+    def estimate(self, **inputs: float) -> Estimate:
+        """Predicts the target at the law's own inputs, with a 95% prediction interval.
+
+        Every bootstrap draw of the law is combined with every residual of the fitted
+        rows; the interval is the 2.5 and 97.5 percentile of all combinations. It says
+        how far a run like the fitted ones may fall from the law, not whether the law
+        still holds there; `method` says how far beyond the fitted rows the run is.
+
+        There is no interval without bootstrap draws, or for a run that changes what
+        never varied in the fitted rows; `method` gives the reason.
+        """
+        self._check_converged()
+        self._check_inputs(inputs)
+        at = [np.array([inputs[name]], np.float64) for name in self.law.inputs]
+        value = float(evaluate(self.law, self.params, at)[0])
+        draws = self.converged_draws()
+        if not draws:
+            reason = "the fit has no bootstrap draws"
+            if self.intervals:
+                reason = "its bootstraps gave none (see its reasons)"
+            return Estimate(value, None, None, LEVEL, f"no interval: {reason}")
+        if changes := self._changes_of_unvaried(inputs):
+            return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(changes)}")
+        measured = self.measured(evaluate(self.law, draws, at)[:, None], self.residuals)
+        low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+        unit = self.clusters or {"pairs": "rows"}.get(self.resample, self.resample)
+        method = f"{len(measured)} bootstrap draws of {unit} x {len(self.residuals)} residuals"
+        extrapolation = self._extrapolation(inputs)
+        return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
+
+    def measured(self, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+        """What runs measure that fall from the law by these residuals; arrays
+        broadcast.
+
+        residuals: predicted minus observed, on the scale of the loss.
+        """
+        if losses.parse_loss(self.loss).residual == "log":
+            return predicted * np.exp(-residuals)
+        return predicted - residuals
+
+    def influence(self, **inputs: float) -> np.ndarray:
+        """Derivative of a prediction with respect to the target of each fitted row,
+        (rows,).
+
+        By implicit differentiation: -(d prediction / d theta) H^-1 (d gradient / d
+        target), over the coordinates that are free to move. For a compute-optimal run
+        (flops) that is everything: to first order, a shift of N* and D* does not change
+        the loss.
+
+        Raises ValueError for a fit that was loaded from a file, which holds no rows.
+        """
+        if self.optimum is None:
+            raise ValueError(
+                "influence needs the fitted rows, which a file does not hold; "
+                "call it on the Fit that `fit` returned"
+            )
+        run = self._run(inputs)
+        self._check_inputs(run)
+        law, at = unconstrained(self.law), self.optimum
+        problem, local = at.problem, identification.linearize(self.law, at)
+        huber, kept = at.loss.stages[-1], at.weights > 0
+        with jax.enable_x64(True):
+            curvature = np.asarray(huber.curvature(jnp.asarray(local.residuals))) * at.weights[kept]
+            inputs_at_run = tuple(np.array([run[name]]) for name in law.inputs)
+            slope = jax.jacfwd(lambda theta: predict_at(law, problem, theta, inputs_at_run))
+            ahead = np.asarray(slope(jnp.asarray(at.theta)))[0]
+        # A parameter that is held or at a bound does not move: its row of H is the
+        # identity.
+        fixed = np.all(problem.basis == 0, axis=0)
+        still = fixed | (at.theta <= problem.low) | (at.theta >= problem.high)
+        hessian = np.where(still[:, None] | still, np.eye(len(still)), at.state.hessian[..., 0])
+        moved = np.where(still, 0.0, local.jacobian) * curvature[:, None]
+        if at.loss.residual == "log":
+            # The residual is log prediction - log target, so its slope is -1 / target.
+            moved = moved / at.problem.targets[kept][:, None]
+        return moved @ np.linalg.solve(hessian, np.where(still, 0.0, ahead))
+
+    def _check_converged(self) -> None:
+        if self.verdict == "not-converged":
+            raise ValueError(
+                f"this {self.law.name} fit did not converge and predicts nothing: "
+                f"{'; '.join(self.reasons)}"
+            )
+
+    def _check_inputs(self, inputs: dict[str, float]) -> None:
+        law = self.law
+        if set(inputs) != set(law.inputs):
+            raise ValueError(
+                f"the {law.name} law predicts {law.target} from {', '.join(law.inputs)}; "
+                f"got {', '.join(inputs) or 'nothing'}"
+            )
+        for name, value in inputs.items():
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} must be positive; got {value}")
+
+    def _run(self, inputs: dict[str, float]) -> dict[str, float]:
+        """The inputs, or the compute-optimal run when they are flops."""
+        self._check_converged()
+        if set(inputs) != {"flops"} or self.law.inputs != ("params", "tokens"):
+            return inputs
+        best = optimal.compute_optimal(self._form(self.params), inputs["flops"])
+        if not 0 < best.params < np.inf:
+            raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
+        return {"params": float(best.params), "tokens": float(best.tokens)}
+
+    def _optimal_intervals(self, flops: float) -> dict[str, Interval]:
+        """95% percentile intervals of N*, D* and D*/N* over the bootstrap draws.
+
+        When the draws let a term vanish (its size or exponent is open below), nothing
+        bounds the optimum on that side: without the size term the best model is
+        arbitrarily small, without the data term arbitrarily large. A term that is open
+        at both ends bounds the optimum on neither side.
+        """
+        draws = self.converged_draws()
+        if not draws:
+            return {}
+        low, high = optimal.compute_optimal_bands(self._form(draws), flops, LEVEL)
+        vanishing = self._vanishing_terms()
+        # Which term bounds the lower, and which the upper end of each quantity.
+        bounding = {
+            "params": (SIZE, DATA),
+            "tokens": (DATA, SIZE),
+            "tokens_per_param": (DATA, SIZE),
+        }
+        intervals: dict[str, Interval] = {}
+        for (name, (below, above)), lower, upper in zip(bounding.items(), low, high, strict=True):
+            intervals[name] = (
+                float(lower) if 0 < lower < np.inf and below not in vanishing else None,
+                float(upper) if 0 < upper < np.inf and above not in vanishing else None,
+            )
+        return intervals
+
+    def _form(self, params: Mapping[str, Any]) -> Any:
+        """The law's NamedTuple at some parameters."""
+        return self.law.form._make(params[name] for name in self.law.names)
+
+    def _vanishing_terms(self) -> set[int]:
+        """Axes of the terms that are zero, or constant, in enough of the draws."""
+        ends_by_axis = [
+            (axis, self.intervals.get(part, (0.0, 0.0)))
+            for name, coordinate in zip(self.law.names, self.law.coordinates, strict=True)
+            for exponent, axis, _ in coordinate.units
+            for part in (name, exponent)
+        ]
+        if any(ends == (None, None) for _, ends in ends_by_axis):
+            return {SIZE, DATA}
+        return {axis for axis, (low, _) in ends_by_axis if low is None}
+
+    def _changes_of_unvaried(self, inputs: dict[str, float]) -> list[str]:
+        """Inputs of a run that differ from the single value they had in the fitted
+        rows."""
+        changes = []
+        for quantity, fitted in self.unvaried.items():
+            numerator, _, denominator = quantity.partition("/")
+            value = inputs[numerator] / (inputs[denominator] if denominator else 1.0)
+            if abs(value / fitted - 1) > SAME_VALUE:
+                changes.append(
+                    f"{quantity} was {fitted:.4g} in every fitted row, and here it is {value:.4g}"
+                )
+        return changes
+
+    def _extrapolation(self, inputs: dict[str, float]) -> list[str]:
+        """How far each input of a run lies beyond the fitted rows."""
+        beyond = []
+        for name in self.law.inputs:
+            value, (low, high) = inputs[name], self.ranges[name]
+            if value > high * (1 + SAME_VALUE):
+                beyond.append(f"{name} is {value / high:.3g} times the largest fitted")
+            elif value < low * (1 - SAME_VALUE):
+                beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
+        return beyond
+
+    def _law_record(self) -> dict[str, Any]:
+        return super()._law_record() | {"tied": list(self.law.tied)}
+
+    def _spread_record(self) -> dict[str, Any]:
+        ranges = {name: list(ends) for name, ends in self.ranges.items()}
+        record = {"ranges": ranges, "unvaried": self.unvaried}
+        if not self.draws:
+            return record
+        residuals = {"residuals": self.residuals.tolist(), "rows": self.rows}
+        return record | super()._spread_record() | residuals
+
+    @classmethod
+    def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
+        spread = record["spread"]
+        return super()._fields_from_record(record) | {
+            "holdout": Scores.from_record(record["holdout"]),
+            "cross_validation": RollingOrigin.from_record(record["cross_validation"]),
+            "ranges": {name: (low, high) for name, (low, high) in spread["ranges"].items()},
+            "unvaried": spread["unvaried"],
+            "residuals": np.asarray(spread.get("residuals", ()), np.float64),
+            "rows": spread.get("rows", ""),
+        }
+
+
+def predict_at(
+    law: ParametricLaw[Any], problem: Problem, theta: jax.Array, inputs: tuple[Any, ...]
+) -> jax.Array:
+    """The prediction in the table's units at coordinates theta, (p,);
+    differentiable."""
+    return law.predict(parameters_in_table_units(law, problem, theta[:, None]), *inputs)

@@ -1,0 +1,98 @@
+"""Whether a solution of a whole-curve law can be trusted: its verdict, with reasons.
+
+Shapes: [parameters] one entry per parameter of the law, in the solver's coordinates.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from scalejax.laws.curves.problem import TINY, Objective, Problem
+
+# A coordinate is at a bound within this fraction of its range.
+BOUND_TOLERANCE = 1e-6
+
+# The data do not identify the parameters when the smallest singular value of the scaled
+# Jacobian is below this fraction of the largest.
+MIN_SINGULAR_VALUE = 1e-7
+
+# A parameter takes part in the direction that the data leave open when its loading in
+# it exceeds this.
+FLAT_DIRECTION_LOADING = 0.3
+
+
+class Diagnosis(NamedTuple):
+    """How far a solution can be trusted."""
+
+    gradient_norm: float
+    """Of the minimized objective, without the coordinates at a bound."""
+    verdict: str
+    """ok, at-boundary, unidentified or not-converged."""
+    reasons: tuple[str, ...]
+
+
+def diagnose(
+    problem: Problem,
+    x: Float[np.ndarray, " parameters"],
+    objective: Objective,
+    converged: bool,
+) -> Diagnosis:
+    """Judges a solution by its gradient, its bounds and its open directions."""
+    names = np.array(problem.names)
+    r, jacobian = problem.residuals(x, objective)
+    weights = problem.irls_weights(r, objective.delta)
+    at_bound = problem.free & _at_bound(problem, x)
+    inside = problem.free & ~at_bound
+
+    # Linear parameters but L0 span orders of magnitude: their gradient is taken with
+    # respect to the logarithm.
+    is_coefficient = np.isin(np.arange(len(x)), problem.linear[1:])
+    unit = np.where(is_coefficient, np.abs(x), 1.0)
+    gradient = (jacobian * unit).T @ (weights * r)
+    norm = float(np.linalg.norm(gradient[inside]))
+
+    reasons = [f"{name} is at its bound" for name in names[at_bound]]
+    by_design = problem.law.unidentified(
+        set(names[problem.free]), problem.n_curves, problem.n_sizes
+    )
+    open_names = _open_direction((jacobian * np.sqrt(weights)[:, None])[:, inside], names[inside])
+    # A reason that the design gives makes the same statement about the losses
+    # redundant.
+    if by_design:
+        reasons = [*by_design, *reasons]
+    elif open_names is not None:
+        reasons.append(f"the losses do not tell {', '.join(open_names)} apart")
+
+    if not converged:
+        reasons = ["the solver stopped before it converged", *reasons]
+        return Diagnosis(norm, "not-converged", tuple(reasons))
+    if by_design or open_names is not None:
+        return Diagnosis(norm, "unidentified", tuple(reasons))
+    return Diagnosis(norm, "at-boundary" if at_bound.any() else "ok", tuple(reasons))
+
+
+def _at_bound(
+    problem: Problem, x: Float[np.ndarray, " parameters"]
+) -> Bool[np.ndarray, " parameters"]:
+    span = problem.high - problem.low
+    # A coordinate without an upper bound is compared with its own size.
+    width = np.where(np.isfinite(span), span, np.maximum(np.abs(x), 1e-3))
+    near_low = x - problem.low < BOUND_TOLERANCE * width
+    near_high = problem.high - x < BOUND_TOLERANCE * width
+    return near_low | near_high
+
+
+def _open_direction(
+    jacobian: Float[np.ndarray, "residuals inside"], names: np.ndarray
+) -> list[str] | None:
+    """Parameters that may change together at no cost; None if there are none.
+
+    jacobian: weighted by the square root of the IRLS weights. Its columns are scaled to
+    unit length, so that the units of the parameters do not matter.
+    """
+    length = np.linalg.norm(jacobian, axis=0)
+    _, values, vectors = np.linalg.svd(jacobian / np.maximum(length, TINY), full_matrices=False)
+    if values.size and values[-1] < MIN_SINGULAR_VALUE * values[0]:
+        return list(names[np.abs(vectors[-1]) > FLAT_DIRECTION_LOADING])
+    return None

@@ -1,0 +1,26 @@
+"""Whether the sweep of a cell brackets the cell's best run."""
+
+import numpy as np
+
+from scalejax.laws.hyperparameters.sweep import Sweep
+
+
+def unbracketed(cell: Sweep) -> dict[str, str]:
+    """Hyperparameters whose sweep does not bracket the best run, and why not."""
+    reasons = {}
+    where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"
+    beta2_was_swept = len(np.unique(cell.beta2)) > 1
+    for name in ("learning_rate", "batch_tokens", *(("beta2",) if beta2_was_swept else ())):
+        values = getattr(cell, name)
+        best = values[np.argmin(cell.loss)]
+        if values.min() == values.max():
+            reasons[name] = f"{where}: only one {name}, {best:.3g}, was swept"
+        elif best in (values.min(), values.max()):
+            end = "smallest" if best == values.min() else "largest"
+            reasons[name] = f"{where}: the best run has the {end} {name} of the sweep, {best:.3g}"
+    return reasons
+
+
+def bracketed_cells(name: str, unbracketed_of_cells: list[dict[str, str]]) -> int:
+    """Number of cells whose sweep brackets the best value of a hyperparameter."""
+    return sum(name not in of_cell for of_cell in unbracketed_of_cells)

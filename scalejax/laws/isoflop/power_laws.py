@@ -1,0 +1,207 @@
+"""Power laws through the optima of compute budgets, and what a fit of them consists of.
+
+C training FLOPs, N parameters, D tokens.
+
+Shapes: [draws] noise draws; [budgets] budgets with an optimum.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+# Percentiles of a 95% interval.
+INTERVAL_PERCENTILES = (2.5, 97.5)
+
+
+class PowerLaws(NamedTuple):
+    """N* = params_coefficient C^params_exponent, D* = tokens_coefficient
+    C^tokens_exponent (Hoffmann et al. 2022, section 3.2).
+
+    N*, D*: compute-optimal parameters and tokens.  C: training FLOPs.
+    """
+
+    params_exponent: float | np.ndarray
+    params_coefficient: float | np.ndarray
+    tokens_exponent: float | np.ndarray
+    tokens_coefficient: float | np.ndarray
+
+    def params(self, C: float | np.ndarray) -> float | np.ndarray:
+        """Compute-optimal number of parameters at C training FLOPs.
+
+        >>> PowerLaws(0.5, 0.1, 0.5, 1.6).params(1e20)
+        1000000000.0
+        """
+        return self.params_coefficient * C**self.params_exponent
+
+    def tokens(self, C: float | np.ndarray) -> float | np.ndarray:
+        """Compute-optimal number of tokens at C training FLOPs."""
+        return self.tokens_coefficient * C**self.tokens_exponent
+
+
+class Budget(NamedTuple):
+    """The optimum at one compute budget."""
+
+    flops: float
+    models: int
+    """Number of different model sizes."""
+    params: float
+    """N*; nan where there is no optimum, and `reason` says why."""
+    tokens: float
+    """D*; nan as `params`."""
+    params_std: float
+    """Standard deviation of log N* over the noise draws, at least the resolution of the
+    protocol; 1 without draws."""
+    tokens_std: float
+    """The same of log D*."""
+    valid: float
+    """Fraction of the noise draws with an interior minimum; 1 without draws."""
+    reason: str
+    """Why the budget has no optimum; empty where it has one."""
+
+
+class IsoFLOPResult(NamedTuple):
+    """Power laws through the optima of all budgets."""
+
+    law: PowerLaws
+    """nan where fewer than two budgets have an interior minimum."""
+    budgets: tuple[Budget, ...]
+    draws: Float[np.ndarray, "draws 4"]
+    """The law of every noise draw, in the order of PowerLaws."""
+    r2: tuple[float, float]
+    """Fraction of the variance of log N*, and of log D*, that the laws explain."""
+    objective: float
+    """Weighted sum of squared residuals of log N*."""
+    gradient_norm: float
+    verdict: str
+    """ok or unidentified."""
+    reasons: tuple[str, ...]
+
+    def interval(self, name: Literal["params", "tokens"], flops: float) -> tuple[float, float]:
+        """95% interval of N* (name params) or D* (tokens); nan without draws."""
+        if not len(self.draws):
+            return np.nan, np.nan
+        of_draws = getattr(PowerLaws(*self.draws.T), name)(flops)
+        low, high = np.nanpercentile(of_draws, INTERVAL_PERCENTILES)
+        return float(low), float(high)
+
+
+def fit_power_laws(
+    budgets: Sequence[Budget],
+    minima: tuple[np.ndarray, np.ndarray] | None,
+    reasons: Sequence[str],
+) -> IsoFLOPResult:
+    """Regresses log N* and log D* on log C over the budgets that have an optimum.
+
+    The two regressions are separate, so that their exponents need not sum to 1. Budgets
+    are weighted by 1 / std^2.
+
+    minima: log N* and log D* of every noise draw, (draws, all budgets) each, or None.
+    reasons: what to report about the budgets.
+    """
+    used = np.array([i for i, budget in enumerate(budgets) if not budget.reason], int)
+    if len(used) < 2:
+        reason = f"{len(used)} budgets with an interior minimum: a power law needs two"
+        return _no_law(budgets, (*reasons, reason))
+    if len(used) == 2:
+        reasons = [
+            *reasons,
+            "two budgets with an interior minimum determine the power law: no budget is left "
+            "to check it with",
+        ]
+    optima = [budgets[i] for i in used]
+    log_C = np.log([budget.flops for budget in optima])
+    of_params = _regress(
+        log_C,
+        np.log([budget.params for budget in optima]),
+        np.array([budget.params_std for budget in optima]),
+        None if minima is None else minima[0][:, used],
+    )
+    of_tokens = _regress(
+        log_C,
+        np.log([budget.tokens for budget in optima]),
+        np.array([budget.tokens_std for budget in optima]),
+        None if minima is None else minima[1][:, used],
+    )
+    return IsoFLOPResult(
+        law=PowerLaws(
+            of_params.exponent, of_params.coefficient, of_tokens.exponent, of_tokens.coefficient
+        ),
+        budgets=tuple(budgets),
+        draws=np.hstack([of_params.draws, of_tokens.draws]),
+        r2=(of_params.r2, of_tokens.r2),
+        objective=of_params.objective,
+        gradient_norm=of_params.gradient_norm,
+        verdict="ok",
+        reasons=tuple(reasons),
+    )
+
+
+def _no_law(budgets: Sequence[Budget], reasons: tuple[str, ...]) -> IsoFLOPResult:
+    return IsoFLOPResult(
+        law=PowerLaws(np.nan, np.nan, np.nan, np.nan),
+        budgets=tuple(budgets),
+        draws=np.empty((0, 4)),
+        r2=(np.nan, np.nan),
+        objective=np.nan,
+        gradient_norm=np.nan,
+        verdict="unidentified",
+        reasons=reasons,
+    )
+
+
+class _Regression(NamedTuple):
+    """One power law through the budgets."""
+
+    exponent: float
+    coefficient: float
+    r2: float
+    objective: float
+    gradient_norm: float
+    draws: Float[np.ndarray, "draws 2"]
+    """Exponent and coefficient of every noise draw."""
+
+
+def _regress(
+    x: Float[np.ndarray, " budgets"],
+    y: Float[np.ndarray, " budgets"],
+    std: Float[np.ndarray, " budgets"],
+    y_draws: Float[np.ndarray, "draws budgets"] | None,
+) -> _Regression:
+    weights = 1 / std**2
+    (slope,), (intercept,) = _line(x, y[None], weights)
+    residual = y - intercept - slope * x
+    gradient = max(abs(weights @ residual), abs(weights @ (residual * x)))
+    draws = np.empty((0, 2))
+    if y_draws is not None:
+        slopes, intercepts = _line(x, y_draws, weights)
+        draws = np.stack([slopes, np.exp(intercepts)], 1)
+    return _Regression(
+        exponent=float(slope),
+        coefficient=float(np.exp(intercept)),
+        r2=float(1 - np.sum(residual**2) / np.sum((y - y.mean()) ** 2)),
+        objective=float(weights @ residual**2),
+        gradient_norm=float(gradient),
+        draws=draws,
+    )
+
+
+def _line(
+    x: Float[np.ndarray, " budgets"],
+    y: Float[np.ndarray, "draws budgets"],
+    weights: Float[np.ndarray, " budgets"],
+) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
+    """Weighted least squares of each row of y on x: slopes and intercepts.
+
+    An entry of y that is nan is left out; a row with fewer than two others gives nan.
+    """
+    w = np.where(np.isfinite(y), weights, 0.0)
+    y = np.nan_to_num(y)
+    # The mean of a row without any weight is not used, but must not divide by zero.
+    total = np.maximum(w.sum(1), 1e-300)
+    mean_x, mean_y = (w @ x) / total, (w * y).sum(1) / total
+    centred = x - mean_x[:, None]
+    spread = np.where((w > 0).sum(1) >= 2, (w * centred**2).sum(1), np.nan)
+    slope = (w * centred * (y - mean_y[:, None])).sum(1) / spread
+    return slope, mean_y - slope * mean_x
