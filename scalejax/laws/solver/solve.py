@@ -70,7 +70,8 @@ def solve(
 
     >>> import jax, numpy as np, scalejax.laws as laws
     >>> x = np.geomspace(1e6, 1e9, 20)
-    >>> solution = jax.jit(lambda y: laws.solve(laws.power(), (x,), y))(3e2 * x**-0.4 + 2.0)
+    >>> fit = jax.jit(lambda y: laws.solve(laws.power(), (x,), y))
+    >>> solution = fit(3e2 * x**-0.4 + 2.0)
     >>> print("{:.1f} {:.4f} {:.4f}".format(*solution.parameters))
     300.0 -0.4000 2.0000
 

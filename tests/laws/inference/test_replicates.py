@@ -12,7 +12,7 @@ from scalejax.laws.inference.replicates import LackOfFit, NoiseFloor
 
 
 def groups(seed=0, sizes=(3, 2, 4, 1, 5), shift=0.0):
-    """Labels of design points, and normal values whose group means differ by `shift`."""
+    """Labels of design points, and normal values; group means differ by `shift`."""
     rng = np.random.default_rng(seed)
     points = np.repeat(np.arange(len(sizes)), sizes)
     return points, rng.normal(0, 1, len(points)) + shift * points

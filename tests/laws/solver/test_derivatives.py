@@ -1,4 +1,4 @@
-"""Derivatives of laws, summed over rows (mirrors scalejax/laws/solver/derivatives.py)."""
+"""Derivatives summed over rows (mirrors scalejax/laws/solver/derivatives.py)."""
 
 import dataclasses
 

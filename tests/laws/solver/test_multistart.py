@@ -1,4 +1,4 @@
-"""The optimum does not depend on starts, padding and units (mirrors .../multistart.py)."""
+"""The optimum, whatever the padding and the units (mirrors .../multistart.py)."""
 
 import numpy as np
 import pytest
