@@ -1,6 +1,5 @@
 """Two laws in a row, (params, tokens) -> loss -> top-1 error, with both errors."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,9 +57,9 @@ class _Pairs(NamedTuple):
     law.
     """
 
-    loss_draws: Mapping[str, np.ndarray]
+    loss_draws: dict[str, np.ndarray]
     """Parameters of the loss law, (draws,) each."""
-    error_draws: Mapping[str, np.ndarray]
+    error_draws: dict[str, np.ndarray]
     """Parameters of the error law, each of a shape that broadcasts to (draws,
     residuals)."""
     error_residuals: np.ndarray

@@ -49,7 +49,7 @@ def test_a_sweep_with_one_seed_has_no_replicates():
 
 def test_an_average_of_r_runs_counts_as_r_runs():
     # Without the last seven rows, design points have three runs or four.
-    frame = repeated()[:-7]
+    frame = repeated().iloc[:-7]
     averages = replicates.average(frame)
     assert len(averages) == 20 and sorted(set(averages.replicates)) == [3, 4]
     all_runs = fitted(frame)

@@ -134,7 +134,7 @@ def test_chinchilla_with_tied_exponents_is_the_overtraining_law():
     _, tied = fitted(laws.chinchilla(tied=True), inputs, targets)
     assert tied["alpha"] == tied["beta"]
     as_chinchilla = laws.overtraining().form(**gadre).chinchilla()
-    np.testing.assert_allclose(list(tied.values()), as_chinchilla, rtol=1e-8)
+    np.testing.assert_allclose(list(tied.values()), np.array(as_chinchilla), rtol=1e-8)
 
 
 def test_the_irreducible_loss_stops_at_zero():
