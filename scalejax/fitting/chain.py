@@ -53,9 +53,7 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
 
 
 class _Pairs(NamedTuple):
-    """Draws and residuals of the error law for each draw and residual of the loss
-    law.
-    """
+    """Draws and residuals of the error law for each one of the loss law."""
 
     loss_draws: dict[str, np.ndarray]
     """Parameters of the loss law, (draws,) each."""
@@ -75,9 +73,7 @@ def _paired(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
 
 
 def _at_random(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
-    """Takes a draw and a residual at random for each draw and residual of the loss
-    law.
-    """
+    """Combines each draw and residual of the loss law with random ones."""
     rng = np.random.default_rng(error_fit.seed)
     size = (_number_of_draws(loss_fit), len(loss_fit.residuals))
     draw = rng.integers(_number_of_draws(error_fit), size=size)
@@ -91,9 +87,7 @@ def _number_of_draws(fit: ParametricFit) -> int:
 
 
 def _drew_the_same_rows(first: ParametricFit, second: ParametricFit) -> bool:
-    """Whether draw i of both fits has the same rows: pairs of equal rows, with one
-    seed.
-    """
+    """Whether both fits drew the same rows: pairs, with the same seed."""
     same = [(fit.rows, fit.seed, fit.clusters, fit.resample) for fit in (first, second)]
     return same[0] == same[1] and first.resample == "pairs"
 

@@ -1,6 +1,4 @@
-"""How the exponent of the optimal size depends on what is counted: parameters,
-FLOPs.
-"""
+"""How the exponent of the optimal size depends on what is counted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +25,7 @@ NOMINAL = "6ND"
 
 
 class Convention(NamedTuple):
-    """The exponent of the compute-optimal size under one count of parameters and
-    FLOPs.
-    """
+    """The exponent of the optimal size under one count of parameters and FLOPs."""
 
     params_column: str
     """Column of the parameters N."""
@@ -88,9 +84,7 @@ def compare(
 
 
 def _exponent_interval(fitted: ParametricFit, growth: float) -> Interval:
-    """Returns the 95% interval of the exponent of N*; open if the law is
-    undetermined.
-    """
+    """Returns the 95% interval of the exponent of N*; open if it is undetermined."""
     draws = fitted.converged_draws()
     exponents = {name for k in fitted.law.coordinates for name, _, _ in k.units}
     if not draws or any(fitted.intervals.get(name) == (None, None) for name in exponents):

@@ -1,6 +1,4 @@
-"""Which law and which loss predict best: cross-validation of all, and a fit of the
-best.
-"""
+"""Which law and which loss predict best, by cross-validation."""
 
 from collections.abc import Sequence
 from pathlib import Path

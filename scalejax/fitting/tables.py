@@ -69,9 +69,7 @@ def _with_distinct_columns(frame: "DataFrame", table: str) -> "DataFrame":
 
 
 def column_list(frame: "DataFrame") -> str:
-    """Returns the names of a table's columns for a message; the first of them, if
-    many.
-    """
+    """Lists the names of a table's columns for a message; the first ones, if many."""
     names = []
     for column in frame.columns[:MAX_COLUMNS_SHOWN]:
         name = str(column)
@@ -135,9 +133,7 @@ def read_columns(
 
 
 def column_for(frame: "DataFrame", name: str, names: Mapping[str, str] | None = None) -> str:
-    """Returns the table's column for one of our names; raises ValueError without
-    one.
-    """
+    """Returns the table's column for one of our names, or raises ValueError."""
     names = names or {}
     default = PARAMS_COLUMN if name == "params" and PARAMS_COLUMN in frame.columns else name
     column = names.get(name, default)

@@ -234,8 +234,10 @@ def _backward(
 def _backward_one(
     law: ParametricLaw[F], loss: Loss, saved: _Saved[F], cotangent: Solution[F]
 ) -> tuple[Rows, F | None]:
-    """Pulls back to the rows; the starts, and what says how the fit went, have no
-    effect.
+    """Pulls the cotangents of parameters and objective back to the rows.
+
+    The gradient norm and the fraction of starts at the optimum have no derivative, and the
+    starts have no effect on the optimum.
     """
     dtype = saved.rows.targets.dtype
     with jax.enable_x64(True):
