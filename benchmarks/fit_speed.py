@@ -183,7 +183,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from scalejax import laws
-    from scalejax.fitting import tables
+    from scalejax.fitting import expressions, tables
     from scalejax.laws.inference.bootstrap import resample_counts
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit
@@ -194,7 +194,7 @@ def main() -> None:
         write_synthetic_points(path)
     frame = tables.read(path)
     read = tables.read_columns(
-        frame.loc[tables.row_mask(frame, options.where)], ("params", "tokens"), "loss"
+        frame.loc[expressions.row_mask(frame, options.where)], ("params", "tokens"), "loss"
     )
     (N, D), L = read.inputs, read.target
     points, ones = Points(np.log(N), np.log(D), np.log(L)), np.ones(len(L))

@@ -114,9 +114,7 @@ def _free_terms(law: ParametricLaw) -> dict[int, list[tuple[str, ...]]]:
 
 
 def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
-    """Names offsets that are held above measured targets, which no fit can then
-    reach.
-    """
+    """Names offsets that are held above measured targets, which no fit can reach."""
     offsets = {
         name
         for name, coordinate in zip(law.names, law.coordinates, strict=True)
@@ -134,9 +132,7 @@ def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
 
 
 def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str]:
-    """Names rows of equal inputs whose targets are far apart, or equal to the last
-    bit.
-    """
+    """Names rows of equal inputs whose targets are far apart, or exactly equal."""
     order = np.lexsort([targets, *inputs])
     same_inputs = np.all([np.diff(x[order]) == 0 for x in inputs], axis=0)
     log_targets = np.log(targets[order])

@@ -75,9 +75,7 @@ def judge(
 
 
 def _flat_reasons(identified: Identification, design: Undetermined) -> list[str]:
-    """Names parameters without effect and flat directions that the design does not
-    explain.
-    """
+    """Names flat directions that the design of the table does not explain."""
     reasons = []
     idle = [name for name in identified.without_effect if name not in design.parameters]
     if idle:

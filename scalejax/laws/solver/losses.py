@@ -75,9 +75,7 @@ class Huber(NamedTuple):
         return self._side(r) * (jnp.abs(r) <= self.delta)
 
     def irls_weight(self, r: Float[AnyArray, "..."]) -> Float[Array, "..."]:
-        """Weight of iteratively reweighted least squares, slope / r; positive
-        everywhere.
-        """
+        """Weight of iteratively reweighted least squares: slope / r, positive."""
         return self._side(r) * jnp.minimum(1.0, self.delta / jnp.maximum(jnp.abs(r), 1e-300))
 
     def _side(self, r: Float[AnyArray, "..."]) -> Float[Array, "..."]:

@@ -44,9 +44,7 @@ MIN_RELATIVE_STEP = 1e-13
 
 
 class State(NamedTuple):
-    """The progress of each lane: theta, derivatives of the cost there, and the
-    damping.
-    """
+    """The progress of each lane: theta, the cost and its derivatives, the damping."""
 
     theta: Float[AnyArray, "p K"]
     cost: Float[AnyArray, " K"]
@@ -163,9 +161,7 @@ def evaluate(
 
 
 def _iterate(problem: Problem, evaluate_at: Callable[[Array], Evaluation], state: State) -> State:
-    """Takes one damped Newton step in each lane, and keeps it where it lowers the
-    cost.
-    """
+    """Tries a damped Newton step in each lane, and keeps it if it lowers the cost."""
     low, high = problem.low[:, None], problem.high[:, None]
 
     # The active set: parameters that are held, and those that the step would push out.
@@ -192,9 +188,9 @@ def _iterate(problem: Problem, evaluate_at: Callable[[Array], Evaluation], state
 
     # A step is kept if it lowers the cost. The last step is also kept if the cost stays
     # the same to rounding: it still brings theta closer to the optimum.
-    lower = definite & (at_trial.cost < state.cost)
-    level = converged & (at_trial.cost <= (1 + COST_ROUNDING) * state.cost)
-    accepted = (lower | level) & ~state.done
+    lowers_cost = definite & (at_trial.cost < state.cost)
+    keeps_cost = converged & (at_trial.cost <= (1 + COST_ROUNDING) * state.cost)
+    accepted = (lowers_cost | keeps_cost) & ~state.done
     decreased = jnp.maximum(state.damping * DAMPING_DECREASE, MIN_DAMPING)
     damping = jnp.where(accepted, decreased, state.damping * DAMPING_INCREASE)
     moved = state._replace(

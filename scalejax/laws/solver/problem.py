@@ -50,9 +50,7 @@ class Problem(NamedTuple):
         return (self.basis == 0).all(axis=0)
 
     def fixed_at(self, theta: Float[AnyArray, " p"]) -> Bool[AnyArray, " p"]:
-        """Mask of the parameters that cannot move both ways at theta: held, or at a
-        bound.
-        """
+        """Mask of the parameters that are held, or at a bound at theta."""
         return self.held | (theta <= self.low) | (theta >= self.high)
 
 
@@ -69,9 +67,7 @@ class Constraints(NamedTuple):
 
 
 def unconstrained(law: ParametricLaw) -> ParametricLaw:
-    """Returns the law without held and tied parameters, the key of compiled
-    programs.
-    """
+    """Returns the law without held and tied parameters: the key of compiled code."""
     return dataclasses.replace(law, fixed=(), tied=())
 
 
@@ -181,8 +177,6 @@ def theta_from_parameters(
 def residuals_at(
     law: ParametricLaw, kind: ResidualKind, problem: Problem, theta: Float[AnyArray, " p"]
 ) -> Float[Array, " n"]:
-    """Returns the residual of every row at theta; differentiable in theta and
-    problem.
-    """
+    """Returns the residuals at theta; differentiable in theta and the problem."""
     parameters = parameters_in_centred_units(law, problem.offset + problem.basis @ theta)
     return residuals(kind, law.predict(parameters, *problem.inputs), problem.targets)

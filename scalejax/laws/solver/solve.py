@@ -70,7 +70,8 @@ def solve(
 
     >>> import jax, numpy as np, scalejax.laws as laws
     >>> x = np.geomspace(1e6, 1e9, 20)
-    >>> solution = jax.jit(lambda y: laws.solve(laws.power(), (x,), y))(3e2 * x**-0.4 + 2.0)
+    >>> fit = jax.jit(lambda y: laws.solve(laws.power(), (x,), y))
+    >>> solution = fit(3e2 * x**-0.4 + 2.0)
     >>> print("{:.1f} {:.4f} {:.4f}".format(*solution.parameters))
     300.0 -0.4000 2.0000
 
@@ -233,8 +234,10 @@ def _backward(
 def _backward_one(
     law: ParametricLaw[F], loss: Loss, saved: _Saved[F], cotangent: Solution[F]
 ) -> tuple[Rows, F | None]:
-    """Pulls back to the rows; the starts, and what says how the fit went, have no
-    effect.
+    """Pulls the cotangents of parameters and objective back to the rows.
+
+    The gradient norm and the fraction of starts at the optimum have no derivative, and the
+    starts have no effect on the optimum.
     """
     dtype = saved.rows.targets.dtype
     with jax.enable_x64(True):
