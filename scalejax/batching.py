@@ -52,9 +52,7 @@ class BatchSchedule:
             unit = f"Data.sequence_length {self.sequence_length}"
             if self.doublings:
                 unit += f" times 2^{len(self.doublings)}, one factor of 2 per doubling"
-            raise ValueError(
-                f"batch_tokens must be a multiple of {unit}; got {self.batch_tokens}"
-            )
+            raise ValueError(f"batch_tokens must be a multiple of {unit}; got {self.batch_tokens}")
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:

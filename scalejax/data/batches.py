@@ -197,13 +197,15 @@ class _Lookahead:
 
     def __init__(self, order: Callable[[np.ndarray], np.ndarray]):
         self._order = order
-        self._first, self._cache = 0, order(np.arange(0))
+        # The first row that is remembered, and the order from there on.
+        self._cache = (0, order(np.arange(0)))
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        if not self._first <= start <= stop <= self._first + len(self._cache):
+        first, order = self._cache
+        if not first <= start <= stop <= first + len(order):
             rows = np.arange(start, max(stop, start + ROWS_AHEAD))
-            self._first, self._cache = start, self._order(rows)
-        return self._cache[start - self._first : stop - self._first]
+            first, order = self._cache = (start, self._order(rows))
+        return order[start - first : stop - first]
 
 
 def quotas(weights: dict[str, float]) -> np.ndarray:

@@ -58,8 +58,7 @@ def build_requests(items: ContinuationItems) -> Iterator[Request]:
 def continuation_items(
     shards: Shards, *, count: int, context: int, continuation: int, seed: int
 ) -> ContinuationItems:
-    """Items that ask for the true continuation of a held-out passage among four
-    choices.
+    """Items that ask for the true continuation of a held-out passage.
 
     The three wrong choices have the same length and come from other held-out documents.
     Passages do not overlap and no two items use the same one. The four choices of an
@@ -126,8 +125,7 @@ def _passages(shards: Shards, length: int) -> tuple[np.ndarray, np.ndarray]:
 def _draw_choices(
     rng: np.random.Generator, true: int, continuations: np.ndarray, documents: np.ndarray
 ) -> np.ndarray:
-    """Indices of CHOICES passages, int64 [CHOICES]: the true one, then passages drawn
-    from `rng`.
+    """Indices of the true passage and of three wrong ones, int64 [CHOICES].
 
     All documents differ and so do all continuations. Raises ValueError when the
     held-out text repeats itself so much that there are no four such passages.

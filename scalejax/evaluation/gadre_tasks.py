@@ -24,12 +24,15 @@ class GadreTask(NamedTuple):
     delimiter: str = " "
     """Text between context and answer."""
     by_category: bool = False
-    """Whether few-shot examples come from the item's own category, and the task's
-    accuracy is the mean of its categories' accuracies.
+    """Whether the task has categories.
+
+    Few-shot examples then come from the item's own category, and the task's accuracy is
+    the mean of its categories' accuracies.
     """
     in_17: bool = False
-    """Whether the task is one of the paper's 17: some 0.154B model beat chance accuracy
-    by more than 0.10.
+    """Whether the task is one of the paper's 17.
+
+    They are those in which some 0.154B model beats chance accuracy by more than 0.10.
     """
     stem: str = ""
     """Name of the task's file without .jsonl, where it is not the task's name."""

@@ -14,14 +14,13 @@ from scalejax.evaluation.scoring import Likelihoods, SpanScorer, prefers_packing
 
 
 class LanguageModel(TemplateLM):
-    """A model for `lm_eval.simple_evaluate(model=LanguageModel(...), bootstrap_iters=0,
-    ...)`.
+    """A model that `lm_eval.simple_evaluate` can score.
 
-    It supports tasks that are scored by log-likelihood, and scores them with
-    scoring.py. Context and continuation are encoded together, as lm-eval does. An empty
-    context becomes the end-of-document token, which precedes every document in
-    training. A context too long for the window loses its beginning. Use it from a
-    single process.
+    Pass `bootstrap_iters=0` there. The model supports tasks that are scored by
+    log-likelihood, and scores them with scoring.py. Context and continuation are
+    encoded together, as lm-eval does. An empty context becomes the end-of-document
+    token, which precedes every document in training. A context too long for the window
+    loses its beginning. Use it from a single process.
     """
 
     def __init__(
@@ -75,9 +74,7 @@ class LanguageModel(TemplateLM):
         return [sum(next(values) for _ in pairs) for pairs in windows]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Raises ValueError: this model scores continuations and does not generate
-        them.
-        """
+        """Raises ValueError, because this model does not generate."""
         raise ValueError(
             "a scalejax model scores continuations and does not generate them; leave out "
             "generate_until tasks, or export the run (scalejax export RUN --out DIR) and use "

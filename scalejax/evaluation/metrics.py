@@ -67,14 +67,10 @@ class TaskMetrics(TypedDict):
     cut: float
     """Fraction of requests whose context lost its beginning."""
     bits_per_byte: NotRequired[float]
-    """Of the correct answers; absent for answers without text, as is its standard
-    error.
-    """
+    """Of the correct answers; absent for answers without text."""
     bits_per_byte_se: NotRequired[float]
     errors: NotRequired[dict[str, float]]
-    """Error under every normalization; absent for items without choices, as the next
-    one.
-    """
+    """Error under every normalization; absent for items without choices."""
     error_first_on_ties: NotRequired[float]
     """Error when the first of tied choices is taken."""
 
@@ -186,15 +182,12 @@ class Scores:
 
     @property
     def has_choices(self) -> bool:
-        """Whether items have several choices. Without, an item is right if it is
-        greedy.
-        """
+        """Whether items have several choices."""
         return bool((self.choice > 0).any())
 
 
 def task_metrics(scores: Scores) -> TaskMetrics:
-    """The metrics of a task: its error, its baselines, its error under every
-    normalization.
+    """The metrics of a task: errors, baselines, ties and bits per byte.
 
     `error` uses `per_token`, with ties shared. `chance` and `constant` are errors too:
     those of guessing, and of always giving the most common gold index (without choices,
@@ -299,8 +292,7 @@ def item_accuracies(
 
 
 def mean_and_error(scores: Scores, values: np.ndarray) -> tuple[float, float]:
-    """Mean over items of one value per item, and its standard error over independent
-    items.
+    """Mean over items of one value per item, and its standard error.
 
     With categories, this is the mean of the categories' means.
     """
@@ -355,9 +347,7 @@ def _item_starts(scores: Scores) -> np.ndarray:
 
 
 def _at_top(scores: Scores, normalization: str) -> np.ndarray:
-    """Whether each choice has the largest normalized log-likelihood of its item,
-    bool.
-    """
+    """Whether each choice has the largest normalized log-likelihood of its item."""
     value = scores.log_likelihood.astype(np.float64) / normalizers(scores, normalization)
     return value == np.maximum.reduceat(value, _item_starts(scores))[scores.item]
 
@@ -371,8 +361,7 @@ def _count_ties(scores: Scores) -> int:
 
 
 def _constant_answer_accuracies(scores: Scores) -> np.ndarray:
-    """Accuracy of each item if every item is given the most common answer, float64
-    [items].
+    """Accuracies when every item is given the most common answer, float64 [items].
 
     The most common answer is the most common gold index or, without choices, gold text.
     """

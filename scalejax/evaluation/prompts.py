@@ -89,8 +89,7 @@ def build_requests(
 
 
 def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
-    """Checks that every continuation fits `window` tokens together with one token of
-    context.
+    """Checks that every continuation fits the window with one token of context.
 
     Raises ValueError with the file and line of the longest continuation if one does not
     fit.
@@ -151,16 +150,12 @@ def few_shot_indices(items: Sequence[Item], shots: int) -> list[list[int]]:
 
 
 def needs_leading_space(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer attaches spaces to the words after them: " a" is one
-    token.
-    """
+    """Whether the tokenizer attaches spaces to words, as in one token " a"."""
     return len(tokenizer.encode([" a"])[0]) == 1
 
 
 def prompt_texts(item: Item, prompt: Prompt, leading_space: bool) -> list[str]:
-    """Texts of an item in the order in which they are encoded: examples, contexts,
-    answers.
-    """
+    """Texts of an item in the order of encoding: examples, contexts, answers."""
     continuations = [_with_leading_space(text, leading_space) for text in item.continuations]
     return [prompt.examples, *prompt.contexts, *continuations]
 

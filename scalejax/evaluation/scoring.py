@@ -60,9 +60,7 @@ class Likelihoods(NamedTuple):
     """Scores of a list of requests, one entry per request."""
 
     log_likelihood: np.ndarray
-    """Log-likelihood of the continuation given its context, summed over tokens, nats,
-    float32.
-    """
+    """Log-likelihood of the continuation in nats, summed over its tokens, float32."""
     tokens: np.ndarray
     """Tokens of the continuation, int32."""
     greedy: np.ndarray
@@ -187,8 +185,7 @@ class _Call(NamedTuple):
 
 
 class _Batcher:
-    """Fills rows with requests and batches with rows, and calls the model on full
-    batches.
+    """Fills rows with requests, and calls the model on full batches of rows.
 
     No result is awaited before `finish`. JAX dispatches calls asynchronously, so the
     device works while the host prepares the next batch.
@@ -213,9 +210,7 @@ class _Batcher:
         rows[-1].add(number, request, start)
 
     def finish(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Log-likelihoods, float32 [count], and greedy flags, bool [count], of all
-        requests.
-        """
+        """Log-likelihoods, float32 [count], and greedy flags, bool [count]."""
         for bucket in self._waiting:
             self._call(bucket)
         log_likelihood, greedy = np.zeros(count, np.float32), np.zeros(count, bool)

@@ -1,6 +1,4 @@
-"""Suites of downstream tasks by name: the 46 and 17 of Gadre et al. 2024, or your own
-files.
-"""
+"""Suites of downstream tasks: those of Gadre et al. 2024, or your own files."""
 
 import json
 import os
@@ -50,14 +48,17 @@ class Task:
     category: str = ""
     """Group of the task in averages over categories."""
     by_category: bool = False
-    """Whether items have a `category`: few-shot examples come from it, and the task's
-    accuracy is the mean of its categories' accuracies.
+    """Whether items have a `category`.
+
+    Few-shot examples then come from the item's own category, and the task's accuracy is
+    the mean of its categories' accuracies.
     """
     item_count: int | None = None
     """Number of items in the published file; None where it is not known."""
     allow_duplicates: bool = False
-    """Whether items may have equal choices, which are counted. True for published files
-    and for files listed in a manifest.
+    """Whether items may have equal choices, which are then counted.
+
+    True for published files and for files listed in a manifest.
     """
 
     def read(self) -> list[Item]:
@@ -83,15 +84,11 @@ class Suite:
     tasks: tuple[Task, ...]
     """Tasks in the order of the publication, or of the file names."""
     missing: tuple[str, ...] = ()
-    """Published tasks without a file. Always empty unless the name ends in
-    `-available`.
-    """
+    """Published tasks without a file, for suites whose name ends in `-available`."""
 
     @property
     def folder(self) -> str:
-        """Name of the folder that scores are kept in. The published suites share
-        one.
-        """
+        """Name of the folder of stored scores. The published suites share one."""
         return "foundry" if self.name.startswith("foundry") else self.name
 
     @property
@@ -221,9 +218,7 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
-    """The task of your own file: without examples, unless its manifest record says
-    otherwise.
-    """
+    """The task of your own file; without examples unless its manifest says so."""
     if record is None:
         return Task(name=file.stem, path=file)
     _check_record(file, record)
@@ -239,9 +234,7 @@ def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
 
 
 def _check_record(file: Path, record: dict[str, Any]) -> None:
-    """Raises ValueError for a manifest record with a field of the wrong type or
-    value.
-    """
+    """Raises ValueError for a manifest record with a wrong type or value."""
     manifest = file.parent / "manifest.json"
     for key, types in MANIFEST_TYPES.items():
         if key not in record:

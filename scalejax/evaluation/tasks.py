@@ -1,6 +1,4 @@
-"""Scores a model on the tasks of a suite, from task files or held-out text to stored
-scores.
-"""
+"""Scores a model on the tasks of a suite, and stores the scores."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -49,9 +47,7 @@ class ScoredModel:
     window: int
     """Maximum number of tokens of context and answer together."""
     batch_multiple: int = 1
-    """The rows of a call are a multiple of this, the number of devices along the
-    batch.
-    """
+    """The rows of a call are a multiple of this: the devices along the batch."""
     provenance: Provenance
 
 
@@ -212,9 +208,7 @@ def _chance_accuracy(task: Task, items: list[Item]) -> float:
 
 
 def _stored_or_scored(task: PreparedTask, model: ScoredModel, path: Path | None) -> Scores:
-    """The scores of a task: those stored at `path` if they still apply, or else new
-    ones.
-    """
+    """The scores of a task: those stored at `path` if they apply, or new ones."""
     metadata: TaskMetadata = {**task.metadata, **model.provenance, "window": model.window}
     if path and path.is_file():
         stored = Scores.load(path)

@@ -25,9 +25,7 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     ended = error_fit.estimate(loss=reached.value)
     first, second = loss_fit.draws, error_fit.draws
     if not (first and second):
-        return Estimate(
-            ended.value, None, None, LEVEL, "no interval: both laws need bootstraps"
-        )
+        return Estimate(ended.value, None, None, LEVEL, "no interval: both laws need bootstraps")
     for estimate in (reached, ended):
         if estimate.low is None:
             return estimate._replace(value=ended.value)

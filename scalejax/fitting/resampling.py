@@ -146,9 +146,7 @@ def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -
     return floor.std * targets / np.sqrt(weights)
 
 
-def parameter_draws(
-    law: ParametricLaw, at: Optimum, theta: np.ndarray
-) -> dict[str, np.ndarray]:
+def parameter_draws(law: ParametricLaw, at: Optimum, theta: np.ndarray) -> dict[str, np.ndarray]:
     """The draws of each parameter that a fit keeps, (draws,), in the table's units.
 
     theta: (p, draws), nan where a draw did not converge.

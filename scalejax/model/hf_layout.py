@@ -31,9 +31,7 @@ HF_NAMES = {
 
 
 def import_safetensors() -> ModuleType:
-    """The module safetensors.numpy. Raises ValueError if the package is not
-    installed.
-    """
+    """The module safetensors.numpy; raises ValueError if it is not installed."""
     try:
         import safetensors.numpy
     except ImportError as error:
@@ -73,15 +71,17 @@ def hf_name(name: str) -> str:
 
 
 def to_hf_shape(value: np.ndarray, spec: Spec) -> np.ndarray:
-    """Reshapes a kernel (in, out...) to a matrix [out, in]; other parameters keep their
-    shape.
+    """Reshapes a kernel (in, out...) to a matrix [out, in].
+
+    Other parameters keep their shape.
     """
     return value if _keeps_shape(spec) else value.reshape(spec.fan_in, -1).T
 
 
 def from_hf_shape(array: np.ndarray, spec: Spec, label: str) -> np.ndarray:
-    """The inverse of `to_hf_shape`. Raises ValueError, naming `label`, for another
-    shape.
+    """The inverse of `to_hf_shape`; raises ValueError for another shape.
+
+    The message calls the parameter `label`.
     """
     if _keeps_shape(spec):
         expected = spec.shape
@@ -95,7 +95,8 @@ def from_hf_shape(array: np.ndarray, spec: Spec, label: str) -> np.ndarray:
 
 
 def _keeps_shape(spec: Spec) -> bool:
-    """Whether both sides store the parameter in the same shape: embeddings and
-    gains.
+    """Whether both sides store a parameter in the same shape.
+
+    That is so for embeddings and gains.
     """
     return spec.role in ("embedding", "tied") or len(spec.shape) == 1

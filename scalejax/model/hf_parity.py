@@ -1,6 +1,4 @@
-"""Checks that a Hugging Face checkpoint gives the same logits as a model in
-scalejax.
-"""
+"""Checks that a Hugging Face checkpoint and a model give the same logits."""
 
 import importlib
 import importlib.util
@@ -25,16 +23,12 @@ SEQUENCES, TOKENS = 2, 128
 
 
 class Parity(NamedTuple):
-    """Largest absolute difference between our logits and those of other readers of the
-    files.
-    """
+    """Largest absolute difference between our logits and those of other readers."""
 
     numpy: float
     """The reader is hf_reference.py, in float64."""
     transformers: float | None
-    """The reader is the package transformers, in float32; None if it or torch is
-    missing.
-    """
+    """The reader is transformers, in float32; None if it or torch is missing."""
 
 
 def check_parity(
@@ -74,9 +68,7 @@ def check_parity(
 
 
 def _transformers_logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
-    """Logits of the model that transformers loads, float64 [b, t, v], computed in
-    float32.
-    """
+    """Logits of transformers, float64 [b, t, v] but computed in float32."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     load = transformers.AutoModelForCausalLM.from_pretrained
     network = load(folder, attn_implementation="eager").float().eval()

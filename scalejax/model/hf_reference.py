@@ -18,9 +18,7 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 
 
 def logits(folder: Path, tokens_bt: np.ndarray) -> np.ndarray:
-    """Logits of the model in `folder` (config.json and safetensors files), float64 [b,
-    t, v].
-    """
+    """Logits of the checkpoint in `folder`, float64 [b, t, v]."""
     return _Llama(folder).logits(tokens_bt)
 
 

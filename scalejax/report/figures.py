@@ -1,314 +1,427 @@
-"""The figures of a study: which marks stand in which chart, from its tables, fits and forecasts."""
+"""The figures of a study: which marks are in which chart."""
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
-from scalejax.report.charts import ALARM, QUIET, Chart, Series, compact
+from scalejax.fitting.tables import PARAMS_COLUMN
+from scalejax.report.charts import (
+    ALARM,
+    QUIET,
+    Band,
+    Chart,
+    Line,
+    Mark,
+    Points,
+    compact_number,
+)
+from scalejax.report.record import ScoredForecast
+from scalejax.report.summary import run_id
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from scalejax.fitting.result import Fit
 
-GRID_POINTS = 32
-"""Points along a fitted line."""
-SIDE_BY_SIDE = 1.012
-"""Factor in tokens between neighbouring sizes of one budget, so that their error bars do not hide each other."""
+# Points of a fitted line.
+LINE_POINTS = 32
+
+# Points of a training loss curve at most, so that thousands of steps do not slow the
+# page.
 CURVE_POINTS = 100
-"""Windows, even in the logarithm of tokens, over which a training loss is averaged for drawing."""
+
+# Factor in tokens between neighbouring sizes of one budget in a residual plot, so that
+# their error bars do not hide each other.
+SIZE_OFFSET = 1.012
+
+# Colours of a forecast's interval, of its value and of the measurement.
+INTERVAL_COLOUR, FORECAST_COLOUR, MEASURED_COLOUR = "#b8c4d6", "#31508a", "#c2571a"
+
+LOSS_LABEL = "held-out loss, nats per token"
 
 
-def loss_curves(curves: "pd.DataFrame", results: "pd.DataFrame", sizes: dict[float, str]) -> Chart:
-    """Training loss of every run against tokens (averaged in log-even windows), and each held-out loss of the raw weights."""
-    series = []
+def loss_curves(
+    curves: "pd.DataFrame", results: "pd.DataFrame", colours: Mapping[float, str]
+) -> Chart:
+    """Training and held-out loss of every run against tokens."""
+    marks: list[Mark] = []
     curves = curves.loc[curves["weights"] == "raw", :]
-    ordered = results.assign(diverged=results["status"] == "diverged").sort_values(
-        ["diverged", SIZE, "tokens"]
-    )
-    for row in ordered.to_dict("records"):
-        rows, diverged = curves.loc[curves["run"] == row["run"], :], row["diverged"]
-        label = "diverged" if diverged else f"{compact(row[SIZE])} params"
-        look: dict[str, Any] = {"label": label, "colour": ALARM if diverged else sizes[row[SIZE]]}
-        tokens, loss = _windows(rows.dropna(subset=["train_loss"]), "train_loss")
-        words = about(row) + "<br>training loss %{y:.4f} at %{x:.4s} tokens"
-        series.append(
-            Series(x=tokens, y=loss, kind="line", hover=[words], width=1.1, dash=diverged, **look)
+    # Diverged runs come last, and are drawn on top.
+    order = results.assign(diverged=results["status"] == "diverged")
+    order = order.sort_values(["diverged", PARAMS_COLUMN, "tokens"])
+    for row in order.to_dict("records"):
+        rows = curves.loc[curves["run"] == row["run"], :]
+        label = "diverged" if row["diverged"] else f"{compact_number(row[PARAMS_COLUMN])} params"
+        colour = ALARM if row["diverged"] else colours[row[PARAMS_COLUMN]]
+        tokens, loss = _average_in_windows(rows.dropna(subset=["train_loss"]), "train_loss")
+        line = Line(
+            label=label,
+            colour=colour,
+            x=tokens,
+            y=loss,
+            width=1.1,
+            dashed=row["diverged"],
+            hover=f"{run_facts(row)}<br>training loss %{{y:.4f}} at %{{x:.4s}} tokens",
         )
-        held_out = rows.dropna(subset=["loss"])
-        held_out = held_out[np.isfinite(held_out["loss"])]
-        words = [
-            f"{about(row)}<br>held-out loss {loss:.4f} at {compact(at)} tokens"
-            for at, loss in zip(held_out["tokens"], held_out["loss"], strict=True)
-        ]
-        series.append(
-            Series(x=_array(held_out["tokens"]), y=_array(held_out["loss"]), hover=words, **look)
-        )
+        marks += [line, _held_out_losses(row, rows, label, colour)]
     return Chart(
         name="loss_curves",
         title="Loss curves",
-        caption="Lines: training loss, averaged in windows even in log tokens. Points: held-out loss. Colour: model size.",
+        caption="Lines show the training loss, averaged over windows of equal width in log "
+        "tokens. Points show the held-out loss. Colours are model sizes.",
         x_label="training tokens",
         y_label="loss, nats per token",
-        series=_drawable(series),
+        marks=_drawable(marks),
         log_x=True,
-        y_range=_of_finished(curves, results),
+        y_range=_range_without_diverged(curves, results),
     )
 
 
-def _of_finished(curves: "pd.DataFrame", results: "pd.DataFrame") -> tuple[float, float] | None:
-    """The range of losses without the diverged runs, which may lie anywhere; None when no run or every run diverged."""
-    diverged = np.asarray(curves["run"].isin(results.loc[results["status"] == "diverged", "run"]))
-    losses = curves[["train_loss", "loss"]].to_numpy(float)[~diverged]
-    losses = losses[np.isfinite(losses)]
-    if not diverged.any() or not len(losses):
-        return None
-    room = 0.05 * np.ptp(losses) or 0.1
-    return float(losses.min() - room), float(losses.max() + room)
-
-
 def law_lines(
-    fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]
+    fit: "Fit",
+    rows: "pd.DataFrame",
+    forecast_runs: "pd.DataFrame",
+    colours: Mapping[float, str],
 ) -> Chart:
-    """Loss against tokens for every size: measured points, fitted lines, 95% bands; `held_out` (never fitted) dashed."""
-    every = np.concatenate([_array(rows["tokens"]), _array(held_out["tokens"])])
-    tokens = np.geomspace(every.min() / 1.08, every.max() * 1.08, GRID_POINTS)
-    series = []
-    for look, points, is_forecast in _by_size(rows, held_out, sizes):
-        params = float(points[fit.columns.get("params", SIZE)].iloc[0])
-        value, low, high = predicted(fit, [{"params": params, "tokens": at} for at in tokens])
-        series.append(Series(x=tokens, y=low, high=high, kind="band", in_legend=False, **look))
-        series.append(
-            Series(x=tokens, y=value, kind="line", dash=is_forecast, in_legend=False, **look)
+    """Loss against tokens for every size: measured points, fitted lines and 95% bands.
+
+    `forecast_runs`, which were not fitted, have dashed lines.
+    """
+    all_tokens = np.concatenate([_array(rows["tokens"]), _array(forecast_runs["tokens"])])
+    tokens = np.geomspace(all_tokens.min() / 1.08, all_tokens.max() * 1.08, LINE_POINTS)
+    marks: list[Mark] = []
+    for group in _groups_by_size(rows, forecast_runs, colours):
+        params = float(group.rows[_params_column(fit)].iloc[0])
+        line = predict_all(fit, [{"params": params, "tokens": at} for at in tokens])
+        band = Band(label=group.label, colour=group.colour, x=tokens, low=line.low, high=line.high)
+        fitted = Line(
+            label=group.label,
+            colour=group.colour,
+            x=tokens,
+            y=line.value,
+            dashed=group.is_forecast,
+            in_legend=False,
         )
-        symbol = "diamond" if is_forecast else "circle"
-        series.append(Series(symbol=symbol, **look, **_points(points, "tokens", "loss")))
+        marks += [band, fitted]
+        marks.append(_points(group, "tokens", "loss"))
+    caption = (
+        "Points are measured losses and lines are the fitted law. Bands are where 95% of runs "
+        "should fall if the law holds."
+    )
+    if len(forecast_runs):
+        caption += " Dashed lines and diamonds are runs that were not used in the fit."
     return Chart(
         name=f"law_{fit.law.name}",
         title=f"Loss against tokens, by size, with the {fit.law.name} law",
-        caption="Points: measured losses. Lines: the fitted law. Bands: where 95% of runs should fall if the law holds."
-        + " Dashed lines and diamonds: runs that the fit never saw." * bool(len(held_out)),
+        caption=caption,
         x_label="training tokens",
-        y_label="held-out loss, nats per token",
-        series=_drawable(series),
+        y_label=LOSS_LABEL,
+        marks=_drawable(marks),
         log_x=True,
         height=480,
     )
 
 
 def residuals(
-    fit: "Fit", rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]
+    fit: "Fit",
+    rows: "pd.DataFrame",
+    forecast_runs: "pd.DataFrame",
+    colours: Mapping[float, str],
 ) -> Chart:
-    """Measured minus fitted loss against tokens, by size; zero is a perfect law."""
-    series = []
-    for place, (look, points, is_forecast) in enumerate(
-        groups := list(_by_size(rows, held_out, sizes))
-    ):
-        params = points[fit.columns.get("params", SIZE)]
-        value, _, _ = predicted(
-            fit, [{"params": n, "tokens": d} for n, d in zip(params, points["tokens"], strict=True)]
+    """Measured minus fitted loss against tokens, by size."""
+    marks: list[Mark] = []
+    groups = list(_groups_by_size(rows, forecast_runs, colours))
+    for i, group in enumerate(groups):
+        sizes_and_tokens = zip(group.rows[_params_column(fit)], group.rows["tokens"], strict=True)
+        inputs = [{"params": params, "tokens": tokens} for params, tokens in sizes_and_tokens]
+        fitted = predict_all(fit, inputs)
+        with_residuals = group.rows.assign(
+            residual=group.rows["loss"] - fitted.value,
+            residual_se=group.rows.get("loss_se", np.nan),
         )
-        rest = points.assign(
-            residual=points["loss"] - value, residual_se=points.get("loss_se", np.nan)
-        )
-        symbol = "diamond" if is_forecast else "circle"
-        marks = _points(rest, "tokens", "residual")
-        marks["x"] = marks["x"] * SIDE_BY_SIDE ** (place - (len(groups) - 1) / 2)
-        series.append(Series(symbol=symbol, **look, **marks))
+        shift = SIZE_OFFSET ** (i - (len(groups) - 1) / 2)
+        marks.append(_points(group._replace(rows=with_residuals), "tokens", "residual", shift))
     return Chart(
         name=f"residuals_{fit.law.name}",
         title=f"Residuals of the {fit.law.name} law",
-        caption="Measured minus fitted loss; bars are the standard error of the measurement, which runs on the same held-out "
-        "text share. Sizes stand side by side. A trend along tokens or size is a misfit of the law, not noise.",
+        caption="Measured minus fitted loss. Bars are standard errors of the measurement; all "
+        "runs are measured on the same held-out text, so they share part of this error. Sizes "
+        "are drawn side by side. A trend along tokens or size means that the law does not fit; "
+        "it is not noise.",
         x_label="training tokens",
         y_label="measured − fitted, nats per token",
-        series=_drawable(series),
+        marks=_drawable(marks),
         log_x=True,
-        level=(0.0, ""),
+        reference=(0.0, ""),
         height=360,
     )
 
 
-def forecast_bars(pairs: list[dict[str, Any]], metric: str) -> Chart:
-    """Each registered forecast with its interval beside what was measured later.
-
-    `pairs` are forecast lines with the score's fields added, and `label`, `measured_se`.
-    """
-    series, ticks = [], {}
-    for position, pair in enumerate(reversed(pairs)):
-        y = np.array([float(position)])
-        ticks[float(position)] = pair["label"]
-        level = f"{pair['level']:.0%} interval"
-        if pair["low"] is not None and pair["high"] is not None:
-            ends = np.array([pair["low"], pair["high"]], float)
-            words = [f"{pair['run']}<br>{level} {pair['low']:.4g} to {pair['high']:.4g}"]
-            series.append(
-                Series(
-                    label=level,
-                    colour="#b8c4d6",
-                    x=ends,
-                    y=np.repeat(y, 2),
-                    kind="line",
-                    width=9,
-                    hover=words,
-                )
-            )
-        words = [f"{pair['run']}<br>forecast {pair['value']:.4g}"]
-        series.append(
-            Series(
-                label="forecast",
-                colour="#31508a",
-                x=np.array([pair["value"]], float),
-                y=y,
-                hover=words,
-            )
-        )
-        if pair.get("measured") is not None:
-            error = np.array([pair["measured_se"]]) if np.isfinite(pair["measured_se"]) else None
-            at, words = (
-                np.array([pair["measured"]], float),
-                [f"{pair['run']}<br>measured {pair['measured']:.4g}"],
-            )
-            look: dict[str, Any] = {"symbol": "diamond", "x_error": error, "hover": words}
-            series.append(Series(label="measured", colour="#c2571a", x=at, y=y, **look))
+def forecast_bars(
+    forecasts: Sequence[ScoredForecast], results: "pd.DataFrame", metric: str
+) -> Chart:
+    """The forecasts of a metric with their intervals, beside the measurements."""
+    marks: list[Mark] = []
+    labels: dict[float, str] = {}
+    rows = {row["run"]: row for row in results.to_dict("records")}
+    # The first forecast is at the top.
+    for position, scored in enumerate(reversed(forecasts)):
+        row = rows.get(run_id(scored.forecast["run"]))
+        marks += _forecast_marks(scored, row, float(position))
+        labels[float(position)] = _forecast_label(scored, row)
+    title = "Forecasts and measurements" + (f": {metric}" if metric != "loss" else "")
     return Chart(
         name=f"forecast_{metric}",
-        title="Forecast against truth" + f": {metric}" * (metric != "loss"),
-        caption="Bars: the interval registered before the run started. Circles: the forecast. Diamonds: what was measured then.",
-        x_label="held-out loss, nats per token" if metric == "loss" else metric.replace("_", " "),
+        title=title,
+        caption="Bars are the intervals registered before the runs started, circles are the "
+        "forecasts, and diamonds are what was measured afterwards.",
+        x_label=LOSS_LABEL if metric == "loss" else metric.replace("_", " "),
         y_label="",
-        series=series,
-        y_ticks=ticks,
-        y_range=(-0.7, len(pairs) - 0.3),
-        height=170 + 56 * len(pairs),
+        marks=marks,
+        y_ticks=labels,
+        y_range=(-0.7, len(forecasts) - 0.3),
+        height=170 + 56 * len(forecasts),
     )
 
 
 def error_curve(
     fit: "Fit | None",
     rows: "pd.DataFrame",
-    forecast: list[str],
-    chance: float | None,
-    sizes: dict[float, str],
+    forecast_runs: Sequence[str],
+    chance_error: float | None,
+    colours: Mapping[float, str],
 ) -> Chart:
-    """Top-1 error against loss, the fitted curve where there is one, and the error of guessing.
+    """Top-1 error against loss, with the fitted curve and the error of guessing.
 
-    `forecast` names the runs that no law was fitted to.
+    `forecast_runs` are the ids of the runs that no law was fitted to.
     """
-    ahead = rows["run"].isin(forecast)
-    fitted, held_out = rows.loc[~ahead, :], rows.loc[ahead, :]
-    series = []
+    marks: list[Mark] = []
+    caption = "Each point is a run with its standard errors; diamonds are forecast runs."
+    if chance_error is not None:
+        caption += " The dashed line is the error of guessing."
     if fit is not None:
-        room = 0.1 * (np.ptp(rows["loss"]) or 1.0)
-        grid = np.linspace(rows["loss"].min() - room, rows["loss"].max() + room, GRID_POINTS)
-        value, low, high = (
-            np.clip(edge, 0, 1) for edge in predicted(fit, [{"loss": at} for at in grid])
-        )  # a fraction
-        look: dict[str, Any] = {"label": "fitted law", "colour": QUIET}
-        series.append(Series(x=grid, y=low, high=high, kind="band", in_legend=False, **look))
-        series.append(Series(x=grid, y=value, kind="line", **look))
-    for look, points, is_forecast in _by_size(fitted, held_out, sizes):
-        symbol = "diamond" if is_forecast else "circle"
-        series.append(Series(symbol=symbol, **look, **_points(points, "loss", "top1_error")))
+        space = 0.1 * (np.ptp(rows["loss"]) or 1.0)
+        losses = np.linspace(rows["loss"].min() - space, rows["loss"].max() + space, LINE_POINTS)
+        curve = predict_all(fit, [{"loss": loss} for loss in losses])
+        # An error is a fraction, so the curve and its band stay between 0 and 1.
+        value, low, high = (np.clip(edge, 0, 1) for edge in curve)
+        label = "fitted law"
+        marks.append(Band(label=label, colour=QUIET, x=losses, low=low, high=high))
+        marks.append(Line(label=label, colour=QUIET, x=losses, y=value))
+        caption += (
+            " The curve is the fitted law, and the band is where 95% of runs should fall if it "
+            "holds."
+        )
+    is_forecast = rows["run"].isin(forecast_runs)
+    groups = _groups_by_size(rows.loc[~is_forecast, :], rows.loc[is_forecast, :], colours)
+    marks += [_points(group, "loss", "top1_error") for group in groups]
+    reference = None if chance_error is None else (chance_error, f"chance {chance_error:.2f}")
     return Chart(
         name="error_against_loss",
         title="Top-1 error against loss",
-        caption="Points: one run each, with standard errors; diamonds: forecast runs."
-        + " The dashed line is the error of guessing." * (chance is not None)
-        + " Curve and band: the fitted law, and where 95% of runs should fall if it holds."
-        * (fit is not None),
-        x_label="held-out loss, nats per token",
+        caption=caption,
+        x_label=LOSS_LABEL,
         y_label="top-1 error",
-        series=_drawable(series),
-        level=None if chance is None else (chance, f"chance {chance:.2f}"),
+        marks=_drawable(marks),
+        reference=reference,
     )
 
 
-def predicted(
-    fit: "Fit", points: list[dict[str, float]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(value, low, high) of the fit at each point, of which it takes the inputs it knows; NaN for an edge it has not."""
-    estimates = [
-        fit.predict(**{name: float(point[name]) for name in fit.law.inputs}) for point in points
-    ]
-    value, low, high = (
-        _array([getattr(one, name) for one in estimates]) for name in ("value", "low", "high")
+class Predictions(NamedTuple):
+    """Predictions with their intervals; NaN where the fit cannot bound one."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def predict_all(fit: "Fit", points: Iterable[Mapping[Any, Any]]) -> Predictions:
+    """Predictions of a fit at points that have at least the inputs of its law."""
+    estimates = []
+    for point in points:
+        inputs = {name: float(point[name]) for name in fit.law.inputs}
+        estimates.append(fit.predict(**inputs))
+    return Predictions(
+        value=_array([estimate.value for estimate in estimates]),
+        low=_array([estimate.low for estimate in estimates]),
+        high=_array([estimate.high for estimate in estimates]),
     )
-    return value, low, high
 
 
-def colours(params: Iterable[float]) -> dict[float, str]:
-    """Viridis by the rank of the size, short of its yellow end, which white paper swallows."""
+def size_colours(params: Iterable[float]) -> dict[float, str]:
+    """A colour for each model size: viridis by the rank of the size."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    ordered = sorted(set(params))
-    return {
-        size: to_hex(colormaps["viridis"](0.85 * i / max(1, len(ordered) - 1)))
-        for i, size in enumerate(ordered)
-    }
+    sizes = sorted(set(params))
+    # The last 15% of viridis are yellow, which is hard to see on white.
+    step = 0.85 / max(1, len(sizes) - 1)
+    return {size: to_hex(colormaps["viridis"](step * i)) for i, size in enumerate(sizes)}
 
 
-def _by_size(
-    rows: "pd.DataFrame", held_out: "pd.DataFrame", sizes: dict[float, str]
-) -> Iterator[tuple[dict[str, Any], "pd.DataFrame", bool]]:
-    """(label and colour, rows of one size, whether they were forecast): the fitted sizes, then the forecast ones."""
-    for group, is_forecast in ((rows, False), (held_out, True)):
-        for params in sorted(set(group[SIZE])):
-            words = f"{compact(params)} params" + (", forecast" if is_forecast else "")
-            yield (
-                {"label": words, "colour": sizes[params]},
-                group.loc[group[SIZE] == params, :],
-                is_forecast,
-            )
+def run_facts(row: Mapping[Any, Any]) -> str:
+    """Run id, size and budget of a row of the results table, in HTML."""
+    params, tokens = compact_number(row[PARAMS_COLUMN]), compact_number(row["tokens"])
+    return f"{row['run']}<br>{params} params, {tokens} tokens"
 
 
-def _points(rows: "pd.DataFrame", x: str, y: str) -> dict[str, Any]:
-    """Marks with standard errors where the table has them, and the run's facts under the pointer."""
-    bars = {
-        axis: _array(rows[f"{name}_se"]) if f"{name}_se" in rows else None
-        for axis, name in (("x", x), ("y", y))
-    }
-    words = [f"{about(row)}<br>{y.replace('_', ' ')} {row[y]:.4f}" for _, row in rows.iterrows()]
-    return {
-        "x": _array(rows[x]),
-        "y": _array(rows[y]),
-        "x_error": bars["x"],
-        "y_error": bars["y"],
-        "hover": words,
-    }
+def _held_out_losses(
+    row: Mapping[Any, Any], rows: "pd.DataFrame", label: str, colour: str
+) -> Points:
+    """The held-out losses of a run."""
+    measured = rows.loc[np.isfinite(rows["loss"]), :]
+    tokens, losses = _array(measured["tokens"]), _array(measured["loss"])
+    hover = [
+        f"{run_facts(row)}<br>held-out loss {loss:.4f} at {compact_number(at)} tokens"
+        for at, loss in zip(tokens, losses, strict=True)
+    ]
+    return Points(label=label, colour=colour, x=tokens, y=losses, hover=hover)
 
 
-def about(row: Any) -> str:
-    """Run id, size and budget of a row of the results table."""
-    return f"{row['run']}<br>{compact(row[SIZE])} params, {compact(row['tokens'])} tokens"
+def _range_without_diverged(
+    curves: "pd.DataFrame", results: "pd.DataFrame"
+) -> tuple[float, float] | None:
+    """The range of the losses of converged runs; those of others may be anywhere.
+
+    None when no run diverged, or when every run did.
+    """
+    diverged_runs = results.loc[results["status"] == "diverged", "run"]
+    is_diverged = np.asarray(curves["run"].isin(diverged_runs))
+    losses = curves[["train_loss", "loss"]].to_numpy(float)[~is_diverged]
+    losses = losses[np.isfinite(losses)]
+    if not is_diverged.any() or not len(losses):
+        return None
+    space = 0.05 * np.ptp(losses) or 0.1
+    return float(losses.min() - space), float(losses.max() + space)
 
 
-def _windows(rows: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, mean) of a column in windows even in log tokens, so that a curve of thousands of steps stays light."""
+def _forecast_marks(
+    scored: ScoredForecast, row: Mapping[Any, Any] | None, position: float
+) -> list[Mark]:
+    """The interval, the value and the measurement of one forecast."""
+    forecast, score = scored
+    run, y = forecast["run"], np.array([position])
+    marks: list[Mark] = []
+    low, high = forecast["low"], forecast["high"]
+    if low is not None and high is not None:
+        level = f"{forecast['level']:.0%} interval"
+        interval = Line(
+            label=level,
+            colour=INTERVAL_COLOUR,
+            x=np.array([low, high], float),
+            y=np.repeat(y, 2),
+            width=9,
+            hover=f"{run}<br>{level} {low:.4g} to {high:.4g}",
+        )
+        marks.append(interval)
+    value = Points(
+        label="forecast",
+        colour=FORECAST_COLOUR,
+        x=np.array([forecast["value"]], float),
+        y=y,
+        hover=[f"{run}<br>forecast {forecast['value']:.4g}"],
+    )
+    marks.append(value)
+    if score is not None:
+        error = (row or {}).get(f"{forecast['metric']}_se", np.nan)
+        measurement = Points(
+            label="measured",
+            colour=MEASURED_COLOUR,
+            x=np.array([score["measured"]], float),
+            y=y,
+            symbol="diamond",
+            x_error=np.array([error]) if np.isfinite(error) else None,
+            hover=[f"{run}<br>measured {score['measured']:.4g}"],
+        )
+        marks.append(measurement)
+    return marks
+
+
+def _forecast_label(scored: ScoredForecast, row: Mapping[Any, Any] | None) -> str:
+    """Size and budget of a forecast run (its id if it has no row), and the law."""
+    run = run_id(scored.forecast["run"])
+    if row is not None:
+        params, tokens = compact_number(row[PARAMS_COLUMN]), compact_number(row["tokens"])
+        run = f"{params} params\n{tokens} tokens"
+    return f"{run}\n{scored.forecast['law']} law"
+
+
+class _Group(NamedTuple):
+    """Runs of one size that are drawn alike."""
+
+    label: str
+    colour: str
+    rows: "pd.DataFrame"
+    is_forecast: bool
+
+    @property
+    def symbol(self) -> Literal["circle", "diamond"]:
+        return "diamond" if self.is_forecast else "circle"
+
+
+def _groups_by_size(
+    rows: "pd.DataFrame", forecast_runs: "pd.DataFrame", colours: Mapping[float, str]
+) -> Iterator[_Group]:
+    """The sizes of the fitted runs, then those of the forecast runs, ascending."""
+    for table, is_forecast in ((rows, False), (forecast_runs, True)):
+        for params in sorted(set(table[PARAMS_COLUMN])):
+            label = f"{compact_number(params)} params" + (", forecast" if is_forecast else "")
+            members = table.loc[table[PARAMS_COLUMN] == params, :]
+            yield _Group(label, colours[params], members, is_forecast)
+
+
+def _points(group: _Group, x: str, y: str, shift: float = 1.0) -> Points:
+    """The runs of a group as points, with error bars if the table has standard errors.
+
+    Positions along x are multiplied by `shift`.
+    """
+    rows = group.rows
+    hover = [
+        f"{run_facts(row)}<br>{y.replace('_', ' ')} {row[y]:.4f}" for row in rows.to_dict("records")
+    ]
+    return Points(
+        label=group.label,
+        colour=group.colour,
+        x=_array(rows[x]) * shift,
+        y=_array(rows[y]),
+        x_error=_array(rows[f"{x}_se"]) if f"{x}_se" in rows else None,
+        y_error=_array(rows[f"{y}_se"]) if f"{y}_se" in rows else None,
+        symbol=group.symbol,
+        hover=hover,
+    )
+
+
+def _params_column(fit: "Fit") -> str:
+    """The count of parameters that a fit was made with."""
+    return fit.columns.get("params", PARAMS_COLUMN)
+
+
+def _average_in_windows(rows: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, mean of a column) in at most CURVE_POINTS windows of log tokens."""
     tokens, values = _array(rows["tokens"]), _array(rows[column])
-    finite = np.isfinite(values) & (tokens > 0)
-    tokens, values = tokens[finite], values[finite]
+    is_drawable = np.isfinite(values) & (tokens > 0)
+    tokens, values = tokens[is_drawable], values[is_drawable]
     if len(tokens) <= CURVE_POINTS:
         return tokens, values
     edges = np.geomspace(tokens.min(), tokens.max(), CURVE_POINTS + 1)
+    # Rounding may put the first or the last token outside the edges.
     window = np.clip(np.searchsorted(edges, tokens, side="right"), 1, CURVE_POINTS)
-    count = np.bincount(window)
-    mean = [np.bincount(window, x)[count > 0] / count[count > 0] for x in (np.log(tokens), values)]
-    return np.exp(mean[0]), mean[1]
+    counts = np.bincount(window)
+    used = counts > 0
+    mean_log_tokens = np.bincount(window, np.log(tokens))[used] / counts[used]
+    return np.exp(mean_log_tokens), np.bincount(window, values)[used] / counts[used]
 
 
-def _drawable(series: list[Series]) -> list[Series]:
-    """Series without the empty ones, and without bands that are open on a side."""
+def _drawable(marks: list[Mark]) -> list[Mark]:
+    """The marks that are not empty, without bands that are open on a side."""
+    return [mark for mark in marks if len(mark.x) and not _is_open_band(mark)]
 
-    def is_open(one: Series) -> bool:
-        return one.high is not None and not (
-            np.isfinite(one.y).all() and np.isfinite(one.high).all()
-        )
 
-    return [one for one in series if len(one.x) and not is_open(one)]
+def _is_open_band(mark: Mark) -> bool:
+    if not isinstance(mark, Band):
+        return False
+    return not (np.isfinite(mark.low).all() and np.isfinite(mark.high).all())
 
 
 def _array(values: Any) -> np.ndarray:

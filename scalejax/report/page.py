@@ -1,4 +1,4 @@
-"""The HTML page around a study's report: one template, a sortable table, and nothing that needs a network."""
+"""The HTML page around a report. It needs no network."""
 
 import json
 from collections.abc import Sequence
@@ -11,89 +11,96 @@ from scalejax.report.charts import ALARM, FONT, INK, QUIET, RULE
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell of a table shows, and the number it sorts by (its text, where there is none)."""
+    """A cell of a table."""
 
     text: str
     value: float | None = None
-    alarming: bool = False
+    """Number to sort by; None to sort by the text."""
+    is_alarm: bool = False
+    """Whether the cell needs attention."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and the HTML under it."""
+    """A section of the page."""
 
     title: str
     body: str
+    """HTML."""
 
 
 def page(*, title: str, lead: str, sections: Sequence[Section], footer: str) -> str:
-    """The whole page. `title` is text; the rest is HTML, escaped by who made it. plotly's script is in it, once."""
+    """A complete HTML page, with plotly's script in it.
+
+    `title` is plain text. `lead` and `footer` are HTML whose text is already escaped.
+    """
     from plotly.offline import get_plotlyjs
 
     body = "\n".join(
-        f"<section><h2>{escape(one.title)}</h2>\n{one.body}\n</section>" for one in sections
+        f"<section><h2>{escape(section.title)}</h2>\n{section.body}\n</section>"
+        for section in sections
     )
-    colours = {"ink": INK, "quiet": QUIET, "alarm": ALARM, "rule": RULE}
-    style = Template(STYLE).substitute(font=FONT, **colours)
-    parts = {"title": escape(title), "style": style, "lead": lead, "body": body, "footer": footer}
-    return Template(PAGE).substitute(script=get_plotlyjs(), sort=SORT, **parts)
+    style = Template(STYLE).substitute(font=FONT, ink=INK, quiet=QUIET, alarm=ALARM, rule=RULE)
+    return Template(PAGE).substitute(
+        title=escape(title),
+        style=style,
+        lead=lead,
+        body=body,
+        footer=footer,
+        script=get_plotlyjs(),
+        sort=SORT,
+    )
 
 
 def paragraph(text: str) -> str:
-    """Text as an HTML paragraph."""
+    """An HTML paragraph of plain text."""
     return f"<p>{escape(text)}</p>"
 
 
-def bullets(texts: Sequence[str], kind: str = "") -> str:
-    """Texts as an HTML list of a CSS class."""
+def bullets(texts: Sequence[str], css_class: str = "") -> str:
+    """An HTML list of plain texts."""
     items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="{kind}">{items}</ul>'
+    return f'<ul class="{css_class}">{items}</ul>'
 
 
-def glossary(pairs: Sequence[tuple[str, str]]) -> str:
-    """(name, text) pairs as an HTML description list."""
-    return (
-        "<dl>"
-        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)
-        + "</dl>"
-    )
+def descriptions(pairs: Sequence[tuple[str, str]]) -> str:
+    """An HTML description list of plain (term, text) pairs."""
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in pairs)
+    return f"<dl>{items}</dl>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, sortable: bool = False) -> str:
-    """An HTML table of at least one row; the headings of a sortable one are buttons."""
-    names = [
-        f'<button type="button">{escape(name)}</button>' if sortable else escape(name)
-        for name in head
-    ]
-    kinds = ["" if cell.value is None else "number" for cell in rows[0]]
-    top = "".join(
-        f'<th scope="col" class="{kind}">{name}</th>'
-        for name, kind in zip(names, kinds, strict=True)
+    """An HTML table of at least one row.
+
+    The headings of a sortable table are buttons."""
+    headings = []
+    for name, cell in zip(head, rows[0], strict=True):
+        label = f'<button type="button">{escape(name)}</button>' if sortable else escape(name)
+        css_class = "" if cell.value is None else "number"
+        headings.append(f'<th scope="col" class="{css_class}">{label}</th>')
+    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    attribute = ' class="sortable"' if sortable else ""
+    return (
+        f'<div class="wide"><table{attribute}><thead><tr>{"".join(headings)}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
     )
-    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    sorts = ' class="sortable"' if sortable else ""
-    return f'<div class="wide"><table{sorts}><thead><tr>{top}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def picture(plotly_html: str, png_base64: str, title: str, caption: str) -> str:
+    """A chart: interactive on screens, a PNG in print and without scripts."""
+    alternative = f"{escape(title)}. {escape(caption)}"
+    image = f'<img alt="{alternative}" src="data:image/png;base64,{png_base64}">'
+    return (
+        f'<figure><div class="screen">{plotly_html}</div><div class="paper">{image}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _cell(cell: Cell) -> str:
-    kinds = " ".join(
-        name
-        for name, holds in (("number", cell.value is not None), ("alarm", cell.alarming))
-        if holds
-    )
-    value = (
-        "" if cell.value is None else f' data-value="{json.dumps(cell.value)}"'
-    )  # Infinity, as JavaScript reads it
-    return f'<td class="{kinds}"{value}>{escape(cell.text)}</td>'
-
-
-def picture(div: str, png_base64: str, title: str, caption: str) -> str:
-    """A chart: plotly's on a screen, the PNG on paper and where scripts do not run."""
-    image = (
-        f'<img alt="{escape(title)}. {escape(caption)}" src="data:image/png;base64,{png_base64}">'
-    )
-    live = f'<div class="screen">{div}</div><div class="paper">{image}</div>'
-    return f"<figure>{live}<figcaption>{escape(caption)}</figcaption></figure>"
+    classes = (["number"] if cell.value is not None else []) + (["alarm"] if cell.is_alarm else [])
+    # json writes an infinite value as Infinity, which JavaScript reads as a number.
+    value = "" if cell.value is None else f' data-value="{json.dumps(cell.value)}"'
+    return f'<td class="{" ".join(classes)}"{value}>{escape(cell.text)}</td>'
 
 
 PAGE = """<!doctype html>
@@ -128,7 +135,10 @@ h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .9rem; border-top:
 p, ul { max-width: 46rem; margin: .5rem 0; }
 ul { padding-left: 1.2rem; }
 li { margin: .35rem 0; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .5rem 1.4rem; margin: .8rem 0; max-width: 54rem; }
+dl {
+  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .5rem 1.4rem;
+  margin: .8rem 0; max-width: 54rem;
+}
 dt { font-weight: 600; }
 dd { margin: 0; }
 .lead { font-size: 1.15rem; color: #3b424c; }
@@ -139,10 +149,16 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 footer { margin-top: 3rem; border-top: 1px solid $rule; padding-top: 1rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .9rem .28rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid $rule; }
+th, td {
+  padding: .28rem .9rem .28rem 0; text-align: left; white-space: nowrap;
+  border-bottom: 1px solid $rule;
+}
 td.number, th.number { text-align: right; }
 th { vertical-align: bottom; border-bottom: 2px solid $ink; }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
+th button {
+  font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
+  cursor: pointer;
+}
 th button:hover, th button:focus-visible { text-decoration: underline; }
 th[aria-sort=ascending] button::after { content: " ▲"; font-size: .7em; }
 th[aria-sort=descending] button::after { content: " ▼"; font-size: .7em; }
@@ -163,6 +179,8 @@ img { width: 100%; height: auto; }
 }
 """
 
+# Sorts a table by the column whose heading is clicked; a second click reverses the
+# order.
 SORT = """
 for (const table of document.querySelectorAll('table.sortable')) {
   const heads = [...table.tHead.rows[0].cells];

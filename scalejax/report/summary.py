@@ -1,4 +1,4 @@
-"""A study in sentences: its runs, what its laws say and how far to trust them, its forecasts beside the truth."""
+"""A study in sentences: its runs, its laws and how far to trust them, its forecasts."""
 
 import math
 from collections.abc import Mapping
@@ -7,173 +7,210 @@ from typing import Any
 import numpy as np
 
 from scalejax.fitting.result import Fit
-from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
-from scalejax.report.charts import compact
-from scalejax.report.record import Record
+from scalejax.fitting.tables import PARAMS_COLUMN
+from scalejax.report.charts import compact_number
+from scalejax.report.record import Forecast, Record, ScoredForecast
 
+# What each verdict of a fit means.
 VERDICTS = {
-    "ok": "these rows decide every parameter: no interval is open, and none sits at the edge of what the law allows",
-    "at-boundary": "the best fit lies at the edge of what the law allows, so one of its terms is not needed by these rows; a "
-    "forecast near the measured range can still hold, the parameter at the edge is not a measurement",
-    "unidentified": "these rows do not decide every parameter: quite different values fit them equally well; a forecast near "
-    "the measured range can still hold, and its interval says how well, but the open parameters are not measurements",
-    "not-converged": "the solver did not reach an optimum: use neither these parameters nor their forecasts",
+    "ok": "the data determine every parameter: no interval is open, and no parameter is at the "
+    "edge of what the law allows",
+    "at-boundary": "the best fit is at the edge of what the law allows, so the data do not need "
+    "one of its terms; a forecast near the measured range can still hold, but the parameter at "
+    "the edge is not a measurement",
+    "unidentified": "the data do not determine every parameter; very different values fit "
+    "equally well; a forecast near the measured range can still hold, and its interval says how "
+    "well, but the open parameters are not measurements",
+    "not-converged": "the solver did not reach an optimum; use neither these parameters nor "
+    "their forecasts",
+}
+
+# Columns in which all runs of a study should agree, and what they contain.
+COLUMNS_THAT_SHOULD_AGREE = {
+    "code": "versions of the code",
+    "jax": "versions of jax",
+    "data_hash": "data sets",
+    "devices": "kinds of devices",
+}
+
+# Columns that should be zero, and what another value means.
+COLUMNS_THAT_SHOULD_BE_ZERO = {
+    "placement_changed": "Resumed under another placement, so not reproducible bit for bit",
+    "tokens_skipped": "Steps were skipped because their gradients were not finite",
 }
 
 
 def summary(record: Record) -> list[tuple[str, str]]:
-    """(name, sentences) of the study: runs, laws, forecasts, downstream error, FLOPs saved."""
-    said = [("Runs", runs_in_words(record))]
-    said += [(f"Law: {name}", law_in_words(fit)) for name, fit in record.fits.items()] or [
-        ("Law", no_law(record))
-    ]
-    said += [("Forecast", forecast_in_words(line)) for line in record.forecasts] or [
-        ("Forecast", "None was registered.")
-    ]
-    if len(record.with_error):
-        said.append(("Top-1 error", error_in_words(record)))
-    plan = record.study["plan"]
-    cost = f"{plan['flops']:.3g} FLOPs of training"
-    saved = f"; without shared trunks it would have been {plan['flops_separate']:.3g}: {plan['saved_fraction']:.0%} saved"
-    return [*said, ("Compute", cost + saved * (plan["saved_fraction"] > 0) + ".")]
+    """(topic, sentences) about the runs, laws, forecasts, errors and cost."""
+    topics = [("Runs", runs_text(record))]
+    topics += [(f"Law: {name}", law_text(fit)) for name, fit in record.fits.items()]
+    if not record.fits:
+        topics.append(("Law", no_law_text(record)))
+    topics += [("Forecast", forecast_text(scored)) for scored in record.forecasts]
+    if not record.forecasts:
+        topics.append(("Forecast", "No forecast was registered."))
+    if len(record.with_top1_error):
+        topics.append(("Top-1 error", top1_error_text(record)))
+    return [*topics, ("Compute", cost_text(record))]
 
 
-def runs_in_words(record: Record) -> str:
+def runs_text(record: Record) -> str:
     """How many runs of which sizes and budgets finished, and which did not."""
-    rows, planned = record.results, len(record.study["runs"]) + len(record.study["forecast"])
-    sizes, tokens = sorted(set(rows[SIZE])), sorted(set(rows["tokens"]))
-    words = f"{len(rows)} of {planned} finished: {count(len(sizes), 'model size')} ({_span(sizes)} parameters, head included, "
-    words += f"embeddings not) and {count(len(tokens), 'token budget')} ({_span(tokens)} tokens)."
+    rows = record.results
+    planned = len(record.study["runs"]) + len(record.study["forecast"])
+    sizes, budgets = sorted(set(rows[PARAMS_COLUMN])), sorted(set(rows["tokens"]))
+    text = (
+        f"{len(rows)} of {count(planned, 'run')} finished: {count(len(sizes), 'model size')} "
+        f"({_range(sizes)} parameters, with the head and without embeddings) and "
+        f"{count(len(budgets), 'token budget')} ({_range(budgets)} tokens)."
+    )
     if diverged := list(rows.loc[rows["status"] == "diverged", "run"]):
-        words += f" Diverged, and left out of every fit: {', '.join(diverged)}."
+        text += f" Diverged and left out of every fit: {', '.join(diverged)}."
     if record.unfinished:
-        words += f" Not finished: {', '.join(record.unfinished)}."
-    return words
+        text += f" Not finished: {', '.join(record.unfinished)}."
+    return text
 
 
-def error_in_words(record: Record) -> str:
-    """Top-1 error at the two ends of the losses, beside guessing."""
-    rows = record.with_error.sort_values("loss")
-    best, worst = (
-        f"{with_error(row, 'top1_error', 3)} at loss {row['loss']:.3f}"
-        for _, row in rows.iloc[[0, -1]].iterrows()
-    )
-    guess = "" if record.chance is None else f"; guessing gives {record.chance:.3g}"
-    return f"From {worst} to {best}{guess}." if len(rows) > 1 else f"{best}{guess}."
-
-
-def law_in_words(fit: Fit) -> str:
-    """The parameters with their intervals, the verdict, and what the verdict means."""
+def law_text(fit: Fit) -> str:
+    """The parameters of a fit with their intervals, and what its verdict means."""
     values = ", ".join(
-        f"{name} = {value:.4g}{interval(fit, name)}" for name, value in fit.params.items()
+        f"{name} = {value:.4g}{parameter_interval(fit, name)}" for name, value in fit.params.items()
     )
-    drawn = " (95% intervals)" if fit.intervals else ""
-    words = f"{values}{drawn}, from {count(fit.n_rows, 'run')}. Verdict {fit.verdict}: {VERDICTS[fit.verdict]}."
-    return words + (f" Notes: {'; '.join(fit.reasons)}." if fit.reasons else "")
+    level = " (95% intervals)" if fit.intervals else ""
+    text = (
+        f"{values}{level}, fitted to {count(fit.n_rows, 'run')}. "
+        f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}."
+    )
+    return text + (f" Notes: {'; '.join(fit.reasons)}." if fit.reasons else "")
 
 
-def interval(fit: Fit, name: str) -> str:
-    """` [low, high]`, an open end as `open`; empty for a fit without intervals."""
+def no_law_text(record: Record) -> str:
+    """Why there is no law."""
+    reasons = [f"{name}: {reason}" for name, reason in record.study.get("unfitted", {}).items()]
+    if not reasons:
+        reasons = ["A law needs at least as many runs as it has parameters."]
+    runs = count(len(record.fitted), "run")
+    return f"No law was fitted. {runs} finished that a law could use. {' '.join(reasons)}"
+
+
+def forecast_text(scored: ScoredForecast) -> str:
+    """A registered forecast and the measurement that followed."""
+    forecast, score = scored
+    metric = forecast["metric"].replace("_", " ")
+    text = (
+        f"Before run {run_id(forecast['run'])} started, the {forecast['law']} law predicted "
+        f"{metric} {forecast['value']:.4f}{forecast_interval(forecast, 4)}"
+    )
+    if not is_unbounded(forecast):
+        text += f" ({forecast['level']:.0%} interval)"
+    if score is None:
+        return f"{text}. The run has not been measured yet."
+    unit = " nats per token" if forecast["metric"] == "loss" else ""
+    error = f"{score['error']:+.4f}{unit} ({score['error'] / forecast['value']:+.2%})"
+    return (
+        f"{text}. Measured: {score['measured']:.4f}, {coverage_text(forecast, score['inside'])}; "
+        f"measured minus predicted is {error}."
+    )
+
+
+def top1_error_text(record: Record) -> str:
+    """Top-1 error of the runs with the highest and the lowest loss, beside guessing."""
+    rows = record.with_top1_error.sort_values("loss").to_dict("records")
+    best, worst = (
+        f"{value_with_error(row, 'top1_error', 3)} at loss {row['loss']:.3f}"
+        for row in (rows[0], rows[-1])
+    )
+    text = f"From {worst} to {best}" if len(rows) > 1 else best
+    if record.chance_error is not None:
+        text += f"; guessing has {record.chance_error:.3g}"
+    return f"{text}."
+
+
+def cost_text(record: Record) -> str:
+    """The FLOPs of a study, and what shared trunks saved."""
+    plan = record.study["plan"]
+    text = f"Training takes {plan['flops']:.3g} FLOPs"
+    if plan["saved_fraction"] > 0:
+        text += (
+            f"; without shared trunks it would take {plan['flops_separate']:.3g}, so "
+            f"{plan['saved_fraction']:.0%} is saved"
+        )
+    return f"{text}."
+
+
+def warnings(record: Record) -> list[str]:
+    """What a reader should know before comparing these runs."""
+    rows = record.results
+    texts = []
+    for column, what in COLUMNS_THAT_SHOULD_AGREE.items():
+        values = sorted(set(rows[column].dropna().astype(str))) if column in rows else []
+        if len(values) > 1:
+            texts.append(f"These runs come from {len(values)} {what}: {', '.join(values)}.")
+    for column, what in COLUMNS_THAT_SHOULD_BE_ZERO.items():
+        runs = list(rows.loc[rows[column].fillna(0) > 0, "run"]) if column in rows else []
+        if runs:
+            texts.append(f"{what}: {', '.join(runs)}.")
+    texts += record.study["plan"]["warnings"]
+    texts += [f"A fit could not be read: {reason}." for reason in record.unreadable_fits]
+    return texts
+
+
+def parameter_interval(fit: Fit, name: str) -> str:
+    """` [low, high]` of a parameter, an open end as `open`; empty without intervals."""
     if name not in fit.intervals:
         return ""
     low, high = ("open" if end is None else f"{end:.4g}" for end in fit.intervals[name])
     return f" [{low}, {high}]"
 
 
-def forecast_in_words(line: dict[str, Any]) -> str:
-    """A registered forecast beside its measurement."""
-    metric, unit = (
-        line["metric"].replace("_", " "),
-        " nats per token" if line["metric"] == "loss" else "",
-    )
-    words = f"Before run {short(line['run'])} started, the {line['law']} law gave {metric} {line['value']:.4f}{bounds(line, 4)}"
-    words += "" if unbounded(line) else f" ({line['level']:.0%} interval)"
-    if "measured" not in line:
-        return words + "; not measured yet."
-    error = f"{line['error']:+.4f}{unit} ({line['error'] / line['value']:+.2%})"
-    return words + f". Measured: {line['measured']:.4f}, {where(line)}, {error} from the forecast."
+def forecast_interval(forecast: Forecast, digits: int) -> str:
+    """` [low, high]` of a forecast, an open end as `open`.
+
+    ` without an interval` when both ends are open.
+    """
+    if is_unbounded(forecast):
+        return " without an interval"
+    ends = (forecast["low"], forecast["high"])
+    low, high = ("open" if end is None else f"{end:.{digits}f}" for end in ends)
+    return f" [{low}, {high}]"
 
 
-def bounds(line: Mapping[str, Any], digits: int) -> str:
-    """` [low, high]` of a forecast, an open end as `open`; ` without an interval` when both ends are open."""
-    low, high = (
-        "open" if line[end] is None else f"{line[end]:.{digits}f}" for end in ("low", "high")
-    )
-    return " without an interval" if unbounded(line) else f" [{low}, {high}]"
+def coverage_text(forecast: Forecast, inside: bool) -> str:
+    """Whether the interval contains the measurement.
+
+    An interval that is open at both ends contains everything, which says nothing.
+    """
+    if is_unbounded(forecast):
+        return "with no interval to compare with"
+    return "inside the interval" if inside else "OUTSIDE the interval"
 
 
-def where(line: Mapping[str, Any]) -> str:
-    """Where the measurement fell; an interval that is open at both ends could not have missed it, and says nothing."""
-    if unbounded(line):
-        return "no interval to judge by"
-    return "inside the interval" if line["inside"] else "OUTSIDE the interval"
+def is_unbounded(forecast: Forecast) -> bool:
+    """Whether the fit bounds the forecast on neither side."""
+    return forecast["low"] is None and forecast["high"] is None
 
 
-def unbounded(line: Mapping[str, Any]) -> bool:
-    """Whether the fitted rows bound the forecast on neither side."""
-    return line["low"] is None and line["high"] is None
-
-
-KINDS = {
-    "code": "versions of the code",
-    "jax": "versions of jax",
-    "data_hash": "data sets",
-    "devices": "kinds of devices",
-}
-"""Columns in which the runs of one study should agree."""
-FLAGS = {
-    "placement_changed": "Resumed under another placement, so not repeatable bit for bit",
-    "tokens_skipped": "Steps were skipped because their gradients were not finite",
-}
-"""Columns that should be zero."""
-
-
-def cautions(record: Record) -> list[str]:
-    """What a reader should know before trusting a comparison of these runs."""
-    rows = record.results
-    said = []
-    for column, words in KINDS.items():
-        kinds = sorted(set(rows[column].dropna().astype(str))) if column in rows else []
-        said += (
-            [f"These runs come from {len(kinds)} {words}: {', '.join(kinds)}."]
-            if len(kinds) > 1
-            else []
-        )
-    for column, words in FLAGS.items():
-        flagged = list(rows.loc[rows[column].fillna(0) > 0, "run"]) if column in rows else []
-        said += [f"{words}: {', '.join(flagged)}."] if flagged else []
-    return [
-        *said,
-        *record.study["plan"]["warnings"],
-        *(f"A fit could not be read: {why}." for why in record.unreadable),
-    ]
-
-
-def no_law(record: Record) -> str:
-    """Why there is no law."""
-    runs = f"{count(len(record.fitted), 'run')} finished that could be fitted"
-    reasons = [f"{name}: {reason}" for name, reason in record.study.get("unfitted", {}).items()]
-    return f"No law was fitted; {runs}. " + " ".join(
-        reasons or ["A law needs at least one run for each of its parameters."]
-    )
-
-
-def with_error(row: Any, name: str, digits: int) -> str:
-    """A number of a row, with its standard error where the row has one."""
+def value_with_error(row: Mapping[str, Any], name: str, digits: int) -> str:
+    """A number of a row, followed by its standard error if the row has one."""
     error = row.get(f"{name}_se", math.nan)
-    return f"{row[name]:.{digits}f}" + (f" ± {error:.{digits}f}" if np.isfinite(error) else "")
+    value = f"{row[name]:.{digits}f}"
+    return f"{value} ± {error:.{digits}f}" if np.isfinite(error) else value
 
 
-def short(run: str) -> str:
-    """The id of `study@version/id`."""
+def run_id(run: str) -> str:
+    """The id in `study@version/id`."""
     return run.rpartition("/")[2]
 
 
 def count(number: int, noun: str) -> str:
-    """`1 run`, `2 runs`."""
+    """A number with its noun.
+
+    >>> count(1, "run"), count(2, "run")
+    ('1 run', '2 runs')
+    """
     return f"{number} {noun}" + "s" * (number != 1)
 
 
-def _span(ordered: list[float]) -> str:
-    low, high = compact(ordered[0]), compact(ordered[-1])
+def _range(ascending: list[float]) -> str:
+    low, high = compact_number(ascending[0]), compact_number(ascending[-1])
     return low if low == high else f"{low} to {high}"

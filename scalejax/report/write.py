@@ -1,32 +1,42 @@
-"""The report of a study: one HTML page that opens without a network, and the same figures as PNG files beside it."""
+"""Writes the report of a study: an HTML page, and its figures as PNG files."""
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from scalejax.files import write_text
+from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Fit
-from scalejax.fitting.tables import PARAMS_COLUMN as SIZE
-from scalejax.laws import ParametricLaw
-from scalejax.report import charts, figures
-from scalejax.report.charts import Chart, compact
-from scalejax.report.page import Cell, Section, bullets, glossary, page, paragraph, picture, table
-from scalejax.report.record import Record, read_study
+from scalejax.fitting.tables import PARAMS_COLUMN
+from scalejax.report import figures
+from scalejax.report.charts import Chart, compact_number
+from scalejax.report.page import (
+    Cell,
+    Section,
+    bullets,
+    descriptions,
+    page,
+    paragraph,
+    picture,
+    table,
+)
+from scalejax.report.plotly_charts import plotly_html
+from scalejax.report.png_charts import png
+from scalejax.report.record import Record, ScoredForecast, read_study
 from scalejax.report.summary import (
     VERDICTS,
-    cautions,
     count,
-    forecast_in_words,
-    interval,
-    no_law,
-    short,
+    forecast_text,
+    no_law_text,
+    parameter_interval,
     summary,
-    with_error,
+    value_with_error,
+    warnings,
 )
 
 if TYPE_CHECKING:
@@ -34,230 +44,236 @@ if TYPE_CHECKING:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes folder/report.html and folder/figures/*.png from the study's tables, fits and forecasts; gives the page's path.
+    """Writes report.html and figures/*.png into the folder of a study.
 
-    What is not there (a forecast, a law, a curve) is a sentence in the page, not an error. Raises FileNotFoundError when the
-    folder holds no study, and ValueError when no run of it has finished.
+    Parts that the study lacks, such as forecasts, laws or curves, become a sentence in
+    the page.
+
+    Returns the path of the page. Raises FileNotFoundError if the folder is not that of
+    a study, and ValueError if no run of it has finished.
     """
     record = read_study(Path(folder))
     (record.folder / "figures").mkdir(exist_ok=True)
+    colours = figures.size_colours(record.results[PARAMS_COLUMN])
     sections = [
-        Section("Summary", glossary(summary(record)) + _cautions(record)),
-        _curves(record),
-        *_laws(record),
+        _summary_section(record),
+        _curves_section(record, colours),
+        *_law_sections(record, colours),
+        _forecast_section(record),
+        _error_section(record, colours),
+        Section("Runs", run_table(record.results)),
     ]
-    sections += [_forecasts(record), _errors(record), Section("Runs", run_table(record.results))]
-    title = record.study["name"]
     path = record.folder / "report.html"
-    write_text(
-        path, page(title=title, lead=_lead(record), sections=sections, footer=_footer(record))
+    content = page(
+        title=record.study["name"],
+        lead=_lead(record.study["question"]),
+        sections=sections,
+        footer=_footer(record.results),
     )
+    write_text(path, content)
     return path
 
 
-def _cautions(record: Record) -> str:
-    said = cautions(record)
-    return bullets(said, "notes") if said else ""
+def _summary_section(record: Record) -> Section:
+    notes = warnings(record)
+    body = descriptions(summary(record))
+    return Section("Summary", body + bullets(notes, "notes") if notes else body)
 
 
-def _curves(record: Record) -> Section:
+def _curves_section(record: Record, colours: Mapping[float, str]) -> Section:
     if record.curves is None or not len(record.curves):
-        return Section(
-            "Loss curves", paragraph("There are no curves: curves.parquet is missing or empty.")
-        )
-    return _chart_section(record, figures.loss_curves(record.curves, record.results, record.sizes))
-
-
-def _laws(record: Record) -> list[Section]:
-    """Every law: formula, parameters, verdict; and for a law of (params, tokens) its lines and residuals."""
-    sections = []
-    for fit in record.fits.values():
-        body = (
-            _formula(fit)
-            + _parameters(fit)
-            + paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}.")
-        )
-        body += bullets([*fit.reasons, *_checks(fit)])
-        of_points = (
-            isinstance(fit.law, ParametricLaw)
-            and fit.law.target == "loss"
-            and set(fit.law.inputs) <= {"params", "tokens"}
-        )
-        if of_points and len(record.fitted):
-            for draw in (figures.law_lines, figures.residuals):
-                body += _picture(record, draw(fit, record.fitted, record.held_out, record.sizes))
-        sections.append(Section(f"Law: {fit.law.name}", body))
-    return sections or [Section("Law", paragraph(no_law(record)))]
-
-
-def _formula(fit: Fit) -> str:
-    """The first line of the law's docstring: formula and source; then what its letters are."""
-    first, _, rest = fit.law.formula.partition("\n\n")
-    letters = rest.partition("\n\n")[0]
-    return f"<p><code>{escape(first)}</code></p>" + (
-        f'<p class="small">{escape(letters)}</p>' if letters else ""
-    )
-
-
-def _parameters(fit: Fit) -> str:
-    rows = [
-        [Cell(name), Cell(f"{value:.5g}", value), Cell(interval(fit, name).strip() or "not drawn")]
-        for name, value in fit.params.items()
-    ]
-    return table(["parameter", "value", "95% interval"], rows)
-
-
-def _checks(fit: Fit) -> list[str]:
-    optimum = f"objective {fit.objective:.4g}, loss {fit.loss}"
-    said = [f"{fit.starts_at_optimum:.0%} of the solver's starts reached this optimum ({optimum})."]
-    if (found := fit.cross_validation).n:
-        how = (
-            "Fitted to the cheaper runs and asked for the dearer ones"
-            if isinstance(fit.law, ParametricLaw)
-            else "Asked for what it left out"
-        )
-        said.append(
-            f"{how} ({count(found.splits, 'split')}), the law is off by {found.mean_rel_error:.2%} on average and "
-            f"{found.max_rel_error:.2%} at worst."
-        )
-    return said
-
-
-def _forecasts(record: Record) -> Section:
-    if not record.forecasts:
-        return Section(
-            "Forecast against truth", paragraph("No forecast was registered in this study.")
-        )
-    rows = record.results.set_index("run")
-    pairs: dict[str, list[dict[str, Any]]] = {}
-    for line in record.forecasts:
-        run, se = short(line["run"]), f"{line['metric']}_se"
-        known = run in rows.index
-        size = (
-            f"{compact(rows.loc[run, SIZE])} params\n{compact(rows.loc[run, 'tokens'])} tokens"
-            if known
-            else run
-        )
-        error = float(rows.loc[run, se]) if known and se in rows else math.nan
-        pairs.setdefault(line["metric"], []).append(
-            line | {"label": f"{size}\n{line['law']} law", "measured_se": error}
-        )
-    body = "".join(
-        _picture(record, figures.forecast_bars(group, metric)) for metric, group in pairs.items()
-    )
-    return Section(
-        "Forecast against truth",
-        body + bullets([forecast_in_words(line) for line in record.forecasts]),
-    )
-
-
-def _errors(record: Record) -> Section:
-    title = "Top-1 error against loss"
-    if not len(record.with_error):
-        return Section(title, paragraph("No run of this study measured a downstream task."))
-    fit = next(
-        (
-            fit
-            for fit in record.fits.values()
-            if fit.law.target == "top1_error" and fit.law.inputs == ("loss",)
-        ),
-        None,
-    )
-    chart = figures.error_curve(
-        fit, record.with_error, record.study["forecast"], record.chance, record.sizes
-    )
-    note = (
-        "" if fit else paragraph("No law of error against loss was fitted, so there is no curve.")
-    )
-    return Section(title, _picture(record, chart) + note)
-
-
-COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    SIZE: ("params", compact),
-    "tokens": ("tokens", compact),
-    "learning_rate": ("learning rate", "{:.3g}".format),
-    "batch_tokens": ("batch tokens", compact),
-    "seed": ("seed", str),
-    "loss": ("loss", "{:.4f}".format),
-    "bits_per_byte": ("bits per byte", "{:.3f}".format),
-    "top1_error": ("top-1 error", "{:.3f}".format),
-    "flops": ("FLOPs", "{:.2e}".format),
-    "wall_seconds": ("seconds", "{:.0f}".format),
-}
-"""Columns of the run table between run and status: heading, and how a number reads."""
-SETTINGS = ("learning_rate", "batch_tokens", "seed")
-"""Of those, what was chosen and may be the same for all."""
-
-
-def run_table(results: "pd.DataFrame") -> str:
-    """The runs as a sortable table, losses and errors with their standard errors; settings that all share stand above it."""
-    shared = [name for name in SETTINGS if name in results and len(set(results[name])) == 1]
-    shown = [name for name in COLUMNS if name in results and name not in shared]
-    same = ", ".join(
-        f"{COLUMNS[name][0]} {COLUMNS[name][1](results[name].iloc[0])}" for name in shared
-    )
-    rows = []
-    for row in results.to_dict("records"):
-        diverged = row["status"] == "diverged"
-        cells = [Cell(_number(row, name), _sort_value(row[name])) for name in shown]
-        rows.append([Cell(row["run"]), *cells, Cell(row["status"], alarming=diverged)])
-    above = paragraph(f"The same in every run: {same}.") if shared else ""
-    return above + table(
-        ["run", *(COLUMNS[name][0] for name in shown), "status"], rows, sortable=True
-    )
-
-
-def _number(row: dict[str, Any], name: str) -> str:
-    if not np.isfinite(row[name]):
-        return "–"
-    digits = {"loss": 4, "top1_error": 3}.get(name)
-    return COLUMNS[name][1](row[name]) if digits is None else with_error(row, name, digits)
-
-
-def _sort_value(number: float) -> float:
-    return float(number) if np.isfinite(number) else math.inf
-
-
-def _chart_section(record: Record, chart: Chart) -> Section:
+        text = "There are no curves: curves.parquet is missing or empty."
+        return Section("Loss curves", paragraph(text))
+    chart = figures.loss_curves(record.curves, record.results, colours)
     return Section(chart.title, _picture(record, chart))
 
 
-def _picture(record: Record, chart: Chart) -> str:
-    """The chart for the page; its PNG goes into figures/ too."""
-    if not chart.series:
-        return paragraph(f"{chart.title}: there is nothing to draw.")
-    image = charts.png(chart)
-    (record.folder / "figures" / f"{chart.name}.png").write_bytes(image)
-    return picture(
-        charts.plotly_div(chart), base64.b64encode(image).decode(), chart.title, chart.caption
-    )
+def _law_sections(record: Record, colours: Mapping[float, str]) -> list[Section]:
+    """A section for each law, or one that says why there is none."""
+    if not record.fits:
+        return [Section("Law", paragraph(no_law_text(record)))]
+    return [_law_section(record, fit, colours) for fit in record.fits.values()]
 
 
-def _lead(record: Record) -> str:
-    """The experiment's docstring: its first paragraph large, the others as they stand."""
-    first, *others = (
-        record.study["question"].strip() or "This experiment's file states no question."
-    ).split("\n\n")
-    return f'<p class="lead">{escape(first)}</p>' + "".join(
-        f"<p>{escape(other)}</p>" for other in others
-    )
-
-
-def _footer(record: Record) -> str:
-    facts = [
-        f"{name} {', '.join(sorted(set(record.results[name].dropna().astype(str))))}"
-        for name in ("code", "jax", "devices")
-        if name in record.results
+def _law_section(record: Record, fit: Fit, colours: Mapping[float, str]) -> Section:
+    """Formula, parameters and verdict of a law, and its charts if it has any."""
+    parts = [
+        _formula(fit),
+        _parameter_table(fit),
+        paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}."),
+        bullets([*fit.reasons, *_quality_notes(fit)]),
     ]
-    last = (
-        max(record.results["finished"].dropna(), default="") if "finished" in record.results else ""
-    )
-    return escape(
-        " · ".join(
-            [
-                *facts,
-                *([f"last run finished {last}"] if last else []),
-                "figures as PNG in figures/ beside this page",
-            ]
+    if _is_loss_by_size_and_tokens(fit) and len(record.fitted):
+        for draw in (figures.law_lines, figures.residuals):
+            chart = draw(fit, record.fitted, record.forecast_runs, colours)
+            parts.append(_picture(record, chart))
+    return Section(f"Law: {fit.law.name}", "".join(parts))
+
+
+def _is_loss_by_size_and_tokens(fit: Fit) -> bool:
+    """Whether a law gives lines of loss against tokens, one for each size."""
+    inputs = set(fit.law.inputs)
+    is_loss = isinstance(fit, ParametricFit) and fit.law.target == "loss"
+    return is_loss and inputs <= {"params", "tokens"}
+
+
+def _formula(fit: Fit) -> str:
+    """The formula of a law with its source, and what its letters mean."""
+    formula, _, rest = fit.law.formula.partition("\n\n")
+    letters = rest.partition("\n\n")[0]
+    html = f"<p><code>{escape(formula)}</code></p>"
+    return html + (f'<p class="small">{escape(letters)}</p>' if letters else "")
+
+
+def _parameter_table(fit: Fit) -> str:
+    rows = []
+    for name, value in fit.params.items():
+        interval = parameter_interval(fit, name).strip() or "no bootstrap"
+        rows.append([Cell(name), Cell(f"{value:.5g}", value), Cell(interval)])
+    return table(["parameter", "value", "95% interval"], rows)
+
+
+def _quality_notes(fit: Fit) -> list[str]:
+    """How reliably the optimum was found, and how well the law predicts."""
+    notes = [
+        f"{fit.starts_at_optimum:.0%} of the solver's starts reached this optimum (objective "
+        f"{fit.objective:.4g}, loss {fit.loss})."
+    ]
+    validation = fit.cross_validation
+    if validation.n:
+        if isinstance(fit, ParametricFit):
+            how = "Fitted to the cheaper runs, the law predicts the more expensive ones"
+        else:
+            how = "On data that was left out of the fit, the law predicts"
+        notes.append(
+            f"{how} with a relative error of {validation.mean_rel_error:.2%} on average and "
+            f"{validation.max_rel_error:.2%} at worst ({count(validation.splits, 'split')})."
         )
-    )
+    return notes
+
+
+def _forecast_section(record: Record) -> Section:
+    title = "Forecasts and measurements"
+    if not record.forecasts:
+        return Section(title, paragraph("No forecast was registered in this study."))
+    by_metric: dict[str, list[ScoredForecast]] = {}
+    for scored in record.forecasts:
+        by_metric.setdefault(scored.forecast["metric"], []).append(scored)
+    charts = [
+        figures.forecast_bars(forecasts, record.results, metric)
+        for metric, forecasts in by_metric.items()
+    ]
+    pictures = "".join(_picture(record, chart) for chart in charts)
+    return Section(title, pictures + bullets([forecast_text(it) for it in record.forecasts]))
+
+
+def _error_section(record: Record, colours: Mapping[float, str]) -> Section:
+    title, rows = "Top-1 error against loss", record.with_top1_error
+    if not len(rows):
+        return Section(title, paragraph("No run of this study measured a downstream task."))
+    of_error = [
+        fit
+        for fit in record.fits.values()
+        if fit.law.target == "top1_error" and fit.law.inputs == ("loss",)
+    ]
+    fit = of_error[0] if of_error else None
+    forecast_runs = record.study["forecast"]
+    chart = figures.error_curve(fit, rows, forecast_runs, record.chance_error, colours)
+    body = _picture(record, chart)
+    if fit is None:
+        body += paragraph("No law of error against loss was fitted, so there is no curve.")
+    return Section(title, body)
+
+
+class _Column(NamedTuple):
+    """A column of the table of runs."""
+
+    heading: str
+    format: Callable[[Any], str]
+    error_digits: int | None = None
+    """Digits of a number that is shown with its standard error."""
+
+
+# Columns of the table of runs between the run's id and its status.
+COLUMNS: dict[str, _Column] = {
+    PARAMS_COLUMN: _Column("params", compact_number),
+    "tokens": _Column("tokens", compact_number),
+    "learning_rate": _Column("learning rate", "{:.3g}".format),
+    "batch_tokens": _Column("batch tokens", compact_number),
+    "seed": _Column("seed", str),
+    "loss": _Column("loss", "{:.4f}".format, error_digits=4),
+    "bits_per_byte": _Column("bits per byte", "{:.3f}".format),
+    "top1_error": _Column("top-1 error", "{:.3f}".format, error_digits=3),
+    "flops": _Column("FLOPs", "{:.2e}".format),
+    "wall_seconds": _Column("seconds", "{:.0f}".format),
+}
+
+# Settings that are written above the table when they are the same in every run.
+SETTINGS = ("learning_rate", "batch_tokens", "seed")
+
+
+def run_table(results: "pd.DataFrame") -> str:
+    """The runs as a sortable HTML table, with standard errors of losses and errors.
+
+    Settings that all runs share are written above it.
+    """
+    shared = [name for name in SETTINGS if name in results and len(set(results[name])) == 1]
+    names = [name for name in COLUMNS if name in results and name not in shared]
+    rows = []
+    for row in results.to_dict("records"):
+        cells = [Cell(_number_text(row, name), _sort_value(row[name])) for name in names]
+        status = Cell(row["status"], is_alarm=row["status"] == "diverged")
+        rows.append([Cell(row["run"]), *cells, status])
+    head = ["run", *(COLUMNS[name].heading for name in names), "status"]
+    html = table(head, rows, sortable=True)
+    if not shared:
+        return html
+    values = [
+        f"{COLUMNS[name].heading} {COLUMNS[name].format(results[name].iloc[0])}" for name in shared
+    ]
+    return paragraph(f"The same in every run: {', '.join(values)}.") + html
+
+
+def _number_text(row: Mapping[Any, Any], name: str) -> str:
+    if not np.isfinite(row[name]):
+        return "–"
+    column = COLUMNS[name]
+    if column.error_digits is not None:
+        return value_with_error(row, name, column.error_digits)
+    return column.format(row[name])
+
+
+def _sort_value(number: float) -> float:
+    # Numbers that are not finite come last.
+    return float(number) if np.isfinite(number) else math.inf
+
+
+def _picture(record: Record, chart: Chart) -> str:
+    """The chart as HTML. Its PNG is also written to figures/."""
+    if not chart.marks:
+        return paragraph(f"{chart.title}: there is nothing to draw.")
+    image = png(chart)
+    (record.folder / "figures" / f"{chart.name}.png").write_bytes(image)
+    encoded = base64.b64encode(image).decode()
+    return picture(plotly_html(chart), encoded, chart.title, chart.caption)
+
+
+def _lead(question: str) -> str:
+    """The docstring of the experiment as HTML, its first paragraph large."""
+    text = question.strip() or "The experiment file does not state a question."
+    first, *others = text.split("\n\n")
+    html = f'<p class="lead">{escape(first)}</p>'
+    return html + "".join(f"<p>{escape(other)}</p>" for other in others)
+
+
+def _footer(results: "pd.DataFrame") -> str:
+    """Versions, devices and date, as HTML."""
+    facts = []
+    for name in ("code", "jax", "devices"):
+        if name in results:
+            values = sorted(set(results[name].dropna().astype(str)))
+            facts.append(f"{name} {', '.join(values)}")
+    if "finished" in results and (last := max(results["finished"].dropna(), default="")):
+        facts.append(f"last run finished {last}")
+    facts.append("PNG files of the figures are in figures/ beside this page")
+    return escape(" · ".join(facts))

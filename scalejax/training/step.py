@@ -11,7 +11,7 @@ are rows[:, :-1], the targets rows[:, 1:].
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,16 @@ from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
+    activation_shardings,
     batch_sharding,
     parameter_shardings,
     replicated,
     state_shardings,
 )
 
+# Nested arrays whose structure depends on the optimizer.
+OptimizerState = Any
+# By the name of the average.
 Averages = dict[str, Exponential | Window]
 
 
@@ -41,7 +45,7 @@ class TrainState(NamedTuple):
     """All that a run carries from one step to the next, as nested dicts of arrays."""
 
     params: Params
-    optimizer_state: optax.OptState
+    optimizer_state: OptimizerState
     hyperparameters: Hyperparameters
     step: jax.Array
     """Steps taken, including skipped ones: the position in the data. int32."""
@@ -94,7 +98,9 @@ class Network:
     def bind(self, params: Params) -> Transformer:
         """The network with these parameters, ready to be called."""
         graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype)
-        return nnx.merge(graphdef, params)
+        network = nnx.merge(graphdef, params)
+        network.shardings = activation_shardings(self.mesh)
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ Mirrors scalejax/evaluation/continuation.py.
 """
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from scalejax.data.shards import Shards
+from scalejax.data.shards import Manifest, Shards
 from scalejax.evaluation.continuation import continuation_items
 
 END = 99
@@ -21,7 +22,9 @@ def shards(documents: list[list[int]]) -> Shards:
     )
     starts = np.cumsum([1, *(len(document) + 1 for document in documents[:-1])])
     manifest = {"vocabulary": 100, "tokenizer": {"end": END}, "entropy_rate": None}
-    return Shards(Path(), tokens, tokens, starts, np.ones(len(documents), np.int64), manifest)
+    return Shards(
+        Path(), tokens, tokens, starts, np.ones(len(documents), np.int64), cast(Manifest, manifest)
+    )
 
 
 def random_documents(count: int, seed: int = 0) -> list[list[int]]:
@@ -118,6 +121,8 @@ def test_documents_that_repeat_each_other_are_refused():
 def test_blocks_of_symbols_need_no_end_token():
     tokens = np.random.default_rng(0).integers(0, 90, 64).astype(np.uint16)
     manifest = {"vocabulary": 90, "tokenizer": {"end": None}, "entropy_rate": 2.0}
-    blocks = Shards(Path(), tokens, tokens, np.arange(0, 64, 8), np.zeros(8, np.int64), manifest)
+    blocks = Shards(
+        Path(), tokens, tokens, np.arange(0, 64, 8), np.zeros(8, np.int64), cast(Manifest, manifest)
+    )
     items = continuation_items(blocks, count=8, context=5, continuation=3, seed=0)
     assert len(items) == 8 and set(items.documents[np.arange(8), items.gold]) == set(range(8))

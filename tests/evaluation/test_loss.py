@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
-from scalejax.data.shards import Shards
+from scalejax.data.shards import Manifest, Shards
 from scalejax.evaluation.loss import LossResult, clustered_standard_error, evaluate_loss
 
 # Token 9 ends a document. The targets (all tokens but the first) are 4 documents of
@@ -25,7 +26,9 @@ def shards() -> Shards:
         "entropy_rate": None,
         "domains": {"text": {}},
     }
-    return Shards(Path(), TOKENS, TOKENS, starts, np.array(DOCUMENT_BYTES), manifest)
+    return Shards(
+        Path(), TOKENS, TOKENS, starts, np.array(DOCUMENT_BYTES), cast(Manifest, manifest)
+    )
 
 
 class LinearLosses:

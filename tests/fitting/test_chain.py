@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalejax import laws
-from scalejax.fitting import chain, resampling
+from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from tests.fitting.test_fit import ladder, true_loss
 
@@ -80,15 +80,15 @@ def test_draws_that_failed_leave_the_others_in_step(fitted):
     spoilt = []
     for at, made in zip((3, 7), fitted, strict=True):
         drawn = {
-            name: [None if i == at else x for i, x in enumerate(values)]
-            for name, values in made.spread["draws"].items()
+            name: np.where(np.arange(len(values)) == at, np.nan, values)
+            for name, values in made.draws.items()
         }
-        spoilt.append(replace(made, spread=made.spread | {"draws": drawn}))
+        spoilt.append(replace(made, draws=drawn))
     estimate, whole = chain.predict(*spoilt, **RUN), chain.predict(*fitted, **RUN)
     assert width(estimate) == pytest.approx(width(whole), rel=0.1), (
         "out of step they add up as independent ones do"
     )
-    assert len(resampling.converged_draws(spoilt[0])["alpha"]) == 199
+    assert len(spoilt[0].converged_draws()["alpha"]) == 199
 
 
 def test_other_rows_other_losses_and_other_laws_do_not_pair(fitted):

@@ -23,11 +23,9 @@ def repeated(seed=0, noise=0.004, bend=0.0):
 
 def test_a_fit_reports_the_noise_of_its_replicates_and_no_lack_of_fit_of_a_true_law():
     made = fits.fit(repeated(), **LOG_MSE)
-    assert made.noise["degrees_of_freedom"] == 60 and made.noise["std"] == pytest.approx(
-        0.004, rel=0.25
-    )
+    assert made.noise.degrees_of_freedom == 60 and made.noise.std == pytest.approx(0.004, rel=0.25)
     assert not any("lack of fit" in reason for reason in made.reasons)
-    assert fits.fit(ladder(), **LOG_MSE).noise == {}
+    assert fits.fit(ladder(), **LOG_MSE).noise is None
 
 
 def test_a_law_that_replicates_contradict_is_named_with_the_size_of_its_miss():
@@ -39,7 +37,7 @@ def test_a_law_that_replicates_contradict_is_named_with_the_size_of_its_miss():
 
 
 def test_a_sweep_at_one_seed_is_no_replicate():
-    assert fits.fit(repeated().assign(seed=0), **LOG_MSE).noise == {}
+    assert fits.fit(repeated().assign(seed=0), **LOG_MSE).noise is None
 
 
 def test_an_average_of_r_runs_counts_as_r_runs():
@@ -67,7 +65,7 @@ def test_a_noise_bootstrap_draws_what_the_replicates_show():
         frame.assign(sd=0.004 * frame.loss), resample="noise:sd", bootstrap=200, **LOG_MSE
     )
     width = lambda made: np.subtract(*made.intervals["alpha"][::-1])
-    assert width(measured) == pytest.approx(width(known) * measured.noise["std"] / 0.004, rel=0.02)
+    assert width(measured) == pytest.approx(width(known) * measured.noise.std / 0.004, rel=0.02)
     assert (
         measured.resample == "noise"
         and "draws of noise x" in measured.predict(params=1e7, tokens=1e7).method

@@ -42,11 +42,11 @@ def test_all_are_scored_on_the_splits_that_all_could_fit():
         law.name: fits.fit(frame, law, loss="log-mse").cross_validation
         for law in (laws.overtraining(), laws.chinchilla())
     }
-    assert alone["overtraining"]["splits"] > alone["chinchilla"]["splits"]
-    assert {candidate.splits for candidate in found.ranking} == {alone["chinchilla"]["splits"]}
+    assert alone["overtraining"].splits > alone["chinchilla"].splits
+    assert {candidate.splits for candidate in found.ranking} == {alone["chinchilla"].splits}
     scored = {candidate.law: candidate.mean_rel_error for candidate in found.ranking}
-    assert scored["chinchilla"] == pytest.approx(alone["chinchilla"]["mean_rel_error"])
-    assert scored["overtraining"] != pytest.approx(alone["overtraining"]["mean_rel_error"])
+    assert scored["chinchilla"] == pytest.approx(alone["chinchilla"].mean_rel_error)
+    assert scored["overtraining"] != pytest.approx(alone["overtraining"].mean_rel_error)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_losses_of_a_whole_curve_law_are_ranked_by_the_curves_left_out():
         schedules=schedules(),
     )
     assert [candidate.splits for candidate in found.ranking] == [3, 3]
-    splits = found.fit.cross_validation["by_split"]
-    assert {split["left_out"] for split in splits} == {"constant", "cosine", "drop"}
+    splits = found.fit.cross_validation.by_split
+    assert {split.left_out for split in splits} == {"constant", "cosine", "drop"}
     assert found.ranking[0].mean_rel_error == pytest.approx(
-        np.mean([split["mean_rel_error"] for split in splits])
+        np.mean([split.mean_rel_error for split in splits])
     )
     assert found.ranking[0].mean_rel_error < found.ranking[1].mean_rel_error

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from scalejax.cli.text.fit import fit_text
-from scalejax.report.summary import VERDICTS, bounds, count, where
+from scalejax.report.summary import VERDICTS, count, coverage_text, forecast_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,9 +96,9 @@ def _forecast_line(scored: "ScoredForecast") -> str:
     forecast, score = scored
     line = (
         f"forecast of {forecast['metric']} by {forecast['law']}: "
-        f"{forecast['value']:.3f}{bounds(forecast, 3)}"
+        f"{forecast['value']:.3f}{forecast_interval(forecast, 3)}"
     )
     if score is None:
         return f"{line}; not measured yet (run {forecast['run']})"
-    verdict = where({**forecast, **score})
-    return f"{line}; measured {score['measured']:.3f}, {verdict}, error {score['error']:+.3f}"
+    coverage = coverage_text(forecast, score["inside"])
+    return f"{line}; measured {score['measured']:.3f}, {coverage}, error {score['error']:+.3f}"

@@ -41,16 +41,19 @@ DOCUMENT_TOKENS = 1_024
 class Language:
     """A Markov chain of order 2 over V symbols.
 
-    log p(x | a, b) = -z log x + c1 t1(b, x) + c2 t2(a, x) + constant, for the symbol x
-    after the pair (a, b).
+    The symbol x follows the pair (a, b) with
+
+        log p(x | a, b) = -z log x + c1 t1(b, x) + c2 t2(a, x) + constant.
 
     Order 0 is Zipf's law: contexts have power-law frequencies, and the loss falls
-    smoothly as a model sees more of them. Orders 1 and 2 are tables t(b, x) = sum_k
-    k^-s u_k(b) v_k(x) with standard normal u and v. These are V directions of power-law
-    strength, of which a narrow model learns the first few, so the loss falls smoothly
-    with model size too. Small transformers come within 0.03 nats of the entropy rate
-    after 2.4 M tokens of `synthetic:64`, so runs of minutes determine its irreducible
-    loss well.
+    smoothly as a model sees more of them. Orders 1 and 2 are tables
+
+        t(b, x) = sum_k k^-s u_k(b) v_k(x), with standard normal u and v.
+
+    These are V directions of power-law strength, of which a narrow model learns the
+    first few, so the loss falls smoothly with model size too. Small transformers come
+    within 0.03 nats of the entropy rate after 2.4 M tokens of `synthetic:64`, so runs
+    of minutes determine its irreducible loss well.
     """
 
     symbols: int
@@ -93,11 +96,13 @@ class Language:
     def entropy_rate(self) -> float:
         """Exact entropy rate, nats per token.
 
-        No model can have a lower expected loss. It is -sum over (a, b, x) of pi(a, b)
-        p(x | a, b) log p(x | a, b). The first target of a window is predicted from one
-        symbol instead of two. Over windows of length n the lowest possible loss is
-        therefore higher by (order-1 entropy - entropy rate) / n, which is 0.004 for
-        `synthetic:64` at n = 128.
+        No model can have a lower expected loss. With stationary frequencies pi, it is
+
+            -sum over (a, b, x) of pi(a, b) p(x | a, b) log p(x | a, b).
+
+        The first target of a window is predicted from one symbol instead of two. Over
+        windows of length n, the lowest possible loss is therefore higher by
+        (order-1 entropy - entropy rate) / n: 0.004 for `synthetic:64` at n = 128.
 
         >>> round(Language(8).entropy_rate(), 3)
         0.804

@@ -39,11 +39,8 @@ class Annealing(NamedTuple):
 
     def loss(self, learning_rates: Float[jax.Array, " steps"]) -> Float[jax.Array, " steps"]:
         """Predicted loss after every step, nats per token."""
-        return (
-            self.L0
-            + self.A * jnp.cumsum(learning_rates) ** -self.alpha
-            - self.C * annealing_area(learning_rates, self.momentum)
-        )
+        total = self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha
+        return jnp.asarray(total - self.C * annealing_area(learning_rates, self.momentum))
 
 
 class AnnealingSize(NamedTuple):
@@ -110,7 +107,8 @@ class MultiPower(NamedTuple):
         """Predicted loss after every step, nats per token."""
         steps = single_steps(learning_rates)
         reduction = self.B * power_kernel_sum(steps, self.C, self.beta, self.gamma)
-        return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - reduction
+        total = self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha
+        return jnp.asarray(total - reduction)
 
 
 CurveFormula = Annealing | AnnealingSize | MultiPower

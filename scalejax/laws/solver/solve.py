@@ -1,14 +1,16 @@
 """A fit as one function in your own code: under jit, vmap, scan and grad, with x64 off or on."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
+from jax.typing import ArrayLike
 
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.cholesky import solve_positive_definite
 from scalejax.laws.solver.losses import Loss
@@ -26,10 +28,10 @@ from scalejax.laws.solver.problem import (
 from scalejax.laws.solver.starts import prepare
 
 
-class Solution(NamedTuple):
+class Solution(NamedTuple, Generic[F]):
     """The best of many starts; a pytree in the dtype of the targets."""
 
-    parameters: Any
+    parameters: F
     """The law's NamedTuple, each a scalar."""
     objective: jax.Array
     """Sum over rows of the loss."""
@@ -40,14 +42,14 @@ class Solution(NamedTuple):
 
 
 def solve(
-    law: ParametricLaw,
-    inputs: Any,
-    targets: Any,
-    weights: Any = None,
-    starts: Any = None,
+    law: ParametricLaw[F],
+    inputs: Sequence[ArrayLike],
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    starts: F | None = None,
     *,
     loss: str = "huber:1e-3",
-) -> Solution:
+) -> Solution[F]:
     """Fits a law to arrays.
 
     inputs: one (n,) array per input of the law, in its order.  targets, weights: (n,).  starts: the law's NamedTuple with

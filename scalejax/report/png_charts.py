@@ -1,0 +1,108 @@
+"""Draws charts with matplotlib, as PNG images for paper."""
+
+import io
+from typing import TYPE_CHECKING
+
+from scalejax.report.charts import (
+    BAND_OPACITY,
+    QUIET,
+    RULE,
+    Band,
+    Chart,
+    Line,
+    Mark,
+    compact_number,
+    legend_entries,
+    log_ticks,
+    x_range,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DOTS_PER_INCH = 200
+
+# Width of a page's text, in inches.
+WIDTH = 7.0
+
+# Converts the height of a chart on the page to inches.
+PIXELS_PER_INCH = 105
+
+# Matplotlib's marker for each symbol.
+MARKERS = {"circle": "o", "diamond": "D"}
+
+
+def png(chart: Chart) -> bytes:
+    """The chart as a PNG image."""
+    # Figure draws without pyplot, which would keep global state.
+    from matplotlib.figure import Figure
+
+    height = max(2.2, chart.height / PIXELS_PER_INCH)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    for mark, in_legend in legend_entries(chart.marks):
+        _draw(axes, mark, mark.label if in_legend else None)
+    if chart.reference:
+        position, label = chart.reference
+        axes.axhline(position, color=QUIET, linewidth=0.9, linestyle="--", label=label or None)
+    _set_axes(axes, chart)
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4
+    )
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=DOTS_PER_INCH, format="png")
+    return stream.getvalue()
+
+
+def _set_axes(axes: "Axes", chart: Chart) -> None:
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    axes.grid(color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    low, high = x_range(chart)
+    if chart.y_range:
+        axes.set_ylim(*chart.y_range)
+    if chart.log_x:
+        ticks = log_ticks(low, high)
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [compact_number(tick) for tick in ticks])
+    else:
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlim(low, high)
+    if chart.y_ticks:
+        axes.set_yticks(list(chart.y_ticks), list(chart.y_ticks.values()), linespacing=1.4)
+
+
+def _draw(axes: "Axes", mark: Mark, label: str | None) -> None:
+    if isinstance(mark, Band):
+        axes.fill_between(
+            mark.x, mark.low, mark.high, color=mark.colour, alpha=BAND_OPACITY, linewidth=0
+        )
+    elif isinstance(mark, Line):
+        axes.plot(
+            mark.x,
+            mark.y,
+            "--" if mark.dashed else "-",
+            color=mark.colour,
+            linewidth=mark.width,
+            label=label,
+            solid_capstyle="butt",
+        )
+    else:
+        axes.errorbar(
+            mark.x,
+            mark.y,
+            xerr=mark.x_error,
+            yerr=mark.y_error,
+            fmt=MARKERS[mark.symbol],
+            color=mark.colour,
+            markersize=4.5,
+            elinewidth=0.8,
+            capsize=1.5,
+            label=label,
+            zorder=3,
+        )
