@@ -79,7 +79,7 @@ def __getattr__(name: str) -> object:
         if home == "scalejax"
         else getattr(import_module(home), name)
     )
-    # Importing a submodule binds its name in this package. Storing the value here keeps a
+    # Importing a submodule binds its name in this package. Storing the value keeps a
     # module of the same name from replacing the function or class.
     globals()[name] = value
     return value

@@ -1,4 +1,6 @@
-"""lm-eval asks a run of ours: the real harness, offline, on a task of one's own (mirrors scalejax/evaluation/lm_eval.py).
+"""The real lm-eval harness evaluates a run of ours, offline, on a task of our own.
+
+Mirrors scalejax/evaluation/lm_eval.py.
 
 Marked `hf`: skipped where lm-eval is not installed; `make test-hf` runs it.
 """
@@ -43,7 +45,10 @@ metric_list:
 
 @pytest.fixture(scope="module")
 def folder(tiny_run, tmp_path_factory):
-    """A run of 60 steps on sentences, a folder of task files, and one whose text is longer than the window."""
+    """A run of 60 steps on sentences, and two task folders.
+
+    The text of the second is longer than the window.
+    """
     root = tmp_path_factory.mktemp("lm_eval")
     rng = random.Random(0)
     animals = ["cat", "dog", "horse", "mouse", "sheep", "goat"]
@@ -102,7 +107,7 @@ def test_both_scorers_choose_the_same_answer_to_every_item(folder, monkeypatch):
 
 
 def test_a_long_text_is_predicted_once_in_every_token(folder):
-    """Against the evaluation of the same tokens in rows, each with as much context as the window leaves."""
+    """Against the same tokens in rows, each with as much context as fits the window."""
     import jax
     from lm_eval.api.instance import Instance
 

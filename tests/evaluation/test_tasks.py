@@ -1,4 +1,8 @@
-"""Tasks end to end, against a scorer of its own: one item at a time, NumPy in float64 (mirrors scalejax/evaluation/tasks.py)."""
+"""Tasks end to end, against an independent scorer in NumPy.
+
+The scorer works in float64 and on one item at a time. Mirrors
+scalejax/evaluation/tasks.py.
+"""
 
 import collections
 import dataclasses
@@ -46,7 +50,10 @@ def files():
 
 @pytest.fixture(scope="module")
 def quickstart_size():
-    """The quickstart's run of width 64, and weights without a one or a zero whose logits are spread like a trained model's."""
+    """The quickstart's run of width 64, with random weights.
+
+    No weight is one or zero, and the logits are spread like those of a trained model.
+    """
     run = quickstart.base.replace(model=models.TINY[2])
     rng = np.random.default_rng(0)
     params = initialize(run.model, run.parametrization, jax.random.key(0))
@@ -65,7 +72,10 @@ def spans(run, params, placement=None):
 
 
 def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
-    """float64 [t, v]: of the token after each of `tokens`, by the textbook, one head at a time; muP divides the logits."""
+    """Logits of the token after each of `tokens`, float64 [t, v].
+
+    Written as in a textbook, one head at a time. muP divides the logits.
+    """
     model = run.model
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
@@ -104,7 +114,8 @@ def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
 def slow_prompt(
     rows: list[dict], number: int, shots: int, delimiter: str
 ) -> list[tuple[list[str], str]]:
-    """[(parts of the context, answer)] of item `number`, from the raw lines of a file, by the rules as they are written down."""
+    """(parts of the context, answer) of every choice of item `number`, from the raw lines
+    of a file and by the documented rules."""
     generator = random.Random(1234)
     for at in range(number + 1):
         count = min(len(rows) - 1, shots)
@@ -134,7 +145,10 @@ def slow_prompt(
 
 
 class Pieces:
-    """Words and their beginnings as tokens: a quick stand-in of 512 ids in which " a" is one token."""
+    """A quick stand-in with 512 ids: tokens are words and their beginnings.
+
+    " a" is one token.
+    """
 
     vocabulary, end, hash, model = 512, 0, "pieces", b""
 
@@ -249,7 +263,8 @@ SENTENCES = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(folder of a run, run) on a small text of bytes, measured on two suites, and the folder of the tasks."""
+    """A run on a small text of bytes, measured on two suites: (its folder, the run, the
+    folder of the tasks)."""
     folder = tmp_path_factory.mktemp("tasks")
     write(
         [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate(SENTENCES)],
@@ -381,12 +396,13 @@ def test_a_changed_file_is_scored_anew(trained, tmp_path):
 
 def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tmp_path):
     folder, run, _ = trained
-    broken = lambda: (
-        lambda rows, starts, *_: (
-            np.full(starts.shape, np.nan, np.float32),
-            np.ones(starts.shape, bool),
-        )
-    )
+
+    def broken():
+        def scores(rows, starts, *_):
+            return np.full(starts.shape, np.nan, np.float32), np.ones(starts.shape, bool)
+
+        return scores
+
     subject = tasks.ScoredModel(
         load=broken,
         shards=prepare(run.data),
