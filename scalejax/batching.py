@@ -36,7 +36,7 @@ class BatchSchedule:
     batch_tokens: int
     """Tokens per step after the last doubling."""
     doublings: Sequence[int] = ()
-    """Token counts; the batch doubles at the first step that starts at or after each."""
+    """Token counts; the batch doubles at the first step that starts at or after one."""
     sequence_length: int = 1
     """Tokens per sequence."""
 
