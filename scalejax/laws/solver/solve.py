@@ -236,8 +236,8 @@ def _backward_one(
 ) -> tuple[Rows, F | None]:
     """Pulls the cotangents of parameters and objective back to the rows.
 
-    The gradient norm and the fraction of starts at the optimum have no derivative, and the
-    starts have no effect on the optimum.
+    The gradient norm and the fraction of starts at the optimum have no derivative, and
+    the starts have no effect on the optimum.
     """
     dtype = saved.rows.targets.dtype
     with jax.enable_x64(True):
