@@ -17,7 +17,7 @@ from scalejax.report.charts import (
     compact_number,
 )
 from scalejax.report.record import ScoredForecast
-from scalejax.report.summary import run_id
+from scalejax.report.summary import metric_name, run_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,10 +105,10 @@ def law_lines(
         )
         marks += [band, fitted]
         marks.append(_points(group, "tokens", "loss"))
-    caption = (
-        "Points are measured losses and lines are the fitted law. Bands are where 95% of runs "
-        "should fall if the law holds."
-    )
+    marks = _drawable(marks)
+    caption = "Points are measured losses and lines are the fitted law."
+    if any(isinstance(mark, Band) for mark in marks):
+        caption += " Bands are where 95% of runs should fall if the law holds."
     if len(forecast_runs):
         caption += " Dashed lines and diamonds are runs that were not used in the fit."
     return Chart(
@@ -117,7 +117,7 @@ def law_lines(
         caption=caption,
         x_label="training tokens",
         y_label=LOSS_LABEL,
-        marks=_drawable(marks),
+        marks=marks,
         log_x=True,
         height=480,
     )
@@ -170,13 +170,17 @@ def forecast_bars(
         row = rows.get(run_id(scored.forecast["run"]))
         marks += _forecast_marks(scored, row, float(position))
         labels[float(position)] = _forecast_label(scored, row)
-    title = "Forecasts and measurements" + (f": {metric}" if metric != "loss" else "")
+    title = "Forecasts and measurements"
+    if metric != "loss":
+        title += f": {metric_name(metric)}"
+    caption = "Circles are the forecasts, and diamonds are what was measured afterwards."
+    if any(isinstance(mark, Line) for mark in marks):
+        caption = f"Bars are the intervals registered before the runs started. {caption}"
     return Chart(
         name=f"forecast_{metric}",
         title=title,
-        caption="Bars are the intervals registered before the runs started, circles are the "
-        "forecasts, and diamonds are what was measured afterwards.",
-        x_label=LOSS_LABEL if metric == "loss" else metric.replace("_", " "),
+        caption=caption,
+        x_label=LOSS_LABEL if metric == "loss" else metric_name(metric),
         y_label="",
         marks=marks,
         y_ticks=labels,
@@ -209,10 +213,9 @@ def error_curve(
         label = "fitted law"
         marks.append(Band(label=label, colour=QUIET, x=losses, low=low, high=high))
         marks.append(Line(label=label, colour=QUIET, x=losses, y=value))
-        caption += (
-            " The curve is the fitted law, and the band is where 95% of runs should fall if it "
-            "holds."
-        )
+        caption += " The curve is the fitted law."
+        if np.isfinite([low, high]).all():
+            caption += " The band is where 95% of runs should fall if the law holds."
     is_forecast = rows["run"].isin(forecast_runs)
     groups = _groups_by_size(rows.loc[~is_forecast, :], rows.loc[is_forecast, :], colours)
     marks += [_points(group, "loss", "top1_error") for group in groups]
@@ -378,7 +381,7 @@ def _points(group: _Group, x: str, y: str, shift: float = 1.0) -> Points:
     """
     rows = group.rows
     hover = [
-        f"{run_facts(row)}<br>{y.replace('_', ' ')} {row[y]:.4f}" for row in rows.to_dict("records")
+        f"{run_facts(row)}<br>{metric_name(y)} {row[y]:.4f}" for row in rows.to_dict("records")
     ]
     return Points(
         label=group.label,

@@ -96,7 +96,7 @@ def no_law_text(record: Record) -> str:
 def forecast_text(scored: ScoredForecast) -> str:
     """A registered forecast and the measurement that followed."""
     forecast, score = scored
-    metric = forecast["metric"].replace("_", " ")
+    metric = metric_name(forecast["metric"])
     text = (
         f"Before run {run_id(forecast['run'])} started, the {forecast['law']} law predicted "
         f"{metric} {forecast['value']:.4f}{forecast_interval(forecast, 4)}"
@@ -195,6 +195,15 @@ def value_with_error(row: Mapping[str, Any], name: str, digits: int) -> str:
     error = row.get(f"{name}_se", math.nan)
     value = f"{row[name]:.{digits}f}"
     return f"{value} ± {error:.{digits}f}" if np.isfinite(error) else value
+
+
+def metric_name(column: str) -> str:
+    """A column of the results table in words.
+
+    >>> metric_name("loss"), metric_name("top1_error")
+    ('loss', 'top-1 error')
+    """
+    return column.replace("top1", "top-1").replace("_", " ")
 
 
 def run_id(run: str) -> str:
