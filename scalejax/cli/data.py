@@ -53,8 +53,10 @@ class Data:
     items: Path | None = None
 
     def run(self) -> int:
+        from scalejax.cli.text.data import contamination_text
         from scalejax.config import Data as DataConfig
-        from scalejax.data import contamination, preparation
+        from scalejax.data import preparation
+        from scalejax.data.contamination import file_overlap
         from scalejax.data.sources.parse import parse_source
 
         source = self._source()
@@ -71,7 +73,9 @@ class Data:
                     "scalejax data contamination needs test items; add --items FILE.jsonl, a "
                     "file with one item per line"
                 )
-            print(contamination.report(preparation.prepare(data), self.items, field=self.field))
+            shards = preparation.prepare(data)
+            overlap = file_overlap(shards, self.items, field=self.field)
+            print(contamination_text(overlap, shards.manifest["source"]))
             return exit_codes.DONE
         prepared = preparation.export(data, self.out) if self.out else preparation.prepare(data)
         print(prepared.folder)
