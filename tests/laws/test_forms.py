@@ -52,7 +52,7 @@ def test_a_law_keeps_its_shape_under_a_change_of_units(name):
     targets = exact(law, truth, inputs)
     with jax.enable_x64(True):
         *columns, padded, weights = pad_rows([*inputs, targets, np.ones(len(targets))])
-        problem, _ = prepare(law, ((), ()), tuple(columns), padded, weights, np.zeros(0), "log")
+        problem, _ = prepare(law, tuple(columns), padded, weights, "log")
         form = law.form(*(np.full(1, value) for value in truth))
         theta = theta_from_parameters(law, problem, form)
         again = parameters_in_table_units(law, problem, theta)

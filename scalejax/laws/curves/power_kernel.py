@@ -22,8 +22,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Float, Int
 
-from scalejax.laws.curves.rates import decrements
-from scalejax.laws.law import Number
+from scalejax.laws.curves.rates import Parameter, decrements
 
 # Exponentials that replace the power kernel. With 64 the sum is within 1e-8 of the
 # total drop of the rate for C from .001 to 100, beta from .05 to 10 and gamma from 0 to
@@ -61,7 +60,7 @@ class Blocks(NamedTuple):
 
 
 def power_kernel_sum(
-    blocks: Blocks, C: Number, beta: Number, gamma: Number
+    blocks: Blocks, C: Parameter, beta: Parameter, gamma: Parameter
 ) -> Float[jax.Array, " blocks"]:
     """Returns sum_k d_k [1 - (1 + C eta_k^-gamma S_k(t))^-beta] after every block.
 
@@ -101,7 +100,7 @@ def power_kernel_sum(
 
 
 def _log_nodes(
-    blocks: Blocks, log_c: Float[jax.Array, " blocks"], beta: Number
+    blocks: Blocks, log_c: Float[jax.Array, " blocks"], beta: Parameter
 ) -> Float[jax.Array, " nodes"]:
     """Equidistant log r that cover the mixtures of all drops.
 

@@ -78,6 +78,7 @@ def best_schedule(
         final_loss = jax.jit(jax.value_and_grad(lambda z: law.loss(schedule(z))[-1]))
         result = scipy.optimize.minimize(
             lambda z: [np.asarray(x) for x in final_loss(z)],
+            # With all logits zero the decay is linear and ends just above the floor.
             np.zeros(knots + 1),
             jac=True,
             method="L-BFGS-B",
@@ -120,6 +121,7 @@ def _extrapolations(
             "best_schedule cannot tell where the law extrapolates; pass the learning rates of "
             "the fitted curves as `seen`",
         )
+    # The rise of the warm-up does not count: it goes through every low rate.
     above, below = 1 + RANGE_TOLERANCE, 1 - RANGE_TOLERANCE
     lowest = min(curve[np.argmax(curve) :].min() for curve in curves)
     reasons = []
