@@ -50,14 +50,14 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
 
-    from scalejax.fitting import tables
+    from scalejax.fitting import expressions, tables
 
     path = Path(options.table) if options.table else Path(tempfile.mkdtemp()) / "points.csv"
     if not options.table:
         write_synthetic_points(path)
     frame = tables.read(path)
     read = tables.read_columns(
-        frame.loc[tables.row_mask(frame, options.where)], ("params", "tokens"), "loss"
+        frame.loc[expressions.row_mask(frame, options.where)], ("params", "tokens"), "loss"
     )
     print(f"{len(read.target)} rows, {options.sets} data sets x {options.draws} bootstraps")
     for name, noise in NOISES.items():

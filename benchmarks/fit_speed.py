@@ -146,33 +146,11 @@ def timed(job: Callable[[], Result]) -> tuple[float, Result]:
     return time.process_time() - begin, result
 
 
-def time_common_practice(
-    points: Points, optimum: np.ndarray, draws: np.ndarray
-) -> tuple[float, float]:
-    """Returns CPU seconds of the point fit and of all bootstraps, scaled from samples.
+class Seconds(NamedTuple):
+    """CPU seconds of the point fit and of all bootstraps."""
 
-    optimum: from which the bootstraps start. draws: weights of the rows, [draws, rows].
-    """
-    ones = np.ones(len(points.log_loss))
-    coefficients, exponents = range(0, 30, 5), np.arange(0, 2.5, 0.5)
-    offsets = np.arange(-1, 1.5, 0.5)
-    grid = list(itertools.product(coefficients, coefficients, offsets, exponents, exponents))
-    chosen = np.random.default_rng(0).choice(len(grid), SAMPLED_STARTS, replace=False)
-
-    def fit_points():
-        for i in chosen:
-            scipy.optimize.minimize(objective, grid[i], (points, ones), method="L-BFGS-B")
-
-    def fit_bootstraps():
-        for weights in draws[:SAMPLED_BOOTSTRAPS]:
-            scipy.optimize.minimize(objective, optimum, (points, weights), method="BFGS")
-
-    seconds_of_points, _ = timed(fit_points)
-    seconds_of_bootstraps, _ = timed(fit_bootstraps)
-    return (
-        seconds_of_points * len(grid) / SAMPLED_STARTS,
-        seconds_of_bootstraps * len(draws) / SAMPLED_BOOTSTRAPS,
-    )
+    point: float
+    bootstraps: float
 
 
 def main() -> None:
@@ -182,11 +160,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4000)
     options = parser.parse_args()
 
-    from scalejax import laws
-    from scalejax.fitting import tables
+    from scalejax.fitting import expressions, tables
     from scalejax.laws.inference.bootstrap import resample_counts
-    from scalejax.laws.solver.losses import parse_loss
-    from scalejax.laws.solver.multistart import find_optimum, refit
 
     folder = Path(tempfile.mkdtemp())
     path = Path(options.table) if options.table else folder / "points.csv"
@@ -194,56 +169,96 @@ def main() -> None:
         write_synthetic_points(path)
     frame = tables.read(path)
     read = tables.read_columns(
-        frame.loc[tables.row_mask(frame, options.where)], ("params", "tokens"), "loss"
+        frame.loc[expressions.row_mask(frame, options.where)], ("params", "tokens"), "loss"
     )
-    (N, D), L = read.inputs, read.target
-    points, ones = Points(np.log(N), np.log(D), np.log(L)), np.ones(len(L))
-    draws = resample_counts(np.random.default_rng(0), len(L), options.draws)
+    N, D = read.inputs
+    points = Points(np.log(N), np.log(D), np.log(read.target))
+    draws = resample_counts(np.random.default_rng(0), len(read.target), options.draws)
 
-    # Best scipy, in centred coordinates.
-    centred = points.centred()
-    best_point, optimum = timed(
+    best, optimum, best_bootstraps = time_best_scipy(points, draws)
+    # In raw coordinates the same optimum has other coefficients.
+    shift = [optimum.x[3] * points.log_params.mean(), optimum.x[4] * points.log_tokens.mean()]
+    common = time_common_practice(points, optimum.x + np.array([*shift, 0, 0, 0]), draws)
+    ours, cost, costs = time_scalejax(read.inputs, read.target, draws)
+
+    print(f"objective: scipy {optimum.fun / 1e3:.13g}, scalejax {cost:.13g}")
+    best_costs = np.array([fit.fun / 1e3 for fit in best_bootstraps])
+    worse = costs[: len(best_costs)] > best_costs * (1 + 1e-6)
+    share = np.mean(worse)
+    print(f"bootstraps in which scalejax is more than 1e-6 above best scipy: {share:.1%}")
+    print_seconds(common, best, ours, len(draws))
+    os.sched_setaffinity(0, CORES)
+    for name in ("first run, compiles", "second run, programs cached"):
+        wall = seconds_of_command(path, options, folder)
+        ratio = common.bootstraps / wall
+        print(f"`scalejax fit`, {name}: {wall:.2f} s wall, {ratio:.0f}x common practice")
+
+
+def time_best_scipy(
+    points: Points, draws: np.ndarray
+) -> tuple[Seconds, OptimizeResult, list[OptimizeResult]]:
+    """Returns seconds, the optimum (centred), and the sampled bootstraps."""
+    centred, ones = points.centred(), np.ones(len(points.log_loss))
+    seconds_of_point, optimum = timed(
         lambda: min(
             (solve_tightly(start, centred, ones) for start in projected_starts(centred)),
             key=lambda fit: fit.fun,
         )
     )
-    seconds, best_bootstraps = timed(
+    seconds, bootstraps = timed(
         lambda: [solve_tightly(optimum.x, centred, w) for w in draws[:SAMPLED_BEST_BOOTSTRAPS]]
     )
-    best_draws = seconds * len(draws) / SAMPLED_BEST_BOOTSTRAPS
+    scaled = seconds * len(draws) / SAMPLED_BEST_BOOTSTRAPS
+    return Seconds(seconds_of_point, scaled), optimum, bootstraps
 
-    # Common practice, whose bootstraps start at the same optimum in raw coordinates.
-    shift = [optimum.x[3] * points.log_params.mean(), optimum.x[4] * points.log_tokens.mean()]
-    raw_optimum = optimum.x + np.array([*shift, 0, 0, 0])
-    common_point, common_draws = time_common_practice(points, raw_optimum, draws)
 
-    # scalejax, after a first fit that compiles.
-    law, loss = laws.chinchilla(), parse_loss("huber:1e-3")
-    find_optimum(law, [N, D], L, ones, loss)
-    our_point, at = timed(lambda: find_optimum(law, [N, D], L, ones, loss))
-    our_draws, state = timed(lambda: refit(law, at, draws))
+def time_common_practice(points: Points, optimum: np.ndarray, draws: np.ndarray) -> Seconds:
+    """Returns seconds, scaled up from samples; the bootstraps start at the optimum."""
+    ones = np.ones(len(points.log_loss))
+    coefficients, exponents = range(0, 30, 5), np.arange(0, 2.5, 0.5)
+    offsets = np.arange(-1, 1.5, 0.5)
+    grid = list(itertools.product(coefficients, coefficients, offsets, exponents, exponents))
+    sample = np.random.default_rng(0).choice(len(grid), SAMPLED_STARTS, replace=False)
 
-    ours = float(at.state.cost[0])
-    print(f"objective: scipy {optimum.fun / 1e3:.13g}, scalejax {ours:.13g}")
-    worse = [
-        float(state.cost[i]) > fit.fun / 1e3 * (1 + 1e-6) for i, fit in enumerate(best_bootstraps)
-    ]
-    print(f"bootstraps in which scalejax is more than 1e-6 above best scipy: {np.mean(worse):.1%}")
+    def fit_point():
+        for i in sample:
+            scipy.optimize.minimize(objective, grid[i], (points, ones), method="L-BFGS-B")
+
+    def fit_bootstraps():
+        for weights in draws[:SAMPLED_BOOTSTRAPS]:
+            scipy.optimize.minimize(objective, optimum, (points, weights), method="BFGS")
+
+    seconds_of_point, _ = timed(fit_point)
+    seconds_of_bootstraps, _ = timed(fit_bootstraps)
+    return Seconds(
+        seconds_of_point * len(grid) / SAMPLED_STARTS,
+        seconds_of_bootstraps * len(draws) / SAMPLED_BOOTSTRAPS,
+    )
+
+
+def time_scalejax(
+    inputs: list[np.ndarray], loss: np.ndarray, draws: np.ndarray
+) -> tuple[Seconds, float, np.ndarray]:
+    """Returns seconds, the objective of the point fit, and those of all bootstraps."""
+    from scalejax import laws
+    from scalejax.laws.solver.losses import parse_loss
+    from scalejax.laws.solver.multistart import find_optimum, refit
+
+    law, huber_loss, ones = laws.chinchilla(), parse_loss("huber:1e-3"), np.ones(len(loss))
+    # The first fit compiles.
+    find_optimum(law, inputs, loss, ones, huber_loss)
+    point, at = timed(lambda: find_optimum(law, inputs, loss, ones, huber_loss))
+    bootstraps, state = timed(lambda: refit(law, at, draws))
+    return Seconds(point, bootstraps), float(at.state.cost[0]), np.asarray(state.cost)
+
+
+def print_seconds(common: Seconds, best: Seconds, ours: Seconds, draws: int) -> None:
     names = f"{'common':>9s} {'best scipy':>10s} {'scalejax':>9s}   v. common  v. best"
     print(f"{'CPU seconds':28s} {names}")
-    for name, common, best, ours in (
-        ("point fit, multi-start", common_point, best_point, our_point),
-        (f"{len(draws)} bootstraps, warm", common_draws, best_draws, our_draws),
+    for job, a, b, c in zip(
+        ("point fit, multi-start", f"{draws} bootstraps, warm"), common, best, ours, strict=True
     ):
-        ratios = f"{common / ours:8.0f}x {best / ours:7.1f}x"
-        print(f"{name:28s} {common:9.2f} {best:10.3f} {ours:9.3f}   {ratios}")
-
-    os.sched_setaffinity(0, CORES)
-    for name in ("first run, compiles", "second run, programs cached"):
-        wall = seconds_of_command(path, options, folder)
-        ratio = common_draws / wall
-        print(f"`scalejax fit`, {name}: {wall:.2f} s wall, {ratio:.0f}x common practice")
+        print(f"{job:28s} {a:9.2f} {b:10.3f} {c:9.3f}   {a / c:8.0f}x {b / c:7.1f}x")
 
 
 def seconds_of_command(path: Path, options: argparse.Namespace, folder: Path) -> float:

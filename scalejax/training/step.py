@@ -71,6 +71,7 @@ class Network:
     parametrization: Parametrization
     compute_dtype: str
     packing: str
+    """`Data.packing`: whether rows carry document starts and loss masks."""
     mesh: Mesh
 
     @classmethod
@@ -212,11 +213,11 @@ def loss_and_gradient(
 def loss_share(
     network: Network, params: Params, rows: jax.Array, z_loss: jax.Array, tokens: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """What these rows add to the mean loss over `tokens` tokens: (with z-loss,
-    without).
+    """What these rows add to the mean loss of the batch: (with z-loss, without).
 
     The loss of a token is its cross-entropy + z_loss x log(Z)^2, where Z is the sum of
-    the exponentiated logits.
+    the exponentiated logits. `tokens` is the number of tokens of the whole batch that
+    count in the mean.
     """
     ids, segments_bt, loss_mask_bt = unpack_rows(rows, network.packing)
     losses_bt, log_z_bt = cross_entropy(network.bind(params), ids, segments_bt)

@@ -57,13 +57,13 @@ def test_the_pairs_bootstrap_gives_the_published_standard_errors(huber, points):
 
 def standard_errors_of_the_published_draws(points):
     """With the notebook's 4,000 draws: numpy's legacy generator, seed 42."""
-    from scalejax.fitting import tables
+    from scalejax.fitting import expressions, tables
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit
     from scalejax.laws.solver.problem import parameters_in_table_units
 
     frame = tables.read(points)
-    frame = frame.loc[tables.row_mask(frame, USED)]
+    frame = frame.loc[expressions.row_mask(frame, USED)]
     read = tables.read_columns(frame, ("params", "tokens"), "loss")
     law = laws.chinchilla()
     at = find_optimum(law, read.inputs, read.target, np.ones(240), parse_loss("huber:1e-3"))

@@ -198,13 +198,11 @@ def test_training_and_evaluation_of_packed_documents_have_the_same_loss(
 def test_documents_without_an_end_token_are_refused(tmp_path):
     np.arange(1_000, dtype=np.uint16).tofile(tmp_path / "ids.bin")
     shards = prepare(Data(source=str(tmp_path / "ids.bin"), tokenizer="ids:1000"))
-    with pytest.raises(
-        ValueError, match=r"needs a token that ends a document, and .*ids\.bin has none; use"
-    ):
+    no_end = r"needs a token that ends a document, and .*ids\.bin has none; use packing="
+    with pytest.raises(ValueError, match=no_end):
         shards.tokens("train", "documents")
-    with pytest.raises(
-        ValueError, match=r"Data\.packing must be one of concatenate, documents; got 'packed'"
-    ):
+    choices = r"Data\.packing must be one of concatenate, documents; got 'packed'"
+    with pytest.raises(ValueError, match=choices):
         Data(packing="packed")
 
 

@@ -62,7 +62,7 @@ def test_the_interval_of_E_contains_the_true_entropy_rate_and_is_narrow(rows):
     # Only E is asked for. B may be open: at exponents near 1 it spans five orders of
     # magnitude.
     assert not is_open("E", law_fit), law_fit.reasons
-    assert low is not None and high is not None
+    assert low is not None and high is not None and entropy_rate is not None
     assert low <= entropy_rate <= high
     assert high - low <= 0.2
 

@@ -45,7 +45,7 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     judged = _judge(law, at, data, weights, options)
     fitted = _without_numbers(law, at, loss, data, judged, options)
     # The point at which a solver stopped without converging means nothing.
-    if judged.verdict.word != "not-converged":
+    if judged.verdict.label != "not-converged":
         fitted = _with_numbers(fitted, at, data, judged)
     seconds = Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved)
     return dataclasses.replace(fitted, seconds=seconds)
@@ -130,7 +130,7 @@ def _judge(
         *replicates.lack_of_fit_reasons(misfit),
     ]
     # Whatever the draws say, nothing bounds a parameter that the rows leave free.
-    ends |= {name: (None, None) for name in ends if name in verdict.unknown}
+    ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
     return _Judged(theta, ends, verdict, floor, reasons)
 
 
@@ -162,7 +162,7 @@ def _without_numbers(
         gradient_norm=float(np.max(np.abs(at.state.gradient))) / loss.normalizer,
         starts_at_optimum=at.starts_at_optimum,
         n_rows=len(data.target),
-        verdict=verdict.word,
+        verdict=verdict.label,
         reasons=judged.reasons,
         loss=options.loss,
         columns=data.columns,
@@ -173,7 +173,7 @@ def _without_numbers(
         clusters=options.cluster,
         resample=options.resample or "pairs",
         ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
-        unvaried=design.unvaried(law, data.inputs) if verdict.unknown else {},
+        unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
         optimum=at,
     )
 
