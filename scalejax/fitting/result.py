@@ -31,7 +31,7 @@ LEVEL = 0.95
 # Lower and upper end of an interval; an open end is None.
 Interval = tuple[float | None, float | None]
 
-L = TypeVar("L", bound=Law)
+L = TypeVar("L", bound=Law, covariant=True)
 
 
 class Estimate(NamedTuple):
@@ -266,11 +266,11 @@ class Fit(ABC, Generic[L]):
         write_text(target, json.dumps(record, allow_nan=False, indent=1))
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], law: L) -> Self:
+    def from_record(cls, record: dict[str, Any], law: Any) -> Self:
         """Returns the fit that `save` wrote.
 
-        record: the content of fit.json.  law: with inputs and held parameters as in the
-        file.
+        record: the content of fit.json.  law: of the kind of this class, with inputs
+        and held parameters as in the file.
         """
         return cls(law=law, **cls._fields_from_record(record))
 
