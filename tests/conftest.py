@@ -34,10 +34,16 @@ from tests import typechecking
 typechecking.install()
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from scalejax import cli
 from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.optim.schedules import wsd
+
+# Hypothesis measures wall-clock time, which says nothing about the code on a busy
+# machine.
+settings.register_profile("scalejax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("scalejax")
 
 
 @pytest.fixture(scope="session")
