@@ -31,12 +31,10 @@ from scalejax.laws.hyperparameters.regression import (
 from scalejax.laws.hyperparameters.regret import regret
 from scalejax.laws.hyperparameters.sweep import Sweep
 
-# Number of parameters of each law, and so of cells whose sweep must bracket the
-# optimum.
+# Number of parameters of each law: as many cells must bracket their optimum.
 PARAMETERS_OF_LAW = {"learning_rate": 3, "batch_tokens": 2}
 
-# Places of the coefficients, of which the regressions give logarithms, among the
-# parameters.
+# Places of the coefficients, whose logarithms the regressions give.
 LAW_COEFFICIENTS = (0, 3)
 BETA2_COEFFICIENTS = (0,)
 
@@ -53,8 +51,7 @@ class SweepFit(NamedTuple):
     optimum and W the weight of the optimum."""
     gradient_norm: float
     draws: Float[np.ndarray, "draws 5"]
-    """Refits to resampled cells, in the order of NAMES; nan where a draw has too few.
-    """
+    """Refits to resampled cells, in the order of NAMES; nan where unidentified."""
     beta2: Beta2 | None
     """None unless several beta2 were swept at two or more batch sizes."""
     beta2_draws: Float[np.ndarray, "draws 2"]
@@ -98,8 +95,7 @@ def fit_hyperparameters(
     optima, without_surface = _optima(cells, optimum)
     equations, of_beta2 = optimum_equations(cells, optima), beta2_equations(cells)
 
-    # Every regression weights the cells in its own way: all once, a resample, all but
-    # one.
+    # The regressions differ in the weights of the cells: all, a resample, all but one.
     all_cells, all_but_one = np.ones((1, len(cells))), 1 - np.eye(len(cells))
     resamples = _resamples(len(cells), draws, seed)
     solution, beta2 = regress(equations, all_cells), regress(of_beta2, all_cells)

@@ -14,8 +14,7 @@ from scalejax.laws.hyperparameters.sweep import Sweep, settings
 # out a learning rate that is too high costs more than one that is too low.
 SURFACE_RANGE = 0.01
 
-# A quadratic surface of two variables has six coefficients; noise calls for a few more
-# runs.
+# A quadratic surface of two variables has six coefficients; noise calls for more runs.
 MIN_SURFACE_RUNS = 10
 
 # Runs whose loss is within this fraction of the lowest count as optimal in the

@@ -94,8 +94,7 @@ def regress(equations: Equations, weights: Float[np.ndarray, "fits cells"]) -> S
     # The equations of a regression are the weighted sum of those of its cells.
     XX, Xy = (np.tensordot(weights, sums, 1) for sums in equations)
     identified = _condition(XX) < MAX_CONDITION
-    # Singular systems are replaced by the identity, so that one batched call solves
-    # all.
+    # The identity replaces singular systems, so that one batched call solves all.
     solvable = np.where(identified[:, None, None], XX, np.eye(XX.shape[-1]))
     coefficients = np.linalg.solve(solvable, Xy[..., None])[..., 0]
     return Solutions(np.where(identified[:, None], coefficients, np.nan), identified)

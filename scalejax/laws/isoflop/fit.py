@@ -168,9 +168,8 @@ def _optima(minima: Minima, *, with_noise: bool) -> list[_Optimum]:
         if valid < MIN_VALID:
             optima.append(_Optimum(np.nan, 1.0, valid))
             continue
-        # The grid of a spline limits how well the minimum is known. Dividing by the
-        # valid fraction lowers the weight of a budget whose minimum some draws do not
-        # have.
+        # The grid of a spline limits how well the minimum is known. Division by the
+        # valid fraction lowers the weight of a budget without a minimum in some draws.
         std = max(float(inside.std()), float(resolution), 1e-12) / valid if with_noise else 1.0
         optima.append(_Optimum(float(np.log(np.median(np.exp(inside)))), std, valid))
     return optima

@@ -80,8 +80,7 @@ def _parabola_minima(
     def vertex(x, loss, n):
         real = jnp.arange(x.size) < n
         low, high = jnp.where(real, x, jnp.inf).min(), jnp.where(real, x, -jnp.inf).max()
-        # In units in which the sizes span [-1, 1] the normal equations are well
-        # conditioned.
+        # With sizes that span [-1, 1] the normal equations are well conditioned.
         centre, half = (low + high) / 2, (high - low) / 2
         z = (x - centre) / half
         design = jnp.where(real[:, None], jnp.stack([jnp.ones_like(z), z, z**2], 1), 0)
