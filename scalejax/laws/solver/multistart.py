@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from scalejax.laws.law import AnyArray, ParametricLaw
 from scalejax.laws.solver.losses import Huber, Loss
@@ -113,7 +113,7 @@ def find_optimum(
 def refit(
     law: ParametricLaw,
     optimum: Optimum,
-    weights: Float[np.ndarray, "K rows"],
+    weights: Real[np.ndarray, "K rows"],
     targets: Float[np.ndarray, "K rows"] | None = None,
 ) -> State:
     """Fits a law again, K times, from an optimum on the same rows.
