@@ -24,14 +24,13 @@ import pandas as pd
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.laws.forms import Chinchilla
-from scalejax.laws.isoflop.minima import Protocol
 
 TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
 
 # Standard deviation of the noise of log L.
 NOISE = 0.005
 
-PROTOCOLS: tuple[Protocol, ...] = ("parabola", "akima")
+PROTOCOLS = ("parabola", "akima")
 
 # Params and tokens of the largest run of every design.
 LARGEST = (1e9, 2e10)
@@ -87,7 +86,7 @@ def forecast_coverage(
     return {times: count / sets for times, count in contained.items()}, verdicts
 
 
-def isoflop_coverage(protocol: Protocol, std: float, sets: int, draws: int) -> float:
+def isoflop_coverage(protocol: str, std: float, sets: int, draws: int) -> float:
     """Returns the fraction of data sets whose interval contains the exponent of N*."""
     flops = np.repeat([1e18, 3e18, 1e19, 3e19], 7)
     optimal = np.asarray(laws.compute_optimal(TRUTH, flops).params)

@@ -11,12 +11,11 @@ from scalejax.cli import exit_codes
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Prepare a corpus for training, or look for test items in it. Preparing cleans,
-    deduplicates, splits and tokenizes the corpus and writes it as token shards, once.
-    """
+    """Prepare a corpus for training, or look for test items in it."""
 
-    # prepare writes the shards and prints their folder. contamination lists which of
-    # --items share 13 consecutive tokens with the training tokens.
+    # prepare cleans, deduplicates, splits and tokenizes the corpus, writes it as token
+    # shards, once, and prints their folder. contamination lists which of --items share
+    # 13 consecutive tokens with the training tokens.
     action: Positional[Literal["prepare", "contamination"]]
 
     # The corpus: english, mini, synthetic:V for a synthetic language of V symbols, or

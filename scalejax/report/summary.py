@@ -1,15 +1,13 @@
 """A study in sentences: its runs, its laws and how far to trust them, its forecasts."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.charts import compact_number
-from scalejax.report.record import Forecast, Record, ScoredForecast
+from scalejax.report.record import Forecast, Record, Row, ScoredForecast
 
 # What each verdict of a fit means.
 VERDICTS = {
@@ -96,7 +94,7 @@ def no_law_text(record: Record) -> str:
 def forecast_text(scored: ScoredForecast) -> str:
     """A registered forecast and the measurement that followed."""
     forecast, score = scored
-    metric = forecast["metric"].replace("_", " ")
+    metric = metric_name(forecast["metric"])
     text = (
         f"Before run {run_id(forecast['run'])} started, the {forecast['law']} law predicted "
         f"{metric} {forecast['value']:.4f}{forecast_interval(forecast, 4)}"
@@ -190,11 +188,20 @@ def is_unbounded(forecast: Forecast) -> bool:
     return forecast["low"] is None and forecast["high"] is None
 
 
-def value_with_error(row: Mapping[str, Any], name: str, digits: int) -> str:
+def value_with_error(row: Row, name: str, digits: int) -> str:
     """A number of a row, followed by its standard error if the row has one."""
     error = row.get(f"{name}_se", math.nan)
     value = f"{row[name]:.{digits}f}"
     return f"{value} ± {error:.{digits}f}" if np.isfinite(error) else value
+
+
+def metric_name(column: str) -> str:
+    """A column of the results table in words.
+
+    >>> metric_name("loss"), metric_name("top1_error")
+    ('loss', 'top-1 error')
+    """
+    return column.replace("top1", "top-1").replace("_", " ")
 
 
 def run_id(run: str) -> str:

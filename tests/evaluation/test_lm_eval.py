@@ -1,19 +1,22 @@
-"""lm-eval asks a run of ours: the real harness, offline, on a task of one's own (mirrors scalejax/evaluation/lm_eval.py).
+"""The real lm-eval scores a run, offline (mirrors scalejax/evaluation/lm_eval.py).
 
-Marked `hf`: skipped where lm-eval is not installed; `make test-hf` runs it.
+The tests are marked `hf` and are skipped where lm-eval is not installed; `make test-hf`
+runs them in an environment of its own.
 """
 
 import importlib.util
 import json
 import random
+from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from scalejax import Data, Measure, Model, train
 from scalejax.training import export
-from scalejax.training.evaluate import evaluate_suite, last_weights
+from scalejax.training.evaluate import evaluate_suite, last_weights, make_token_losses
 
 pytestmark = [
     pytest.mark.hf,
@@ -21,9 +24,11 @@ pytestmark = [
         importlib.util.find_spec("lm_eval") is None,
         reason="lm-eval not installed: pip install 'scalejax[eval]'",
     ),
-    pytest.mark.filterwarnings("default"),  # its own
+    # lm-eval raises warnings that are not ours.
+    pytest.mark.filterwarnings("default"),
 ]
 
+# A task of lm-eval that reads the same items as our task file.
 TASK = """
 task: animals
 dataset_path: json
@@ -40,92 +45,93 @@ metric_list:
   - metric: acc
 """
 
+ANIMALS = ("cat", "dog", "horse", "mouse", "sheep", "goat")
+ITEMS = 100
+
 
 @pytest.fixture(scope="module")
 def folder(tiny_run, tmp_path_factory):
-    """A run of 60 steps on sentences, a folder of task files, and one whose text is longer than the window."""
-    root = tmp_path_factory.mktemp("lm_eval")
+    """Contains a run on sentences, a task file, and lm-eval's description of the task.
+
+    Some questions are longer than the run's window.
+    """
+    folder = tmp_path_factory.mktemp("lm_eval")
     rng = random.Random(0)
-    animals = ["cat", "dog", "horse", "mouse", "sheep", "goat"]
-    (root / "text").mkdir()
-    for i in range(60):
-        text = " ".join(
-            f"the {rng.choice(animals)} saw the {rng.choice(animals)}." for _ in range(40)
-        )
-        (root / "text" / f"{i}.txt").write_text(f"{i} {text}")
+    write_text(folder / "text", rng)
     run = tiny_run.replace(
-        data=Data(source=str(root / "text"), tokenizer="byte", sequence_length=16),
+        data=Data(source=str(folder / "text"), tokenizer="byte", sequence_length=16),
         model=Model.sized(width=16, depth=1, head_size=8, vocabulary=257),
     )
-    train(run, out=root / "run", measure=Measure(tokens=512, items=0))
-    with (root / "animals.jsonl").open("w") as file:
-        for i in range(100):
-            choices = rng.sample(animals, 4)
-            query = f"{'once ' * (i % 8)}the {rng.choice(animals)} saw the"
+    train(run, out=folder / "run", measure=Measure(tokens=512, items=0))
+    with (folder / "animals.jsonl").open("w") as file:
+        for i in range(ITEMS):
+            choices = rng.sample(ANIMALS, 4)
+            query = f"{'once ' * (i % 8)}the {rng.choice(ANIMALS)} saw the"
             file.write(json.dumps({"query": query, "choices": choices, "gold": i % 4}) + "\n")
-    (root / "tasks").mkdir()
-    (root / "tasks" / "animals.yaml").write_text(TASK.format(path=root / "animals.jsonl"))
-    return root
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "animals.yaml").write_text(TASK.format(path=folder / "animals.jsonl"))
+    return folder
 
 
-def test_both_scorers_choose_the_same_answer_to_every_item(folder, monkeypatch):
+def write_text(folder: Path, rng: random.Random) -> None:
+    """Writes 60 documents of random sentences."""
+    folder.mkdir()
+    for i in range(60):
+        sentences = [f"the {rng.choice(ANIMALS)} saw the {rng.choice(ANIMALS)}." for _ in range(40)]
+        (folder / f"{i}.txt").write_text(f"{i} {' '.join(sentences)}")
+
+
+def test_lm_eval_and_our_suites_choose_the_same_answers(folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
-    import lm_eval
-    from lm_eval.tasks import TaskManager
+    import lm_eval  # pyright: ignore[reportMissingImports]
+    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    found = lm_eval.simple_evaluate(
+    result = lm_eval.simple_evaluate(
         model=export.lm_eval_model(folder / "run"),
         tasks=["animals"],
         task_manager=TaskManager(include_path=str(folder / "tasks"), include_defaults=False),
         bootstrap_iters=0,
     )
-    samples = sorted(found["samples"]["animals"], key=lambda sample: sample["doc_id"])
-    theirs = np.array(
-        [[choice[0] for choice in sample["filtered_resps"]] for sample in samples], np.float32
-    )
+    samples = sorted(result["samples"]["animals"], key=lambda sample: sample["doc_id"])
+    theirs = [[choice[0] for choice in sample["filtered_resps"]] for sample in samples]
+
     evaluate_suite(folder / "run", f"local:{folder / 'animals.jsonl'}", folder=folder / "scores")
-    (table,) = (folder / "scores").rglob("animals.parquet")
-    ours = (
-        pd.read_parquet(table)
-        .sort_values(["item", "choice"])["log_likelihood"]
-        .to_numpy()
-        .reshape(100, 4)
-    )
-    assert np.abs(theirs - ours).max() < 1e-4
-    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).all()
-    assert len(set(ours.argmax(axis=1))) == 4, "one answer everywhere: this test could not fail"
-    assert found["results"]["animals"]["acc,none"] == pytest.approx(
-        (ours.argmax(axis=1) == np.arange(100) % 4).mean()
-    )
+    (path,) = (folder / "scores").rglob("animals.parquet")
+    table = pd.read_parquet(path).sort_values(["item", "choice"])
+    ours = table["log_likelihood"].to_numpy().reshape(ITEMS, 4)
+    assert np.abs(np.array(theirs, np.float32) - ours).max() < 1e-4
+    answers = ours.argmax(axis=1)
+    assert np.array_equal(np.array(theirs).argmax(axis=1), answers)
+    assert len(set(answers)) == 4, "the same answer everywhere: this test could not fail"
+    accuracy = (answers == np.arange(ITEMS) % 4).mean()
+    assert result["results"]["animals"]["acc,none"] == pytest.approx(accuracy)
 
 
-def test_a_long_text_is_predicted_once_in_every_token(folder):
-    """Against the evaluation of the same tokens in rows, each with as much context as the window leaves."""
-    import jax
-    from lm_eval.api.instance import Instance
-
-    from scalejax.training.evaluate import make_token_losses
+def test_every_token_of_a_long_text_is_predicted_once(folder):
+    """The log-likelihood equals the sum of losses in windows that reach back for
+    context."""
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 
     model, weights = export.lm_eval_model(folder / "run"), last_weights(folder / "run")
     text = "the cat saw the dog. the dog saw the mouse"
     request = Instance(request_type="loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
-    (found,) = model.loglikelihood_rolling([request])
+    (log_likelihood,) = model.loglikelihood_rolling([request])
+
     ids = np.array([256, *text.encode()])
     token_losses = make_token_losses(weights.run, weights.mesh)
-    length, total = 15, 0.0  # of the 16 tokens of a window, 15 are predicted
+    # Of the 16 tokens in a window, 15 are predicted.
+    length, total = 15, 0.0
     for start in range(0, len(ids) - 1, length):
         stop = min(start + length, len(ids) - 1)
-        row = ids[stop - length : stop + 1]  # the last window reaches back for context
-        total -= float(
-            np.asarray(jax.device_get(token_losses(weights.params, np.tile(row, (4, 1)))))[
-                0, -(stop - start) :
-            ].sum()
-        )
-    assert found == pytest.approx(total, abs=1e-3)
+        # The last window reaches back, so that it has as much context as the others.
+        row = ids[stop - length : stop + 1]
+        losses = np.asarray(jax.device_get(token_losses(weights.params, np.tile(row, (4, 1)))))
+        total -= float(losses[0, -(stop - start) :].sum())
+    assert log_likelihood == pytest.approx(total, abs=1e-3)
 
 
-def test_tasks_that_generate_are_refused(folder):
+def test_tasks_that_generate_text_are_refused(folder):
     with pytest.raises(ValueError, match="scores continuations and does not generate them"):
         export.lm_eval_model(folder / "run").generate_until([])

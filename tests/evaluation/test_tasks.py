@@ -1,10 +1,14 @@
-"""Tasks end to end, against a scorer of its own: one item at a time, NumPy in float64 (mirrors scalejax/evaluation/tasks.py)."""
+"""Tasks from files to stored scores, compared with a slow second implementation.
+
+Mirrors scalejax/evaluation/tasks.py.
+"""
 
 import collections
 import dataclasses
 import itertools
 import json
-import random
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,8 +22,8 @@ from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import prompts, tasks
 from scalejax.evaluation.metrics import Scores, TaskMetadata, item_accuracies
 from scalejax.evaluation.run_metrics import held_out_metrics
-from scalejax.evaluation.scoring import score
-from scalejax.evaluation.suites import find_suite
+from scalejax.evaluation.scoring import SpanScorer, score
+from scalejax.evaluation.suites import Task, find_suite
 from scalejax.files import read_json, read_lines
 from scalejax.model.transformer import initialize
 from scalejax.optim.schedules import cosine
@@ -33,7 +37,10 @@ from scalejax.training.evaluate import (
     scored_model,
 )
 from scalejax.training.loop import train
+from scalejax.training.result import Result
 from scalejax.training.sharding import make_mesh
+from tests.evaluation import slow_scorer
+from tests.evaluation.slow_scorer import ThreeLetters
 from tests.published import reference
 
 WINDOW = 192
@@ -45,226 +52,172 @@ def files():
 
 
 @pytest.fixture(scope="module")
-def quickstart_size():
-    """The quickstart's run of width 64, and weights without a one or a zero whose logits are spread like a trained model's."""
+def quickstart_model():
+    """The quickstart's run of width 64, and weights without gains of 1 or kernels of 0.
+
+    The logits spread like those of a trained model.
+    """
     run = quickstart.base.replace(model=models.TINY[2])
     rng = np.random.default_rng(0)
     params = initialize(run.model, run.parametrization, jax.random.key(0))
-    params = jax.tree.map(
-        lambda x: (
-            x + 0.2 * rng.normal(size=x.shape).astype(np.float32) * (x.ndim == 1 or not x.any())
-        ),
-        params,
-    )
+
+    def with_noise(x):
+        is_constant = x.ndim == 1 or not x.any()
+        return x + 0.2 * rng.normal(size=x.shape).astype(np.float32) * is_constant
+
+    params = jax.tree.map(with_noise, params)
     return run, params | {"head": params["head"] * 8}
 
 
-def spans(run, params, placement=None):
+def span_scorer(run: Run, params, placement: Placement | None = None) -> SpanScorer:
     scores = make_span_scores(run, make_mesh(placement or Placement()))
     return lambda rows, starts, counts, width: scores(params, rows, starts, counts, width)
 
 
-def slow_log_probabilities(run: Run, params, tokens: list[int]) -> np.ndarray:
-    """float64 [t, v]: of the token after each of `tokens`, by the textbook, one head at a time; muP divides the logits."""
-    model = run.model
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-
-    def norm(x, gain):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * gain
-
-    def turn(x):  # pairs (i, i + h/2) as complex numbers, turned by position x frequency
-        half = model.head_size // 2
-        pairs = x[:, :half] + 1j * x[:, half:]
-        pairs = pairs * np.exp(
-            1j * np.outer(np.arange(len(x)), 10_000.0 ** (-np.arange(half) / half))
-        )
-        return np.concatenate([pairs.real, pairs.imag], axis=1)
-
-    x = p["embedding"][tokens]
-    for block in (p["blocks"][i] for i in range(model.depth)):
-        inside, a = norm(x, block["attention_norm"]["gain"]), block["attention"]
-        for n in range(model.heads):
-            q, k, v = (inside @ a[name][:, n] for name in ("query", "key", "value"))
-            q, k = norm(q, a["query_norm"]["gain"]), norm(k, a["key_norm"]["gain"])
-            weights = turn(q) @ turn(k).T / np.sqrt(model.head_size)
-            weights = np.where(np.tri(len(x)) > 0, weights, -np.inf)
-            weights = np.exp(weights - weights.max(1, keepdims=True))
-            x = x + (weights / weights.sum(1, keepdims=True)) @ v @ a["output"][n]
-        inside, m = norm(x, block["mlp_norm"]["gain"]), block["mlp"]
-        gate = inside @ m["gate"]
-        x = x + (gate / (1 + np.exp(-gate)) * (inside @ m["up"])) @ m["down"]
-    logits = norm(x, p["norm"]["gain"]) @ p["head"] / (model.width / run.parametrization.base_width)
-    return (
-        logits
-        - np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1, keepdims=True))
-        - logits.max(1, keepdims=True)
-    )
-
-
-def slow_prompt(
-    rows: list[dict], number: int, shots: int, delimiter: str
-) -> list[tuple[list[str], str]]:
-    """[(parts of the context, answer)] of item `number`, from the raw lines of a file, by the rules as they are written down."""
-    generator = random.Random(1234)
-    for at in range(number + 1):
-        count = min(len(rows) - 1, shots)
-        drawn = set(generator.sample(range(len(rows)), count)) if count else set()
-        if at in drawn:
-            drawn.discard(at)
-            new = generator.choice(range(len(rows)))
-            while new in drawn or new == at:
-                new = generator.choice(range(len(rows)))
-            drawn.add(new)
-    row = rows[number]
-
-    def question(one):
-        return (one["query"] if "query" in one else one["context"]).strip()
-
-    def gold(one):
-        return one["choices"][one["gold"]] if "choices" in one else one["continuation"].strip()
-
-    if "context_options" in row:
-        return [
-            (["", option], " " + row["continuation"].strip()) for option in row["context_options"]
-        ]
-    head = "\n".join(question(rows[i]) + delimiter + gold(rows[i]) for i in drawn)
-    context = (("\n" if head else "") + question(row) + delimiter).rstrip()
-    wanted = row.get("choices") or [row["continuation"].strip()]
-    return [([head, context], one if one.startswith(" ") else " " + one) for one in wanted]
-
-
-class Pieces:
-    """Words and their beginnings as tokens: a quick stand-in of 512 ids in which " a" is one token."""
-
-    vocabulary, end, hash, model = 512, 0, "pieces", b""
-
-    def encode(self, texts):
-        return [
-            np.array([self.token(text[i : i + 3]) for i in range(0, len(text), 3)], np.int64)
-            for text in texts
-        ]
-
-    def token(self, piece):
-        return int.from_bytes(piece.encode()) * 2_654_435_761 % 2**32 % 511 + 1
-
-
-def test_prompts_that_share_a_row_do_not_see_each_other(quickstart_size):
+def test_requests_that_share_a_row_do_not_see_each_other(quickstart_model):
     rng = np.random.default_rng(0)
-    sizes = rng.integers(1, [WINDOW // 3, 40], (60, 2))
-    asked = [(rng.integers(1, 512, a), rng.integers(1, 512, b)) for a, b in sizes]
-    alone, packed = (
-        score(spans(*quickstart_size), asked, window=WINDOW, packed=packed)
-        for packed in (False, True)
+    lengths = rng.integers(1, [WINDOW // 3, 40], (60, 2))
+    requests = [(rng.integers(1, 512, a), rng.integers(1, 512, b)) for a, b in lengths]
+    scorer = span_scorer(*quickstart_model)
+    padded = score(scorer, requests, window=WINDOW)
+    packed = score(scorer, requests, window=WINDOW, packed=True)
+    np.testing.assert_allclose(packed.log_likelihood, padded.log_likelihood, rtol=1e-5, atol=1e-4)
+    assert np.array_equal(packed.greedy, padded.greedy)
+    assert np.array_equal(packed.tokens, padded.tokens)
+
+
+class SlowScore(NamedTuple):
+    """What the slow implementation gives for one choice."""
+
+    log_likelihood: float
+    greedy: bool
+    tokens: int
+
+
+def slow_scores(run: Run, params, task: Task, records: list[dict], item: int) -> list[SlowScore]:
+    """The scores of every choice of an item."""
+    scores = []
+    for parts, answer in slow_scorer.prompt(records, item, task.shots, task.delimiter):
+        *context_ids, answer_ids = (ids.tolist() for ids in ThreeLetters().encode([*parts, answer]))
+        tokens = [*itertools.chain(*context_ids), *answer_ids][-WINDOW:]
+        first = len(tokens) - len(answer_ids)
+        # The token at position i is predicted by the log-probabilities at i - 1.
+        steps = slow_scorer.log_probabilities(run, params, tokens)[first - 1 : -1]
+        total = sum(step[token] for step, token in zip(steps, answer_ids, strict=True))
+        greedy = [int(step.argmax()) for step in steps] == answer_ids
+        scores.append(SlowScore(total, greedy, len(answer_ids)))
+    return scores
+
+
+def first_requests(task: Task, count: int) -> list[prompts.Request]:
+    """The requests of the first `count` items of a task."""
+    requests = prompts.build_requests(
+        task.read(), ThreeLetters(), shots=task.shots, delimiter=task.delimiter
     )
-    np.testing.assert_allclose(packed.log_likelihood, alone.log_likelihood, rtol=1e-5, atol=1e-4)
-    assert np.array_equal(packed.greedy, alone.greedy) and np.array_equal(
-        packed.tokens, alone.tokens
-    )
+    return list(itertools.takewhile(lambda request: request.choice.item < count, requests))
 
 
 @pytest.mark.replication
 @pytest.mark.parametrize("count", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_choices_are_those_of_a_slow_scorer_in_float64(files, quickstart_size, count):
-    run, params = quickstart_size
-    chosen = collections.defaultdict(set)
-    for known in find_suite(f"foundry-46-available:{files}").tasks:
-        lines = [json.loads(line) for line in known.path.read_bytes().split(b"\n") if line]
-        asked = prompts.build_requests(
-            known.read(), Pieces(), shots=known.shots, delimiter=known.delimiter
-        )
-        asked = [one for one in itertools.takewhile(lambda one: one.choice.item < count, asked)]
-        found = score(
-            spans(run, params), [(one.context, one.continuation) for one in asked], window=WINDOW
-        )
+def test_scores_and_choices_are_those_of_the_slow_implementation(files, quickstart_model, count):
+    run, params = quickstart_model
+    accuracies_seen = collections.defaultdict(set)
+    for task in find_suite(f"foundry-46-available:{files}").tasks:
+        records = [json.loads(line) for line in task.path.read_bytes().split(b"\n") if line]
+        requests = first_requests(task, count)
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        likelihoods = score(span_scorer(run, params), pairs, window=WINDOW)
         metadata: TaskMetadata = {
-            "task": known.name,
+            "task": task.name,
             "format": "",
             "chance": 0.0,
             "category": "",
             "duplicates": 0,
         }
-        scores = Scores.from_likelihoods(metadata, [one.choice for one in asked], found)
-        slow_credit = []
-        for number in range(count):
-            mine = scores.item == number
-            slow_sums, slow_greedy, sizes = [], [], []
-            for parts, answer in slow_prompt(lines, number, known.shots, known.delimiter):
-                before = [int(i) for part in parts for i in Pieces().encode([part])[0]]
-                after = [int(i) for i in Pieces().encode([answer])[0]]
-                kept = (before + after)[-WINDOW:]
-                steps = slow_log_probabilities(run, params, kept)[len(kept) - len(after) - 1 : -1]
-                slow_sums.append(sum(step[token] for step, token in zip(steps, after, strict=True)))
-                slow_greedy.append([int(step.argmax()) for step in steps] == after)
-                sizes.append(len(after))
-            assert found.log_likelihood[mine] == pytest.approx(slow_sums, abs=2e-4), (
-                known.name,
-                number,
-            )
-            assert (
-                found.greedy[mine].tolist() == slow_greedy and found.tokens[mine].tolist() == sizes
-            )
-            fast = (found.log_likelihood[mine] / found.tokens[mine]).argmax()
-            assert fast == (np.array(slow_sums) / sizes).argmax(), (known.name, number)
-            right = (
-                fast == lines[number]["gold"] if "gold" in lines[number] else slow_greedy == [True]
-            )
-            slow_credit.append(float(right))
-        assert item_accuracies(scores, ties="first").tolist() == slow_credit, known.name
-        chosen["choices" if "gold" in lines[0] else "continuations"].update(slow_credit)
-    assert chosen["choices"] == {0.0, 1.0}, "all right or all wrong: this test could not fail"
+        choices = [request.choice for request in requests]
+        scores = Scores.from_likelihoods(metadata, choices, likelihoods)
+        slow_accuracies = []
+        for item in range(count):
+            where = (task.name, item)
+            slow = slow_scores(run, params, task, records, item)
+            of_item = scores.item == item
+            log_likelihood, tokens = scores.log_likelihood[of_item], scores.tokens[of_item]
+            slow_log_likelihood = np.array([choice.log_likelihood for choice in slow])
+            assert log_likelihood == pytest.approx(slow_log_likelihood, abs=2e-4), where
+            assert scores.greedy[of_item].tolist() == [choice.greedy for choice in slow], where
+            assert tokens.tolist() == [choice.tokens for choice in slow], where
+            answer = (log_likelihood / tokens).argmax()
+            assert answer == (slow_log_likelihood / tokens).argmax(), where
+            gold = records[item].get("gold")
+            is_right = slow[0].greedy if gold is None else answer == gold
+            slow_accuracies.append(float(is_right))
+        assert item_accuracies(scores, ties="first").tolist() == slow_accuracies, task.name
+        accuracies_seen["gold" in records[0]].update(slow_accuracies)
+    assert accuracies_seen[True] == {0.0, 1.0}, "all right or all wrong: this test could not fail"
 
 
-def test_token_sums_are_those_of_the_training_loss(quickstart_size):
-    run, params = quickstart_size
+def test_log_likelihoods_are_sums_of_the_training_loss(quickstart_model):
+    run, params = quickstart_model
     rows = np.random.default_rng(0).integers(0, 512, (8, WINDOW + 1)).astype(np.int32)
     losses = np.asarray(make_token_losses(run, make_mesh(Placement()))(params, rows))
     starts, counts = np.arange(1, 9, dtype=np.int32) * 20, np.full(8, 32, np.int32)
-    sums, _ = spans(run, params)(rows, starts[:, None], counts[:, None], 32)
-    wanted = [-losses[i, start - 1 : start + 31].sum() for i, start in enumerate(starts)]
-    assert np.asarray(sums)[:, 0] == pytest.approx(wanted, rel=1e-5)
+    values, _ = span_scorer(run, params)(rows, starts[:, None], counts[:, None], 32)
+    expected = [-losses[i, start - 1 : start + 31].sum() for i, start in enumerate(starts)]
+    assert np.asarray(values)[:, 0] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("placement", [Placement(data=8), Placement(data=2, fsdp=2, tensor=2)])
-def test_scores_do_not_depend_on_the_mesh(quickstart_size, placement, packed):
-    run, params = quickstart_size
+def test_scores_do_not_depend_on_the_mesh(quickstart_model, placement, packed):
+    run, params = quickstart_model
     rng = np.random.default_rng(0)
-    asked = [(rng.integers(0, 512, n), rng.integers(0, 512, 5)) for n in rng.integers(5, 180, 40)]
-    one = score(spans(run, params), asked, window=WINDOW)
-    multiple = placement.data * placement.fsdp
-    many = score(
-        spans(run, params, placement), asked, window=WINDOW, batch_multiple=multiple, packed=packed
+    lengths = rng.integers(5, 180, 40)
+    requests = [(rng.integers(0, 512, n), rng.integers(0, 512, 5)) for n in lengths]
+    on_one_device = score(span_scorer(run, params), requests, window=WINDOW)
+    on_mesh = score(
+        span_scorer(run, params, placement),
+        requests,
+        window=WINDOW,
+        batch_multiple=placement.data * placement.fsdp,
+        packed=packed,
     )
-    assert many.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-5)
+    assert on_mesh.log_likelihood == pytest.approx(on_one_device.log_likelihood, rel=1e-5)
 
 
 SENTENCES = [
-    f"the {a} {b} sees the {c} and {d} it"
-    for a in ("old", "red", "big")
-    for b in ("cat", "dog", "hen", "fox")
-    for c in ("sea", "sun", "hut")
-    for d in ("likes", "eats", "fears")
+    f"the {adjective} {animal} sees the {thing} and {verb} it"
+    for adjective in ("old", "red", "big")
+    for animal in ("cat", "dog", "hen", "fox")
+    for thing in ("sea", "sun", "hut")
+    for verb in ("likes", "eats", "fears")
 ]
+
+
+class Trained(NamedTuple):
+    """A run on a small text of bytes in two domains, measured on two tasks."""
+
+    folder: Path
+    """Contains `run`, the run's folder, and `tasks`, the task files."""
+    run: Run
+    result: Result
+
+    @property
+    def suite(self) -> str:
+        return f"local:{self.folder / 'tasks'}"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(folder of a run, run) on a small text of bytes, measured on two suites, and the folder of the tasks."""
     folder = tmp_path_factory.mktemp("tasks")
-    write(
-        [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate(SENTENCES)],
-        folder / "text",
-        tokenizer="byte",
-        domain="kind",
-    )
+    documents = [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate(SENTENCES)]
+    write(documents, folder / "text", tokenizer="byte", domain="kind")
     (folder / "tasks").mkdir()
-    rows = [
-        {"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": i % 2} for i in range(6)
-    ]
-    (folder / "tasks" / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "tasks" / "next.jsonl").write_text(
-        json.dumps({"context": "the red cat sees", "continuation": "t"}) + "\n"
-    )
+    choices = ["cat sees", "zzzzzzzz"]
+    items = [{"query": "the old", "choices": choices, "gold": i % 2} for i in range(6)]
+    lines = "".join(json.dumps(item) + "\n" for item in items)
+    (folder / "tasks" / "quiz.jsonl").write_text(lines)
+    line = json.dumps({"context": "the red cat sees", "continuation": "t"})
+    (folder / "tasks" / "next.jsonl").write_text(line + "\n")
     run = Run(
         model=Model.sized(width=16, depth=1, head_size=8, vocabulary=257),
         data=Data(source=str(folder / "text"), tokenizer="own", sequence_length=32),
@@ -274,125 +227,107 @@ def trained(tmp_path_factory):
         batch_tokens=256,
     )
     measure = Measure(every=25 * 256, tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
-    return folder, run, train(run, out=folder / "run", measure=measure)
+    return Trained(folder, run, train(run, out=folder / "run", measure=measure))
 
 
-def test_a_run_measures_its_suites_and_keeps_every_score(trained):
-    folder, run, result = trained
-    row = result.row
-    assert row["error_quiz"] == 0.5 and {
-        "error_next",
-        "top1_error",
-        "top1_error_se",
-        "top1_chance",
-    } <= set(row)
+def test_a_run_measures_its_suites_and_stores_every_score(trained):
+    row = trained.result.row
+    assert row["error_quiz"] == 0.5
+    assert {"error_next", "top1_error", "top1_error_se", "top1_chance"} <= set(row)
     assert row["top1_error"] == pytest.approx((row["error_quiz"] + row["error_next"]) / 2)
     assert row["top1_chance"] == pytest.approx((0.5 + 1) / 2)
     assert {"loss_a", "loss_a_se", "loss_b", "bits_per_byte_b", "bits_per_byte_b_se"} <= set(row)
-    kept = folder / "run" / "evaluations" / "local-tasks"
-    assert sorted(path.name for path in kept.iterdir()) == [
-        "local-tasks.json",
-        "next.parquet",
-        "quiz.parquet",
-    ]
-    scores = Scores.load(kept / "quiz.parquet")
-    assert len(scores.item) == 12 and scores.metadata["step"] == run.steps
+    stored = trained.folder / "run" / "evaluations" / "local-tasks"
+    names = sorted(path.name for path in stored.iterdir())
+    assert names == ["local-tasks.json", "next.parquet", "quiz.parquet"]
+    scores = Scores.load(stored / "quiz.parquet")
+    assert len(scores.item) == 12
+    assert scores.metadata.get("step") == trained.run.steps
 
 
-def test_in_the_loop_every_row_has_the_loss_of_every_domain(trained):
-    folder, _, result = trained
-    measured = [row for row in read_lines(folder / "run" / "metrics.jsonl") if "weights" in row]
+def test_every_evaluation_in_training_has_the_loss_of_every_domain(trained):
+    metrics = read_lines(trained.folder / "run" / "metrics.jsonl")
+    evaluations = [row for row in metrics if "weights" in row]
     names = {
-        f"{kind}{part}{se}"
-        for kind in ("loss", "bits_per_byte")
-        for part in ("", "_a", "_b")
-        for se in ("", "_se")
+        f"{metric}{domain}{suffix}"
+        for metric in ("loss", "bits_per_byte")
+        for domain in ("", "_a", "_b")
+        for suffix in ("", "_se")
     }
-    assert len(measured) == 4 and all(names <= set(row) for row in measured)
-    assert {name: result.row[name] for name in names} == {
-        name: measured[-1][name] for name in names
-    }
-    assert measured[0]["loss_a"] > measured[-1]["loss_a"]
+    assert len(evaluations) == 4 and all(names <= set(row) for row in evaluations)
+    final = {name: evaluations[-1][name] for name in names}
+    assert {name: trained.result.row[name] for name in names} == final
+    assert evaluations[0]["loss_a"] > evaluations[-1]["loss_a"]
 
 
-def test_a_run_on_a_mesh_measures_what_one_device_does(trained, tmp_path):
-    folder, run, _ = trained
-    measure = Measure(tokens=1024, items=0, suites=(f"local:{folder / 'tasks'}",))
-    short = run.replace(
-        tokens=4 * 256, model=dataclasses.replace(run.model, vocabulary=258)
-    )  # 257 is prime
-    row = train(short, Placement(data=2, fsdp=2, tensor=2), tmp_path / "run", measure=measure).row
+def test_a_run_on_a_mesh_measures_what_one_device_measures(trained, tmp_path):
+    measure = Measure(tokens=1024, items=0, suites=(trained.suite,))
+    # A vocabulary of 257 is prime, and could not be split over devices.
+    model = dataclasses.replace(trained.run.model, vocabulary=258)
+    run = trained.run.replace(tokens=4 * 256, model=model)
+    placement = Placement(data=2, fsdp=2, tensor=2)
+    row = train(run, placement, tmp_path / "run", measure=measure).row
     _, step, params, mesh = last_weights(tmp_path / "run")
     assert mesh.size == 8 and not params["head"].sharding.is_fully_replicated
-    alone = make_mesh(Placement())
-    params = jax.device_put(
-        jax.device_get(params),
-        jax.tree.map(lambda _: jax.sharding.NamedSharding(alone, P()), params),
-    )
-    losses = held_out_metrics(
-        bind_token_losses(params, short, alone), prepare(short.data), short, measure
-    )
+
+    one_device, shards = make_mesh(Placement()), prepare(run.data)
+    sharding = jax.sharding.NamedSharding(one_device, P())
+    params = jax.device_put(jax.device_get(params), sharding)
+    losses = held_out_metrics(bind_token_losses(params, run, one_device), shards, run, measure)
     assert losses == pytest.approx({name: row[name] for name in losses}, rel=1e-5)
-    one = scored_model(tmp_path / "run", step, short, alone, prepare(short.data), lambda: params)
-    found = tasks.score_suite(measure.suites[0], one, items=0, folder=tmp_path / "one")
-    assert {f"error_{task}": outcome["error"] for task, outcome in found["tasks"].items()} == {
-        name: value for name, value in row.items() if name.startswith("error_")
-    }
-    for task in found["tasks"]:
-        many, few = (
-            Scores.load(at / "local-tasks" / f"{task}.parquet")
-            for at in (tmp_path / "run/evaluations", tmp_path / "one")
-        )
-        assert many.log_likelihood == pytest.approx(few.log_likelihood, rel=1e-5)
+    scored = scored_model(tmp_path / "run", step, run, one_device, shards, lambda: params)
+    result = tasks.score_suite(trained.suite, scored, items=0, folder=tmp_path / "one")
+    errors = {f"error_{task}": metrics["error"] for task, metrics in result["tasks"].items()}
+    assert errors == {name: row[name] for name in row if name.startswith("error_")}
+    for task in result["tasks"]:
+        file = f"local-tasks/{task}.parquet"
+        on_mesh = Scores.load(tmp_path / "run/evaluations" / file)
+        on_one_device = Scores.load(tmp_path / "one" / file)
+        assert on_mesh.log_likelihood == pytest.approx(on_one_device.log_likelihood, rel=1e-5)
 
 
-def test_the_same_offline_reads_what_is_kept_and_loads_no_model(trained, monkeypatch):
-    folder, _, result = trained
-    found = evaluate(folder / "run")
-    assert {name: result.row[name] for name in found} == found
-    name = f"local:{folder / 'tasks'}"
-    monkeypatch.setattr("scalejax.training.evaluate._load_weights", None)
-    again = evaluate_suite(folder / "run", name)
-    assert again["averages"]["mean_of_tasks"]["error"] == result.row["top1_error"]
-    monkeypatch.undo()
-    elsewhere = evaluate_suite(folder / "run", name, folder=folder / "elsewhere")
-    assert (
-        elsewhere
-        == again
-        == {
-            k: v
-            for k, v in read_json(folder / "elsewhere/local-tasks/local-tasks.json").items()
-            if k != "format"
-        }
-    )
+def test_evaluating_the_last_checkpoint_gives_the_numbers_of_the_run(trained):
+    metrics = evaluate(trained.folder / "run")
+    assert metrics and metrics == {name: trained.result.row[name] for name in metrics}
 
 
-def test_a_changed_file_is_scored_anew(trained, tmp_path):
-    folder, _, _ = trained
-    path = tmp_path / "quiz.jsonl"
-    path.write_text(
-        json.dumps({"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": 0}) + "\n"
-    )
-    first = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
-    path.write_text(path.read_text().replace('"gold": 0', '"gold": 1'))
-    second = evaluate_suite(folder / "run", f"local:{path}", folder=tmp_path / "out")
-    assert first["tasks"]["quiz"]["error"] == 0 and second["tasks"]["quiz"]["error"] == 1
+def test_stored_scores_are_read_without_loading_the_model(trained, monkeypatch):
+    folder = trained.folder
+    with monkeypatch.context() as patch:
+        # Calling None would fail.
+        patch.setattr("scalejax.training.evaluate._load_weights", None)
+        again = evaluate_suite(folder / "run", trained.suite)
+    assert again["averages"]["mean_of_tasks"]["error"] == trained.result.row["top1_error"]
+    elsewhere = evaluate_suite(folder / "run", trained.suite, folder=folder / "elsewhere")
+    assert elsewhere == again
+    stored = read_json(folder / "elsewhere/local-tasks/local-tasks.json")
+    assert {name: value for name, value in stored.items() if name != "format"} == again
 
 
-def test_weights_that_are_not_finite_are_refused_and_nothing_is_kept(trained, tmp_path):
-    folder, run, _ = trained
-    broken = lambda: (
-        lambda rows, starts, *_: (
+def test_a_file_that_was_changed_is_scored_again(trained, tmp_path):
+    path, out = tmp_path / "quiz.jsonl", tmp_path / "out"
+    item = {"query": "the old", "choices": ["cat sees", "zzzzzzzz"], "gold": 0}
+    path.write_text(json.dumps(item) + "\n")
+    first = evaluate_suite(trained.folder / "run", f"local:{path}", folder=out)
+    path.write_text(json.dumps({**item, "gold": 1}) + "\n")
+    second = evaluate_suite(trained.folder / "run", f"local:{path}", folder=out)
+    assert first["tasks"]["quiz"]["error"] == 0
+    assert second["tasks"]["quiz"]["error"] == 1
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_stored(trained, tmp_path):
+    def load_broken_model() -> SpanScorer:
+        return lambda rows, starts, counts, width: (
             np.full(starts.shape, np.nan, np.float32),
             np.ones(starts.shape, bool),
         )
-    )
-    subject = tasks.ScoredModel(
-        load=broken,
-        shards=prepare(run.data),
+
+    model = tasks.ScoredModel(
+        load=load_broken_model,
+        shards=prepare(trained.run.data),
         window=32,
         provenance=tasks.Provenance(run="", step=0, checkpoint=""),
     )
     with pytest.raises(ValueError, match="item 0, choice 0: the log-likelihood is nan"):
-        tasks.score_suite(f"local:{folder / 'tasks'}", subject, items=0, folder=tmp_path)
+        tasks.score_suite(trained.suite, model, items=0, folder=tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

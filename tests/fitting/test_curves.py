@@ -80,7 +80,7 @@ def test_held_out_curves_are_scored_and_each_counts_once():
 def test_exact_rows_give_the_parameters_by_the_papers_names():
     fit = fit_table()
     assert list(fit.params) == ["L0", "A", "alpha", "C", "lambda"]
-    np.testing.assert_allclose(list(fit.params.values()), TRUTH, rtol=1e-6)
+    np.testing.assert_allclose(list(fit.params.values()), np.array(TRUTH), rtol=1e-6)
     assert fit_table(law=laws.annealing(**{"lambda": 0.9})).params["lambda"] == 0.9
 
 
@@ -117,7 +117,7 @@ def test_rows_of_every_step_need_no_schedules_table():
         for name, rates in RATES.items()
     ]
     fit = fits.fit(pd.concat(tables), laws.annealing())
-    np.testing.assert_allclose(list(fit.params.values()), TRUTH, rtol=1e-6)
+    np.testing.assert_allclose(list(fit.params.values()), np.array(TRUTH), rtol=1e-6)
     # At a summed learning rate of zero, the first step, the loss is infinite.
     assert any("dropped 4 rows" in reason for reason in fit.reasons)
 

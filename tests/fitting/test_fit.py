@@ -197,7 +197,7 @@ def test_impossible_options_are_named(options, message):
 
 
 def test_a_law_whose_parameters_are_all_held_is_ok():
-    assert fits.fit(ladder(), laws.chinchilla(**TRUTH)).verdict == "ok"
+    assert fits.fit(ladder(), laws.chinchilla().hold(**TRUTH)).verdict == "ok"
 
 
 def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_path):

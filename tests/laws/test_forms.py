@@ -6,6 +6,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws import forms
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.log_sum_exp import WidthDepth
 from scalejax.laws.solver.multistart import pad_rows
 from scalejax.laws.solver.problem import parameters_in_table_units, theta_from_parameters
@@ -48,6 +49,7 @@ def exact(law, truth, inputs):
 @pytest.mark.parametrize("name", TRUTHS)
 def test_a_law_keeps_its_shape_under_a_change_of_units(name):
     law, truth = laws.named(name), TRUTHS[name]
+    assert isinstance(law, ParametricLaw)
     inputs = design(law, np.random.default_rng(0))
     targets = exact(law, truth, inputs)
     with jax.enable_x64(True):

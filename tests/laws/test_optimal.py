@@ -39,7 +39,8 @@ def test_the_over_training_law_has_the_optimum_of_its_chinchilla_view():
 
 def test_bands_are_percentiles_of_the_draws_at_each_budget():
     beta = np.linspace(0.30, 0.45, 1001)
-    draws = Chinchilla(*(np.broadcast_to(x, beta.shape) for x in EPOCH[:4]), beta)
+    held = {name: np.full(beta.shape, value) for name, value in EPOCH._asdict().items()}
+    draws = Chinchilla(**(held | {"beta": beta}))
     budgets = np.array([1e20, 1e23])
     low, high = laws.compute_optimal_bands(draws, budgets)
     for i, C in enumerate(budgets):
@@ -63,7 +64,7 @@ def test_draws_without_an_optimum_open_the_band():
     low, high = laws.compute_optimal_bands(draws, 1e23)
     assert low.params == 0 and high.params == np.inf
     # 1 of 96 is not enough to open a 95% band.
-    few = Chinchilla._make(x[4:] for x in draws)
+    few = Chinchilla._make(np.asarray(x)[4:] for x in draws)
     low, high = laws.compute_optimal_bands(few, 1e23)
     assert 0 < low.params <= high.params < np.inf
 

@@ -85,8 +85,8 @@ class TestTransformers:
     def test_transformers_loads_an_export_with_the_same_logits(
         self, model, parametrization, tmp_path
     ):
-        import torch
-        from transformers import AutoModelForCausalLM
+        import torch  # pyright: ignore[reportMissingImports]
+        from transformers import AutoModelForCausalLM  # pyright: ignore[reportMissingImports]
 
         params = random_weights(model, parametrization)
         parity = export_hf(model, parametrization, params, tmp_path / "out", positions=32, end=1)

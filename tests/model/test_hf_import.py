@@ -133,8 +133,8 @@ class TestTransformers:
     def test_a_checkpoint_written_by_transformers_is_imported_with_the_same_logits(
         self, kind, dtype, tied, tmp_path
     ):
-        import torch
-        import transformers
+        import torch  # pyright: ignore[reportMissingImports]
+        import transformers  # pyright: ignore[reportMissingImports]
 
         torch.manual_seed(0)
         config = getattr(transformers, f"{kind}Config")(

@@ -71,8 +71,11 @@ def test_bad_input_exits_with_2_and_writes_nothing(
 
 @needs_transformers
 def test_transformers_computes_the_loss_that_the_run_measured(tiny_run, call, tmp_path):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import torch  # pyright: ignore[reportMissingImports]
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        AutoModelForCausalLM,
+        AutoTokenizer,
+    )
 
     lines = "\n".join(f"the {i % 7} laws of scaling, told {i % 5} times" for i in range(40))
     (tmp_path / "text").mkdir()

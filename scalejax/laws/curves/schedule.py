@@ -22,8 +22,7 @@ from scalejax.laws.curves.rates import checked_rates
 # and the gradient would be too.
 SOFTMAX_BOUNDS = (-30, 30)
 
-# A schedule extrapolates when it leaves the range of the fitted curves by more than
-# this.
+# A schedule leaves the range of the fitted curves when it exceeds it by this fraction.
 RANGE_TOLERANCE = 1e-3
 
 
@@ -121,8 +120,8 @@ def _extrapolations(
             "best_schedule cannot tell where the law extrapolates; pass the learning rates of "
             "the fitted curves as `seen`",
         )
-    # The rise of the warm-up does not count: it goes through every low rate.
     above, below = 1 + RANGE_TOLERANCE, 1 - RANGE_TOLERANCE
+    # The rise of the warm-up does not count: it goes through every low rate.
     lowest = min(curve[np.argmax(curve) :].min() for curve in curves)
     reasons = []
     if rates[-1] < below * lowest:

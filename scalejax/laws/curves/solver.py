@@ -41,8 +41,7 @@ FINE_TOLERANCE = 1e-13
 # approximation error of the last solution.
 MAX_CORRECTIONS = 10
 
-# The correction is good when it moves the predicted loss by less than this, nats per
-# token.
+# The correction has settled when it changes the predictions by less than this, in nats.
 CORRECTION_TOLERANCE = 1e-12
 
 # Solves under one prior until its weight, which depends on the solution, settles.

@@ -33,7 +33,7 @@ def fit_isoflop(
     flops: ArrayLike,
     loss: ArrayLike,
     *,
-    protocol: Protocol = "parabola",
+    protocol: str = "parabola",
     noise: Noise | None = None,
     draws: int = 0,
     seed: int = 0,
