@@ -35,6 +35,8 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     if not (loss_fit.draws and error_fit.draws):
         reason = "no interval: both laws need bootstraps"
         return Estimate(error.value, None, None, LEVEL, reason)
+    # Where one of the laws bounds nothing (the method says why), the chain does not
+    # either.
     for estimate in (loss, error):
         if estimate.low is None:
             return estimate._replace(value=error.value)
@@ -42,6 +44,8 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     same_rows = _drew_the_same_rows(loss_fit, error_fit)
     pairs = _paired(loss_fit, error_fit) if same_rows else _at_random(loss_fit, error_fit)
     run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
+    # One loss per draw, (draws, 1), deviates by each residual, (draws, residuals).
+    # Every one of these losses has an error, which deviates by a residual of its own.
     predicted = evaluate(loss_fit.law, pairs.loss_draws, run)[:, None]
     losses = loss_fit.measured(predicted, loss_fit.residuals)
     errors = evaluate(error_fit.law, pairs.error_draws, [losses])
@@ -66,6 +70,7 @@ class _Pairs(NamedTuple):
 
 def _paired(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
     """Pairs draw i with draw i, and residual j with residual j."""
+    # The fits may have different numbers of draws; the first ones are of the same rows.
     count = min(_number_of_draws(fit) for fit in (loss_fit, error_fit))
     loss_draws = {name: values[:count] for name, values in loss_fit.draws.items()}
     error_draws = {name: values[:count, None] for name, values in error_fit.draws.items()}

@@ -71,6 +71,7 @@ def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
     try:
         source = QUOTED.sub(replace_backticks, expression.strip())
         tree = ast.parse(source, mode="eval").body
+    # Deeply nested parentheses exhaust the parser's stack or its memory.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(
             f"cannot read the expression {expression!r}; expected COLUMN OP LITERAL, such as "
@@ -96,6 +97,7 @@ def _mask(node: ast.expr, expression: _Expression) -> np.ndarray:
 
 
 def _literal(node: ast.expr, expression: _Expression) -> Literal:
+    # literal_eval builds constants and containers of them; it calls nothing.
     try:
         value = ast.literal_eval(node)
         items = value if isinstance(value, list | tuple) else [value]

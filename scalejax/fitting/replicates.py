@@ -86,6 +86,7 @@ def average(
             f"none of {len(frame)} rows are replicates, rows with equal {', '.join(inputs)} and "
             "several seeds: there is nothing to average"
         )
+    # The first row of a group stands for all of them in the columns that are constant.
     groups = frame.groupby(points)
     constant = [name for name in frame.columns if groups[name].nunique(dropna=False).max() == 1]
     averages = groups[constant].first()

@@ -75,6 +75,7 @@ def bootstrap_draws(
             "rows are drawn together with resample='pairs' only; "
             f"got cluster={cluster!r} and resample={resample!r}"
         )
+    # A standard deviation that cannot be read is an error even if nothing is drawn.
     std = _noise_std(optimum, rows, known, floor) if kind == "noise" else np.zeros(0)
     nothing = np.full((len(optimum.theta), count), np.nan)
     if count == 0:
@@ -197,6 +198,8 @@ def percentile_ends(values: np.ndarray) -> list[Interval]:
     """
     if not len(values):
         return []
+    # The percentiles of open intervals are not used; zeros keep numpy from warning of
+    # nan.
     is_open = np.mean(~np.isfinite(values), axis=0) > TAIL
     levels = (100 * TAIL, 100 * (1 - TAIL))
     lows, highs = np.nanpercentile(np.where(is_open, 0.0, values), levels, axis=0)

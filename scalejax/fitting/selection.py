@@ -77,6 +77,8 @@ def select(
         for loss in losses
     ]
     _check_same_rows(contenders)
+    # Only splits that all candidates could fit are compared. A candidate that could fit
+    # none at all does not count for that.
     errors = [_errors_by_split(contender.fit.cross_validation) for contender in contenders]
     common = _common_splits(errors)
     if not common:
@@ -145,8 +147,10 @@ def _split_name(split: Split | CurveSplit) -> str | int:
 def _common_splits(errors: Sequence[dict[str | int, float]]) -> list[str | int]:
     """Returns the splits of all candidates that could fit any, in order."""
     names = [set(by_split) for by_split in errors if by_split]
+    # The order of a mean over a set would depend on the hash seed.
     return sorted(set.intersection(*names), key=_order) if names else []
 
 
 def _order(name: str | int) -> tuple[bool, str | int]:
+    # Curves have names and numbers of rows are numbers; a selection has one kind only.
     return isinstance(name, str), name

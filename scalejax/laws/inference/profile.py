@@ -39,6 +39,7 @@ def profile(
     target, *columns = (np.asarray(x, np.float64) for x in (targets, *inputs))
     weight = np.ones(len(target)) if weights is None else np.asarray(weights, np.float64)
     parsed = parse_loss(loss)
+    # What is held enters the compiled programs as data, so all values share them.
     objectives = []
     for value in at:
         held = law.hold(**{name: float(value)})

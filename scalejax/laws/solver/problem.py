@@ -99,14 +99,16 @@ def affine_constraints(
     offset = {name: jnp.zeros(()) for name in names}
     basis = {name: jnp.eye(len(names))[i] for i, name in enumerate(names)}
     coordinates = list(zip(names, law.coordinates, strict=True))
+    # In table units a held parameter is a constant, and a tied one moves with its
+    # leader.
     for name, coordinate in coordinates:
         if name in held:
             offset[name] = jnp.log(held[name]) if coordinate.log else held[name]
             basis[name] = jnp.zeros(len(names))
     for name, leader in constraints.tied:
         offset[name], basis[name] = offset[leader], basis[leader]
-    # Exponents have no unit, so those that the change of units below reads are final
-    # here.
+    # The change to centred units adds multiples of the exponents. These have no unit
+    # themselves, so their rows are final here.
     for name, coordinate in coordinates:
         if name not in held:
             continue
@@ -143,10 +145,13 @@ def parameters_in_table_units(
 
     The fields are numpy arrays if theta is one, and jax arrays otherwise.
     """
+    # After a fit, theta is on the host, and jax would compile a program for each size
+    # K.
     exp = jnp.exp if isinstance(theta, Array) else np.exp
     coordinates = dict(zip(law.names, coordinates_at(problem, theta), strict=True))
     parameters = []
     for name, coordinate in zip(law.names, law.coordinates, strict=True):
+        # Undoes the centring: log A = log A' + alpha log(unit).
         value = coordinates[name]
         for exponent, axis, power in coordinate.units:
             factor = coordinates[exponent] if exponent else 1.0

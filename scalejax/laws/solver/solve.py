@@ -81,6 +81,7 @@ def solve(
     _check_shapes(law, columns, target)
     dtype = target.dtype
     weight = jnp.ones(target.shape, dtype) if weights is None else _float_array(weights)
+    # The padding repeats the last row, where every law can be evaluated, at weight 0.
     rows = Rows(
         tuple(_pad(x.astype(dtype), "edge") for x in columns),
         _pad(target, "edge"),
@@ -151,6 +152,7 @@ def _forward_one(
     dtype = rows.targets.dtype
     with jax.enable_x64(True):
         wide: Rows = jax.tree.map(lambda x: x.astype(jnp.float64), rows)
+        # The law's grid, which the starts of the caller replace.
         problem, theta = prepare(law, wide.inputs, wide.targets, wide.weights, loss.residual)
         if starts is not None:
             columns = (jnp.atleast_1d(jnp.asarray(x, jnp.float64)) for x in starts)
@@ -162,6 +164,8 @@ def _forward_one(
             jnp.max(jnp.abs(best.gradient)) / loss.normalizer,
             best.starts_at_optimum,
         )
+        # No float64 value may leave this scope: the results are cast, the optimum is
+        # saved as bits.
         narrow = jax.tree.map(lambda x: x.astype(dtype), solution)
         bits = jax.lax.bitcast_convert_type(best.theta, jnp.uint32)
         return narrow, _Saved(rows, starts, bits)
@@ -184,6 +188,7 @@ def _best_of_starts(
     weights: Float[Array, " n"],
 ) -> _Best:
     """Minimizes from every start, LANES at a time, and selects the lowest cost."""
+    # The last chunk repeats the last start until it is full.
     count = starts.shape[1]
     padded = jnp.pad(starts, ((0, 0), (0, -count % LANES)), mode="edge")
     chunks = padded.reshape(padded.shape[0], -1, LANES).transpose(1, 0, 2)
@@ -198,10 +203,13 @@ def _best_of_starts(
 
         return jax.lax.map(minimize_chunk, chunks)
 
+    # Each stage starts where the one before ended.
     for huber in loss.stages[:-1]:
         chunks = jnp.asarray(minimize_chunks(huber, chunks).theta)
     states = minimize_chunks(loss.stages[-1], chunks)
 
+    # A start from which the law cannot be evaluated cannot win. The repeated starts do
+    # not count.
     cost = jnp.nan_to_num(states.cost.reshape(-1)[:count], nan=jnp.inf)
     least = jnp.min(cost)
     # The first start of least cost. An argmin does not lower where the caller has x64
