@@ -152,7 +152,7 @@ class Scores:
         )
 
     def save(self, path: Path) -> None:
-        """Writes the file atomically."""
+        """Write the file atomically."""
         import pyarrow
         from pyarrow import parquet
 
@@ -165,7 +165,7 @@ class Scores:
 
     @classmethod
     def load(cls, path: Path) -> "Scores":
-        """Reads a file written by `save`. Raises ValueError naming any other file."""
+        """Read a file written by `save`. Raises ValueError naming any other file."""
         import pyarrow
         from pyarrow import parquet
 

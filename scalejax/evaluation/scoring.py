@@ -87,7 +87,7 @@ def score(
     batch_multiple: int = 1,
     packed: bool = False,
 ) -> Likelihoods:
-    """Scores (context ids, continuation ids) pairs.
+    """Score (context ids, continuation ids) pairs.
 
     A pair longer than `window` tokens loses the beginning of its context. Equal
     requests are scored once, so that equal choices tie exactly.
@@ -168,7 +168,7 @@ class _Row:
     """Tokens in the row so far."""
 
     def add(self, number: int, request: np.ndarray, start: int) -> None:
-        """Appends a request whose continuation begins at its token `start`."""
+        """Append a request whose continuation begins at its token `start`."""
         self.numbers.append(number)
         self.requests.append(request)
         self.starts.append(self.tokens + start)
@@ -200,7 +200,7 @@ class _Batcher:
         self._calls: list[_Call] = []
 
     def add(self, number: int, request: np.ndarray, start: int) -> None:
-        """Adds a request, after calling the model if its batch is full."""
+        """Add a request, after calling the model if its batch is full."""
         bucket = self._bucket(len(request), len(request) - start)
         rows = self._waiting.setdefault(bucket, [])
         if not rows or not self._has_room(rows[-1], bucket, len(request)):
@@ -242,7 +242,7 @@ class _Batcher:
         return bucket.length // bucket.width if self._packed else 1
 
     def _call(self, bucket: _Bucket) -> None:
-        """Calls the model on the waiting rows of a bucket, padded to the full batch."""
+        """Call the model on the waiting rows of a bucket, padded to the full batch."""
         shape = (self._rows_per_call(bucket), self._spans_per_row(bucket))
         tokens = np.zeros((shape[0], bucket.length + 1), np.int32)
         # Padding spans have no tokens. They start at 1 because a start of 0 has no

@@ -1,4 +1,4 @@
-"""Draws charts with plotly, as interactive HTML."""
+"""Draw charts with plotly, as interactive HTML."""
 
 import math
 from html import escape

@@ -1,4 +1,4 @@
-"""Draws charts with matplotlib, as PNG images for paper."""
+"""Draw charts with matplotlib, as PNG images for paper."""
 
 import io
 from typing import TYPE_CHECKING

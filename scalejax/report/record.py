@@ -1,6 +1,6 @@
 """The content of a study's folder: its tables, fits and forecasts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,9 @@ from scalejax.fitting.tables import PARAMS_COLUMN
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# A row of the results table by column. The type of a value depends on the column.
+Row = Mapping[Hashable, Any]
 
 # Without these a report cannot be written.
 REQUIRED_STUDY_KEYS = ("name", "question", "runs", "forecast", "plan")
@@ -137,7 +140,7 @@ class Record:
 
 
 def read_study(folder: Path) -> Record:
-    """Reads the folder of a study, OUT/<study>.
+    """Read the folder of a study, OUT/<study>.
 
     Raises FileNotFoundError if it is not the folder of a study, and ValueError if no
     run has finished or a table is damaged.

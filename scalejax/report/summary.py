@@ -1,15 +1,13 @@
 """A study in sentences: its runs, its laws and how far to trust them, its forecasts."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.charts import compact_number
-from scalejax.report.record import Forecast, Record, ScoredForecast
+from scalejax.report.record import Forecast, Record, Row, ScoredForecast
 
 # What each verdict of a fit means.
 VERDICTS = {
@@ -190,7 +188,7 @@ def is_unbounded(forecast: Forecast) -> bool:
     return forecast["low"] is None and forecast["high"] is None
 
 
-def value_with_error(row: Mapping[str, Any], name: str, digits: int) -> str:
+def value_with_error(row: Row, name: str, digits: int) -> str:
     """A number of a row, followed by its standard error if the row has one."""
     error = row.get(f"{name}_se", math.nan)
     value = f"{row[name]:.{digits}f}"

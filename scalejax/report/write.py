@@ -1,4 +1,4 @@
-"""Writes the report of a study: an HTML page, and its figures as PNG files."""
+"""Write the report of a study: an HTML page, and its figures as PNG files."""
 
 import base64
 import math
@@ -15,6 +15,7 @@ from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report import figures
 from scalejax.report.charts import Chart, compact_number
+from scalejax.report.forecast_bars import forecast_bars
 from scalejax.report.page import (
     Cell,
     Section,
@@ -27,7 +28,7 @@ from scalejax.report.page import (
 )
 from scalejax.report.plotly_charts import plotly_html
 from scalejax.report.png_charts import png
-from scalejax.report.record import Record, ScoredForecast, read_study
+from scalejax.report.record import Record, Row, ScoredForecast, read_study
 from scalejax.report.summary import (
     VERDICTS,
     count,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes report.html and figures/*.png into the folder of a study.
+    """Write report.html and figures/*.png into the folder of a study.
 
     Parts that the study lacks, such as forecasts, laws or curves, become a sentence in
     the page.
@@ -160,8 +161,7 @@ def _forecast_section(record: Record) -> Section:
     for scored in record.forecasts:
         by_metric.setdefault(scored.forecast["metric"], []).append(scored)
     charts = [
-        figures.forecast_bars(forecasts, record.results, metric)
-        for metric, forecasts in by_metric.items()
+        forecast_bars(forecasts, record.results, metric) for metric, forecasts in by_metric.items()
     ]
     pictures = "".join(_picture(record, chart) for chart in charts)
     return Section(title, pictures + bullets([forecast_text(it) for it in record.forecasts]))
@@ -234,7 +234,7 @@ def run_table(results: "pd.DataFrame") -> str:
     return paragraph(f"The same in every run: {', '.join(values)}.") + html
 
 
-def _number_text(row: Mapping[Any, Any], name: str) -> str:
+def _number_text(row: Row, name: str) -> str:
     if not np.isfinite(row[name]):
         return "–"
     column = COLUMNS[name]
