@@ -1,10 +1,18 @@
-"""How often a 95% interval holds what a run beyond a small design measures, and an isoFLOP interval the true optimum, simulated.
+"""How often 95% intervals of forecasts and isoFLOP fits contain the truth.
 
     python benchmarks/forecast_coverage.py [--sets 200] [--draws 200]
 
-Designs of 12, 20 and 60 runs, sizes x token budgets on a grid, with Gaussian noise of .5%; the Chinchilla law is fitted by Huber
-1e-3 with a pairs bootstrap and forecasts a run of twice, and of ten times, the largest size and tokens. IsoFLOP curves:
-four budgets of seven sizes, noise of .002 and .005 nats. Monte Carlo error .015 for 200 sets at .95.
+Both are simulated on a known Chinchilla law.
+
+Forecasts: designs of 12, 20 and 60 runs, a grid of sizes and token budgets, with
+Gaussian noise of .5%. The Chinchilla law is fitted with the Huber loss of width 1e-3
+and a pairs bootstrap; it forecasts a run with twice, and with ten times, the largest
+size and tokens.
+
+IsoFLOP fits: four budgets of seven sizes, with noise of .002 and .005 nats per token;
+the truth is the exponent of N*.
+
+The Monte Carlo error is .015 for 200 data sets at .95.
 """
 
 import argparse
@@ -18,11 +26,18 @@ from scalejax.fitting import fit as fits
 from scalejax.laws.forms import Chinchilla
 
 TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
+
+# Standard deviation of the noise of log L.
 NOISE = 0.005
-LARGEST = (1e9, 2e10)  # params, tokens
+
+PROTOCOLS = ("parabola", "akima")
+
+# Params and tokens of the largest run of every design.
+LARGEST = (1e9, 2e10)
 
 
 def true_loss(N, D):
+    """The loss without noise, nats per token."""
     return TRUTH.E + TRUTH.A * N**-TRUTH.alpha + TRUTH.B * D**-TRUTH.beta
 
 
@@ -32,70 +47,60 @@ def main() -> None:
     )
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     for sizes, budgets in ((4, 3), (5, 4), (10, 6)):
-        held, verdicts = forecasts(sizes, budgets, chosen.sets, chosen.draws)
-        shares = ", ".join(f"at {times} times {share:.3f}" for times, share in held.items())
-        print(
-            f"{sizes * budgets} runs: {shares} ({', '.join(f'{n} {word}' for word, n in verdicts.items())})"
-        )
-    for protocol in ("parabola", "akima"):
+        fractions, verdicts = forecast_coverage(sizes, budgets, options.sets, options.draws)
+        columns = ", ".join(f"at {times} times {x:.3f}" for times, x in fractions.items())
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+        print(f"{sizes * budgets} runs: {columns} ({counts})")
+    for protocol in PROTOCOLS:
         for std in (0.002, 0.005):
-            print(
-                f"isoflop {protocol}, {std} nats: params_exponent {isoflop(protocol, std, chosen.sets, chosen.draws):.3f}"
-            )
+            fraction = isoflop_coverage(protocol, std, options.sets, options.draws)
+            print(f"isoflop {protocol}, {std} nats: params_exponent {fraction:.3f}")
 
 
-def forecasts(sizes: int, budgets: int, sets: int, draws: int) -> tuple[dict[int, float], Counter]:
-    """Share of data sets whose interval holds the next measurement, at each multiple of the largest run; and the verdicts."""
-    N, D = (
-        x.ravel()
-        for x in np.meshgrid(
-            np.geomspace(1e7, LARGEST[0], sizes), np.geomspace(5e8, LARGEST[1], budgets)
-        )
-    )
-    held, verdicts = {2: 0, 10: 0}, Counter()
+def forecast_coverage(
+    sizes: int, budgets: int, sets: int, draws: int
+) -> tuple[dict[int, float], Counter[str]]:
+    """Simulates forecasts beyond one design.
+
+    Returns the fraction of data sets whose interval contains the next measurement, for
+    each multiple of the largest run, and the verdicts of the fits.
+    """
+    grid = np.meshgrid(np.geomspace(1e7, LARGEST[0], sizes), np.geomspace(5e8, LARGEST[1], budgets))
+    N, D = (x.ravel() for x in grid)
+    contained, verdicts = {2: 0, 10: 0}, Counter[str]()
     for seed in range(sets):
         rng = np.random.default_rng(seed)
-        table = pd.DataFrame(
-            {
-                "params": N,
-                "tokens": D,
-                "loss": true_loss(N, D) * np.exp(NOISE * rng.normal(size=N.size)),
-            }
-        )
-        made = fits.fit(table, laws.chinchilla(), bootstrap=draws, seed=seed)
-        verdicts[made.verdict] += 1
-        for times in held:
-            run = [times * x for x in LARGEST]
-            estimate = made.predict(params=run[0], tokens=run[1])
-            measured = true_loss(*run) * np.exp(NOISE * rng.normal())
-            held[times] += estimate.low is not None and estimate.low <= measured <= estimate.high
-    return {times: count / sets for times, count in held.items()}, verdicts
+        loss = true_loss(N, D) * np.exp(NOISE * rng.normal(size=N.size))
+        table = pd.DataFrame({"params": N, "tokens": D, "loss": loss})
+        fit = fits.fit(table, laws.chinchilla(), bootstrap=draws, seed=seed)
+        verdicts[fit.verdict] += 1
+        for times in contained:
+            params, tokens = (times * x for x in LARGEST)
+            estimate = fit.predict(params=params, tokens=tokens)
+            measured = true_loss(params, tokens) * np.exp(NOISE * rng.normal())
+            # An interval that is open at its lower end makes no claim.
+            if estimate.low is not None:
+                contained[times] += estimate.low <= measured <= estimate.high
+    return {times: count / sets for times, count in contained.items()}, verdicts
 
 
-def isoflop(protocol: str, std: float, sets: int, draws: int) -> float:
-    """Share of data sets whose interval holds the exponent of N*."""
+def isoflop_coverage(protocol: str, std: float, sets: int, draws: int) -> float:
+    """Returns the fraction of data sets whose interval contains the exponent of N*."""
     flops = np.repeat([1e18, 3e18, 1e19, 3e19], 7)
-    N = np.asarray(laws.compute_optimal(TRUTH, flops).params) * np.exp(
-        np.tile(np.linspace(-1.6, 1.6, 7), 4)
-    )
-    D, true, held = flops / 6 / N, float(laws.params_exponent(TRUTH)), 0
+    optimal = np.asarray(laws.compute_optimal(TRUTH, flops).params)
+    N = optimal * np.exp(np.tile(np.linspace(-1.6, 1.6, 7), 4))
+    D, exponent, contained = flops / 6 / N, float(laws.params_exponent(TRUTH)), 0
+    noise = laws.Noise.parse(str(std))
     for seed in range(sets):
         loss = true_loss(N, D) + std * np.random.default_rng(seed).normal(size=N.size)
-        found = laws.fit_isoflop(
-            N,
-            D,
-            flops,
-            loss,
-            protocol=protocol,
-            noise=laws.Noise.parse(str(std)),
-            draws=draws,
-            seed=seed,
+        fit = laws.fit_isoflop(
+            N, D, flops, loss, protocol=protocol, noise=noise, draws=draws, seed=seed
         )
-        low, high = np.nanpercentile(found.draws[:, 0], (2.5, 97.5))
-        held += low <= true <= high
-    return held / sets
+        low, high = np.nanpercentile(fit.draws[:, 0], (2.5, 97.5))
+        contained += low <= exponent <= high
+    return contained / sets
 
 
 if __name__ == "__main__":

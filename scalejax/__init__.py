@@ -65,7 +65,7 @@ _HOMES = {
     "train": "scalejax.training.loop",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
@@ -79,8 +79,8 @@ def __getattr__(name: str) -> object:
         if home == "scalejax"
         else getattr(import_module(home), name)
     )
-    # Importing a submodule binds its name in this package. Storing the value here keeps a
-    # module of the same name from replacing the function or class.
+    # Importing a submodule binds its name in this package. Storing the value here keeps
+    # a module of the same name from replacing the function or class.
     globals()[name] = value
     return value
 

@@ -27,16 +27,16 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSchedule:
-    """The batch size of every step: it ends at `batch_tokens`, after `doublings`.
+    """The batch size of every step: it doubles until it is `batch_tokens`.
 
-    Raises ValueError unless `doublings` are increasing positive integers and every batch
-    holds a whole number of sequences.
+    Raises ValueError unless `doublings` are increasing positive integers and every
+    batch holds a whole number of sequences.
     """
 
     batch_tokens: int
     """Tokens per step after the last doubling."""
     doublings: Sequence[int] = ()
-    """Token counts; the batch doubles at the first step that begins at or after each."""
+    """Tokens: the batch doubles at the first step that begins at or after each."""
     sequence_length: int = 1
     """Tokens per sequence."""
 
@@ -47,22 +47,22 @@ class BatchSchedule:
                 "batch_doublings must be increasing whole numbers of tokens above 0; "
                 f"got {tuple(self.doublings)}"
             )
-        # The first batch is the smallest. If it holds whole sequences, every batch does.
+        # If the first and smallest batch holds whole sequences, every batch does.
         if self.batch_tokens % (self.sequence_length * 2 ** len(self.doublings)):
             unit = f"Data.sequence_length {self.sequence_length}"
             if self.doublings:
                 unit += f" times 2^{len(self.doublings)}, one factor of 2 per doubling"
-            raise ValueError(
-                f"batch_tokens must be a multiple of {unit}; got {self.batch_tokens}"
-            )
+            raise ValueError(f"batch_tokens must be a multiple of {unit}; got {self.batch_tokens}")
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
-        """One phase per batch size, smallest first. A phase may last for no steps at all.
+        """One phase per batch size, smallest first. A phase may have no steps.
 
-        >>> BatchSchedule(batch_tokens=40, doublings=(25,)).phases  # doctest: +NORMALIZE_WHITESPACE
-        (Phase(first_step=0, tokens_before=0, batch_tokens=20),
-         Phase(first_step=2, tokens_before=40, batch_tokens=40))
+        >>> first, second = BatchSchedule(batch_tokens=40, doublings=(25,)).phases
+        >>> first
+        Phase(first_step=0, tokens_before=0, batch_tokens=20)
+        >>> second
+        Phase(first_step=2, tokens_before=40, batch_tokens=40)
         """
         phase = Phase(0, 0, int(self.batch_tokens) >> len(self.doublings))
         phases = [phase]
@@ -83,7 +83,7 @@ class BatchSchedule:
         >>> [schedule.tokens_after(steps) for steps in range(5)]
         [0, 20, 40, 80, 120]
         """
-        # Phases are sorted. Of several that begin at the same step, only the last has steps.
+        # Of several phases that begin at the same step, only the last has steps.
         phase = [phase for phase in self.phases if phase.first_step <= steps][-1]
         return phase.tokens_before + (steps - phase.first_step) * phase.batch_tokens
 
@@ -100,7 +100,7 @@ class BatchSchedule:
         return phase.first_step + math.ceil((tokens - phase.tokens_before) / phase.batch_tokens)
 
     def batches_after(self, steps: np.ndarray) -> np.ndarray:
-        """Tokens read by the first `steps` steps in units of `batch_tokens`, as float64.
+        """Tokens read by the first `steps` steps in units of `batch_tokens`; float64.
 
         This equals `steps`, exactly, when the batch size never changes. Learning-rate
         schedules are functions of it.

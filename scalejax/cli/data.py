@@ -11,12 +11,11 @@ from scalejax.cli import exit_codes
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Prepare a corpus for training, or look for test items in it. Preparing cleans,
-    deduplicates, splits and tokenizes the corpus and writes it as token shards, once.
-    """
+    """Prepare a corpus for training, or look for test items in it."""
 
-    # prepare writes the shards and prints their folder. contamination lists which of
-    # --items share 13 consecutive tokens with the training tokens.
+    # prepare cleans, deduplicates, splits and tokenizes the corpus, writes it as token
+    # shards, once, and prints their folder. contamination lists which of --items share
+    # 13 consecutive tokens with the training tokens.
     action: Positional[Literal["prepare", "contamination"]]
 
     # The corpus: english, mini, synthetic:V for a synthetic language of V symbols, or
@@ -53,8 +52,10 @@ class Data:
     items: Path | None = None
 
     def run(self) -> int:
+        from scalejax.cli.text.data import contamination_text
         from scalejax.config import Data as DataConfig
-        from scalejax.data import contamination, preparation
+        from scalejax.data import preparation
+        from scalejax.data.contamination import file_overlap
         from scalejax.data.sources.parse import parse_source
 
         source = self._source()
@@ -71,7 +72,9 @@ class Data:
                     "scalejax data contamination needs test items; add --items FILE.jsonl, a "
                     "file with one item per line"
                 )
-            print(contamination.report(preparation.prepare(data), self.items, field=self.field))
+            shards = preparation.prepare(data)
+            overlap = file_overlap(shards, self.items, field=self.field)
+            print(contamination_text(overlap, shards.manifest["source"]))
             return exit_codes.DONE
         prepared = preparation.export(data, self.out) if self.out else preparation.prepare(data)
         print(prepared.folder)

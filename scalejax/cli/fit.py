@@ -101,8 +101,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """Predict what a run will measure from a saved fit, with a 95% prediction
-    interval."""
+    """Predict what a run will measure, with a 95% interval, from a saved fit."""
 
     # File that `scalejax fit --out` wrote.
     fit: Positional[str]

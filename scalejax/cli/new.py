@@ -10,7 +10,7 @@ from scalejax.cli import exit_codes
 
 @dataclass(frozen=True, kw_only=True)
 class New:
-    """Start a project of your own: configs/ and one experiment that runs as it is."""
+    """Start a project of your own, with one experiment that runs as it is."""
 
     # A new folder, or an empty one.
     folder: Positional[Path]

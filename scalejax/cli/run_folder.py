@@ -11,8 +11,7 @@ from scalejax.cli import compile_cache, exit_codes
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Measure the last checkpoint of a run: its held-out loss, or its error on a suite
-    of downstream tasks."""
+    """Measure a run's last checkpoint: its loss, or its error on a suite of tasks."""
 
     # The run's folder: OUT/<study>/runs/<id>, or the `out` of scalejax.train.
     run_folder: Positional[Path]
@@ -66,8 +65,7 @@ class Eval:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the last checkpoint of a run as a model of another library, and check that
-    the model gives the same logits."""
+    """Write a run's last checkpoint for another library, and check its logits."""
 
     # The run's folder: OUT/<study>/runs/<id>, or the `out` of scalejax.train.
     run_folder: Positional[Path]

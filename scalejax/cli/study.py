@@ -11,8 +11,7 @@ from scalejax.cli import compile_cache, exit_codes
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Show which runs a study trains, what they share and what they cost, without
-    training."""
+    """Show what a study trains, shares and costs, without training anything."""
 
     # Experiment file, as FILE.py for the study that it assigns to `study`, or as
     # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
@@ -35,8 +34,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Train a study, fit its laws, score its forecasts and write its report. A study
-    that was stopped continues where it was."""
+    """Train or continue a study, fit its laws, score its forecasts, write a report."""
 
     # Experiment file, as FILE.py for the study that it assigns to `study`, or as
     # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.

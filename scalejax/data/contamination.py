@@ -47,27 +47,13 @@ def ngram_overlap(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarra
     )
 
 
-def report(shards: Shards, items: Path, *, field: str) -> str:
-    """The output of `scalejax data contamination`: one line per match, then a count.
+def file_overlap(shards: Shards, items: Path, *, field: str) -> np.ndarray:
+    """`ngram_overlap` of the items in a file of records, with their text in `field`.
 
-    `items` is a file of records, with their text in `field`. Raises ValueError for
-    items that cannot be read.
+    Raises ValueError for items that cannot be read.
     """
     texts = [document.text for document in read_records(items, field=field, domain="", default="")]
-    shares = ngram_overlap(shards, texts)
-    lines = [
-        f"line {number}: {share:.0%} of its {N}-token sequences"
-        for number, share in enumerate(shares.tolist(), start=1)
-        if share > 0
-    ]
-    summary = (
-        f"{len(lines)} of {len(texts)} items share {N} consecutive tokens with the training tokens "
-        f"of {shards.manifest['source']}"
-    )
-    short = int(np.isnan(shares).sum())
-    if short:
-        summary += f"; {short} have fewer than {N} tokens and were not checked"
-    return "\n".join([*lines, summary])
+    return ngram_overlap(shards, texts)
 
 
 def _ngram_hashes(ids: np.ndarray, n: int) -> np.ndarray:

@@ -19,9 +19,9 @@ from flax import nnx
 from scalejax.data.packing import split_flags
 from scalejax.model.transformer import Transformer
 
-# The largest number of logits in memory at once: 64 MiB in float32. A batch with more
-# is processed in chunks of positions, because all its logits are often larger than the
-# network.
+# The largest number of logits in a device's memory at once: 64 MiB in float32. A batch
+# with more is processed in chunks of positions, because all its logits are often larger
+# than the network.
 MAX_LOGITS = 2**24
 
 
@@ -49,8 +49,8 @@ def cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of every target, and log Z for the z-loss; both float32 [b, t].
 
-    Z is the sum of the exponentiated logits. At most MAX_LOGITS logits exist at once;
-    the backward pass computes them again.
+    Z is the sum of the exponentiated logits. At most MAX_LOGITS logits exist at once on
+    a device; the backward pass computes them again.
     """
     x_btd = model.hidden(rows[:, :-1], segments_bt)
     return _in_chunks(model, x_btd, rows[:, 1:], _cross_entropy_head)
@@ -138,7 +138,9 @@ def _in_chunks(
 ) -> tuple[jax.Array, jax.Array]:
     """Apply `head` to all positions, in chunks that respect MAX_LOGITS."""
     b, t, d = x_btd.shape
-    chunks = _chunk_count(t, logits_per_position=b * model.vocabulary)
+    # Each device holds the logits of its own sequences only.
+    logits_per_position = model.batch_per_device(x_btd) * model.vocabulary
+    chunks = _chunk_count(t, logits_per_position=logits_per_position)
     if chunks == 1:
         return head(model, x_btd, targets_bt)
     x_cbtd = x_btd.reshape(b, chunks, t // chunks, d).swapaxes(0, 1)

@@ -1,6 +1,6 @@
-"""Two laws in a row: (params, tokens) -> loss -> top-1 error, with the errors of both carried to the end."""
+"""Two laws in a row, (params, tokens) -> loss -> top-1 error, with both errors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,59 +10,86 @@ from scalejax.fitting.result import LEVEL, Estimate, Fit
 
 
 def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimate:
-    """The top-1 error that a run will measure, from a law of the loss and a law of error against loss (Gadre et al. 2024).
+    """Predicts the top-1 error that a run will measure (Gadre et al. 2024).
 
-    value = Err(L(run)) at the best parameters. The 95% interval is the percentile range of Err_i(L_i(run) moved by r_j) moved by
-    s_j over bootstrap draws i of the laws and residuals j of their rows, r of the loss and s of the error: the run's own loss
-    will not lie on its law either, and the error follows the loss that it gets. Where both fits drew pairs of the same rows with
-    the same seed, draw i and residual j are the same rows in both laws, which keeps what their errors share; otherwise they are
-    combined at random. `method` says which.
+    loss_fit: of a law of the loss. error_fit: of a law of error against loss. inputs:
+    those of the loss law.
 
-    inputs: the loss law's own. Raises ValueError when the laws do not follow each other, or read different losses.
+    The value is Err(L(run)) at the best parameters. Its 95% interval carries the errors
+    of both laws. A run's own loss deviates from the law of the loss by a residual, the
+    error follows the loss that the run really has, and deviates from its law by another
+    residual. The interval is the percentile range over bootstrap draws of both laws and
+    residuals of both.
+
+    If both fits drew pairs of the same rows with the same seed, draw i and residual j
+    are those of the same rows in both laws, which keeps the errors that they share.
+    Otherwise draws and residuals are combined at random. `method` of the result says
+    which.
+
+    Raises ValueError when one law does not follow the other, or they read different
+    losses.
     """
     loss_fit, error_fit = _checked(loss_fit, error_fit)
-    reached = loss_fit.estimate(**inputs)
-    ended = error_fit.estimate(loss=reached.value)
-    first, second = loss_fit.draws, error_fit.draws
-    if not (first and second):
-        return Estimate(
-            ended.value, None, None, LEVEL, "no interval: both laws need bootstraps"
-        )
-    for estimate in (reached, ended):
+    loss = loss_fit.estimate(**inputs)
+    error = error_fit.estimate(loss=loss.value)
+    if not (loss_fit.draws and error_fit.draws):
+        reason = "no interval: both laws need bootstraps"
+        return Estimate(error.value, None, None, LEVEL, reason)
+    for estimate in (loss, error):
         if estimate.low is None:
-            return estimate._replace(value=ended.value)
-    r, s = loss_fit.residuals, error_fit.residuals
-    paired = _together(loss_fit, error_fit)
-    if paired:
-        count = min(len(next(iter(x.values()))) for x in (first, second))
-        i, j = np.arange(count)[:, None], np.arange(len(r))[None, :]
-        first = {name: x[:count] for name, x in first.items()}
-    else:
-        rng = np.random.default_rng(error_fit.seed)
-        size = (len(next(iter(first.values()))), len(r))
-        i, j = (
-            rng.integers(len(next(iter(second.values()))), size=size),
-            rng.integers(len(s), size=size),
-        )
+            return estimate._replace(value=error.value)
+
+    same_rows = _drew_the_same_rows(loss_fit, error_fit)
+    pairs = _paired(loss_fit, error_fit) if same_rows else _at_random(loss_fit, error_fit)
     run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
-    losses = loss_fit.measured(evaluate(loss_fit.law, first, run)[:, None], r)
-    error = evaluate(error_fit.law, {name: x[i] for name, x in second.items()}, [losses])
-    measured = error_fit.measured(error, s[j])
+    predicted = evaluate(loss_fit.law, pairs.loss_draws, run)[:, None]
+    losses = loss_fit.measured(predicted, loss_fit.residuals)
+    errors = evaluate(error_fit.law, pairs.error_draws, [losses])
+    measured = error_fit.measured(errors, pairs.error_residuals)
     low, high = np.nanpercentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    how = "of the same rows in both laws" if paired else "of each law, independent"
-    return Estimate(
-        ended.value,
-        float(low),
-        float(high),
-        LEVEL,
-        f"{len(losses)} bootstrap draws {how} x {len(r)} residuals",
-    )
+    how = "of the same rows in both laws" if same_rows else "of each law, independent"
+    method = f"{len(losses)} bootstrap draws {how} x {len(loss_fit.residuals)} residuals"
+    return Estimate(error.value, float(low), float(high), LEVEL, method)
 
 
-def _together(first: ParametricFit, second: ParametricFit) -> bool:
-    """Whether draw i of both fits stands for the same rows: pairs of the same rows, drawn with one seed, clustered alike."""
-    alike = [(fit.rows, fit.seed, fit.clusters, fit.resample) for fit in (first, second)]
-    return alike[0] == alike[1] and first.resample == "pairs"
+class _Pairs(NamedTuple):
+    """Draws and residuals of the error law for each one of the loss law."""
+
+    loss_draws: dict[str, np.ndarray]
+    """Parameters of the loss law, (draws,) each."""
+    error_draws: dict[str, np.ndarray]
+    """Parameters of the error law, each of a shape that broadcasts to (draws,
+    residuals)."""
+    error_residuals: np.ndarray
+    """Residuals of the error law, of a shape that broadcasts to (draws, residuals)."""
+
+
+def _paired(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
+    """Pairs draw i with draw i, and residual j with residual j."""
+    count = min(_number_of_draws(fit) for fit in (loss_fit, error_fit))
+    loss_draws = {name: values[:count] for name, values in loss_fit.draws.items()}
+    error_draws = {name: values[:count, None] for name, values in error_fit.draws.items()}
+    return _Pairs(loss_draws, error_draws, error_fit.residuals[None, : len(loss_fit.residuals)])
+
+
+def _at_random(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
+    """Combines each draw and residual of the loss law with random ones."""
+    rng = np.random.default_rng(error_fit.seed)
+    size = (_number_of_draws(loss_fit), len(loss_fit.residuals))
+    draw = rng.integers(_number_of_draws(error_fit), size=size)
+    residual = rng.integers(len(error_fit.residuals), size=size)
+    error_draws = {name: values[draw] for name, values in error_fit.draws.items()}
+    return _Pairs(loss_fit.draws, error_draws, error_fit.residuals[residual])
+
+
+def _number_of_draws(fit: ParametricFit) -> int:
+    return len(next(iter(fit.draws.values())))
+
+
+def _drew_the_same_rows(first: ParametricFit, second: ParametricFit) -> bool:
+    """Whether both fits drew the same rows: pairs, with the same seed."""
+    same = [(fit.rows, fit.seed, fit.clusters, fit.resample) for fit in (first, second)]
+    return same[0] == same[1] and first.resample == "pairs"
 
 
 def _checked(loss_fit: Fit[Any], error_fit: Fit[Any]) -> tuple[ParametricFit, ParametricFit]:
@@ -74,11 +101,13 @@ def _checked(loss_fit: Fit[Any], error_fit: Fit[Any]) -> tuple[ParametricFit, Pa
         or error_fit.law.inputs != ("loss",)
     ):
         raise ValueError(
-            f"a chain is a law of the loss of one run and a law that reads the loss, such as downstream; got {names}"
+            f"got the laws {names}; expected a law of a run's loss, and a law that reads the "
+            "loss, such as downstream"
         )
-    read, wrote = error_fit.columns["loss"], loss_fit.columns["loss"]
-    if read != wrote:
+    reads, predicts = error_fit.columns["loss"], loss_fit.columns["loss"]
+    if reads != predicts:
         raise ValueError(
-            f"the {names} laws are chained by one loss: the first predicts {wrote!r}, the second reads {read!r}"
+            f"the {names} laws must share one loss; the first predicts {predicts!r}, "
+            f"the second reads {reads!r}"
         )
     return loss_fit, error_fit

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
 import numpy as np
 
 from scalejax import laws
-from scalejax.fitting import hyperparameters, isoflop, tables
+from scalejax.fitting import expressions, hyperparameters, isoflop, tables
 from scalejax.fitting.curves import fit as curves
 from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.hyperparameters import HyperparameterFit
@@ -138,13 +138,13 @@ def _chosen_rows(
     frame: "DataFrame", where: str | None, holdout: str | None
 ) -> tuple["DataFrame", np.ndarray]:
     """The rows to use, and the mask of those among them that are held out."""
-    used = tables.row_mask(frame, where)
+    used = expressions.row_mask(frame, where)
     if not used.any():
         raise ValueError(f"--where {where!r} leaves no rows of {len(frame)}")
     frame = frame.loc[used]
     if holdout is None:
         return frame, np.zeros(len(frame), bool)
-    held_out = tables.row_mask(frame, holdout)
+    held_out = expressions.row_mask(frame, holdout)
     if held_out.all():
         raise ValueError(f"--holdout {holdout!r} takes all {len(frame)} rows: none are left to fit")
     return frame, held_out

@@ -1,35 +1,39 @@
-"""Runs repeated with other seeds: the noise they show, the law they contradict, and their averages as one row each."""
+"""Runs repeated with other seeds: lack of fit, and averages over equal inputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scalejax.fitting import tables
+from scalejax.fitting import expressions, tables
 from scalejax.laws.inference import replicates
 from scalejax.laws.inference.replicates import LackOfFit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LACK_OF_FIT_LEVEL = (
-    0.01  # p below which the replicates contradict the law; 1 of 100 right laws is named too
-)
+# Replicates contradict a law if p is below this; so they do for 1 in 100 true laws.
+LACK_OF_FIT_LEVEL = 0.01
 
 
 def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed") -> np.ndarray:
-    """Labels of rows with equal inputs, by the table's column of seeds where it has one; see `laws.replicates.design_points`."""
+    """Labels rows with equal inputs, (rows,), by the table's seeds if any.
+
+    See `scalejax.laws.inference.replicates.design_points`.
+    """
     return replicates.design_points(inputs, rows[seed].to_numpy() if seed in rows.columns else None)
 
 
-def lack_of_fit_reasons(found: LackOfFit | None) -> list[str]:
-    """A sentence where replicates agree with each other far better than with the law."""
-    if found is None or found.p >= LACK_OF_FIT_LEVEL:
+def lack_of_fit_reasons(test: LackOfFit | None) -> list[str]:
+    """Says so if replicates agree with each other far better than with the law."""
+    if test is None or test.p_value >= LACK_OF_FIT_LEVEL:
         return []
-    over, under = found.degrees_of_freedom
+    numerator, denominator = test.degrees_of_freedom
     return [
-        f"lack of fit: the law misses its design points by {found.miss:.2g} (root mean square, beyond the noise of replicates; "
-        f"F = {found.ratio:.3g} on {over} and {under} degrees of freedom, p = {found.p:.1g})"
+        f"lack of fit: the law misses its design points by {test.bias:.2g} (root mean square, "
+        f"beyond the noise of replicates; F = {test.f_ratio:.3g} on {numerator} and {denominator} "
+        f"degrees of freedom, p = {test.p_value:.1g})"
     ]
 
 
@@ -39,37 +43,55 @@ def average(
     inputs: tuple[str, ...] = ("params", "tokens"),
     target: str = "loss",
     where: str | None = None,
-    columns: dict[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> "DataFrame":
-    """One row per design point: the geometric mean of the target over runs with equal inputs.
+    """Averages the target over runs with equal inputs: one row per design point.
 
-    `replicates` = r is how many runs a row stands for, `<target>_se` = s mean / sqrt(r) its standard error, s the standard
-    deviation of log targets pooled over all points (`laws.replicates.noise_floor`). Fit it with weights="replicates", since a
-    mean of r runs is worth r of them; a pairs bootstrap then draws whole design points, which is right also where the law misses
-    some of them. Other columns stay where they are the same within every design point.
+    The average is the geometric mean. The column `replicates` is the number of runs r
+    in the average, and `<target>_se` its standard error s mean / sqrt(r), where s is
+    the standard deviation of log targets pooled over all design points. Other columns
+    are kept if they are constant within every design point.
+
+    Fit the averages with weights="replicates", because a mean of r runs counts as r
+    runs. A pairs bootstrap then draws whole design points, which is right also where
+    the law misses some of them.
+
+    where: expression that chooses rows. columns: our name of a column -> the table's.
 
     >>> import pandas
-    >>> runs = pandas.DataFrame({"params": [1e6, 1e6, 2e6], "tokens": [1e8] * 3, "loss": [2.0, 2.02, 1.9], "seed": [0, 1, 0]})
+    >>> runs = pandas.DataFrame(
+    ...     {
+    ...         "params": [1e6, 1e6, 2e6],
+    ...         "tokens": [1e8, 1e8, 1e8],
+    ...         "loss": [2.0, 2.02, 1.9],
+    ...         "seed": [0, 1, 0],
+    ...     }
+    ... )
     >>> average(runs)[["params", "loss", "replicates"]].round(3).values.tolist()
     [[1000000.0, 2.01, 2.0], [2000000.0, 1.9, 1.0]]
 
-    Raises ValueError for a column that is missing or not positive, and for a table without replicates.
+    Raises ValueError for a column that is missing or not positive, and for a table
+    without replicates.
     """
+    columns = columns or {}
     frame = tables.read(table)
-    frame = frame.loc[tables.row_mask(frame, where)]
+    frame = frame.loc[expressions.row_mask(frame, where)]
     read = tables.read_columns(frame, inputs, target, columns)
     frame = frame.loc[read.complete].reset_index(drop=True)
-    points = design_points(frame, read.inputs, (columns or {}).get("seed", "seed"))
-    floor = replicates.noise_floor(np.log(read.target), points)
+    log_target = np.log(read.target)
+    points = design_points(frame, read.inputs, columns.get("seed", "seed"))
+    floor = replicates.noise_floor(log_target, points)
     if floor is None:
         raise ValueError(
-            f"none of {len(frame)} rows are replicates: equal {', '.join(inputs)}, several seeds; nothing to average"
+            f"none of {len(frame)} rows are replicates, rows with equal {', '.join(inputs)} and "
+            "several seeds: there is nothing to average"
         )
     groups = frame.groupby(points)
-    alike = [name for name in frame.columns if groups[name].nunique(dropna=False).max() == 1]
-    averages = groups[alike].first()
+    constant = [name for name in frame.columns if groups[name].nunique(dropna=False).max() == 1]
+    averages = groups[constant].first()
     counts = np.bincount(points)
-    averages[read.names[target]] = np.exp(np.bincount(points, np.log(read.target)) / counts)
+    mean = np.exp(np.bincount(points, log_target) / counts)
+    averages[read.names[target]] = mean
     averages["replicates"] = counts
     averages[f"{target}_se"] = floor.std * averages[read.names[target]] / np.sqrt(counts)
     return averages

@@ -1,14 +1,19 @@
-"""Bootstrap draws of a fit to a table: how they are made, what a file keeps of them, how they are read back."""
+"""Bootstraps of a fit to a table, and what a fit keeps of them for predictions.
+
+Shapes: p parameters of the law, `rows` fitted rows, `draws` bootstrap draws.
+"""
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.fitting.result import STORED, Interval, kept_draws
-from scalejax.laws.inference import bootstrap, identification
+from scalejax.laws.inference import bootstrap
+from scalejax.laws.inference.identification import linearize
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
 from scalejax.laws.isoflop import Noise
 from scalejax.laws.law import ParametricLaw
@@ -18,15 +23,30 @@ from scalejax.laws.solver.problem import parameters_in_table_units
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# Draws are made in batches of at most this many draws x rows: 0.1 GB per array.
+MAX_BATCH_ENTRIES = 2**24
 
-MAX_ENTRIES = 2**24  # draws x rows made at once: 0.1 GB an array
-MIN_DRAWS = 40  # draws, so that 2.5% of them is one
-TAIL = 0.025  # draws without a single best fit are beyond both ends, and more than this share of them opens a 95% interval
+# With fewer draws than this, the 2.5% beyond an end of an interval are less than one
+# draw.
+MIN_DRAWS = 40
+
+# The fraction of draws beyond each end of a 95% interval. A draw without a fit may lie
+# beyond either end, so a larger fraction of such draws leaves the interval open.
+TAIL = 0.025
+
+
+class Draws(NamedTuple):
+    """The bootstrap draws of a fit, and what to tell about them."""
+
+    theta: np.ndarray
+    """(p, draws) in the solver's coordinates, nan where a draw has no fit. All are nan
+    if too many have none."""
+    notes: list[str]
 
 
 def bootstrap_draws(
-    law: ParametricLaw,
-    at: Optimum,
+    law: ParametricLaw[Any],
+    optimum: Optimum,
     rows: "DataFrame",
     *,
     cluster: str | None,
@@ -34,143 +54,185 @@ def bootstrap_draws(
     count: int,
     seed: int,
     floor: NoiseFloor | None,
-) -> tuple[np.ndarray, list[str]]:
-    """theta (p, draws) of the bootstrap fits, nan where one did not converge (all, where too many), and what to say about those.
+) -> Draws:
+    """Refits a law to `count` resampled tables.
 
-    resample: pairs; residuals; noise, of the replicates in the table; noise:STD, noise:STD@LOSS,STD@LOSS or noise:COLUMN, of a
-    known standard deviation. Raises ValueError for another one, and for a cluster with anything but pairs.
+    rows: the fitted rows. cluster: column whose equal values are drawn together.
+    resample: pairs; residuals; noise, with the standard deviation between replicates
+    (`floor`); or noise with a known standard deviation: noise:STD,
+    noise:STD@LOSS,STD@LOSS or noise:COLUMN.
+
+    Raises ValueError for another resampling, and for clusters in any but pairs.
     """
     kind, _, known = resample.partition(":")
     if kind not in ("pairs", "residuals", "noise") or (known and kind != "noise"):
         raise ValueError(
-            f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) or noise:COLUMN"
+            f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) "
+            "or noise:COLUMN"
         )
     if cluster is not None and kind != "pairs":
         raise ValueError(
-            f"rows are drawn together with resample='pairs' only; got cluster={cluster!r} and resample={resample!r}"
+            "rows are drawn together with resample='pairs' only; "
+            f"got cluster={cluster!r} and resample={resample!r}"
         )
-    std = _std(at, rows, known, floor) if kind == "noise" else np.zeros(0)
+    std = _noise_std(optimum, rows, known, floor) if kind == "noise" else np.zeros(0)
+    nothing = np.full((len(optimum.theta), count), np.nan)
     if count == 0:
-        return np.zeros((len(at.theta), 0)), []
-    rng = np.random.default_rng(seed)
+        return Draws(nothing, [])
     if kind == "pairs":
-        groups = None
-        points = (
-            int(design_points([np.asarray(x)[: len(rows)] for x in at.problem.inputs]).max()) + 1
-        )
-        if (
-            cluster is None
-            and (share := bootstrap.chance_of_too_few_points(len(rows), points, law.free)) > TAIL
-        ):
-            few = f"{len(rows)} rows for {law.free} parameters: {share:.0%} of their draws have fewer distinct rows than that"
-            return np.full((len(at.theta), count), np.nan), [f"{few}, and no interval follows"]
-        if cluster is not None:
-            groups = _clusters(rows, cluster)
-        made = partial(bootstrap.pairs_bootstrap, clusters=groups)
+        if cluster is None and (note := _too_few_rows_note(law, optimum, len(rows))):
+            return Draws(nothing, [note])
+        labels = None if cluster is None else _cluster_labels(rows, cluster)
+        draw = partial(bootstrap.pairs_bootstrap, law, optimum, clusters=labels)
+    elif kind == "residuals":
+        draw = partial(bootstrap.residual_bootstrap, law, optimum)
     else:
-        made = (
-            bootstrap.residual_bootstrap
-            if kind == "residuals"
-            else partial(bootstrap.noise_bootstrap, std=std)
-        )
-    most = max(1, MAX_ENTRIES // len(rows))
-    parts = [
-        made(law, at, count=min(most, count - done), rng=rng) for done in range(0, count, most)
-    ]
-    theta = np.concatenate(parts, axis=1)
+        draw = partial(bootstrap.noise_bootstrap, law, optimum, std=std)
+    theta = _draw_in_batches(draw, count, len(rows), np.random.default_rng(seed))
+    return _checked(theta)
+
+
+def _draw_in_batches(
+    draw: Callable[..., np.ndarray], count: int, rows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns theta of all draws, (p, count), made in batches that fit in memory."""
+    batch = max(1, MAX_BATCH_ENTRIES // rows)
+    sizes = [min(batch, count - done) for done in range(0, count, batch)]
+    return np.concatenate([draw(count=size, rng=rng) for size in sizes], axis=1)
+
+
+def _checked(theta: np.ndarray) -> Draws:
+    """Counts the draws without a fit, and gives up all draws if these are too many."""
+    count = theta.shape[1]
     failed = int(np.sum(~converged_mask(theta)))
-    few = f"{count} bootstrap draws are few: their lowest and highest end the intervals, and 95% needs {MIN_DRAWS} or more"
-    notes = [few] * (count < MIN_DRAWS)
     if failed > TAIL * count:
-        lost = f"{failed} of {count} bootstrap fits did not converge, more than the {TAIL:.1%} beyond each end of an interval"
-        return np.full_like(theta, np.nan), [f"{lost}: none follows"]
-    return theta, notes + [
-        f"{failed} of {count} bootstrap fits did not converge and are left out"
-    ] * (failed > 0)
+        note = (
+            f"{failed} of {count} bootstrap fits did not converge, more than the {TAIL:.1%} "
+            "beyond each end of an interval: there are no intervals"
+        )
+        return Draws(np.full_like(theta, np.nan), [note])
+    notes = []
+    if count < MIN_DRAWS:
+        notes.append(
+            f"{count} bootstrap draws are few: intervals end at the lowest and highest of them, "
+            f"and 95% needs {MIN_DRAWS} or more"
+        )
+    if failed:
+        notes.append(f"{failed} of {count} bootstrap fits did not converge and are left out")
+    return Draws(theta, notes)
 
 
-def _clusters(rows: "DataFrame", column: str) -> np.ndarray:
-    """(rows,) of labels 0, 1, .. by the values of a column."""
-    groups, values = rows[tables.column_for(rows, column)].factorize()
-    if np.any(groups < 0):
-        row = rows.index[np.argmin(groups)]
+def _too_few_rows_note(law: ParametricLaw[Any], optimum: Optimum, rows: int) -> str:
+    """Says that resampled rows often do not determine the law; empty if they do."""
+    inputs = [np.asarray(x)[:rows] for x in optimum.problem.inputs]
+    points = int(design_points(inputs).max()) + 1
+    chance = bootstrap.chance_of_too_few_points(rows, points, law.free)
+    if chance <= TAIL:
+        return ""
+    return (
+        f"{rows} rows for {law.free} parameters: {chance:.0%} of their resamples have fewer "
+        "distinct rows than parameters, so there are no intervals"
+    )
+
+
+def _cluster_labels(rows: "DataFrame", column: str) -> np.ndarray:
+    """Labels rows 0, 1, ... by the values of a column, (rows,)."""
+    labels, values = rows[tables.column_for(rows, column)].factorize()
+    if np.any(labels < 0):
+        row = rows.index[np.argmin(labels)]
         raise ValueError(
-            f"{column!r} is missing in row {row} (from 0): what is drawn together needs a value in every row"
+            f"{column!r} is missing in row {row} (from 0); every row needs the value by which "
+            "rows are drawn together"
         )
     if len(values) < 2:
         raise ValueError(
-            f"{column!r} has one value in all {len(groups)} rows: nothing can be drawn; clusters are two or more"
+            f"{column!r} has one value in all {len(labels)} rows; a bootstrap of clusters needs "
+            "two or more"
         )
-    return np.asarray(groups)
+    return np.asarray(labels)
 
 
-def percentile_ends(values: np.ndarray) -> list[Interval]:
-    """95% percentile ends of each column of draws (draws, k); open where more than TAIL of them, nan, may lie beyond either."""
-    if not len(values):
-        return []
-    lost = np.mean(~np.isfinite(values), axis=0) > TAIL
-    low, high = np.nanpercentile(
-        np.where(lost, 0.0, values), (100 * TAIL, 100 * (1 - TAIL)), axis=0
-    )
-    return [
-        (None, None) if gone else (float(a), float(b))
-        for gone, a, b in zip(lost, low, high, strict=True)
-    ]
+def _noise_std(
+    optimum: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None
+) -> np.ndarray:
+    """Returns the standard deviation of each row, (rows,), in the units of the target.
 
-
-def converged_mask(theta: np.ndarray) -> np.ndarray:
-    """(draws,): which of the fits converged."""
-    return np.all(np.isfinite(theta), axis=0)
-
-
-def _std(at: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None) -> np.ndarray:
-    """(rows,) in the units of the target."""
-    targets, weights = (np.asarray(x)[: len(rows)] for x in (at.problem.targets, at.weights))
+    known: what stands after "noise:", a column or numbers; empty for the noise floor.
+    """
+    count = len(rows)
+    targets = np.asarray(optimum.problem.targets)[:count]
+    weights = optimum.weights[:count]
     if known in rows.columns:
         std = tables.numeric_column(rows, known)
         if not (np.isfinite(std).all() and (std > 0).all()):
-            raise ValueError(f"{known} holds the standard deviation of each row, a positive number")
+            raise ValueError(
+                f"column {known!r} must hold the standard deviation of each row, a positive number"
+            )
         return std
     if known:
         try:
             return Noise.parse(known).std(targets)
         except ValueError as error:
-            raise ValueError(
-                f"{error}, or a column of the table ({tables.column_list(rows)})"
-            ) from None
+            columns = tables.column_list(rows)
+            raise ValueError(f"{error}, or a column of the table ({columns})") from None
     if floor is None:
         raise ValueError(
-            "resample='noise' reads the noise off replicates, rows with equal inputs and several seeds, and the table has none: "
-            "give it, resample='noise:0.005' (nats) or 'noise:COLUMN'"
+            "resample='noise' measures the noise from replicates, rows with equal inputs and "
+            "several seeds, and the table has none: give the noise, as resample='noise:0.005' "
+            "(nats) or resample='noise:COLUMN'"
         )
     return floor.std * targets / np.sqrt(weights)
 
 
+def converged_mask(theta: np.ndarray) -> np.ndarray:
+    """Returns which draws have a fit, (draws,), from theta (p, draws)."""
+    return np.all(np.isfinite(theta), axis=0)
+
+
+def percentile_ends(values: np.ndarray) -> list[Interval]:
+    """Returns the 95% percentile interval of each column of values (draws, columns).
+
+    nan stands for a draw without a value, which may lie beyond either end. An interval
+    is open if more than TAIL of its draws have none.
+    """
+    if not len(values):
+        return []
+    is_open = np.mean(~np.isfinite(values), axis=0) > TAIL
+    levels = (100 * TAIL, 100 * (1 - TAIL))
+    lows, highs = np.nanpercentile(np.where(is_open, 0.0, values), levels, axis=0)
+    intervals: list[Interval] = []
+    for open_ends, low, high in zip(is_open, lows, highs, strict=True):
+        intervals.append((None, None) if open_ends else (float(low), float(high)))
+    return intervals
+
+
 def parameter_draws(
-    law: ParametricLaw, at: Optimum, theta: np.ndarray
+    law: ParametricLaw[Any], optimum: Optimum, theta: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The draws of each parameter that a fit keeps, (draws,), in the table's units.
+    """Returns the draws of each parameter that a fit keeps, (draws,), in table units.
 
-    theta: (p, draws), nan where a draw did not converge.
+    theta: (p, draws), nan where a draw has no fit.
     """
-    units = parameters_in_table_units(law, at.problem, theta[:, :STORED])
-    return kept_draws(law.names, np.stack(list(units), axis=1))
+    parameters = parameters_in_table_units(law, optimum.problem, theta[:, :STORED])
+    return kept_draws(law.names, np.stack(list(parameters), axis=1))
 
 
-def scaled_residuals(law: ParametricLaw, at: Optimum) -> np.ndarray:
-    """Residuals that a fit keeps, scaled by sqrt(n / (n - k)), in the order of the rows.
+def scaled_residuals(law: ParametricLaw[Any], optimum: Optimum) -> np.ndarray:
+    """Returns the residuals that a fit keeps, in the order of the rows.
 
-    The k parameters were fitted to the n rows, which made their residuals smaller than those
-    of other runs. Of more than STORED rows a fixed sample is kept.
+    They are scaled by sqrt(n / (n - k)): the k parameters were fitted to the n rows,
+    which made their residuals smaller than those of other runs. Of more than STORED
+    rows a fixed sample is kept.
     """
-    residuals = identification.linearize(law, at).residuals
+    residuals = linearize(law, optimum).residuals
     count = len(residuals)
     residuals = residuals * np.sqrt(count / max(count - law.free, 1))
     if count <= STORED:
         return residuals
-    return residuals[np.sort(np.random.default_rng(0).choice(count, STORED, replace=False))]
+    sample = np.random.default_rng(0).choice(count, STORED, replace=False)
+    return residuals[np.sort(sample)]
 
 
 def rows_digest(rows: "DataFrame", losses: np.ndarray) -> str:
-    """sha256 of which rows of a table were fitted, and of their losses, (rows,)."""
+    """Returns the sha256 of which rows of a table were fitted, and of their losses."""
     return hashlib.sha256(np.asarray(rows.index, np.int64).tobytes() + losses.tobytes()).hexdigest()

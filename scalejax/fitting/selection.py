@@ -1,4 +1,4 @@
-"""Which law and which loss predict best: cross-validation over both, then the fit of the winner."""
+"""Which law and which loss predict best, by cross-validation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +24,25 @@ class Candidate(NamedTuple):
     law: str
     loss: str
     mean_rel_error: float | None
-    """Mean over the splits of the mean |relative error| of the dearer runs, or of the curve left out; None where no split could
-    be fitted."""
+    """Mean |relative error| of the more expensive runs, or of the curve left out,
+    averaged over the splits. None if no split could be fitted."""
     splits: int
-    """Over how many splits: those that all candidates fitted."""
+    """Number of splits in the average: those that all candidates could fit."""
     verdict: str
 
 
 class Selection(NamedTuple):
-    """Candidates, best first, and the fit of the first to all rows."""
+    """The candidates, best first, and the fit of the first one to all rows."""
 
     ranking: list[Candidate]
+    fit: Fit[Law]
+
+
+class _Contender(NamedTuple):
+    """A law under a loss, fitted to all rows."""
+
+    law: Law
+    loss: str
     fit: Fit[Law]
 
 
@@ -46,67 +54,99 @@ def select(
     bootstrap: int = 0,
     **choices: Any,
 ) -> Selection:
-    """Ranks every law under every loss by how well it predicts dearer runs than those it is fitted to.
+    """Ranks every (law, loss) pair by its error on runs that it was not fitted to.
 
-    At growing shares of the runs (half to nine tenths, cheapest first) each candidate is fitted to the cheaper ones and scored on
-    the rest, always on the same rows; whole-curve laws are fitted to all curves but one and scored on that one, each in turn.
-    Errors are relative, so losses on different scales compare. The winner's own error is flattered by having been chosen, the
-    more so the more candidates there are: register a forecast to know.
+    Laws of one row per run are fitted to growing fractions of the runs, cheapest first,
+    and scored on the more expensive ones. Whole-curve laws are fitted to all curves but
+    one, and scored on that one. All candidates are scored on the same splits, by
+    relative errors, so that losses on different scales can be compared.
 
-    laws: of one target.  choices: as for `scalejax.fit` (where, holdout, weights, cluster, seed, columns, ..), the same for all.
-    bootstrap: draws of the winner's fit.
+    The error of the best candidate is too optimistic, because it was selected, and more
+    so with more candidates. Register a forecast to know the real one.
 
-    Raises ValueError for no laws or losses, for laws of different targets, rows or orders of the runs, and when no candidate
-    could be cross-validated.
+    laws: of one target. bootstrap: number of draws for the fit of the best candidate.
+    choices: other arguments of `scalejax.fit`, the same for all candidates.
+
+    Raises ValueError without laws or losses, for laws of different targets or that read
+    different rows, and when there is no split that all candidates could fit.
     """
-    if not (laws and losses):
-        raise ValueError(
-            f"select needs laws and losses to choose from; got {len(laws)} laws and {len(losses)} losses"
-        )
-    if len(targets := sorted({law.target for law in laws})) > 1:
-        raise ValueError(
-            f"laws of {' and '.join(targets)} cannot be ranked against each other: their errors are not of one thing"
-        )
-    fits = [(law, loss, fit(table, law, loss=loss, **choices)) for law in laws for loss in losses]
-    if len({made.n_rows for _, _, made in fits}) > 1:
-        rows = ", ".join(f"{law.name} {made.n_rows}" for law, _, made in fits[:: len(losses)])
-        raise ValueError(
-            f"the laws read different rows ({rows}): choose rows that have the columns of all, with `where`"
-        )
-    scored = [
-        {_split(split): split for split in _splits(made.cross_validation)} for _, _, made in fits
+    _check_candidates(laws, losses)
+    contenders = [
+        _Contender(law, loss, fit(table, law, loss=loss, **choices))
+        for law in laws
+        for loss in losses
     ]
-    common = (
-        sorted(set.intersection(*(set(splits) for splits in scored if splits)))
-        if any(scored)
-        else []
-    )
+    _check_same_rows(contenders)
+    errors = [_errors_by_split(contender.fit.cross_validation) for contender in contenders]
+    common = _common_splits(errors)
     if not common:
-        rows = fits[0][2].n_rows
+        rows = contenders[0].fit.n_rows
         raise ValueError(
-            f"no split of the {rows} rows could be fitted by all candidates: too few rows, costs or curves"
+            f"no split of the {rows} rows could be fitted by all candidates: there are too few "
+            "rows, costs or curves"
         )
     ranked = []
-    for (law, loss, made), splits in zip(fits, scored, strict=True):
-        error = float(np.mean([splits[n].mean_rel_error for n in common])) if splits else None
-        ranked.append(
-            (law, Candidate(law.name, loss, error, len(common) if splits else 0, made.verdict))
+    for contender, by_split in zip(contenders, errors, strict=True):
+        # A candidate that could not fit any split is ranked last, without an error.
+        error = float(np.mean([by_split[split] for split in common])) if by_split else None
+        splits = len(common) if by_split else 0
+        law, loss, full_fit = contender
+        ranked.append((law, Candidate(law.name, loss, error, splits, full_fit.verdict)))
+    ranked.sort(key=_sort_key)
+    best_law, best = ranked[0]
+    final = fit(table, best_law, loss=best.loss, bootstrap=bootstrap, **choices)
+    return Selection([candidate for _, candidate in ranked], final)
+
+
+def _sort_key(ranked: tuple[Law, Candidate]) -> float:
+    error = ranked[1].mean_rel_error
+    return np.inf if error is None else error
+
+
+def _check_candidates(laws: Sequence[Law], losses: Sequence[str]) -> None:
+    if not (laws and losses):
+        raise ValueError(
+            f"select needs laws and losses to choose from; got {len(laws)} laws and "
+            f"{len(losses)} losses"
         )
-    ranked.sort(
-        key=lambda pair: np.inf if pair[1].mean_rel_error is None else pair[1].mean_rel_error
-    )
-    law, best = ranked[0]
-    return Selection(
-        [candidate for _, candidate in ranked],
-        fit(table, law, loss=best.loss, bootstrap=bootstrap, **choices),
-    )
+    targets = sorted({law.target for law in laws})
+    if len(targets) > 1:
+        raise ValueError(
+            f"laws of {' and '.join(targets)} cannot be ranked against each other, because they "
+            "predict different things"
+        )
 
 
-def _splits(errors: CrossValidation) -> Sequence[Split | CurveSplit]:
-    """The errors of each split; none for a kind of law that has no cross-validation by split."""
-    return errors.by_split if isinstance(errors, RollingOrigin | LeaveOneCurveOut) else ()
+def _check_same_rows(contenders: Sequence[_Contender]) -> None:
+    if len({contender.fit.n_rows for contender in contenders}) > 1:
+        rows = {contender.law.name: contender.fit.n_rows for contender in contenders}
+        counts = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise ValueError(
+            f"the laws read different rows ({counts}): choose rows that have the columns of all "
+            "laws, with `where`"
+        )
 
 
-def _split(split: Split | CurveSplit) -> str | int:
-    """What two candidates have in common where they share a split: the curve left out, or how many of the cheaper rows."""
+def _errors_by_split(validation: CrossValidation) -> dict[str | int, float]:
+    """Returns the mean relative error of each split that could be fitted.
+
+    A split is named by what two candidates have in common there: the curve that is left
+    out, or the number of fitted rows. Kinds of law without such splits have none.
+    """
+    if not isinstance(validation, RollingOrigin | LeaveOneCurveOut):
+        return {}
+    return {_split_name(split): split.mean_rel_error for split in validation.by_split}
+
+
+def _split_name(split: Split | CurveSplit) -> str | int:
     return split.left_out if isinstance(split, CurveSplit) else split.fitted
+
+
+def _common_splits(errors: Sequence[dict[str | int, float]]) -> list[str | int]:
+    """Returns the splits of all candidates that could fit any, in order."""
+    names = [set(by_split) for by_split in errors if by_split]
+    return sorted(set.intersection(*names), key=_order) if names else []
+
+
+def _order(name: str | int) -> tuple[bool, str | int]:
+    return isinstance(name, str), name

@@ -12,18 +12,27 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
+# The solver keeps numpy arrays between compiled programs and jax arrays inside them.
+AnyArray = Array | np.ndarray
+
 # A number, or an array of any shape: an input of a formula, or one of its parameters,
 # which is an array for bootstrap draws.
 Number = Real[Array, "..."] | Real[np.ndarray, "..."] | float | int
 
-# The NamedTuple of a law's parameters.
-F = TypeVar("F", bound="NamedTuple")
+# The NamedTuple of a law's parameters. For type checkers of running programs it is a
+# tuple, because typing.NamedTuple is then a function that makes classes.
+if TYPE_CHECKING:
+    Form = NamedTuple
+else:
+    Form = tuple
+
+F = TypeVar("F", bound=Form)
 
 
 class Allowed(NamedTuple):
@@ -171,7 +180,7 @@ class Decays:
         """The linear parameters: the sizes, then the offset."""
         return *self.sizes, self.offset
 
-    def columns(self, form: NamedTuple, *inputs: Number) -> tuple[Number, ...]:
+    def columns(self, form: Form, *inputs: Number) -> tuple[Number, ...]:
         """The factors that multiply the sizes and the offset."""
         decays = zip(self.exponents, self.of(*inputs), strict=True)
         return *(self.sign * jnp.exp(-getattr(form, exponent) * x) for exponent, x in decays), 1.0

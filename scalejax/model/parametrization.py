@@ -6,14 +6,14 @@ optimal for larger models. `scaling` returns one row of this table for every ten
 | role                | init std         | learning rate | epsilon   | weight decay |
 |---------------------|------------------|---------------|-----------|--------------|
 | embedding           | 1                | 1             | 1/m       | 0            |
-| hidden, width in    | 0.5/sqrt(fan_in) | 1/m           | 1/(m m_L) | m            |
-| hidden, MLP in      | 0.5/sqrt(fan_in) | 1/m_f         | 1/(m m_L) | m_f          |
+| hidden (from width) | 0.5/sqrt(fan_in) | 1/m           | 1/(m m_L) | m            |
+| hidden (from MLP)   | 0.5/sqrt(fan_in) | 1/m_f         | 1/(m m_L) | m_f          |
 | block_norm          | 1 (the gain)     | 1             | 1/(m m_L) | 0            |
 | norm (the last one) | 1 (the gain)     | 1             | 1/m       | 0            |
 | output              | 0.02             | 1             | 1/m       | 1            |
 | tied                | 0.02             | 1             | 1/m       | 0            |
 
-A hidden matrix has one of two rows: its inputs lie on the axis `width` or on
+The row of a hidden matrix depends on its inputs, which lie on the axis `width` or on
 `mlp_width`. A tied tensor serves as embedding and as head.
 
 Learning rate, epsilon and weight decay are multipliers of the optimizer's values. The
@@ -55,8 +55,7 @@ from scalejax.config import Model, Parametrization
 Role = Literal["embedding", "hidden", "block_norm", "norm", "output", "tied"]
 
 # Std of an untied embedding: the residual stream starts with std 1. Compared with 0.02,
-# runs of 0.6 M tokens at width 48 end 0.08 nats lower, and differ less from seed to
-# seed.
+# runs of 0.6 M tokens at width 48 end 0.08 nats lower and differ less between seeds.
 EMBEDDING_STD = 1.0
 
 # Std of the head, tied or not: the first logits are near zero.

@@ -93,8 +93,8 @@ def optimizer(
     step adds to w
 
     - `independent`: -learning_rate x (s.learning_rate x u + weight_decay / peak x w);
-    - `standard`: -learning_rate x s.learning_rate x (u + weight_decay x s.weight_decay
-      x w).
+    - `standard`: -learning_rate x s.learning_rate
+      x (u + weight_decay x s.weight_decay x w).
 
     There is no decay term where s.weight_decay is 0. The directions are
 
@@ -113,8 +113,7 @@ def optimizer(
     depend on their order.
     """
     decay_factors = _decay_factors(numbers, scalings, decay)
-    # An infinite maximum leaves gradients as they are. The choice is traced, like
-    # `clip`.
+    # An infinite maximum disables clipping. The choice is traced, because `clip` is.
     max_norm = jnp.where(numbers.clip > 0, numbers.clip, jnp.inf)
     chain = optax.named_chain(
         ("clip", optax.clip_by_global_norm(max_norm)),

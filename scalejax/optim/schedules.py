@@ -139,12 +139,12 @@ def learning_rate(
     - linear: peak (final + (1 - final) (1 - x)) with x = (u - W) / (T - W).
     - cosine: as linear, with (1 + cos(pi x)) / 2 for 1 - x.
     - inverse_sqrt: peak sqrt(W / u').
-    - multistep: peak factor^k after k milestones. Milestone M is the step nearest to M
-      T.
+    - multistep: peak factor^k after k milestones. Milestone M comes at the step that
+      is nearest to M T.
     - cyclic with period p: peak (final + (1 - final) |1 - 2 ((u - W) / p mod 1)|).
     - wsd: as linear from the step nearest to S = (1 - cooldown) T, with
-      x = (u - S) / (T - S) and the cooldown shape for 1 - x. `exponential` is peak
-      final^x.
+      x = (u - S) / (T - S) and the cooldown shape for 1 - x. The exponential cooldown
+      is peak final^x.
 
     The last step of the warmup is the first at the peak. x = 1 falls on the step after
     the last one, so that no step is spent at a rate of 0. Before S a wsd schedule does

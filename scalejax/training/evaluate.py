@@ -43,6 +43,7 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
     losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
+    # The weights are loaded already, but tasks expect a function that loads them.
     model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
     return losses | downstream_metrics(model, measure, None)
 
@@ -172,6 +173,8 @@ def _compiled_token_losses(network: Network):
     def token_losses(params: Params, rows: jax.Array) -> jax.Array:
         return likelihood.token_losses(network.bind(params), rows, network.packing)
 
+    # The sequences of a batch are independent: devices share them as they do in
+    # training.
     batch = batch_sharding(network.mesh)
     return jax.jit(token_losses, in_shardings=(network.param_shardings, batch), out_shardings=batch)
 

@@ -44,34 +44,6 @@ LOG_EVERY = 20
 DIVERGED_AFTER = 20
 
 
-class Preempted(Exception):
-    """Training was asked to stop before its end.
-
-    The state is saved: the same call continues from there and loses no step.
-    """
-
-
-@dataclass
-class Progress:
-    """How far training has come: everything that changes from step to step."""
-
-    state: TrainState
-    step: int = 0
-    seconds: float = 0.0
-    """Time spent in the training loop so far, including that of the trunks."""
-    losses: list[jax.Array | float] = field(default_factory=list)
-    """Training losses since the last metrics row; NaN for a skipped step."""
-    diverged: bool = False
-
-
-class StartingPoint(NamedTuple):
-    """Where training continues."""
-
-    progress: Progress
-    history: Path
-    """The metrics file that holds the rows up to this step."""
-
-
 def train(
     run: Run,
     placement: Placement | None = None,
@@ -140,13 +112,41 @@ def train_segment(
         trainer = Trainer(job, folder, progress, shards, rows, mesh, metrics)
         trainer.run_steps(report, stopping)
 
-        # ---- Evaluation: only where a run ends; a trunk is no run ------------
+        # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
             row = trainer.evaluate_run(status)
             Result(row=row, measure=job.measure).save(folder)
 
     # ---- End -----------------------------------------------------------------
     close_folder(folder, status, step=progress.step, diverged=progress.diverged)
+
+
+class Preempted(Exception):
+    """Training was asked to stop before its end.
+
+    The state is saved: the same call continues from there and loses no step.
+    """
+
+
+@dataclass
+class Progress:
+    """How far training has come: everything that changes from step to step."""
+
+    state: TrainState
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent in the training loop so far, including that of the trunks."""
+    losses: list[jax.Array | float] = field(default_factory=list)
+    """Training losses since the last metrics row; NaN for a skipped step."""
+    diverged: bool = False
+
+
+class StartingPoint(NamedTuple):
+    """Where training continues."""
+
+    progress: Progress
+    history: Path
+    """The metrics file that holds the rows up to this step."""
 
 
 def starting_point(folder: Path, parent: Path | None, initial: TrainState) -> StartingPoint:

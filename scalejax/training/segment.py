@@ -50,6 +50,7 @@ class Segment:
             for name, value in as_dict(self.run).items()
             if name not in ("schedule", "tokens")
         }
+        # Hashed, because there may be millions of them.
         rates = learning_rates(self.run)[: self.stop]
         return shared | {
             "steps": self.stop,
@@ -121,6 +122,8 @@ class TrainingJob:
         Raises ValueError, naming the file, when it is damaged.
         """
         content = read_json(folder / "config.json")
+        # Everything is checked again on the way in, as when a user writes the
+        # configuration.
         run = from_dict(Run, content["segment"]["run"])
         return cls(
             segment=Segment(**{**content["segment"], "run": run}),

@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scalejax.config import Placement
 from scalejax.model.parameters import Params, Spec
+from scalejax.model.transformer import ActivationShardings
 
 State = TypeVar("State")
 
@@ -69,6 +70,17 @@ def parameter_shardings(mesh: Mesh, specs: Params) -> Params:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of rows [b, t + 1]: the sequences are split over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def activation_shardings(mesh: Mesh) -> ActivationShardings | None:
+    """How activations are split: the residual stream by sequences, like the batch.
+
+    Tokens are looked up in a whole copy of the embedding: a gather from a split table
+    would make XLA gather its result, which is larger. None for a single device.
+    """
+    if mesh.size == 1:
+        return None
+    return ActivationShardings(batch_sharding(mesh), replicated(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -64,6 +64,7 @@ def open_folder(folder: Path) -> Status:
 
 def close_folder(folder: Path, status: Status, *, step: int, diverged: bool) -> None:
     """Write the final status.json, then `DONE`."""
+    # Branches of a trunk read this: those of a diverged one are not trained.
     final = "diverged" if diverged else "done"
     write_json(folder / "status.json", {**status, "status": final, "step": step})
     # Written last: a kill before this line leaves a folder that can be trained further.

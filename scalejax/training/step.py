@@ -11,7 +11,7 @@ are rows[:, :-1], the targets rows[:, 1:].
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,16 @@ from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
+    activation_shardings,
     batch_sharding,
     parameter_shardings,
     replicated,
     state_shardings,
 )
 
+# Nested arrays whose structure depends on the optimizer.
+OptimizerState = Any
+# By the name of the average.
 Averages = dict[str, Exponential | Window]
 
 
@@ -41,7 +45,7 @@ class TrainState(NamedTuple):
     """All that a run carries from one step to the next, as nested dicts of arrays."""
 
     params: Params
-    optimizer_state: optax.OptState
+    optimizer_state: OptimizerState
     hyperparameters: Hyperparameters
     step: jax.Array
     """Steps taken, including skipped ones: the position in the data. int32."""
@@ -67,6 +71,7 @@ class Network:
     parametrization: Parametrization
     compute_dtype: str
     packing: str
+    """`Data.packing`: whether rows carry document starts and loss masks."""
     mesh: Mesh
 
     @classmethod
@@ -94,7 +99,9 @@ class Network:
     def bind(self, params: Params) -> Transformer:
         """The network with these parameters, ready to be called."""
         graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype)
-        return nnx.merge(graphdef, params)
+        network = nnx.merge(graphdef, params)
+        network.shardings = activation_shardings(self.mesh)
+        return network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,11 +213,11 @@ def loss_and_gradient(
 def loss_share(
     network: Network, params: Params, rows: jax.Array, z_loss: jax.Array, tokens: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """What these rows add to the mean loss over `tokens` tokens: (with z-loss,
-    without).
+    """What these rows add to the mean loss of the batch: (with z-loss, without).
 
     The loss of a token is its cross-entropy + z_loss x log(Z)^2, where Z is the sum of
-    the exponentiated logits.
+    the exponentiated logits. `tokens` is the number of tokens of the whole batch that
+    count in the mean.
     """
     ids, segments_bt, loss_mask_bt = unpack_rows(rows, network.packing)
     losses_bt, log_z_bt = cross_entropy(network.bind(params), ids, segments_bt)

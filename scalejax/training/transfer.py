@@ -105,6 +105,7 @@ class TransferCheck:
         log_rates, optima = np.log(self.rates), []
         for losses, index in zip(self.losses, self.best, strict=True):
             optimum = self.rates[index]
+            # A parabola needs finite losses on both sides of the best one.
             around = slice(index - 1, index + 2)
             at_end = not 0 < index < len(self.rates) - 1
             if not at_end and np.isfinite(losses[around]).all():

@@ -76,7 +76,7 @@ def test_a_width_depth_fit_predicts_a_model_of_another_width_and_depth(tmp_path)
     assert done.returncode == 0, done.stderr
     truth = 1.7 + 9 * 1024**-0.45 + 1.2 * 16**-0.8 + 400 * 1e11**-0.3
     assert json.loads(done.stdout)["value"] == pytest.approx(truth, rel=1e-8)
-    assert fit.cross_validation["max_rel_error"] < 1e-6
+    assert fit.cross_validation.max_rel_error < 1e-6
 
 
 @pytest.mark.parametrize(

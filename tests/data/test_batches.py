@@ -216,5 +216,5 @@ def test_a_mixture_of_a_domain_that_does_not_exist_is_refused():
     "mixture", ["a", "a=", "=1", "a=0", "a=-1", "a=nan", "a=inf", "a=1,a=2", "a=x"]
 )
 def test_a_mixture_that_cannot_be_read_is_refused(mixture):
-    with pytest.raises(ValueError, match=r"Data\.mixture is DOMAIN=WEIGHT"):
+    with pytest.raises(ValueError, match=r"Data\.mixture must be DOMAIN=WEIGHT"):
         Data(mixture=mixture)

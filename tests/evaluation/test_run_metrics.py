@@ -74,7 +74,7 @@ def test_an_answer_longer_than_a_sequence_is_refused_before_training(setup):
 
 
 def test_tasks_of_text_are_refused_for_a_source_without_text(setup, tiny_run):
-    with pytest.raises(ValueError, match="made of symbols, not of text"):
+    with pytest.raises(ValueError, match="consists of token ids without text; it has no tokenizer"):
         run_metrics.check_measure(prepare(tiny_run.data), tiny_run, setup.measure)
 
 

@@ -67,7 +67,7 @@ MALFORMED = {
     "not an object": (b"[1, 2]\n", "is list, not an object"),
     "U+2028 between records": (
         line(MULTIPLE_CHOICE)[:-1] + "\u2028".encode() + line(MULTIPLE_CHOICE),
-        "records are parted by U+2028: part them by newlines",
+        "its records are separated by U+2028: separate them by newlines",
     ),
     "half a surrogate pair": (
         line(MULTIPLE_CHOICE, query="\ud83d"),

@@ -1,4 +1,8 @@
-"""What tables that say too little lead to: open intervals, reasons, forecasts without one (mirrors scalejax/study/points.py)."""
+"""Laws of one row per run, fitted to tables (mirrors scalejax/fitting/parametric/).
+
+Most tables here determine too little: they lead to open intervals, reasons, and
+forecasts without an interval.
+"""
 
 import numpy as np
 import pandas as pd
@@ -7,22 +11,21 @@ import pytest
 from scalejax import laws
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
-from scalejax.fitting import parametric as points
+from scalejax.fitting.parametric import cross_validation
 from scalejax.laws.inference import bootstrap
 
 RUN = {"params": 1e9, "tokens": 1e12}
 
 
 def ladder(rows=24, noise=0.004):
+    """Runs at random sizes and tokens, with a loss and a top-1 error."""
     rng = np.random.default_rng(0)
     params = np.exp(rng.uniform(np.log(1e7), np.log(5e9), rows))
     tokens = params * np.exp(rng.uniform(np.log(4), np.log(200), rows))
-    loss = (1.75 + 300 * params**-0.33 + 900 * tokens**-0.34) * np.exp(
-        noise * rng.normal(size=rows)
-    )
-    return pd.DataFrame(
-        {"params": params, "tokens": tokens, "loss": loss, "top1_error": 0.9 - 2 * np.exp(-loss)}
-    )
+    exact = 1.75 + 300 * params**-0.33 + 900 * tokens**-0.34
+    loss = exact * np.exp(noise * rng.normal(size=rows))
+    error = 0.9 - 2 * np.exp(-loss)
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss, "top1_error": error})
 
 
 ONE_SIZE = ladder().assign(params=1e8)
@@ -30,7 +33,7 @@ ONE_RATIO = ladder().assign(tokens=lambda table: 20 * table.params)
 
 
 @pytest.mark.parametrize(
-    ("table", "law", "said", "unknown"),
+    ("table", "law", "reason", "unknown"),
     [
         (ONE_SIZE, laws.chinchilla(), "params has a single value", {"A", "alpha", "E"}),
         (ONE_SIZE, laws.kaplan(), "params has a single value", {"N_c", "alpha_N"}),
@@ -44,72 +47,77 @@ ONE_RATIO = ladder().assign(tokens=lambda table: 20 * table.params)
     ],
     ids=["one size", "one size, Kaplan", "one ratio", "one ratio, one exponent"],
 )
-def test_what_the_design_leaves_free_has_open_intervals_and_no_forecast_off_it(
-    table, law, said, unknown
+def test_an_undetermined_design_has_open_intervals_and_no_forecast_off_it(
+    table, law, reason, unknown
 ):
-    made = fits.fit(table, law, bootstrap=40)
-    assert made.verdict == "unidentified" and said in " ".join(made.reasons)
-    assert {name for name, ends in made.intervals.items() if ends == (None, None)} >= unknown
-    off = made.predict(**RUN)
+    fit = fits.fit(table, law, bootstrap=40)
+    assert fit.verdict == "unidentified" and reason in " ".join(fit.reasons)
+    assert {name for name, ends in fit.intervals.items() if ends == (None, None)} >= unknown
+    off = fit.predict(**RUN)
     assert off.low is None and "in every fitted row, and here it is" in off.method
-    assert made.predict(params=table.params[0], tokens=table.tokens[0]).low is not None
+    assert fit.predict(params=table.params[0], tokens=table.tokens[0]).low is not None
     if "kaplan" not in law.name:
-        best = made.forecast(flops=1e21).summary()
-        assert best["params_interval"] == best["tokens_interval"] == [None, None]
+        intervals = fit.forecast(flops=1e21).intervals
+        assert intervals["params"] == intervals["tokens"] == (None, None)
 
 
 def test_an_exponent_that_another_term_shows_is_known_at_one_size():
-    made = fits.fit(ONE_SIZE, laws.overtraining(), bootstrap=40)
-    assert made.reasons[0] == "params has a single value: a cannot be identified"
-    assert made.intervals["a"] == (None, None) and None not in made.intervals["alpha_C"]
-    assert (
-        fits.fit(ONE_SIZE, laws.chinchilla(tied=True)).reasons[0]
-        == "params has a single value: A cannot be identified"
-    )
+    fit = fits.fit(ONE_SIZE, laws.overtraining(), bootstrap=40)
+    assert fit.reasons[0] == "params has a single value: a cannot be identified"
+    assert fit.intervals["a"] == (None, None) and None not in fit.intervals["alpha_C"]
+    tied = fits.fit(ONE_SIZE, laws.chinchilla(tied=True))
+    assert tied.reasons[0] == "params has a single value: A cannot be identified"
+
+
+def test_the_size_term_is_known_at_one_size_when_its_exponent_and_offset_are_held():
     held = fits.fit(ONE_SIZE, laws.chinchilla(E=1.0, alpha=0.33), bootstrap=40)
-    assert held.verdict == "ok" and held.predict(**RUN).low is not None, (
-        "the size term is known where its exponent and E are"
-    )
+    assert held.verdict == "ok" and held.predict(**RUN).low is not None
 
 
-def test_a_forecast_says_how_far_it_lies_beyond_the_rows_and_a_chain_has_no_interval_where_its_first_law_has_none():
+def test_a_forecast_says_how_far_it_lies_beyond_the_rows():
     table = ladder()
-    loss, error = (
-        fits.fit(table, law, bootstrap=40) for law in (laws.chinchilla(), laws.downstream())
-    )
+    fit = fits.fit(table, laws.chinchilla(), bootstrap=40)
     far = {"params": 10 * table.params.max(), "tokens": table.tokens.max()}
-    assert loss.predict(**far).method.endswith("; params is 10 times the largest fitted")
+    assert fit.predict(**far).method.endswith("; params is 10 times the largest fitted")
+    near = {"params": table.params.min() / 4, "tokens": table.tokens.max()}
+    assert fit.predict(**near).method.endswith("; params is 0.25 times the smallest fitted")
+
+
+def test_a_chain_has_no_interval_when_its_first_law_has_none():
+    loss, error = (
+        fits.fit(ladder(), law, bootstrap=40) for law in (laws.chinchilla(), laws.downstream())
+    )
     assert chain.predict(loss, error, **RUN).low is not None
-    blind = fits.fit(ONE_SIZE, laws.chinchilla(), bootstrap=40)
-    assert chain.predict(blind, error, **RUN).low is None
+    undetermined = fits.fit(ONE_SIZE, laws.chinchilla(), bootstrap=40)
+    assert chain.predict(undetermined, error, **RUN).low is None
 
 
-def test_a_ridge_without_noise_is_unidentified_not_a_failure():
+def test_a_ridge_without_noise_is_unidentified_and_not_a_failure():
     exact = ladder(noise=0.0)
     exact = exact.assign(params=exact.tokens / 20)
     exact["loss"] = 1.75 + 300 * exact.params**-0.33 + 900 * exact.tokens**-0.34
-    made = fits.fit(exact, laws.chinchilla())
-    assert made.verdict == "unidentified" and "tokens/params is constant" in made.reasons[0]
+    fit = fits.fit(exact, laws.chinchilla())
+    assert fit.verdict == "unidentified" and "tokens/params is constant" in fit.reasons[0]
 
 
-@pytest.mark.slow  # to compile
-def test_what_was_never_repeated_says_nothing_of_repetition():
+# Slow: the data-constrained law takes long to compile.
+@pytest.mark.slow
+def test_without_repeated_tokens_the_value_of_repetition_is_open():
     table = ladder().assign(unique_tokens=lambda t: t.tokens)
     held = {"A": 300.0, "B": 900.0, "E": 1.75, "alpha": 0.33, "beta": 0.34, "R_N": 5.0}
-    made = fits.fit(table, laws.data_constrained(**held), bootstrap=40)
-    assert made.verdict == "unidentified" and made.intervals == {"R_D": (None, None)}
-    assert made.reasons[0] == "R_D changed nothing on these rows"
+    fit = fits.fit(table, laws.data_constrained(**held), bootstrap=40)
+    assert fit.verdict == "unidentified" and fit.intervals == {"R_D": (None, None)}
+    assert fit.reasons[0] == "R_D changed nothing on these rows"
 
 
-def test_a_loss_without_a_slope_gives_no_sizes():
-    made = fits.fit(ladder().assign(loss=2.5), laws.chinchilla(), bootstrap=40)
-    assert made.verdict == "unidentified" and {
-        made.intervals[name] for name in ("A", "B", "E")
-    } == {(None, None)}
+def test_a_constant_loss_leaves_the_sizes_open():
+    fit = fits.fit(ladder().assign(loss=2.5), laws.chinchilla(), bootstrap=40)
+    assert fit.verdict == "unidentified"
+    assert {fit.intervals[name] for name in ("A", "B", "E")} == {(None, None)}
 
 
 @pytest.mark.parametrize(
-    ("table", "law", "said"),
+    ("table", "law", "reason"),
     [
         (
             ladder(5),
@@ -125,36 +133,35 @@ def test_a_loss_without_a_slope_gives_no_sizes():
     ],
     ids=["as many rows as parameters", "copies", "an offset above the losses"],
 )
-def test_reasons_name_what_a_verdict_does_not(table, law, said):
-    assert said in " ".join(fits.fit(table, law).reasons)
-    assert said not in " ".join(fits.fit(ladder(), laws.chinchilla()).reasons)
+def test_reasons_name_what_the_verdict_does_not(table, law, reason):
+    assert reason in " ".join(fits.fit(table, law).reasons)
+    assert reason not in " ".join(fits.fit(ladder(), laws.chinchilla()).reasons)
 
 
-def test_few_draws_are_said_to_be_few():
-    assert "20 bootstrap draws are few" in " ".join(
-        fits.fit(ladder(), laws.chinchilla(), bootstrap=20).reasons
-    )
+def test_few_bootstrap_draws_are_called_few():
+    few = fits.fit(ladder(), laws.chinchilla(), bootstrap=20)
+    assert "20 bootstrap draws are few" in " ".join(few.reasons)
     assert not fits.fit(ladder(), laws.chinchilla(), bootstrap=40).reasons
 
 
-def test_draws_that_failed_too_often_give_no_interval(monkeypatch):
-    whole = bootstrap.pairs_bootstrap
+def test_draws_that_fail_too_often_give_no_interval(monkeypatch):
+    original = bootstrap.pairs_bootstrap
 
-    def one_in(share):
-        return lambda *a, **k: np.where(np.arange(k["count"]) % share, whole(*a, **k), np.nan)
+    def failing_once_in(period):
+        def draws(*args, **kwargs):
+            fails = np.arange(kwargs["count"]) % period == 0
+            return np.where(fails, np.nan, original(*args, **kwargs))
 
-    monkeypatch.setattr(bootstrap, "pairs_bootstrap", one_in(50))
-    assert (
-        "1 of 50 bootstrap fits did not converge and are left out"
-        in fits.fit(ladder(), laws.chinchilla(), bootstrap=50).reasons
-    )
-    monkeypatch.setattr(bootstrap, "pairs_bootstrap", one_in(10))
-    made = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
-    assert made.verdict == "unidentified" and set(made.intervals.values()) == {(None, None)}
-    assert (
-        "5 of 50 bootstrap fits did not converge" in " ".join(made.reasons)
-        and made.predict(**RUN).low is None
-    )
+        return draws
+
+    monkeypatch.setattr(bootstrap, "pairs_bootstrap", failing_once_in(50))
+    fit = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
+    assert "1 of 50 bootstrap fits did not converge and are left out" in fit.reasons
+    monkeypatch.setattr(bootstrap, "pairs_bootstrap", failing_once_in(10))
+    fit = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
+    assert fit.verdict == "unidentified" and set(fit.intervals.values()) == {(None, None)}
+    assert "5 of 50 bootstrap fits did not converge" in " ".join(fit.reasons)
+    assert fit.predict(**RUN).low is None
 
 
 def test_a_row_without_its_cluster_is_refused():
@@ -170,8 +177,8 @@ def test_an_error_in_percent_is_refused():
 
 
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
-    whole = fits.fit(ladder(64), laws.chinchilla()).cross_validation
-    monkeypatch.setattr(points, "LARGE_TABLE_ROWS", 32)
-    part = fits.fit(ladder(64), laws.chinchilla()).cross_validation
-    assert whole["by_split"][0]["fitted"] == 32 and part["by_split"][0]["fitted"] == 16
-    assert part["mean_rel_error"] == pytest.approx(whole["mean_rel_error"], rel=0.8)
+    everything = fits.fit(ladder(64), laws.chinchilla()).cross_validation
+    monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)
+    sample = fits.fit(ladder(64), laws.chinchilla()).cross_validation
+    assert everything.by_split[0].fitted == 32 and sample.by_split[0].fitted == 16
+    assert sample.mean_rel_error == pytest.approx(everything.mean_rel_error, rel=0.8)

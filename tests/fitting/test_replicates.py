@@ -1,4 +1,4 @@
-"""Replicate replicates: the noise a Fit reports, the law they contradict, their averages (mirrors scalejax/study/seeds.py)."""
+"""Noise and averages of repeated runs (mirrors scalejax/fitting/replicates.py)."""
 
 import numpy as np
 import pandas as pd
@@ -7,75 +7,85 @@ import pytest
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting import replicates
+from scalejax.fitting.parametric.result import ParametricFit
 from tests.fitting.test_fit import ladder
 
-LOG_MSE = {"law": laws.chinchilla(), "loss": "log-mse"}
+
+def fitted(frame, **options) -> ParametricFit:
+    return fits.fit(frame, laws.chinchilla(), loss="log-mse", **options)
 
 
 def repeated(seed=0, noise=0.004, bend=0.0):
-    """Four runs at each design point of the ladder; `bend` is a loss that no Chinchilla law has."""
+    """Four runs per design point of the ladder.
+
+    bend: relative size of a deviation that no Chinchilla law can follow.
+    """
     rng = np.random.default_rng(seed)
     frame = pd.concat([ladder(noise=0.0).assign(seed=s) for s in range(4)], ignore_index=True)
-    odd = np.where(np.log2(frame.tokens).round().astype(int) % 2, 1, -1)
-    frame["loss"] *= np.exp(rng.normal(0, noise, len(frame)) + bend * odd)
+    sign = np.where(np.log2(frame.tokens).round().astype(int) % 2, 1, -1)
+    frame["loss"] *= np.exp(rng.normal(0, noise, len(frame)) + bend * sign)
     return frame.assign(run=[f"r{i}" for i in range(len(frame))])
 
 
 def test_a_fit_reports_the_noise_of_its_replicates_and_no_lack_of_fit_of_a_true_law():
-    made = fits.fit(repeated(), **LOG_MSE)
-    assert made.noise["degrees_of_freedom"] == 60 and made.noise["std"] == pytest.approx(
-        0.004, rel=0.25
-    )
-    assert not any("lack of fit" in reason for reason in made.reasons)
-    assert fits.fit(ladder(), **LOG_MSE).noise == {}
+    fit = fitted(repeated())
+    assert fit.noise is not None and fit.noise.degrees_of_freedom == 60
+    assert fit.noise.std == pytest.approx(0.004, rel=0.25)
+    assert not any("lack of fit" in reason for reason in fit.reasons)
+    assert fitted(ladder()).noise is None
 
 
-def test_a_law_that_replicates_contradict_is_named_with_the_size_of_its_miss():
-    made = fits.fit(repeated(bend=0.01), **LOG_MSE)
-    (reason,) = (reason for reason in made.reasons if "lack of fit" in reason)
-    miss = float(reason.partition("points by ")[2].partition(" ")[0])
-    assert 0.007 < miss < 0.01, "five parameters take up a part of the bend of 0.01"
-    assert "15 and 60 degrees of freedom" in reason and made.verdict == "ok"
+def test_a_law_that_the_replicates_contradict_gets_a_reason_with_its_bias():
+    fit = fitted(repeated(bend=0.01))
+    (reason,) = (reason for reason in fit.reasons if "lack of fit" in reason)
+    bias = float(reason.partition("points by ")[2].partition(" ")[0])
+    assert 0.007 < bias < 0.01, "the five parameters follow a part of the deviation of 0.01"
+    assert "15 and 60 degrees of freedom" in reason and fit.verdict == "ok"
 
 
-def test_a_sweep_at_one_seed_is_no_replicate():
-    assert fits.fit(repeated().assign(seed=0), **LOG_MSE).noise == {}
+def test_a_sweep_with_one_seed_has_no_replicates():
+    assert fitted(repeated().assign(seed=0)).noise is None
 
 
 def test_an_average_of_r_runs_counts_as_r_runs():
-    frame = repeated()[:-7]  # design points with three runs and with four
+    # Without the last seven rows, design points have three runs or four.
+    frame = repeated().iloc[:-7]
     averages = replicates.average(frame)
     assert len(averages) == 20 and sorted(set(averages.replicates)) == [3, 4]
-    alone = fits.fit(frame, **LOG_MSE)
-    weighted = fits.fit(averages, weights="replicates", **LOG_MSE)
-    assert weighted.params == pytest.approx(alone.params, rel=1e-6)
-    assert fits.fit(averages, **LOG_MSE).params["alpha"] != pytest.approx(
-        alone.params["alpha"], rel=1e-4
-    )
-    small, large = (averages[averages.replicates == r].iloc[0] for r in (3, 4))
-    assert small.loss_se / small.loss * np.sqrt(3) == pytest.approx(
-        large.loss_se / large.loss * np.sqrt(4)
+    all_runs = fitted(frame)
+    weighted = fitted(averages, weights="replicates")
+    assert weighted.params == pytest.approx(all_runs.params, rel=1e-6)
+    unweighted = fitted(averages)
+    assert unweighted.params["alpha"] != pytest.approx(all_runs.params["alpha"], rel=1e-4)
+    three, four = (averages[averages.replicates == r].iloc[0] for r in (3, 4))
+    assert three.loss_se / three.loss * np.sqrt(3) == pytest.approx(
+        four.loss_se / four.loss * np.sqrt(4)
     )
     with pytest.raises(ValueError, match="to average"):
         replicates.average(ladder())
 
 
-def test_a_noise_bootstrap_draws_what_the_replicates_show():
+def test_a_noise_bootstrap_draws_the_noise_of_the_replicates():
     frame = repeated()
-    measured = fits.fit(frame, resample="noise", bootstrap=200, **LOG_MSE)
-    known = fits.fit(
-        frame.assign(sd=0.004 * frame.loss), resample="noise:sd", bootstrap=200, **LOG_MSE
-    )
-    width = lambda made: np.subtract(*made.intervals["alpha"][::-1])
-    assert width(measured) == pytest.approx(width(known) * measured.noise["std"] / 0.004, rel=0.02)
-    assert (
-        measured.resample == "noise"
-        and "draws of noise x" in measured.predict(params=1e7, tokens=1e7).method
-    )
+    from_replicates = fitted(frame, resample="noise", bootstrap=200)
+    known = frame.assign(sd=0.004 * frame.loss)
+    from_column = fitted(known, resample="noise:sd", bootstrap=200)
+
+    def width(fit: ParametricFit) -> float:
+        low, high = fit.intervals["alpha"]
+        assert low is not None and high is not None
+        return high - low
+
+    assert from_replicates.noise is not None
+    ratio = from_replicates.noise.std / 0.004
+    assert width(from_replicates) == pytest.approx(width(from_column) * ratio, rel=0.02)
+    assert from_replicates.resample == "noise"
+    method = from_replicates.predict(params=1e7, tokens=1e7).method
+    assert "draws of noise x" in method
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("options", "message"),
     [
         ({"resample": "rows"}, "not one of pairs, residuals, noise"),
         ({"resample": "residuals:2"}, "not one of pairs"),
@@ -86,6 +96,6 @@ def test_a_noise_bootstrap_draws_what_the_replicates_show():
         ({"resample": "noise:seed_sd"}, "a positive number"),
     ],
 )
-def test_a_resampling_that_cannot_be_is_refused(choice, said):
-    with pytest.raises(ValueError, match=said):
-        fits.fit(ladder().assign(seed_sd=0.0), laws.chinchilla(), bootstrap=10, **choice)
+def test_a_resampling_that_is_not_possible_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fits.fit(ladder().assign(seed_sd=0.0), laws.chinchilla(), bootstrap=10, **options)

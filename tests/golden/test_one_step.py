@@ -1,7 +1,8 @@
-"""Loss and gradient norm of fixed first steps: a change here is a change of every result.
+"""Loss and gradient norm of fixed first steps: when they change, every result changes.
 
-When the change is meant (another init, another loss), run this file: the message gives the new values. Say in the commit why
-they moved. When it is not meant, the last commit broke the model, the init or the optimizer.
+If the change is intended (another initialization, another loss), run this file, record
+the values from its message, and say in the commit why they moved. Otherwise the last
+commit broke the model, the initialization or the optimizer.
 """
 
 import numpy as np
@@ -13,7 +14,8 @@ from scalejax.optim.schedules import constant
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
 
-GOLDEN = {  # name -> (loss, grad_norm) of the first and of the third step
+# Name -> (loss, grad_norm) of the first and of the third step.
+GOLDEN = {
     "standard": ((4.175315856933594, 0.728586733341217), (3.740339756011963, 0.7262079119682312)),
     "mup-tied": ((4.17311954498291, 0.5237371921539307), (4.002194881439209, 0.38600945472717285)),
 }
@@ -21,20 +23,21 @@ RUNS = {"standard": (standard(), False), "mup-tied": (mup(base_width=16), True)}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_first_steps_are_the_recorded_ones(name):
+def test_first_steps_have_the_recorded_losses_and_gradient_norms(name):
     parametrization, tied = RUNS[name]
+    model = Model(
+        width=32,
+        depth=2,
+        heads=4,
+        kv_heads=2,
+        head_size=8,
+        mlp_width=64,
+        vocabulary=64,
+        tied=tied,
+        qk_norm=tied,
+    )
     run = Run(
-        model=Model(
-            width=32,
-            depth=2,
-            heads=4,
-            kv_heads=2,
-            head_size=8,
-            mlp_width=64,
-            vocabulary=64,
-            tied=tied,
-            qk_norm=tied,
-        ),
+        model=model,
         data=Data(sequence_length=16),
         tokens=1280,
         batch_tokens=128,
@@ -42,15 +45,15 @@ def test_first_steps_are_the_recorded_ones(name):
         schedule=constant(warmup=0),
         parametrization=parametrization,
     )
-    mesh, rows = (
-        make_mesh(Placement()),
-        (np.arange(8 * 17).reshape(8, 17) ** 2 % 61).astype(np.int32),
-    )
-    state, step, found = init_state(run, mesh), make_train_step(run, mesh), []
+    mesh = make_mesh(Placement())
+    rows = (np.arange(8 * 17).reshape(8, 17) ** 2 % 61).astype(np.int32)
+
+    state, step, history = init_state(run, mesh), make_train_step(run, mesh), []
     for _ in range(3):
         state, metrics = step(state, rows, np.float32(0.01))
-        found.append((float(metrics["loss"]), float(metrics["grad_norm"])))
-    seen = (found[0], found[2])
-    assert np.allclose(seen, GOLDEN[name], rtol=1e-5), (
-        f"golden values of {name!r} moved: {seen}; if that is meant, record these"
+        history.append((float(metrics["loss"]), float(metrics["grad_norm"])))
+
+    values = (history[0], history[2])
+    assert np.allclose(values, GOLDEN[name], rtol=1e-5), (
+        f"the golden values of {name!r} moved to {values}; if that is intended, record these"
     )

@@ -1,4 +1,4 @@
-"""Compute-optimal runs, their bands, and what-ifs (mirrors scalejax/laws/optimal.py)."""
+"""Compute-optimal and inference-optimal runs (mirrors scalejax/laws/optimal.py)."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def test_the_over_training_law_has_the_optimum_of_its_chinchilla_view():
         laws.compute_optimal(gadre.chinchilla(), 1e21).params, rel=1e-12
     )
     others = [laws.compute_optimal(gadre, C).tokens_per_param for C in (1e18, 1e24)]
-    np.testing.assert_allclose(
-        others, best.tokens_per_param, rtol=1e-9
-    )  # equal exponents: one M at every budget
+    # With equal exponents, tokens per parameter are the same at every budget.
+    np.testing.assert_allclose(others, best.tokens_per_param, rtol=1e-9)
 
 
 def test_bands_are_percentiles_of_the_draws_at_each_budget():
     beta = np.linspace(0.30, 0.45, 1001)
-    draws = Chinchilla(*(np.broadcast_to(x, beta.shape) for x in EPOCH[:4]), beta)
+    held = {name: np.full(beta.shape, value) for name, value in EPOCH._asdict().items()}
+    draws = Chinchilla(**(held | {"beta": beta}))
     budgets = np.array([1e20, 1e23])
     low, high = laws.compute_optimal_bands(draws, budgets)
     for i, C in enumerate(budgets):
@@ -49,25 +49,23 @@ def test_bands_are_percentiles_of_the_draws_at_each_budget():
         ]
         assert low.tokens_per_param[i] == pytest.approx(np.percentile(each, 2.5), rel=0.01)
         assert high.tokens_per_param[i] == pytest.approx(np.percentile(each, 97.5), rel=0.01)
-    narrow, wide = (
-        laws.compute_optimal_bands(draws, 1e23, level=0.5),
-        laws.compute_optimal_bands(draws, 1e23),
-    )
+    narrow = laws.compute_optimal_bands(draws, 1e23, level=0.5)
+    wide = laws.compute_optimal_bands(draws, 1e23)
     assert wide[0].params < narrow[0].params < narrow[1].params < wide[1].params
 
 
 def test_draws_without_an_optimum_open_the_band():
-    flat = np.arange(100) < 5  # 5% of the draws have no exponents
-    draws = Chinchilla(
-        *(
-            np.where(flat, 0.0 if name in ("alpha", "beta") else x, x)
-            for name, x in EPOCH._asdict().items()
-        )
+    # In 5% of the draws both exponents are zero.
+    flat = np.arange(100) < 5
+    draws = Chinchilla(*(np.full(100, x) for x in EPOCH))
+    draws = draws._replace(
+        alpha=np.where(flat, 0.0, EPOCH.alpha), beta=np.where(flat, 0.0, EPOCH.beta)
     )
     low, high = laws.compute_optimal_bands(draws, 1e23)
     assert low.params == 0 and high.params == np.inf
-    some = Chinchilla(*(x[4:] for x in draws))  # 1 of 96: not enough to open a 95% band
-    low, high = laws.compute_optimal_bands(some, 1e23)
+    # 1 of 96 is not enough to open a 95% band.
+    few = Chinchilla._make(np.asarray(x)[4:] for x in draws)
+    low, high = laws.compute_optimal_bands(few, 1e23)
     assert 0 < low.params <= high.params < np.inf
 
 
@@ -84,32 +82,33 @@ def test_the_penalty_is_the_difference_of_two_losses_at_one_budget():
 
 def test_without_inference_the_cheapest_run_of_a_loss_is_the_compute_optimal_one():
     best = laws.compute_optimal(EPOCH, 1e22)
-    found = laws.inference_optimal(EPOCH, loss(EPOCH, best.params, best.tokens), 0.0)
-    np.testing.assert_allclose(found, best, rtol=1e-9)
+    cheapest = laws.inference_optimal(EPOCH, loss(EPOCH, best.params, best.tokens), 0.0)
+    np.testing.assert_allclose(cheapest, best, rtol=1e-9)
 
 
-def test_with_inference_a_smaller_model_sees_more_tokens_and_nothing_nearby_is_cheaper():
+def test_with_inference_a_smaller_model_on_more_tokens_is_cheapest():
     target, served = loss(EPOCH, 7e10, 1.4e12), np.array([0.0, 1e11, 1e13, 1e16])
-    found = laws.inference_optimal(EPOCH, target, served)
-    assert np.all(np.diff(found.params) < 0) and np.all(np.diff(found.tokens) > 0)
-    np.testing.assert_allclose(loss(EPOCH, found.params, found.tokens), target, rtol=1e-12)
+    cheapest = laws.inference_optimal(EPOCH, target, served)
+    assert np.all(np.diff(cheapest.params) < 0) and np.all(np.diff(cheapest.tokens) > 0)
+    reached = loss(EPOCH, cheapest.params, cheapest.tokens)
+    np.testing.assert_allclose(reached, target, rtol=1e-12)
 
     def cost(N):
         D = (EPOCH.B / (target - EPOCH.E - EPOCH.A * N**-EPOCH.alpha)) ** (1 / EPOCH.beta)
         return 6 * N * D + 2 * N * served
 
     for factor in (0.999, 1.001):
-        assert np.all(cost(found.params * factor) > cost(found.params))
+        assert np.all(cost(cheapest.params * factor) > cost(cheapest.params))
 
 
 def test_draws_that_never_reach_the_loss_have_no_run():
     draws = Chinchilla(*(np.full(3, x) for x in EPOCH))._replace(E=np.array([1.7, 1.8, 2.1]))
-    found = laws.inference_optimal(draws, 2.0, 1e12)
-    np.testing.assert_array_equal(np.isnan(found.params), [False, False, True])
+    cheapest = laws.inference_optimal(draws, 2.0, 1e12)
+    np.testing.assert_array_equal(np.isnan(cheapest.params), [False, False, True])
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: laws.compute_optimal(EPOCH, -1.0), "flops must be positive"),
         (
@@ -121,6 +120,6 @@ def test_draws_that_never_reach_the_loss_have_no_run():
         (lambda: laws.inference_optimal(EPOCH, 2.5, -1.0), "inference_tokens must be 0 or more"),
     ],
 )
-def test_questions_without_an_answer_are_named(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_questions_without_an_answer_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

@@ -78,7 +78,7 @@ def test_averages_are_float32_for_weights_of_any_dtype():
 def test_averages_must_have_whole_numbers_of_tokens_and_be_distinct():
     both = (ema(half_life_tokens=100), window(tokens=100))
     assert Measure(averages=both).averages[0].name == "ema-100"
-    with pytest.raises(ValueError, match="Average.tokens must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=r"Average.tokens must be a whole number of at least 1"):
         window(tokens=0)
     with pytest.raises(ValueError, match="distinct; listed more than once: ema-100"):
         Measure(averages=(both[0], both[0]))

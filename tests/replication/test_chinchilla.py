@@ -57,13 +57,13 @@ def test_the_pairs_bootstrap_gives_the_published_standard_errors(huber, points):
 
 def standard_errors_of_the_published_draws(points):
     """With the notebook's 4,000 draws: numpy's legacy generator, seed 42."""
-    from scalejax.fitting import tables
+    from scalejax.fitting import expressions, tables
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit
     from scalejax.laws.solver.problem import parameters_in_table_units
 
     frame = tables.read(points)
-    frame = frame.loc[tables.row_mask(frame, USED)]
+    frame = frame.loc[expressions.row_mask(frame, USED)]
     read = tables.read_columns(frame, ("params", "tokens"), "loss")
     law = laws.chinchilla()
     at = find_optimum(law, read.inputs, read.target, np.ones(240), parse_loss("huber:1e-3"))
@@ -118,8 +118,8 @@ def test_robust_losses_of_the_logarithm_extrapolate_best(points, where, holdout,
     """
     for loss, expected in zip(LOSSES, errors, strict=True):
         fit = fits.fit(points, laws.chinchilla(), where=where, holdout=holdout, loss=loss)
-        assert (fit.n_rows, fit.holdout["n"]) == rows
-        assert 100 * fit.holdout["mean_rel_error"] == pytest.approx(expected, abs=0.006), loss
+        assert (fit.n_rows, fit.holdout.n) == rows
+        assert 100 * fit.holdout.mean_rel_error == pytest.approx(expected, abs=0.006), loss
 
 
 def test_rolling_origin_cross_validation_ranks_the_losses_the_same_way(points):
@@ -132,5 +132,5 @@ def test_residual_bootstraps_are_half_as_wide_as_pairs(points, huber):
     residuals = fits.fit(
         points, laws.chinchilla(), where=USED, bootstrap=1000, resample="residuals"
     )
-    assert np.std(residuals.spread["draws"]["alpha"]) == pytest.approx(0.0084, abs=0.0005)
-    assert np.std(huber.spread["draws"]["alpha"]) == pytest.approx(0.0154, abs=0.001)
+    assert np.std(residuals.draws["alpha"]) == pytest.approx(0.0084, abs=0.0005)
+    assert np.std(huber.draws["alpha"]) == pytest.approx(0.0154, abs=0.001)

@@ -49,7 +49,7 @@ def test_seven_narrow_models_predict_three_wide_ones_within_a_third_of_a_percent
     parameters = [fit.params[name] for name in "abc"]
     assert parameters == pytest.approx([2.4694, -0.4231, 2.9233], rel=1e-3)
     assert errors_in_percent(fit, above=160) == pytest.approx([0.29, -0.18, -0.18], abs=0.01)
-    assert fit.holdout["max_rel_error"] == pytest.approx(0.0029, abs=1e-4)
+    assert fit.holdout.max_rel_error == pytest.approx(0.0029, abs=1e-4)
 
 
 def test_eight_narrow_models_predict_two_wide_ones_within_half_a_percent():

@@ -1,4 +1,7 @@
-"""The coordinate check, and that no multiplier can be left out (mirrors scalejax/training/coordinates.py)."""
+"""The coordinate check (mirrors scalejax/training/coordinates.py).
+
+The slow tests show that no multiplier of a parametrization can be left out.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +16,16 @@ from scalejax.model.parametrization import Scaling, completep, mup, standard
 from scalejax.model.transformer import abstract, initialize
 from scalejax.optim.schedules import constant
 from scalejax.training import coordinates
-from scalejax.training.coordinates import TOLERANCE, Coordinates, activations, coordinate_check
+from scalejax.training.coordinates import (
+    TOLERANCE,
+    CoordinateCheck,
+    activations,
+    coordinate_check,
+)
 
-MATRICES = {  # name -> the activation that grows with width when its init or its rate does not shrink
+# Matrix -> the activation that grows with width when its init or learning rate does not
+# shrink.
+MATRICES = {
     "query": "attention logits",
     "key": "attention logits",
     "value": "attention output",
@@ -38,7 +48,7 @@ def sized(width: int, depth: int = 2) -> Model:
     return Model.sized(width=width, depth=depth, vocabulary=64, head_size=16)
 
 
-WIDTHS = [sized(width) for width in (32, 64, 128, 256, 512)]  # four doublings
+WIDTHS = [sized(width) for width in (32, 64, 128, 256, 512)]
 DEPTHS = [sized(32, depth) for depth in (1, 2, 4, 8)]
 
 
@@ -55,49 +65,48 @@ def run(parametrization: Parametrization) -> Run:
 
 
 def without(matrix: str, field: str):
-    """The table with one entry of one matrix as it is at the base width."""
+    """A table of scalings with one entry of one matrix as it is at the base width."""
 
     def table(specs, parametrization, model):
-        def entry(path, row, at_base):
+        def entry(path, row, base_row):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return (
-                row._replace(**{field: getattr(at_base, field)}) if name.endswith(matrix) else row
-            )
+            if name.endswith(matrix):
+                return row._replace(**{field: getattr(base_row, field)})
+            return row
 
         _, base_specs = abstract(WIDTHS[0], parametrization)
-        tables = (
-            scalings(specs, parametrization, model),
-            scalings(base_specs, parametrization, WIDTHS[0]),
-        )
+        rows = scalings(specs, parametrization, model)
+        base_rows = scalings(base_specs, parametrization, WIDTHS[0])
         return jax.tree_util.tree_map_with_path(
-            entry, *tables, is_leaf=lambda node: isinstance(node, Scaling)
+            entry, rows, base_rows, is_leaf=lambda node: isinstance(node, Scaling)
         )
 
     return table
 
 
 @pytest.fixture
-def forgetful(monkeypatch):
-    """Replaces a forward multiplier of the network by 1; programs compiled with it are dropped before and after."""
+def leave_out(monkeypatch):
+    """A function that replaces a forward multiplier of the network by 1."""
 
-    def forget():
+    # Networks and programs that were built with the other multiplier are cached.
+    def clear_caches():
         transformer.abstract.cache_clear()
-        coordinates._train.cache_clear()
+        coordinates._compiled_training.cache_clear()
 
-    def leave_out(multiplier: str):
+    def replace_by_one(multiplier: str):
         monkeypatch.setattr(transformer, multiplier, lambda *_: 1.0)
-        forget()
+        clear_caches()
 
-    yield leave_out
+    yield replace_by_one
     monkeypatch.undo()
-    forget()
+    clear_caches()
 
 
 @pytest.mark.slow
-def test_activations_keep_their_size_in_width_and_no_matrix_can_do_without_its_multipliers():
+def test_mup_keeps_activations_in_width_and_every_matrix_needs_its_multipliers():
     parametrization = mup(base_width=32)
-    found = coordinate_check(run(parametrization), WIDTHS)
-    assert found.passed, str(found)
+    check = coordinate_check(run(parametrization), WIDTHS)
+    assert check.passed, str(check)
     for field in ("init_std", "learning_rate"):
         for matrix, activation in MATRICES.items():
             changed = coordinate_check(run(parametrization), WIDTHS, table=without(matrix, field))
@@ -107,24 +116,22 @@ def test_activations_keep_their_size_in_width_and_no_matrix_can_do_without_its_m
 
 
 @pytest.mark.slow
-def test_logits_do_not_keep_their_size_without_the_output_multiplier(forgetful):
-    forgetful("output_multiplier")
-    found = coordinate_check(run(mup(base_width=32)), WIDTHS)
-    assert not found.passed, str(found)
+def test_without_the_output_multiplier_logits_change_with_width(leave_out):
+    leave_out("output_multiplier")
+    check = coordinate_check(run(mup(base_width=32)), WIDTHS)
+    assert not check.passed, str(check)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lion", "schedule-free-adamw"])
-def test_every_optimizer_that_mup_accepts_keeps_activations(name):
-    given = run(mup(base_width=32))
-    found = coordinate_check(
-        given.replace(optimizer=Optimizer(name=name, learning_rate=0.01, clip=0.0)), WIDTHS
-    )
-    assert found.passed, str(found)
+def test_mup_keeps_activations_under_every_optimizer_it_accepts(name):
+    optimizer = Optimizer(name=name, learning_rate=0.01, clip=0.0)
+    check = coordinate_check(run(mup(base_width=32)).replace(optimizer=optimizer), WIDTHS)
+    assert check.passed, str(check)
 
 
 @pytest.mark.slow
-def test_a_tied_head_grouped_queries_and_normed_ones_keep_activations():
+def test_activations_keep_their_size_with_tied_head_grouped_queries_and_qk_norm():
     models = [
         Model(
             width=w,
@@ -139,22 +146,22 @@ def test_a_tied_head_grouped_queries_and_normed_ones_keep_activations():
         )
         for w in (32, 64, 128, 256, 512)
     ]
-    found = coordinate_check(run(completep(base_width=32, base_depth=2)), models)
-    assert found.passed, str(found)
+    check = coordinate_check(run(completep(base_width=32, base_depth=2)), models)
+    assert check.passed, str(check)
 
 
 @pytest.mark.slow
-def test_activations_do_not_keep_their_size_under_standard():
-    found = coordinate_check(run(standard()), WIDTHS)
-    assert not found.passed, str(found)
+def test_the_standard_parametrization_does_not_keep_activations():
+    check = coordinate_check(run(standard()), WIDTHS)
+    assert not check.passed, str(check)
 
 
 @pytest.mark.slow
-def test_completep_keeps_activations_in_depth_and_not_without_its_branch_multiplier(forgetful):
+def test_completep_keeps_activations_in_depth_only_with_its_branch_multiplier(leave_out):
     parametrization = completep(base_width=32, base_depth=1)
-    found = coordinate_check(run(parametrization), DEPTHS, steps=3)
-    assert found.passed, str(found)
-    forgetful("branch_multiplier")
+    check = coordinate_check(run(parametrization), DEPTHS, steps=3)
+    assert check.passed, str(check)
+    leave_out("branch_multiplier")
     changed = coordinate_check(run(parametrization), DEPTHS, steps=3)
     assert not changed.passed, str(changed)
 
@@ -164,57 +171,56 @@ def test_completep_keeps_activations_in_depth_and_not_without_its_branch_multipl
     ("parametrization", "models"),
     [(mup(base_width=32), WIDTHS[::2]), (completep(base_width=32, base_depth=2), DEPTHS[1:])],
 )
-def test_every_epsilon_shrinks_as_the_gradients_it_is_added_to(parametrization, models):
-    rows = np.random.default_rng(0).integers(0, 64, (4, 33)).astype(np.int32)
+def test_epsilon_shrinks_with_size_as_fast_as_the_gradients_it_is_added_to(parametrization, models):
+    rows = jnp.asarray(np.random.default_rng(0).integers(0, 64, (4, 33)), jnp.int32)
     over = "width" if models[0].width != models[-1].width else "depth"
 
-    def ratios(model):
+    def log_rms_and_epsilon(model):
         graphdef, specs = abstract(model, parametrization)
         params = initialize(model, parametrization, jax.random.key(0))
 
-        @jax.jit
-        def gradient(params):
-            return jax.grad(
-                lambda p: jnp.mean(coordinates.cross_entropy(nnx.merge(graphdef, p), rows)[0])
-            )(params)
+        def loss(params):
+            network = nnx.merge(graphdef, params)
+            return jnp.mean(coordinates.cross_entropy(network, rows)[0])
 
-        table = scalings(specs, parametrization, model)
-        found = jax.tree.map(
-            lambda row, g: (float(jnp.sqrt(jnp.mean(g**2))), row.epsilon),
-            table,
-            gradient(params),
+        def rms_and_epsilon(row, gradient):
+            return float(jnp.sqrt(jnp.mean(gradient**2))), row.epsilon
+
+        pairs = jax.tree.map(
+            rms_and_epsilon,
+            scalings(specs, parametrization, model),
+            jax.jit(jax.grad(loss))(params),
             is_leaf=lambda node: isinstance(node, Scaling),
         )
+        block = pairs["blocks"][0]
         tensors = {
-            **found["blocks"][0]["attention"],
-            **found["blocks"][0]["mlp"],
-            "embedding": found["embedding"],
-            "head": found["head"],
-            "final norm": found["norm"]["gain"],
-            "block norm": found["blocks"][0]["mlp_norm"]["gain"],
+            **block["attention"],
+            **block["mlp"],
+            "embedding": pairs["embedding"],
+            "head": pairs["head"],
+            "final norm": pairs["norm"]["gain"],
+            "block norm": block["mlp_norm"]["gain"],
         }
         return {name: np.log(pair) for name, pair in tensors.items()}
 
     sizes = np.log([getattr(model, over) for model in models])
-    of_models = [ratios(model) for model in models]
-    for name in of_models[0]:
-        (gradient, epsilon), _ = np.polyfit(
-            sizes, np.asarray([found[name] for found in of_models]), 1
-        )
+    by_model = [log_rms_and_epsilon(model) for model in models]
+    for name in by_model[0]:
+        logs = np.asarray([of_model[name] for of_model in by_model])
+        (gradient, epsilon), _ = np.polyfit(sizes, logs, 1)
         assert abs(gradient - epsilon) < 0.25, (
-            f"{name}: gradients go as {over}^{gradient:.2f}, epsilon as {over}^{epsilon:.2f}"
+            f"{name}: gradients scale as {over}^{gradient:.2f}, epsilon as {over}^{epsilon:.2f}"
         )
 
 
-def synthetic(slope: float, over: str = "width") -> Coordinates:
+def synthetic(slope: float) -> CoordinateCheck:
+    """A check whose logits reach this slope at the last step; the rest stays flat."""
     sizes = (32, 64, 128, 256, 512)
     values = np.ones((5, 2, 4)) * np.asarray([1.0, 2.0])[None, :, None]
     moving = values * (np.asarray(sizes, float) ** slope)[:, None, None] ** (np.arange(4) / 3)
-    return Coordinates(
-        over=over,
-        sizes=sizes,
-        values={name: (moving if name == "logits" else values).copy() for name in ACTIVATIONS},
-    )
+    activations = {name: moving if name == "logits" else values for name in ACTIVATIONS}
+    copies = {name: x.copy() for name, x in activations.items()}
+    return CoordinateCheck(over="width", sizes=sizes, values=copies)
 
 
 def test_the_verdict_is_the_worst_slope_after_two_steps():
@@ -223,19 +229,18 @@ def test_the_verdict_is_the_worst_slope_after_two_steps():
     np.testing.assert_allclose(moving.slopes["logits"], [0, -0.1, -0.2, -0.3], atol=1e-12)
     assert moving.worst == ("logits", pytest.approx(-0.3))
     assert "FAILED" in str(moving)
-    moving.values["logits"] = moving.values["logits"][
-        :, :, [0, 0, 3, 0]
-    ]  # moves after step 2, and back
+    # The slope returns to zero at the last step, but not before.
+    moving.values["logits"] = moving.values["logits"][:, :, [0, 0, 3, 0]]
     assert moving.worst == ("logits", pytest.approx(-0.3)) and not moving.passed
 
 
 def test_a_diverged_activation_does_not_pass():
-    found = synthetic(0.0)
-    found.values["MLP output"][-1, 0, -1] = np.nan
-    assert not found.passed and found.worst[0] == "MLP output"
+    check = synthetic(0.0)
+    check.values["MLP output"][-1, 0, -1] = np.nan
+    assert not check.passed and check.worst[0] == "MLP output"
 
 
-def test_what_is_measured_is_the_network_that_is_called():
+def test_the_activations_are_those_of_the_network():
     model = Model(
         width=32,
         depth=2,
@@ -251,17 +256,17 @@ def test_what_is_measured_is_the_network_that_is_called():
     graphdef, _ = abstract(model, parametrization)
     network = nnx.merge(graphdef, initialize(model, parametrization, jax.random.key(0)))
     tokens = jnp.arange(8)[None] * 5 % 64
-    seen = activations(network, tokens)
-    assert tuple(seen) == ACTIVATIONS
-    np.testing.assert_allclose(seen["logits"], np.abs(network(tokens)).mean(), rtol=1e-5)
-    assert np.isfinite(list(seen.values())).all()
+    means = activations(network, tokens)
+    assert tuple(means) == ACTIVATIONS
+    np.testing.assert_allclose(means["logits"], np.abs(network(tokens)).mean(), rtol=1e-5)
+    assert np.isfinite(list(means.values())).all()
 
 
 @pytest.mark.parametrize(
     "models",
     [WIDTHS[:2], WIDTHS[::-1], [sized(32, 1), sized(64, 2), sized(128, 4)], [WIDTHS[0]] * 3],
 )
-def test_models_that_do_not_grow_in_one_way_are_refused(models):
+def test_models_that_do_not_grow_in_exactly_one_way_are_refused(models):
     with pytest.raises(ValueError, match="grow in width or in depth; got width x depth"):
         coordinate_check(run(standard()), models)
 

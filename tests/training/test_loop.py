@@ -1,4 +1,4 @@
-"""Training is the same to the last bit however it was cut: resumed, branched, preempted, or killed."""
+"""Training has the same bits however it is cut (mirrors scalejax/training/loop.py)."""
 
 import dataclasses
 
@@ -9,7 +9,6 @@ import pytest
 from scalejax.config import Measure, Placement
 from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
-from scalejax.files import read_lines
 from scalejax.grids import run_id
 from scalejax.model.flops import PEAK_FLOPS
 from scalejax.training import checkpoint, loop
@@ -19,41 +18,43 @@ from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
-
-TIMES = {"wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
-
-
-def job_for(segment, measure, **placement):
-    return TrainingJob(segment=segment, study="test@1", measure=measure, placement=Placement(**placement))
+from tests.training.runs import curve, reproducible_row, stop_after
 
 
-def numbers(result):
-    return {name: value for name, value in result.row.items() if name not in TIMES}
+def job_for(segment, measure):
+    return TrainingJob(segment=segment, study="test@1", measure=measure, placement=Placement())
 
 
-def curve(folder):
-    return [
-        {k: v for k, v in row.items() if k != "seconds"}
-        for row in read_lines(folder / "metrics.jsonl")
-    ]
+def train_trunk_and_leaf(run, measure, root, *, stop):
+    """Train `run` as a trunk of `stop` steps and the branch after it; returns the
+    branch.
+    """
+    trunk = Segment(run=run, start=0, stop=stop, final=False)
+    leaf = Segment(run=run, start=stop, stop=run.steps, parent=trunk.folder)
+    for segment, parent in ((trunk, None), (leaf, root / trunk.folder)):
+        job = job_for(segment, measure)
+        job.write(root / segment.folder)
+        train_segment(job, root / segment.folder, parent)
+    return trunk, leaf
 
 
-def weights(run, folder):
-    step, state, _ = checkpoint.restore(
-        folder / "checkpoints", init_state(run, make_mesh(Placement()))
-    )
-    assert step == run.steps
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+def final_state(run, folder):
+    """The arrays of the last checkpoint."""
+    state = init_state(run, make_mesh(Placement()))
+    restored = checkpoint.restore(folder / "checkpoints", state)
+    assert restored is not None and restored.step == run.steps
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.state)]
 
 
 @pytest.fixture(scope="module")
-def straight(tiny_run, tiny_measure, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("straight")
+def undisturbed(tiny_run, tiny_measure, tmp_path_factory):
+    """The run trained in one call: (its folder, its result)."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     return folder, train(tiny_run, out=folder, measure=tiny_measure)
 
 
-def test_the_loss_falls_and_the_row_is_complete(straight, tiny_run):
-    folder, result = straight
+def test_the_loss_falls_and_the_row_is_complete(undisturbed, tiny_run):
+    folder, result = undisturbed
     rows = curve(folder)
     losses = [row["train_loss"] for row in rows if "train_loss" in row]
     assert losses[-1] < losses[0] - 0.2
@@ -62,23 +63,20 @@ def test_the_loss_falls_and_the_row_is_complete(straight, tiny_run):
     assert result.row["run"] == run_id(tiny_run) and (folder / "DONE").exists()
 
 
-def test_utilization_is_in_the_row_where_the_devices_peak_is_known(
-    straight, tiny_run, tiny_measure, tmp_path, monkeypatch
+def test_the_row_has_the_utilization_of_devices_with_a_known_peak(
+    undisturbed, tiny_run, tiny_measure, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e9)
     row = train(tiny_run, out=tmp_path, measure=tiny_measure).row
     assert row["mfu"] == pytest.approx(row["flops"] / row["wall_seconds"] / 1e9, rel=1e-12)
     if jax.default_backend() == "cpu":
-        assert "mfu" not in straight[1].row, "a CPU's peak is not in the table"
-
-
-def stop_after(steps):
-    calls = iter(range(1, 10_000))
-    return lambda: next(calls) >= steps
+        assert "mfu" not in undisturbed[1].row, "the peak of a CPU is not in the table"
 
 
 @pytest.mark.parametrize("stops", [[1], [19, 3], [20], [45]])
-def test_a_preempted_run_ends_as_if_undisturbed(stops, straight, tiny_run, tiny_measure, tmp_path):
+def test_a_preempted_run_ends_as_if_undisturbed(
+    stops, undisturbed, tiny_run, tiny_measure, tmp_path
+):
     job = job_for(Segment(run=tiny_run, start=0, stop=tiny_run.steps), tiny_measure)
     job.write(tmp_path)
     for steps in stops:
@@ -86,84 +84,78 @@ def test_a_preempted_run_ends_as_if_undisturbed(stops, straight, tiny_run, tiny_
             train_segment(job, tmp_path, None, stopping=stop_after(steps))
         assert not (tmp_path / "DONE").exists()
     train_segment(job, tmp_path, None)
-    folder, result = straight
-    assert numbers(Result.load(tmp_path)) == numbers(result)
+
+    folder, result = undisturbed
+    assert reproducible_row(Result.load(tmp_path)) == reproducible_row(result)
     assert curve(tmp_path) == curve(folder)
-    assert all(
-        np.array_equal(a, b)
-        for a, b in zip(weights(tiny_run, tmp_path), weights(tiny_run, folder), strict=True)
-    )
+    states = zip(final_state(tiny_run, tmp_path), final_state(tiny_run, folder), strict=True)
+    assert all(np.array_equal(a, b) for a, b in states)
 
 
-def test_a_branch_equals_the_run_trained_from_scratch(straight, tiny_run, tiny_measure, tmp_path):
-    trunk = Segment(run=tiny_run, start=0, stop=33, final=False)
-    leaf = Segment(run=tiny_run, start=33, stop=tiny_run.steps, parent=trunk.folder)
-    for segment in (trunk, leaf):
-        job = job_for(segment, tiny_measure)
-        job.write(tmp_path / segment.folder)
-        train_segment(
-            job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None
-        )
-    folder, result = straight
-    assert numbers(Result.load(tmp_path / leaf.folder)) == numbers(result)
+def test_a_branch_equals_the_run_trained_from_scratch(
+    undisturbed, tiny_run, tiny_measure, tmp_path
+):
+    trunk, leaf = train_trunk_and_leaf(tiny_run, tiny_measure, tmp_path, stop=33)
+    folder, result = undisturbed
+    branch = Result.load(tmp_path / leaf.folder)
+    assert reproducible_row(branch) == reproducible_row(result)
     assert curve(tmp_path / leaf.folder) == curve(folder)
-    other = tiny_run.replace(seed=1)
-    assert Segment(run=other, start=0, stop=33, final=False).id != trunk.id, (
-        "another seed would use this trunk"
-    )
+
+    other = Segment(run=tiny_run.replace(seed=1), start=0, stop=33, final=False)
+    assert other.id != trunk.id, "a run with another seed would use this trunk"
 
 
 def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(
     tiny_run, tiny_measure, tmp_path, monkeypatch
 ):
     run = tiny_run.replace(batch_doublings=(330,), tokens=30 * 64)
-    seen = []
+    batches_read = []
 
-    def recorded(*arguments):
-        real = make_train_step(*arguments)
-        return lambda state, rows, rate: (seen.append(rows), real(state, rows, rate))[1]
+    def recording_step(*arguments):
+        step = make_train_step(*arguments)
 
-    monkeypatch.setattr(loop, "make_train_step", recorded)
-    trunk = Segment(run=run, start=0, stop=17, final=False)
-    leaf = Segment(run=run, start=17, stop=run.steps, parent=trunk.folder)
-    for segment in (trunk, leaf):
-        job = job_for(segment, tiny_measure)
-        job.write(tmp_path / segment.folder)
-        train_segment(
-            job, tmp_path / segment.folder, tmp_path / segment.parent if segment.parent else None
-        )
-    assert [len(rows) for rows in seen] == [2] * 11 + [
-        4
-    ] * 25  # 11 x 32 = 352 is the first boundary at or after 330
-    there = batches(prepare(run.data), run).rows(0, sum(map(len, seen)))
-    np.testing.assert_array_equal(np.concatenate(seen), there)
+        def record_and_step(state, rows, rate):
+            batches_read.append(rows)
+            return step(state, rows, rate)
+
+        return record_and_step
+
+    monkeypatch.setattr(loop, "make_train_step", recording_step)
+    _, leaf = train_trunk_and_leaf(run, tiny_measure, tmp_path, stop=17)
+
+    # 11 steps x 32 tokens = 352 is the first batch boundary at or after 330.
+    assert [len(rows) for rows in batches_read] == [2] * 11 + [4] * 25
+    expected = batches(prepare(run.data), run).rows(0, sum(map(len, batches_read)))
+    np.testing.assert_array_equal(np.concatenate(batches_read), expected)
     row = Result.load(tmp_path / leaf.folder).row
     assert (row["step"], row["tokens"], row["batch_doublings"]) == (36, 352 + 25 * 64, "330")
-    assert [row["tokens"] for row in curve(tmp_path / leaf.folder) if "loss" in row] == [1312, 1952]
+    evaluated = [row["tokens"] for row in curve(tmp_path / leaf.folder) if "loss" in row]
+    assert evaluated == [1312, 1952]
 
 
-def test_a_finished_folder_is_not_trained_again(straight, tiny_run, tiny_measure):
-    folder, result = straight
+def test_a_finished_folder_is_not_trained_again(undisturbed, tiny_run, tiny_measure):
+    folder, result = undisturbed
     before = (folder / "result.json").stat().st_mtime_ns
     assert train(tiny_run, out=folder, measure=tiny_measure).row == result.row
     assert (folder / "result.json").stat().st_mtime_ns == before
 
 
-def test_another_measure_measures_again_without_training(straight, tiny_run, tiny_measure):
-    folder, result = straight
-    again = train(tiny_run, out=folder, measure=dataclasses.replace(tiny_measure, tokens=512))
+def test_another_measure_evaluates_again_without_training(undisturbed, tiny_run, tiny_measure):
+    folder, result = undisturbed
+    shorter = dataclasses.replace(tiny_measure, tokens=512)
+    again = train(tiny_run, out=folder, measure=shorter)
     assert again.row["loss"] != result.row["loss"]
     back = train(tiny_run, out=folder, measure=tiny_measure)
-    assert numbers(back) == numbers(result)
+    assert reproducible_row(back) == reproducible_row(result)
     assert evaluate(folder, tiny_measure)["loss"] == result.row["loss"]
 
 
-def test_another_run_may_not_use_the_folder(straight, tiny_run):
+def test_a_folder_of_another_run_is_refused(undisturbed, tiny_run):
     with pytest.raises(ValueError, match=r"holds another run: seed differ"):
-        train(tiny_run.replace(seed=9), out=straight[0])
+        train(tiny_run.replace(seed=9), out=undisturbed[0])
 
 
-def test_a_diverged_run_is_stored_as_such(tiny_run, tiny_measure, tmp_path):
+def test_a_diverged_run_has_a_result_with_an_infinite_loss(tiny_run, tiny_measure, tmp_path):
     wild = dataclasses.replace(tiny_run.optimizer, learning_rate=1e30, clip=0.0)
     result = train(tiny_run.replace(optimizer=wild), out=tmp_path, measure=tiny_measure)
     assert result.row["status"] == "diverged" and result.loss == np.inf
@@ -171,7 +163,7 @@ def test_a_diverged_run_is_stored_as_such(tiny_run, tiny_measure, tmp_path):
     assert Result.load(tmp_path).loss == np.inf
 
 
-def test_a_vocabulary_that_does_not_fit_is_refused(tiny_run, tmp_path):
+def test_data_with_more_token_ids_than_the_model_are_refused(tiny_run, tmp_path):
     small = dataclasses.replace(tiny_run.model, vocabulary=16)
     with pytest.raises(ValueError, match=r"Model\.vocabulary is 16"):
         train(tiny_run.replace(model=small), out=tmp_path / "run", measure=Measure(items=0))

@@ -8,8 +8,7 @@ from scalejax.fitting.result import Errors, Fit, Forecast
 
 
 def fit_text(fit: Fit) -> str:
-    """A fit: verdict and reasons, parameters with intervals, and how well it
-    predicts."""
+    """A fit: its verdict and reasons, its parameters, and how well it predicts."""
     lines = [f"{fit.law.name} on {fit.n_rows} rows: {fit.verdict}"]
     lines += [f"  {reason}" for reason in fit.reasons]
     for name, value in fit.params.items():
@@ -53,7 +52,6 @@ def _scores_line(name: str, scores: Errors) -> list[str]:
 
 
 def _interval(ends: Iterable[float | None], digits: int) -> str:
-    """A 95% interval with some significant digits; an end that is unbounded is
-    `open`."""
+    """A 95% interval; an end that is not bounded is printed as `open`."""
     low, high = ("open" if end is None else f"{end:.{digits}g}" for end in ends)
     return f"  95% [{low}, {high}]"

@@ -42,7 +42,7 @@ class TfdsBuilder(TextSource):
     def _records(self) -> Iterator[dict[str, object]]:
         """The examples of the train split, with bytes decoded to text."""
         try:
-            import tensorflow as tf  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+            import tensorflow as tf  # pyright: ignore[reportMissingImports]
             import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ValueError(

@@ -46,7 +46,7 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     fitted = _unscored(law, at, loss, data, judged, options)
     # Where a solver that did not converge stopped says nothing, so such a fit has no
     # numbers.
-    if judged.verdict.word != "not-converged":
+    if judged.verdict.label != "not-converged":
         fitted = _with_numbers(fitted, at, data, judged)
     seconds = Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved)
     return dataclasses.replace(fitted, seconds=seconds)
@@ -131,7 +131,7 @@ def _judge(
         *replicates.lack_of_fit_reasons(misfit),
     ]
     # Whatever the draws say, nothing bounds a parameter that the rows leave free.
-    ends |= {name: (None, None) for name in ends if name in verdict.unknown}
+    ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
     return _Judged(theta, ends, verdict, floor, reasons)
 
 
@@ -163,7 +163,7 @@ def _unscored(
         gradient_norm=float(np.max(np.abs(at.state.gradient))) / loss.normalizer,
         starts_at_optimum=at.starts_at_optimum,
         n_rows=len(data.target),
-        verdict=verdict.word,
+        verdict=verdict.label,
         reasons=judged.reasons,
         loss=options.loss,
         columns=data.columns,
@@ -174,7 +174,7 @@ def _unscored(
         clusters=options.cluster,
         resample=options.resample or "pairs",
         ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
-        unvaried=design.unvaried(law, data.inputs) if verdict.unknown else {},
+        unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
         optimum=at,
     )
 

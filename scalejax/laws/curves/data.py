@@ -49,12 +49,14 @@ def curve_data(
     params = np.ones(len(loss)) if params is None else np.asarray(params, float)
     if not len(loss):
         raise ValueError("no measured loss: a whole-curve law needs rows of (curve, step, loss)")
+    # Curves are numbered anew, so that every index has rows.
     used, curve = np.unique(curve, return_inverse=True)
     checked = tuple(checked_rates(rates[c], f"schedule {c}") for c in used)
     _check_steps(checked, curve, step)
     _check_positive("losses", loss)
     _check_positive("params", params)
     _check_one_size(curve, params)
+    # Indices must be integers; the check above allows steps such as 500.0 from a table.
     step = step.astype(int)
     _check_rate_before_loss(checked, curve, step)
     return CurveData(checked, curve, step, loss, params)

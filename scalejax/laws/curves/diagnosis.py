@@ -57,8 +57,7 @@ def diagnose(
         set(names[problem.free]), problem.n_curves, problem.n_sizes
     )
     open_names = _open_direction((jacobian * np.sqrt(weights)[:, None])[:, inside], names[inside])
-    # A reason that the design gives makes the same statement about the losses
-    # redundant.
+    # Where the design explains it, the same statement about the losses is redundant.
     if by_design:
         reasons = [*by_design, *reasons]
     elif open_names is not None:

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from scalejax.laws.curves.power_kernel import power_kernel_sum, single_steps
-from scalejax.laws.curves.rates import checked_rates, decrements
-from scalejax.laws.law import Law, Number
+from scalejax.laws.curves.rates import Parameter, checked_rates, decrements
+from scalejax.laws.law import Law
 
 
 class Annealing(NamedTuple):
@@ -31,19 +31,16 @@ class Annealing(NamedTuple):
     rate.  momentum: the paper's lambda, in [0, 1).
     """
 
-    L0: Number
-    A: Number
-    alpha: Number
-    C: Number
-    momentum: Number
+    L0: Parameter
+    A: Parameter
+    alpha: Parameter
+    C: Parameter
+    momentum: Parameter
 
     def loss(self, learning_rates: Float[jax.Array, " steps"]) -> Float[jax.Array, " steps"]:
         """Predicted loss after every step, nats per token."""
-        return (
-            self.L0
-            + self.A * jnp.cumsum(learning_rates) ** -self.alpha
-            - self.C * annealing_area(learning_rates, self.momentum)
-        )
+        total = self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha
+        return jnp.asarray(total - self.C * annealing_area(learning_rates, self.momentum))
 
 
 class AnnealingSize(NamedTuple):
@@ -55,16 +52,16 @@ class AnnealingSize(NamedTuple):
     sign; positive where larger models gain more from annealing.
     """
 
-    L0: Number
-    A: Number
-    alpha: Number
-    B: Number
-    beta: Number
-    C: Number
-    momentum: Number
-    gamma: Number
+    L0: Parameter
+    A: Parameter
+    alpha: Parameter
+    B: Parameter
+    beta: Parameter
+    C: Parameter
+    momentum: Parameter
+    gamma: Parameter
 
-    def at(self, N: Number) -> Annealing:
+    def at(self, N: Parameter) -> Annealing:
         """The annealing law of one size: L0 + B N^-beta for L0, C N^gamma for C.
 
         >>> law = AnnealingSize(2.0, 0.5, 0.5, 400.0, 0.3, 1e-3, 0.999, 0.3)
@@ -80,7 +77,7 @@ class AnnealingSize(NamedTuple):
         )
 
     def loss(
-        self, learning_rates: Float[jax.Array, " steps"], N: Number
+        self, learning_rates: Float[jax.Array, " steps"], N: Parameter
     ) -> Float[jax.Array, " steps"]:
         """Predicted loss after every step of a model of size N, nats per token."""
         return self.at(N).loss(learning_rates)
@@ -98,19 +95,20 @@ class MultiPower(NamedTuple):
     L0: nats per token, >= 0.  A, alpha, B, C, beta, gamma: >= 0.
     """
 
-    L0: Number
-    A: Number
-    alpha: Number
-    B: Number
-    C: Number
-    beta: Number
-    gamma: Number
+    L0: Parameter
+    A: Parameter
+    alpha: Parameter
+    B: Parameter
+    C: Parameter
+    beta: Parameter
+    gamma: Parameter
 
     def loss(self, learning_rates: Float[jax.Array, " steps"]) -> Float[jax.Array, " steps"]:
         """Predicted loss after every step, nats per token."""
         steps = single_steps(learning_rates)
         reduction = self.B * power_kernel_sum(steps, self.C, self.beta, self.gamma)
-        return self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha - reduction
+        total = self.L0 + self.A * jnp.cumsum(learning_rates) ** -self.alpha
+        return jnp.asarray(total - reduction)
 
 
 CurveFormula = Annealing | AnnealingSize | MultiPower
@@ -127,7 +125,7 @@ PAPER_NAMES = {"momentum": "lambda"}
 
 
 def annealing_area(
-    learning_rates: Float[jax.Array, " steps"], momentum: Number
+    learning_rates: Float[jax.Array, " steps"], momentum: Parameter
 ) -> Float[jax.Array, " steps"]:
     """Returns S2 of the annealing law after every step.
 
@@ -170,6 +168,7 @@ def predict_curve(
     the reverse.
     """
     rates = checked_rates(learning_rates)
+    # Sums over tens of thousands of steps need double precision.
     with jax.enable_x64(True):
         return np.asarray(_loss(curve_law(fit, params), jnp.asarray(rates)))
 

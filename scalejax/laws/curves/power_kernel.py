@@ -22,16 +22,14 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Float, Int
 
-from scalejax.laws.curves.rates import decrements
-from scalejax.laws.law import Number
+from scalejax.laws.curves.rates import Parameter, decrements
 
-# Exponentials that replace the power kernel. With 64 the sum is within 1e-8 of the
-# total drop of the rate for C from .001 to 100, beta from .05 to 10 and gamma from 0 to
-# 1.2.
+# Exponentials that replace the power kernel. With 64 the error is below 1e-8 of the
+# total drop of the rate, for C in [.001, 100], beta in [.05, 10], gamma in [0, 1.2].
 QUADRATURE_NODES = 64
 
-# eta_k^-gamma stops growing below this fraction of the peak: a schedule may end at
-# zero.
+# eta_k^-gamma stops growing below this fraction of the peak, because schedules may end
+# at zero.
 MIN_RELATIVE_RATE = 1e-6
 
 # Most steps in one block where the rate falls. 32 make the recurrence about 30 times
@@ -61,7 +59,7 @@ class Blocks(NamedTuple):
 
 
 def power_kernel_sum(
-    blocks: Blocks, C: Number, beta: Number, gamma: Number
+    blocks: Blocks, C: Parameter, beta: Parameter, gamma: Parameter
 ) -> Float[jax.Array, " blocks"]:
     """Returns sum_k d_k [1 - (1 + C eta_k^-gamma S_k(t))^-beta] after every block.
 
@@ -74,16 +72,16 @@ def power_kernel_sum(
     The trapezoid rule on equidistant nodes u_j turns the integral into a sum. Since the
     integrand is analytic and vanishes at both ends, the error of the rule falls
     exponentially in the number of nodes. The ends that the nodes leave out are worth
-    about 1e-10 of the sum. `1 - ...` is integrated with the same nodes, as exp(0) -
-    exp(-e^u x): it is exact at x = 0, and its integrand vanishes faster at the lower
-    end.
+    about 1e-10 of the sum. 1 - (1 + c x)^-beta is integrated as a whole, with
+    1 - exp(-e^u x) in the integrand: that is exactly 0 at x = 0, and it vanishes faster
+    at the lower end.
     """
     log_c = jnp.log(C) - gamma * blocks.log_rate
     log_r = jax.lax.stop_gradient(_log_nodes(blocks, log_c, beta))
     r, width = jnp.exp(log_r), log_r[1] - log_r[0]
 
-    # `waiting` holds sum_k weight_k exp(-r S_k) at every node, `total` the same at S_k
-    # = 0.
+    # At every node `waiting` holds sum_k weight_k exp(-r S_k), and `total` holds
+    # sum_k weight_k: their difference is the part of the drops that has taken effect.
     def advance(carry, block):
         before, after, drop, log_c, same_curve = block
         waiting, total = (same_curve * x for x in carry)
@@ -101,7 +99,7 @@ def power_kernel_sum(
 
 
 def _log_nodes(
-    blocks: Blocks, log_c: Float[jax.Array, " blocks"], beta: Number
+    blocks: Blocks, log_c: Float[jax.Array, " blocks"], beta: Parameter
 ) -> Float[jax.Array, " nodes"]:
     """Equidistant log r that cover the mixtures of all drops.
 
@@ -114,8 +112,8 @@ def _log_nodes(
     low = jnp.where(has_drop, log_c, jnp.inf).min()
     high, low = jnp.where(has_drop.any(), high, 0.0), jnp.where(has_drop.any(), low, 0.0)
     longest = jnp.log((blocks.before + blocks.after).sum())
-    # r / c has a gamma density with mean beta and standard deviation sqrt(beta). What
-    # lies more than 8 of them and 30 above the mean is below rounding.
+    # r / c has a gamma density with mean beta and standard deviation sqrt(beta), which
+    # is negligible at beta + 8 sqrt(beta) + 30.
     top = high + jnp.log(beta + 8 * jnp.sqrt(beta) + 30)
     # Below r the integral is at most x c (r / c)^(beta + 1) / (Gamma(beta) (beta + 1)),
     # since 1 - exp(-r x) <= r x. The bottom is where this is 1e-10 at the largest x c.

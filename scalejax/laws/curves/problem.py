@@ -88,8 +88,7 @@ class Problem:
         predicted, jacobian = np.full(n_rows, x[0]), np.ones((n_rows, len(x)))
         for term, linear, nonlinear, basis in self.terms:
             value, slope = basis(x[nonlinear])
-            # The correction is held constant: the Jacobian is that of the
-            # approximation.
+            # The correction is constant: the Jacobian is that of the approximation.
             value = value + correction if term.exact else value
             predicted += term.sign * x[linear] * value
             jacobian[:, linear] = term.sign * value

@@ -16,6 +16,9 @@ from numpy.typing import ArrayLike
 
 AnyArray = TypeVar("AnyArray", jax.Array, np.ndarray)
 
+# A parameter of a law: a number, or a traced scalar inside compiled code.
+Parameter = jax.Array | float
+
 
 def checked_rates(
     learning_rates: ArrayLike, name: str = "learning_rates"

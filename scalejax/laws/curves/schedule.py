@@ -22,8 +22,7 @@ from scalejax.laws.curves.rates import checked_rates
 # and the gradient would be too.
 SOFTMAX_BOUNDS = (-30, 30)
 
-# A schedule extrapolates when it leaves the range of the fitted curves by more than
-# this.
+# A schedule leaves the range of the fitted curves when it exceeds it by this fraction.
 RANGE_TOLERANCE = 1e-3
 
 
@@ -78,6 +77,7 @@ def best_schedule(
         final_loss = jax.jit(jax.value_and_grad(lambda z: law.loss(schedule(z))[-1]))
         result = scipy.optimize.minimize(
             lambda z: [np.asarray(x) for x in final_loss(z)],
+            # With all logits zero the decay is linear and ends just above the floor.
             np.zeros(knots + 1),
             jac=True,
             method="L-BFGS-B",
@@ -121,6 +121,7 @@ def _extrapolations(
             "the fitted curves as `seen`",
         )
     above, below = 1 + RANGE_TOLERANCE, 1 - RANGE_TOLERANCE
+    # The rise of the warm-up does not count: it goes through every low rate.
     lowest = min(curve[np.argmax(curve) :].min() for curve in curves)
     reasons = []
     if rates[-1] < below * lowest:

@@ -86,8 +86,7 @@ class SeparableLaw(NamedTuple):
         for i, (name, coordinate) in enumerate(self.coordinates.items()):
             if name not in fixed:
                 continue
-            # The logarithm of an impossible value is nan or infinite, and so out of
-            # bounds.
+            # An impossible value has a logarithm of nan or infinity: out of bounds.
             with np.errstate(all="ignore"):
                 held[i] = coordinate.encode(fixed[name])
             if not (coordinate.low <= held[i] <= coordinate.high):

@@ -1,5 +1,18 @@
 """Fits of the whole-curve laws by bounded robust least squares, from several starts.
 
+The multi-power law has priors. Its nonlinear parameters run along a ridge on which a
+converged fit overfits: gamma is .90 and 1.35 on the 25M and 100M curves of Luo et al.
+2025. The priors, gamma ~ N(1/2, 1/4) and log beta ~ N(log 1/2, log 2), hold them. The
+residuals of a curve are strongly correlated, so that the priors are weighed against one
+observation per curve and not per row. The minimized sum is
+
+    objective + (objective / curves) x (squared standardized distance) / 2,
+
+whose weight, objective / curves, is found by iteration. A point where it is stationary
+maximizes the posterior when the mean absolute log errors of the curves (`lad`) are
+exponentially distributed with one unknown mean. On data without error the priors have
+no weight.
+
 Shapes: [rows] one entry per measured loss; [parameters] one per parameter of the law,
 in the solver's coordinates.
 """
@@ -28,8 +41,7 @@ FINE_TOLERANCE = 1e-13
 # approximation error of the last solution.
 MAX_CORRECTIONS = 10
 
-# The correction is good when it moves the predicted loss by less than this, nats per
-# token.
+# The correction has settled when it changes the predictions by less than this, in nats.
 CORRECTION_TOLERANCE = 1e-12
 
 # Solves under one prior until its weight, which depends on the solution, settles.
@@ -84,35 +96,14 @@ def fit_curves(
 
     law: annealing, annealing-size or multipower. loss: as in `losses.parse_loss`.
     fixed: values of parameters to hold. weights: of the rows; `default_weights` unless
-    given. start: a fit to start from, in place of the grid of starts.
-
-    The nonlinear parameters of the multi-power law run along a ridge on which a
-    converged fit overfits (gamma is .90 and 1.35 on the 25M and 100M curves of Luo et
-    al. 2025). With `prior`, gamma ~ N(1/2, 1/4) and log beta ~ N(log 1/2, log 2) hold
-    them. The residuals of a curve are strongly correlated, so that the prior is weighed
-    against one observation per curve and not per row. The minimized sum is
-
-        objective + (objective / curves) x (squared standardized distance) / 2,
-
-    whose weight, objective / curves, is found by iteration. A point where it is
-    stationary maximizes the posterior when the mean absolute log errors of the curves
-    (`lad`) are exponentially distributed with one unknown mean. On data without error
-    the prior has no weight.
+    given. prior: whether the priors of the multi-power law apply; see this module's
+    docstring. start: a fit to start from, in place of the grid of starts.
 
     Raises ValueError for an unknown law or parameter, a held value out of bounds, or
     fewer rows than free parameters.
     """
-    if law not in SEPARABLE_LAWS:
-        raise ValueError(
-            f"law {law!r} is not a whole-curve law; it must be one of {', '.join(SEPARABLE_LAWS)}"
-        )
-    form, fixed = SEPARABLE_LAWS[law], dict(fixed or {})
-    held = form.hold(fixed)
-    n_free = np.isnan(held).sum()
-    if len(data.loss) < n_free:
-        raise ValueError(
-            f"{len(data.loss)} rows cannot determine the {n_free} free parameters of the {law} law"
-        )
+    form, fixed = _separable_law(law), dict(fixed or {})
+    held = _hold(form, fixed, len(data.loss))
     unit = _size_unit(form, data, fixed)
     weights = default_weights(law, data, prior) if weights is None else np.asarray(weights, float)
     data = data._replace(params=data.params / unit)
@@ -120,24 +111,43 @@ def fit_curves(
         problem = Problem(form, data, losses.parse_loss(loss), held, weights, use_prior=prior)
         if start is None:
             solutions = _solve_from_starts(problem)
-            polished = _solve(problem, solutions[0].x, _no_correction(problem), polish=True)
+            polished = _solve(problem, solutions[0].x, problem.first_objective(), polish=True)
             solution = _correct(problem, polished)
         else:
             x = _encoded(form, start.law, unit)
-            solution = _solve(problem, x, _no_correction(problem))
+            solution = _solve(problem, x, problem.first_objective())
             solutions = [solution]
         diagnosis = diagnose(problem, solution.x, solution.objective, solution.converged)
         objective = problem.cost(solution.x, solution.objective) / problem.loss.normalizer
     params = _decoded(form, solution.x, unit) | fixed
     return CurveFit(
-        form.formula(*params.values()),
-        params,
-        objective,
-        diagnosis.gradient_norm,
-        _share_at_optimum(solutions),
-        diagnosis.verdict,
-        diagnosis.reasons,
+        law=form.formula(*params.values()),
+        params=params,
+        objective=objective,
+        gradient_norm=diagnosis.gradient_norm,
+        starts_at_optimum=_share_at_optimum(solutions),
+        verdict=diagnosis.verdict,
+        reasons=diagnosis.reasons,
     )
+
+
+def _separable_law(name: str) -> SeparableLaw:
+    if name not in SEPARABLE_LAWS:
+        raise ValueError(
+            f"law {name!r} is not a whole-curve law; it must be one of {', '.join(SEPARABLE_LAWS)}"
+        )
+    return SEPARABLE_LAWS[name]
+
+
+def _hold(form: SeparableLaw, fixed: Mapping[str, float], n_rows: int) -> np.ndarray:
+    """The held coordinates, nan where free; checks that the rows suffice."""
+    held = form.hold(fixed)
+    n_free = np.isnan(held).sum()
+    if n_rows < n_free:
+        raise ValueError(
+            f"{n_rows} rows cannot determine the {n_free} free parameters of the {form.name} law"
+        )
+    return held
 
 
 def default_weights(law: str, data: CurveData, prior: bool = True) -> Float[np.ndarray, " rows"]:
@@ -181,10 +191,6 @@ def _in_units(law: CurveFormula, unit: float) -> CurveFormula:
     return law.in_units(unit) if isinstance(law, AnnealingSize) else law
 
 
-def _no_correction(problem: Problem) -> Float[np.ndarray, " rows"]:
-    return np.zeros(len(problem.data.loss))
-
-
 def _share_at_optimum(solutions: list[Solution]) -> float:
     limit = solutions[0].cost * (1 + SAME_COST_RELATIVE) + SAME_COST_ABSOLUTE
     return float(np.mean([solution.cost <= limit for solution in solutions]))
@@ -193,7 +199,7 @@ def _share_at_optimum(solutions: list[Solution]) -> float:
 def _solve_from_starts(problem: Problem) -> list[Solution]:
     """Solves from every start and sorts the solutions by cost."""
     solutions = [
-        _solve(problem, x, _no_correction(problem), ROUGH_TOLERANCE)
+        _solve(problem, x, problem.first_objective(), ROUGH_TOLERANCE)
         for x in starting_points(problem)
     ]
     return sorted(solutions, key=lambda solution: solution.cost)
@@ -202,18 +208,17 @@ def _solve_from_starts(problem: Problem) -> list[Solution]:
 def _solve(
     problem: Problem,
     x: Float[np.ndarray, " parameters"],
-    correction: Float[np.ndarray, " rows"],
+    objective: Objective,
     tolerance: float = FINE_TOLERANCE,
     *,
     polish: bool = False,
 ) -> Solution:
     """Minimizes from one start, stage by stage of the loss and of the prior.
 
-    polish: the start is next to the solution, so that the last stage of the loss
-    suffices.
+    objective: only its correction counts. polish: the start is next to the solution, so
+    that the last stage of the loss suffices.
     """
     deltas, n_rows = problem.loss.deltas, len(problem.data.loss)
-    objective = problem.first_objective()._replace(correction=correction)
     converged = False
     for delta in deltas[-1:] if polish else deltas:
         objective, converged = objective._replace(delta=delta, prior_weight=0.0), False
@@ -260,7 +265,7 @@ def _correct(problem: Problem, solution: Solution) -> Solution:
             )
             if change * abs(solution.x[linear]) < CORRECTION_TOLERANCE:
                 break
-            solution = _solve(problem, solution.x, correction, polish=True)
+            solution = _solve(problem, solution.x, solution.objective, polish=True)
     return solution
 
 

@@ -30,8 +30,7 @@ def starting_points(problem: Problem) -> list[Float[np.ndarray, " parameters"]]:
         coordinate.starts if free else (held,)
         for coordinate, free, held in zip(coordinates, problem.free, problem.held, strict=True)
     ]
-    # Each basis is evaluated once per point of its own grid, not per point of the
-    # product.
+    # Each basis is evaluated once per point of its own grid, not of the product.
     columns_of_terms = []
     for term, _, nonlinear, basis in problem.terms:
         grid = itertools.product(*(values[i] for i in nonlinear))

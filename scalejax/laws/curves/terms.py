@@ -26,9 +26,8 @@ from scalejax.laws.curves.power_kernel import (
 )
 from scalejax.laws.curves.rates import decrements
 
-# Maps the nonlinear parameters (nonlinear,) to the term's value at every row, (rows,),
-# per unit of its linear parameter, and to the Jacobian of that value, (rows,
-# nonlinear).
+# Maps the nonlinear parameters (nonlinear,) to the term's value at every row (rows,),
+# per unit of its linear parameter, and to that value's Jacobian (rows, nonlinear).
 Basis = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 # Maps the nonlinear parameters to the value only.
@@ -109,8 +108,8 @@ def times_power_of_params(factory: Callable[[CurveData], Basis]) -> Callable[[Cu
 def multi_power_in_blocks(data: CurveData) -> Basis:
     """The basis (log C, log beta, gamma) -> `power_kernel_sum` over merged steps.
 
-    An approximation for the solver, about 30 times faster than one step at a time; see
-    `multi_power_exact`.
+    An approximation for the solver, whose recurrence is about 30 times shorter than
+    that of `multi_power_exact`.
     """
     merged = [
         merged_steps(rates, np.unique(data.step[data.curve == c]))

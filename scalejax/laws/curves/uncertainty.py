@@ -38,6 +38,7 @@ def bootstrap_curves(
     Returns the draws of every parameter.
     """
     weights = default_weights(law, data, prior) if weights is None else weights
+    # A resample is a vector of weights on the same rows: how often it has each unit.
     units = data.curve if units is None else units
     count = int(units.max()) + 1
     rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ def unbracketed(cell: Sweep) -> dict[str, str]:
     """Hyperparameters whose sweep does not bracket the best run, and why not."""
     reasons = {}
     where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"
+    # A sweep need not vary beta2, but it must vary the other two.
     beta2_was_swept = len(np.unique(cell.beta2)) > 1
     for name in ("learning_rate", "batch_tokens", *(("beta2",) if beta2_was_swept else ())):
         values = getattr(cell, name)

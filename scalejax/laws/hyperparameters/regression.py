@@ -57,6 +57,7 @@ def design(cell: Sweep) -> Float[np.ndarray, "2 5"]:
 
 
 def _equations_of_optimum(cell: Sweep, best: Optimum) -> tuple[np.ndarray, np.ndarray]:
+    # W couples the two rows of the design: log LR and log batch.
     weighted = design(cell).T @ best.weight
     return weighted @ design(cell), weighted @ best.at
 
@@ -90,6 +91,7 @@ class Solutions(NamedTuple):
 
 def regress(equations: Equations, weights: Float[np.ndarray, "fits cells"]) -> Solutions:
     """Least squares for every row of cell weights."""
+    # The equations of a regression are the weighted sum of those of its cells.
     XX, Xy = (np.tensordot(weights, sums, 1) for sums in equations)
     identified = _condition(XX) < MAX_CONDITION
     # Singular systems are replaced by the identity, so that one batched call solves

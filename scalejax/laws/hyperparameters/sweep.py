@@ -6,7 +6,7 @@ Shapes: [rows] one entry per run; [settings] one per pair of learning rate and b
 size.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -28,11 +28,11 @@ class Sweep(NamedTuple):
     beta2: Float[np.ndarray, " rows"]
     """Adam's beta2, below 1; one value where it was not swept."""
 
-    def cells(self) -> list[Self]:
+    def cells(self) -> "list[Sweep]":
         """The runs of each (params, tokens)."""
         sizes = np.stack([self.params, self.tokens])
         _, cell = np.unique(sizes, axis=1, return_inverse=True)
-        return [type(self)(*(x[cell == c] for x in self)) for c in range(cell.max() + 1)]
+        return [Sweep(*(x[cell == c] for x in self)) for c in range(cell.max() + 1)]
 
 
 class Settings(NamedTuple):

@@ -1,10 +1,13 @@
-"""Bootstraps: what each draw is fitted to, and its fit.
+"""Bootstrap fits: three ways to redraw a table, and the fit to each redrawn table.
 
-All give theta (p, draws) in the solver's coordinates (see `fit.natural`), nan where a draw's fit did not converge, so that draws
-of two laws on the same rows stay in step.
+All of them return theta (p, draws) in the solver's coordinates. A draw whose fit did
+not converge is nan, so that draw i of two laws on the same rows stays draw i.
+
+Shapes: n rows (without padding), p parameters.
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.identification import linearize
@@ -15,93 +18,119 @@ from scalejax.laws.solver.newton import State
 
 def pairs_bootstrap(
     law: ParametricLaw,
-    at: Optimum,
+    optimum: Optimum,
     count: int,
     rng: np.random.Generator,
-    clusters: np.ndarray | None = None,
-) -> np.ndarray:
-    """Rows drawn with replacement, inputs and target together: the errors may differ from row to row.
+    clusters: Int[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, "p draws"]:
+    """Refits to rows drawn with replacement, inputs and target together.
 
-    clusters: (rows,) of labels 0, 1, ..; rows of one label are drawn together: they share an error (one run, say).
+    It does not assume that the noise is the same in all rows. clusters: labels 0, 1,
+    ...; rows with one label are drawn together, because they share an error (of one
+    run, say).
     """
-    weights = _weights(at)
-    return _settled(
-        at, refit(law, at, resample_counts(rng, len(weights), count, clusters) * weights)
-    )
+    weights = _weights(optimum)
+    counts = resample_counts(rng, len(weights), count, clusters)
+    return _converged_theta(optimum, refit(law, optimum, counts * weights))
 
 
 def residual_bootstrap(
-    law: ParametricLaw, at: Optimum, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Targets rebuilt from the fit and residuals drawn from all rows, scaled by sqrt(n / (n - k)): k parameters bent to them.
+    law: ParametricLaw, optimum: Optimum, count: int, rng: np.random.Generator
+) -> Float[np.ndarray, "p draws"]:
+    """Refits to the law's predictions plus residuals drawn from all rows.
 
-    It takes the errors for exchangeable (row weights for inverse variances), and is too narrow where they are not: on the 240
-    points of Besiroglu et al. 2024 the standard deviation of alpha comes out .0084, and .0154 by pairs. Use it where a design is
-    too small for pairs and its noise is known to be even.
+    The residuals are scaled by sqrt(n / (n - k)), because the k free parameters were
+    fitted to them. The method assumes exchangeable errors, or errors with variances
+    inverse to the row weights, and is too narrow where they are not: on the 240 points
+    of Besiroglu et al. 2024 the standard deviation of alpha is .0084, and .0154 by
+    pairs. Use it where a design is too small for pairs and its noise is known to be
+    even.
     """
-    weights, found = _weights(at), linearize(law, at).residuals
+    weights, residuals = _weights(optimum), linearize(law, optimum).residuals
     rows = len(weights)
-    even = found * np.sqrt(weights * rows / max(rows - law.free, 1))
-    return _refit_to(law, at, even[rng.integers(rows, size=(count, rows))] / np.sqrt(weights))
+    standardized = residuals * np.sqrt(weights * rows / max(rows - law.free, 1))
+    drawn = standardized[rng.integers(rows, size=(count, rows))]
+    return _refit_to_errors(law, optimum, drawn / np.sqrt(weights))
 
 
 def noise_bootstrap(
-    law: ParametricLaw, at: Optimum, std: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Targets redrawn around the fit with a known Gaussian noise: parametric, and right only if the law is.
+    law: ParametricLaw,
+    optimum: Optimum,
+    std: Float[np.ndarray, " n"],
+    count: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "p draws"]:
+    """Refits to the law's predictions plus Gaussian noise of known standard deviations.
 
-    std: (rows,) in the units of the target; log losses draw the logarithm, with std / predicted, so that targets stay positive.
+    This is a parametric bootstrap, and right only if the law is. std: in units of the
+    target. For a loss of logarithms the noise is drawn in the logarithm, with std /
+    predicted, so that targets stay positive.
     """
-    found = linearize(law, at).residuals
-    targets = np.asarray(at.problem.targets)[: len(found)]
-    sizes = std / (targets * np.exp(found)) if at.loss.residual == "log" else std
-    return _refit_to(law, at, sizes * rng.standard_normal((count, len(found))))
+    residuals = linearize(law, optimum).residuals
+    targets = np.asarray(optimum.problem.targets)[: len(residuals)]
+    relative = optimum.loss.residual == "log"
+    scale = std / (targets * np.exp(residuals)) if relative else std
+    errors = scale * rng.standard_normal((count, len(residuals)))
+    return _refit_to_errors(law, optimum, errors)
 
 
 def resample_counts(
-    rng: np.random.Generator, rows: int, count: int, clusters: np.ndarray | None = None
-) -> np.ndarray:
-    """Bootstrap weights (count, rows): how often each row is drawn; with clusters, rows are drawn together."""
-    groups = rows if clusters is None else int(clusters.max()) + 1
-    picks = rng.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
-    counts = (
-        np.bincount(picks.ravel(), minlength=count * groups)
-        .reshape(count, groups)
-        .astype(np.float64)
-    )
+    rng: np.random.Generator,
+    rows: int,
+    count: int,
+    clusters: Int[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, "count n"]:
+    """Returns how often each row is drawn in each of `count` bootstrap resamples.
+
+    With clusters, whole clusters are drawn: labels 0, 1, ..., one per row.
+    """
+    units = rows if clusters is None else int(clusters.max()) + 1
+    picks = rng.integers(units, size=(count, units))
+    # All resamples are counted at once: draw d's units are numbered from units * d.
+    numbered = picks + units * np.arange(count)[:, None]
+    counted = np.bincount(numbered.ravel(), minlength=count * units)
+    counts = counted.reshape(count, units).astype(np.float64)
     return counts if clusters is None else counts[:, clusters]
 
 
 def chance_of_too_few_points(rows: int, points: int, free: int) -> float:
-    """Chance that a draw of `rows` rows over `points` distinct inputs hits fewer points than a law has free parameters.
+    """Returns the chance that a resample has fewer distinct points than parameters.
 
-    Such a draw has no single best fit, and would stay where it starts: at the fit to all rows, as if nothing were in doubt.
+    rows: rows drawn with replacement. points: distinct inputs among the rows. free:
+    free parameters. The fit to such a resample is not unique. It would stay at its
+    start, the fit to all rows, and the interval would look better than it is.
 
     >>> [round(chance_of_too_few_points(rows, rows, 5), 3) for rows in (6, 8, 10, 20)]
     [0.753, 0.19, 0.018, 0.0]
     """
     if not free:
         return 0.0
-    share = (
-        np.arange(free) / points
-    )  # of the points that are hit already: a chain over 0 .. free - 1 distinct ones
-    step = np.diag(share) + np.diag(1 - share[:-1], 1)
-    return float(np.linalg.matrix_power(step, rows)[0].sum())
+    # A Markov chain over the number of distinct points so far, 0 to free - 1. A row
+    # hits one of them again with this probability; otherwise the number grows by one.
+    again = np.arange(free) / points
+    transition = np.diag(again) + np.diag(1 - again[:-1], 1)
+    return float(np.linalg.matrix_power(transition, rows)[0].sum())
 
 
-def _refit_to(law: ParametricLaw, at: Optimum, errors: np.ndarray) -> np.ndarray:
-    """Fits to the law's own predictions moved by errors (draws, rows), predicted minus observed."""
-    rows = errors.shape[1]
-    targets, found = np.asarray(at.problem.targets)[:rows], linearize(law, at).residuals
-    redrawn = (
-        targets * np.exp(found - errors) if at.loss.residual == "log" else targets + found - errors
-    )
-    return _settled(at, refit(law, at, np.broadcast_to(_weights(at), errors.shape), redrawn))
+def _refit_to_errors(
+    law: ParametricLaw, optimum: Optimum, errors: Float[np.ndarray, "draws n"]
+) -> Float[np.ndarray, "p draws"]:
+    """Refits to the law's own predictions minus errors, predicted - observed."""
+    residuals = linearize(law, optimum).residuals
+    targets = np.asarray(optimum.problem.targets)[: errors.shape[1]]
+    if optimum.loss.residual == "log":
+        redrawn = targets * np.exp(residuals - errors)
+    else:
+        redrawn = targets + residuals - errors
+    weights = np.broadcast_to(_weights(optimum), errors.shape)
+    return _converged_theta(optimum, refit(law, optimum, weights, redrawn))
 
 
-def _weights(at: Optimum) -> np.ndarray:
-    return at.weights[at.weights > 0]
+def _weights(optimum: Optimum) -> Float[np.ndarray, " n"]:
+    """Returns the row weights without the padding."""
+    return optimum.weights[optimum.weights > 0]
 
 
-def _settled(at: Optimum, state: State) -> np.ndarray:
-    return np.where(converged(state, at.problem, at.weights), np.asarray(state.theta), np.nan)
+def _converged_theta(optimum: Optimum, state: State) -> Float[np.ndarray, "p draws"]:
+    ok = converged(state, optimum.problem, optimum.weights)
+    return np.where(ok, np.asarray(state.theta), np.nan)

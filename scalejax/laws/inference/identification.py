@@ -1,92 +1,110 @@
-"""identification."""
+"""Which parameters a table determines, by the law linearized at its optimum.
+
+Shapes: n rows (without padding), p parameters, q of them free to move.
+"""
 
 from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from scalejax.laws.law import ParametricLaw
+from scalejax.laws.solver.losses import ResidualKind
 from scalejax.laws.solver.multistart import Optimum
-from scalejax.laws.solver.problem import Problem, parameters_in_centred_units, unconstrained
+from scalejax.laws.solver.problem import Problem, residuals_at, unconstrained
 
-MAX_CONDITION = 1e9  # of the scaled normal matrix; 1.1e3 on the Chinchilla points
-FLAT_DIRECTION_LOADING = (
-    0.1  # of a direction without effect, from which on a parameter takes part in it
-)
+# A direction is flat if the condition number of the scaled normal matrix exceeds this
+# along it. On the Chinchilla data the condition number is 1.1e3.
+MAX_CONDITION = 1e9
+
+# A parameter counts as part of a flat direction when its loading exceeds this.
+FLAT_DIRECTION_LOADING = 0.1
+
+# Singular values below this count as this, so that the covariance of an exact ridge is
+# finite.
+MIN_SINGULAR_VALUE = 1e-12
 
 
 class Linearization(NamedTuple):
-    """Residuals (n,) and their derivatives (n, p) with respect to theta at an optimum."""
+    """A law's residuals at its optimum, and their derivatives with respect to theta."""
 
-    residuals: np.ndarray
-    jacobian: np.ndarray
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _residuals(
-    law: ParametricLaw, residual: str, problem: Problem, theta: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def of(theta: jax.Array) -> jax.Array:
-        predicted = law.predict(
-            parameters_in_centred_units(law, problem.offset + problem.basis @ theta),
-            *problem.inputs,
-        )
-        return (
-            jnp.log(predicted) - jnp.log(problem.targets)
-            if residual == "log"
-            else predicted - problem.targets
-        )
-
-    return of(theta), jax.jacfwd(of)(theta)
-
-
-def linearize(law: ParametricLaw, at: Optimum) -> Linearization:
-    with jax.enable_x64(True):
-        kept = at.weights > 0
-        residuals, jacobian = _residuals(unconstrained(law), at.loss.residual, at.problem, at.theta)
-        return Linearization(np.asarray(residuals)[kept], np.asarray(jacobian)[kept])
+    residuals: Float[np.ndarray, " n"]
+    jacobian: Float[np.ndarray, "n p"]
 
 
 class Identification(NamedTuple):
-    """What the linearized law says of its parameters at an optimum."""
+    """What the linearized law says of its parameters."""
 
-    covariance: np.ndarray
-    """(p, p) of theta, zero where a parameter is held, at a bound or idle."""
+    covariance: Float[np.ndarray, "p p"]
+    """Of theta; zero for parameters that are held, at a bound or without effect."""
     condition: float
-    """Condition number of the normal matrix scaled to a unit diagonal; infinite with idle parameters."""
-    idle: list[str]
-    """Parameters without effect on the fitted rows."""
-    mixed: list[str]
-    """Parameters that can move together without effect on them."""
+    """Condition number of the normal matrix, scaled to a unit diagonal. It is infinite
+    when a parameter has no effect."""
+    without_effect: list[str]
+    """Parameters that change none of the predictions for these rows."""
+    confounded: list[str]
+    """Parameters that can move together without changing any of them."""
 
 
-def identify(law: ParametricLaw, at: Optimum, local: Linearization) -> Identification:
-    """s^2 (J^T W J)^-1 with s^2 = sum W r^2 / (n - k), degrees of freedom n - k, and the directions that J maps to nothing."""
-    free = (
-        ~np.all(at.problem.basis == 0, axis=0)
-        & (at.theta > at.problem.low)
-        & (at.theta < at.problem.high)
-    )
-    weights = at.weights[at.weights > 0]
-    jacobian = local.jacobian * np.sqrt(weights)[:, None]
-    size = np.linalg.norm(jacobian, axis=0)
-    moving = free & (size > 0)
-    idle = [name for name, still in zip(law.names, free & ~moving, strict=True) if still]
-    full = np.zeros((len(at.theta), len(at.theta)))
+def linearize(law: ParametricLaw, optimum: Optimum) -> Linearization:
+    """Linearizes a law at its optimum on a table."""
+    with jax.enable_x64(True):
+        counted = optimum.weights > 0
+        residuals, jacobian = _residuals_and_jacobian(
+            unconstrained(law), optimum.loss.residual, optimum.problem, optimum.theta
+        )
+        return Linearization(np.asarray(residuals)[counted], np.asarray(jacobian)[counted])
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _residuals_and_jacobian(
+    law: ParametricLaw, residual: ResidualKind, problem: Problem, theta: Float[Array, " p"]
+) -> tuple[Float[Array, " n"], Float[Array, "n p"]]:
+    of_theta = partial(residuals_at, law, residual, problem)
+    return of_theta(theta), jax.jacfwd(of_theta)(theta)
+
+
+def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) -> Identification:
+    """Finds the directions in which the parameters can move without effect on the data.
+
+    The covariance is s^2 (J^T W J)^-1 with the Jacobian J, the row weights W and
+    s^2 = sum_i w_i r_i^2 / (n - k), for k free parameters.
+    """
+    free = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
+    weights = optimum.weights[optimum.weights > 0]
+    jacobian = linearized.jacobian * np.sqrt(weights)[:, None]
+    # Columns are scaled to unit length, so that the condition number does not depend on
+    # the units of the parameters.
+    lengths = np.linalg.norm(jacobian, axis=0)
+    moving = free & (lengths > 0)
+    without_effect = [name for name, idle in zip(law.names, free & ~moving, strict=True) if idle]
+    count = len(optimum.theta)
+    covariance = np.zeros((count, count))
     if not moving.any():
-        return Identification(full, float("inf") if idle else 1.0, idle, [])
-    _, spread, right = np.linalg.svd(jacobian[:, moving] / size[moving], full_matrices=False)
-    condition = float((spread[0] / spread[-1]) ** 2) if spread[-1] > 0 else float("inf")
-    part = np.max(np.abs(right) * (spread[0] ** 2 > MAX_CONDITION * spread**2)[:, None], axis=0)
-    mixed = [
+        condition = float("inf") if without_effect else 1.0
+        return Identification(covariance, condition, without_effect, [])
+    _, singular, directions = np.linalg.svd(
+        jacobian[:, moving] / lengths[moving], full_matrices=False
+    )
+    condition = float((singular[0] / singular[-1]) ** 2) if singular[-1] > 0 else float("inf")
+
+    # Right singular vectors with tiny singular values are the flat directions. The
+    # names of a flat direction are the parameters with a large component along it.
+    flat = singular[0] ** 2 > MAX_CONDITION * singular**2
+    loadings = np.max(np.abs(directions) * flat[:, None], axis=0)
+    confounded = [
         name
-        for name, share in zip(np.array(law.names)[moving], part, strict=True)
-        if share > FLAT_DIRECTION_LOADING
+        for name, loading in zip(np.array(law.names)[moving], loadings, strict=True)
+        if loading > FLAT_DIRECTION_LOADING
     ]
-    scaled = right.T @ np.diag(np.maximum(spread, 1e-12) ** -2.0) @ right
-    spare = max(len(weights) - int(free.sum()), 1)
-    variance = float(np.sum(weights * local.residuals**2) / spare)
-    full[np.ix_(moving, moving)] = variance * scaled / np.outer(size[moving], size[moving])
-    return Identification(full, float("inf") if idle else condition, idle, mixed)
+
+    inverse_squares = np.maximum(singular, MIN_SINGULAR_VALUE) ** -2.0
+    scaled = directions.T @ np.diag(inverse_squares) @ directions
+    degrees_of_freedom = max(len(weights) - int(free.sum()), 1)
+    variance = float(np.sum(weights * linearized.residuals**2) / degrees_of_freedom)
+    block = variance * scaled / np.outer(lengths[moving], lengths[moving])
+    covariance[np.ix_(moving, moving)] = block
+    condition = float("inf") if without_effect else condition
+    return Identification(covariance, condition, without_effect, confounded)

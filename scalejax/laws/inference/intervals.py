@@ -1,52 +1,73 @@
-"""intervals."""
+"""Confidence intervals of parameters from bootstrap fits, with open ends.
+
+Shapes: p parameters, K bootstrap fits.
+"""
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.problem import Problem, parameters_in_table_units
 
+# The ends of an interval. An end that the data do not determine is None.
+Interval = tuple[float | None, float | None]
 
-def at_bounds(
-    law: ParametricLaw, problem: Problem, theta: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (p, K): where a parameter can only be said to be below (above) something.
-
-    A size at its lower bound is nil, and then its exponent can be anything; a term whose exponent is nil is a constant, and then
-    its size can be anything that the other constants make up for.
-    """
-    slack = 1e-9 * (1 + np.abs(theta))
-    held = np.all(problem.basis == 0, axis=0)[:, None]
-    below = (theta <= problem.low[:, None] + slack) & ~held
-    above = (theta >= problem.high[:, None] - slack) & ~held
-    for i, k in enumerate(law.coordinates):
-        for exponent, _, _ in k.units:
-            if exponent and k.scale:
-                j = law.names.index(exponent)
-                gone = below[i] & ~held[j]
-                constant = below[j] & ~held[i] & (law.coordinates[j].low == 0)
-                below[j], above[j] = below[j] | gone, above[j] | gone
-                below[i], above[i] = below[i] | constant, above[i] | constant
-    return below, above
+# Distance from a bound, relative to 1 + |theta|, that counts as being at it.
+BOUND_TOLERANCE = 1e-9
 
 
 def percentile_intervals(
-    law: ParametricLaw, problem: Problem, theta: np.ndarray, level: float = 0.95
-) -> dict[str, tuple[float | None, float | None]]:
-    """Percentile intervals of the free parameters from draws theta (p, K); an open end is None.
+    law: ParametricLaw, problem: Problem, theta: Float[np.ndarray, "p K"], level: float = 0.95
+) -> dict[str, Interval]:
+    """Returns the percentile interval of every parameter that is not held.
 
-    Percentile, never reflected, intervals: the latter cover .89-.93 where these cover .95 (simulated at n = 240).
+    theta: the bootstrap fits. An end is open if it falls among fits that are at a
+    bound.
+
+    The intervals are percentile intervals, never reflected around the fit: simulated
+    for 240 rows, reflected intervals contain the truth in 89% to 93% of tables, and
+    these in 95%.
     """
     below, above = at_bounds(law, problem, theta)
     tail = (1 - level) / 2 * 100
-    result = {}
-    settled = dict(law.fixed)
-    for name, draws in parameters_in_table_units(law, problem, theta)._asdict().items():
-        if name in settled:
+    held, leaders = dict(law.fixed), dict(law.tied)
+    intervals = {}
+    for name, values in parameters_in_table_units(law, problem, theta)._asdict().items():
+        if name in held:
             continue
-        leader = law.names.index(dict(law.tied).get(name, name))
-        low = np.percentile(np.where(below[leader], -np.inf, draws), tail, method="inverted_cdf")
-        high = np.percentile(
-            np.where(above[leader], np.inf, draws), 100 - tail, method="inverted_cdf"
+        # A tied parameter is at its bound when the one that it follows is.
+        i = law.names.index(leaders.get(name, name))
+        lows, highs = np.where(below[i], -np.inf, values), np.where(above[i], np.inf, values)
+        ends = (
+            np.percentile(lows, tail, method="inverted_cdf"),
+            np.percentile(highs, 100 - tail, method="inverted_cdf"),
         )
-        result[name] = tuple(float(end) if np.isfinite(end) else None for end in (low, high))
-    return result
+        low, high = (float(end) if np.isfinite(end) else None for end in ends)
+        intervals[name] = (low, high)
+    return intervals
+
+
+def at_bounds(
+    law: ParametricLaw, problem: Problem, theta: Float[np.ndarray, "p K"]
+) -> tuple[Bool[np.ndarray, "p K"], Bool[np.ndarray, "p K"]]:
+    """Returns masks of the parameters with no lower bound, and with no upper bound.
+
+    Two rules extend this from a parameter at its bound to the other one of its term. If
+    the size of a term is at its lower bound, the term is nil, and its exponent can be
+    anything. If the exponent is zero, the term is a constant, and its size can be
+    anything that the other constants compensate.
+    """
+    slack = BOUND_TOLERANCE * (1 + np.abs(theta))
+    held = np.asarray(problem.held)[:, None]
+    below = (theta <= problem.low[:, None] + slack) & ~held
+    above = (theta >= problem.high[:, None] - slack) & ~held
+    for i, coordinate in enumerate(law.coordinates):
+        for exponent, _, _ in coordinate.units:
+            if not (exponent and coordinate.scale):
+                continue
+            j = law.names.index(exponent)
+            nil = below[i] & ~held[j]
+            constant = below[j] & ~held[i] & (law.coordinates[j].low == 0)
+            below[j], above[j] = below[j] | nil, above[j] | nil
+            below[i], above[i] = below[i] | constant, above[i] | constant
+    return below, above

@@ -1,47 +1,48 @@
-"""profile."""
+"""Profile likelihoods: the best objective at each value of one parameter."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.law import ParametricLaw
-from scalejax.laws.solver import losses
+from scalejax.laws.solver.losses import parse_loss
 from scalejax.laws.solver.multistart import find_optimum
 
 
 def profile(
     law: ParametricLaw,
-    inputs: Sequence[Any],
-    targets: Any,
+    inputs: Sequence[ArrayLike],
+    targets: ArrayLike,
     name: str,
-    at: Sequence[float],
-    weights: Any = None,
+    at: Sequence[float] | Float[np.ndarray, " values"],
+    weights: ArrayLike | None = None,
     *,
     loss: str = "huber:1e-3",
-) -> np.ndarray:
-    """The objective with one parameter held at each of some values and the others fitted, (values,): its profile likelihood.
+) -> Float[np.ndarray, " values"]:
+    """Returns the objective with a parameter held at each value and the others fitted.
 
-    A flat stretch is what the rows cannot tell apart; its lowest point is the fit. Every value is solved from the whole start
-    grid: warm starts follow one valley, and a law such as the data-constrained one has several. nan where no start converged.
+    inputs: one (n,) array per input of the law. targets, weights: (n,). name: the
+    parameter. at: its values. loss: as for `scalejax.laws.solve`.
 
-    inputs: one (n,) array per input of the law.  targets, weights: (n,).  loss: as for `scalejax.laws.solve`.
+    The lowest point of a profile is the fit. Where the profile is flat, the data do not
+    distinguish the values. A value at which no start converged gives nan.
 
-    Raises ValueError for a parameter that the law has not, or for a value that it cannot take.
+    Every value is solved from the whole start grid. Warm starts would follow one
+    valley, and some laws have several, such as the data-constrained one.
+
+    Raises ValueError for a parameter that the law does not have, or for a value that it
+    cannot take.
     """
-    targets, *inputs = (np.asarray(x, np.float64) for x in (targets, *inputs))
-    weights = np.ones(len(targets)) if weights is None else np.asarray(weights, np.float64)
-    chosen = losses.parse_loss(loss)
-    found = (
-        find_optimum(law.hold(**{name: float(value)}), inputs, targets, weights, chosen)
-        for value in at
-    )
-    return np.array(
-        [
-            one.state.cost[0] / chosen.normalizer
-            if converged(one.state, one.problem, one.weights)[0]
-            else np.nan
-            for one in found
-        ]
-    )
+    target, *columns = (np.asarray(x, np.float64) for x in (targets, *inputs))
+    weight = np.ones(len(target)) if weights is None else np.asarray(weights, np.float64)
+    parsed = parse_loss(loss)
+    objectives = []
+    for value in at:
+        held = law.hold(**{name: float(value)})
+        optimum = find_optimum(held, columns, target, weight, parsed)
+        ok = converged(optimum.state, optimum.problem, optimum.weights)[0]
+        objectives.append(optimum.state.cost[0] / parsed.normalizer if ok else np.nan)
+    return np.array(objectives)

@@ -1,106 +1,141 @@
-"""How far a fit can be trusted: open intervals, profiles, identifiability, verdicts."""
+"""The verdict on a fit: whether its parameters can be used, and why not."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from scalejax.laws.inference.convergence import converged
-from scalejax.laws.inference.design import undetermined_by_design
-from scalejax.laws.inference.identification import identify, linearize
-from scalejax.laws.inference.intervals import at_bounds
+from scalejax.laws.inference.design import Undetermined, undetermined_by_design
+from scalejax.laws.inference.identification import Identification, identify, linearize
+from scalejax.laws.inference.intervals import Interval, at_bounds
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum
 
-MAX_LOG_STANDARD_ERROR = (
-    2.0  # standard error of a log size at the centre of the data: a factor 50 either way at 95%
-)
-MAX_INTERVAL_RATIO = (
-    1e4  # high end over low end of a size's interval; 5.6 for B on the Chinchilla points
-)
+# Standard error of the logarithm of a size at the centre of the data, above which the
+# size is not identified: a factor of 50 either way at 95%.
+MAX_LOG_STANDARD_ERROR = 2.0
+
+# Ratio of the ends of a size's interval above which the size is not identified. For B
+# on the Chinchilla data it is 5.6.
+MAX_INTERVAL_RATIO = 1e4
 
 
 class Verdict(NamedTuple):
     """What can be said of a fit."""
 
-    word: str
-    """ok, at-boundary, unidentified (wins over at-boundary) or not-converged."""
+    label: str
+    """ok, at-boundary, unidentified or not-converged; the last of them that applies."""
     reasons: list[str]
     condition: float
-    """Condition number of the scaled normal matrix; infinite where a parameter has no effect, nan where nothing converged."""
+    """Condition number of the scaled normal matrix. It is infinite when a parameter has
+    no effect, and nan when the fit did not converge."""
     at_boundary: list[str]
-    """Parameters at a bound, or without effect because their term is nil or constant."""
-    unknown: set[str]
-    """Parameters that these rows leave free to take any value: whatever bootstraps say, their intervals are open."""
+    """Parameters at a bound, or without effect because their term is nil or
+    constant."""
+    undetermined: set[str]
+    """Parameters that the rows leave free to take any value. Their intervals are open,
+    whatever the bootstrap fits say."""
 
 
 def judge(
-    law: ParametricLaw, at: Optimum, inputs: list[np.ndarray], ends: dict[str, Any]
+    law: ParametricLaw,
+    optimum: Optimum,
+    inputs: list[np.ndarray],
+    intervals: dict[str, Interval],
 ) -> Verdict:
-    """Judges a fit by its convergence, the design of its table, its linearized errors and its intervals."""
-    below, above = at_bounds(law, at.problem, at.theta[:, None])
-    edges = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
-    if not converged(at.state, at.problem, at.weights)[0]:
-        stuck, (why, names) = (
-            "the solver did not reach a stationary point from any start",
-            undetermined_by_design(law, inputs, set(law.names)),
-        )
-        return Verdict("not-converged", [stuck, *why], float("nan"), edges, names)
-    found = identify(law, at, linearize(law, at))
-    loose = {*found.idle, *found.mixed}
-    reasons, names = undetermined_by_design(law, inputs, loose)
-    if idle := [name for name in found.idle if name not in names]:
-        reasons.append(f"{', '.join(idle)} changed nothing on these rows")
-    if found.mixed and not names.issuperset(found.mixed):
-        apart = f"condition number {found.condition:.1e}"
-        reasons.append(
-            f"the parameters {', '.join(found.mixed)} cannot be told apart on these rows ({apart})"
-        )
-    unknown = loose | names
+    """Judges a fit by its convergence, its design and the width of its intervals.
+
+    inputs: the columns that were fitted. intervals: from bootstrap fits; may be empty.
+    """
+    below, above = at_bounds(law, optimum.problem, optimum.theta[:, None])
+    at_boundary = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
+    if not converged(optimum.state, optimum.problem, optimum.weights)[0]:
+        design = undetermined_by_design(law, inputs, set(law.names))
+        reasons = ["the solver did not reach a stationary point from any start", *design.reasons]
+        return Verdict("not-converged", reasons, float("nan"), at_boundary, design.parameters)
+
+    identified = identify(law, optimum, linearize(law, optimum))
+    loose = {*identified.without_effect, *identified.confounded}
+    design = undetermined_by_design(law, inputs, loose)
+    undetermined = loose | design.parameters
+    reasons = [*design.reasons, *_flat_reasons(identified, design)]
     if law.free and len(inputs[0]) == law.free:
         reasons.append(
             f"{law.free} rows for {law.free} parameters: nothing is left to check the law with"
         )
-    reasons += _open_reasons(
-        law, {name: pair for name, pair in ends.items() if name not in unknown}
-    )
+    reasons += _open_reasons({n: i for n, i in intervals.items() if n not in undetermined})
+    reasons += _wide_reasons(law, {n: i for n, i in intervals.items() if n not in undetermined})
     if not reasons:
-        reasons = _vague_reasons(law, found.covariance)
-    edge_reasons = [f"{', '.join(edges)} at the edge of what is allowed"] if edges else []
-    word = "unidentified" if reasons else "at-boundary" if edges else "ok"
-    return Verdict(word, reasons + edge_reasons, found.condition, edges, unknown)
+        reasons = _vague_reasons(law, identified.covariance)
+    label = "unidentified" if reasons else "at-boundary" if at_boundary else "ok"
+    if at_boundary:
+        reasons.append(f"{', '.join(at_boundary)} at the edge of what is allowed")
+    return Verdict(label, reasons, identified.condition, at_boundary, undetermined)
 
 
-def _open_reasons(law: ParametricLaw, ends: dict[str, Any]) -> list[str]:
-    """Parameters whose intervals are open, together where they are so at the same end, or wide beyond use."""
-    sizes = {name for name, k in zip(law.names, law.coordinates, strict=True) if k.log}
-    named: dict[str, list[str]] = {}
-    wide = []
-    for name, (low, high) in ends.items():
-        if low is None or high is None:
-            named.setdefault(
-                "at both ends" if low is high else "below" if low is None else "above", []
-            ).append(name)
-        elif name in sizes and high > MAX_INTERVAL_RATIO * low:
-            wide.append(f"{name} is not identified: its interval spans a factor {high / low:.0e}")
-    several = {
-        True: "are not identified: their intervals are",
-        False: "is not identified: its interval is",
-    }
-    return [
-        f"{', '.join(names)} {several[len(names) > 1]} open {end}" for end, names in named.items()
-    ] + wide
+def _flat_reasons(identified: Identification, design: Undetermined) -> list[str]:
+    """Names flat directions that the design of the table does not explain."""
+    reasons = []
+    idle = [name for name in identified.without_effect if name not in design.parameters]
+    if idle:
+        reasons.append(f"{', '.join(idle)} changed nothing on these rows")
+    if identified.confounded and not design.parameters.issuperset(identified.confounded):
+        reasons.append(
+            f"the parameters {', '.join(identified.confounded)} cannot be told apart on these "
+            f"rows (condition number {identified.condition:.1e})"
+        )
+    return reasons
 
 
-def _vague_reasons(law: ParametricLaw, covariance: np.ndarray) -> list[str]:
-    """Sizes with linearized errors too wide for use."""
-    errors = np.sqrt(np.diag(covariance))
-    named = zip(law.names, law.coordinates, errors, strict=True)
-    vague = [
-        (name, np.exp(min(2 * error, 50)))
-        for name, k, error in named
-        if k.log and error > MAX_LOG_STANDARD_ERROR
-    ]
-    return [
-        f"{name} is not identified: its size is known to a factor {factor:.0e} only"
-        for name, factor in vague
-    ]
+def _open_reasons(intervals: dict[str, Interval]) -> list[str]:
+    """Names the parameters with open intervals, grouped by the end that is open."""
+    names: dict[str, list[str]] = {}
+    for name, (low, high) in intervals.items():
+        if low is None and high is None:
+            names.setdefault("at both ends", []).append(name)
+        elif low is None:
+            names.setdefault("below", []).append(name)
+        elif high is None:
+            names.setdefault("above", []).append(name)
+    reasons = []
+    for end, group in names.items():
+        several = len(group) > 1
+        verb = (
+            "are not identified: their intervals are"
+            if several
+            else ("is not identified: its interval is")
+        )
+        reasons.append(f"{', '.join(group)} {verb} open {end}")
+    return reasons
+
+
+def _wide_reasons(law: ParametricLaw, intervals: dict[str, Interval]) -> list[str]:
+    """Names the sizes whose intervals span many orders of magnitude."""
+    reasons = []
+    for name in _sizes(law):
+        low, high = intervals.get(name, (None, None))
+        if low is not None and high is not None and high > MAX_INTERVAL_RATIO * low:
+            ratio = high / low
+            reasons.append(f"{name} is not identified: its interval spans a factor {ratio:.0e}")
+    return reasons
+
+
+def _vague_reasons(law: ParametricLaw, covariance: Float[np.ndarray, "p p"]) -> list[str]:
+    """Names the sizes with large linearized standard errors."""
+    errors = dict(zip(law.names, np.sqrt(np.diag(covariance)), strict=True))
+    reasons = []
+    for name in _sizes(law):
+        if errors[name] > MAX_LOG_STANDARD_ERROR:
+            # Two standard errors; the bound keeps the number printable.
+            factor = np.exp(min(2 * errors[name], 50))
+            reasons.append(
+                f"{name} is not identified: its size is known to a factor {factor:.0e} only"
+            )
+    return reasons
+
+
+def _sizes(law: ParametricLaw) -> list[str]:
+    """Returns the parameters that are solved for as logarithms, which span decades."""
+    coordinates = zip(law.names, law.coordinates, strict=True)
+    return [name for name, coordinate in coordinates if coordinate.log]

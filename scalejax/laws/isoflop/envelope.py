@@ -39,6 +39,7 @@ def envelope(
     N, D, C, L = (np.asarray(x, float) for x in (params, tokens, flops, loss))
     log_C = np.linspace(np.log(C.min()), np.log(C.max()), budgets)
     log_L, log_N, log_D = _interpolate(labels, (L, N, D), C, log_C)
+    # Curves out of range have an infinite loss and never win.
     best = np.argmin(log_L, axis=0)
     optima = []
     for b, (c, winner) in enumerate(zip(log_C, best, strict=True)):

@@ -33,7 +33,7 @@ def fit_isoflop(
     flops: ArrayLike,
     loss: ArrayLike,
     *,
-    protocol: Protocol = "parabola",
+    protocol: str = "parabola",
     noise: Noise | None = None,
     draws: int = 0,
     seed: int = 0,
@@ -67,10 +67,12 @@ def fit_isoflop(
     curves, reasons = _isoflop_curves(
         *(np.asarray(x, float) for x in (params, tokens, flops, loss))
     )
+    # Without noise the measured losses are the only draw.
     losses = np.stack([curve.loss for curve in curves])[None]
     if draws and noise is not None:
         losses = _noisy(losses[0], noise, draws, seed)
     count = np.array([curve.models for curve in curves])
+    # N* and D* are found separately, hence N* D* need not be C / 6.
     of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, protocol)
     of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, protocol)
     budgets = [

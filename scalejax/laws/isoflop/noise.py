@@ -1,6 +1,6 @@
 """The noise of a measured loss, as a function of the loss."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,7 @@ class Noise(NamedTuple):
     stds: tuple[float, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "Noise":
         """Reads `STD` or `STD@LOSS,STD@LOSS`, in nats per token.
 
         Raises ValueError for any other text.

@@ -110,6 +110,7 @@ def fit_power_laws(
             "two budgets with an interior minimum determine the power law: no budget is left "
             "to check it with",
         ]
+    # The draws keep their order across budgets: draw i of every budget is one data set.
     optima = [budgets[i] for i in used]
     log_C = np.log([budget.flops for budget in optima])
     of_params = _regress(
@@ -170,6 +171,7 @@ def _regress(
     y_draws: Float[np.ndarray, "draws budgets"] | None,
 ) -> _Regression:
     weights = 1 / std**2
+    # The point fit is the same regression with a single row.
     (slope,), (intercept,) = _line(x, y[None], weights)
     residual = y - intercept - slope * x
     gradient = max(abs(weights @ residual), abs(weights @ (residual * x)))
@@ -201,6 +203,7 @@ def _line(
     # The mean of a row without any weight is not used, but must not divide by zero.
     total = np.maximum(w.sum(1), 1e-300)
     mean_x, mean_y = (w @ x) / total, (w * y).sum(1) / total
+    # Centred x, because log C is about 45 and varies by a few units.
     centred = x - mean_x[:, None]
     spread = np.where((w > 0).sum(1) >= 2, (w * centred**2).sum(1), np.nan)
     slope = (w * centred * (y - mean_y[:, None])).sum(1) / spread

@@ -1,107 +1,182 @@
-"""One law on one table."""
+"""One law on one table, in the coordinates and units that the solver works in.
+
+A parameter has three representations:
+
+- In table units, as users read it: A = 406.4 where N counts parameters.
+- As a coordinate: in centred units, and as its logarithm if it is positive. Inputs are
+  divided by their geometric mean, which turns A into A mean(N)^-alpha. In these units
+  the size and the exponent of a term are hardly correlated, so Newton's steps are long.
+- As theta, the vector that the solver moves: coordinates = offset + basis @ theta. The
+  affine map expresses equality constraints. A parameter that is held at a value, or
+  tied to another one, has a zero column in `basis`.
+
+Shapes: n rows of the table, p parameters, K lanes (fits of one law, solved side by
+side). The lanes are always the last axis.
+"""
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import AnyArray, F, ParametricLaw
+from scalejax.laws.solver.losses import ResidualKind, residuals
 
 
 class Problem(NamedTuple):
     """One law on one table, in centred units."""
 
-    inputs: tuple[jax.Array, ...]
-    """Each (n,), divided by its centre (or minus it, for additive laws)."""
-    targets: jax.Array
-    """(n,)"""
-    offset: jax.Array
-    """(p,): coordinates = offset + basis @ theta. Held and tied parameters live here."""
-    basis: jax.Array
-    """(p, p); the column of a parameter that is held or tied is zero."""
-    low: jax.Array
-    high: jax.Array
-    centre: jax.Array
-    """(axes,): log of the unit of each axis, or the shift."""
+    inputs: tuple[Float[Array, " n"], ...]
+    """Divided by their geometric mean; for additive laws, minus their mean."""
+    targets: Float[Array, " n"]
+    """In table units."""
+    offset: Float[Array, " p"]
+    """Coordinates at theta = 0."""
+    basis: Float[Array, "p p"]
+    """Derivative of the coordinates with respect to theta."""
+    low: Float[Array, " p"]
+    """Lower bounds of theta."""
+    high: Float[Array, " p"]
+    """Upper bounds of theta."""
+    centre: Float[Array, " axes"]
+    """Log of the unit of each axis; for additive laws, what was subtracted."""
+
+    @property
+    def held(self) -> Bool[AnyArray, " p"]:
+        """Mask of the parameters that are held at a value or tied to another one."""
+        return (self.basis == 0).all(axis=0)
+
+    def fixed_at(self, theta: Float[AnyArray, " p"]) -> Bool[AnyArray, " p"]:
+        """Mask of the parameters that are held, or at a bound at theta."""
+        return self.held | (theta <= self.low) | (theta >= self.high)
+
+
+class Constraints(NamedTuple):
+    """Which parameters are held or tied. The values are not part of it.
+
+    Compiled programs depend on this, and take the values as data: a profile over fifty
+    values of one parameter compiles one program.
+    """
+
+    held: tuple[str, ...]
+    tied: tuple[tuple[str, str], ...]
+    """(parameter, leader): the parameter equals the leader."""
 
 
 def unconstrained(law: ParametricLaw) -> ParametricLaw:
-    """The law as the compiled programs know it: what is held or tied is data (offset, basis), not a new program."""
+    """Returns the law without held and tied parameters: the key of compiled code."""
     return dataclasses.replace(law, fixed=(), tied=())
 
 
-def held_names(law: ParametricLaw) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    return tuple(name for name, _ in law.fixed), law.tied
+def constraints_of(law: ParametricLaw) -> Constraints:
+    """Returns which parameters of a law are held or tied."""
+    return Constraints(tuple(name for name, _ in law.fixed), law.tied)
 
 
-def held_values(law: ParametricLaw) -> np.ndarray:
+def held_values(law: ParametricLaw) -> Float[np.ndarray, " held"]:
+    """Returns the values of the held parameters, in the order of `Constraints.held`."""
     return np.array([value for _, value in law.fixed], np.float64)
 
 
-def constraints(
-    law: ParametricLaw, held: Any, fixed: jax.Array, centre: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """offset (p,) and basis (p, p) of coordinates = offset + basis @ theta.
+def affine_constraints(
+    law: ParametricLaw,
+    constraints: Constraints,
+    values: Float[AnyArray, " held"],
+    centre: Float[Array, " axes"],
+) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
+    """Returns (offset, basis) such that coordinates = offset + basis @ theta.
 
-    Holding A while alpha is free ties the centred log A to alpha: log A' = log A - alpha log(unit).
+    Without constraints the map is the identity. A user holds a parameter in table
+    units, but the solver works in centred units, and the change of units can involve a
+    free parameter: log A = log A' + alpha log(unit). So holding A does not hold the
+    coordinate log A'; it makes it a function of alpha.
     """
-    names, (fixed_names, tied) = law.names, held
-    values_ = dict(zip(fixed_names, fixed, strict=True))
-    at = {name: jnp.zeros(()) for name in names}
-    rows = {name: jnp.eye(len(names))[i] for i, name in enumerate(names)}
-    pairs = list(zip(names, law.coordinates, strict=True))
-    for name, k in pairs:
-        if name in values_:
-            at[name] = jnp.log(values_[name]) if k.log else values_[name]
-            rows[name] = jnp.zeros(len(names))
-    for name, leader in tied:
-        at[name], rows[name] = at[leader], rows[leader]
-    for name, k in pairs:
-        for exponent, axis, power in k.units if name in values_ else ():
-            at[name] = at[name] - power * centre[axis] * (at[exponent] if exponent else 1.0)
-            rows[name] = rows[name] - power * centre[axis] * (rows[exponent] if exponent else 0.0)
-    return jnp.stack([at[name] for name in names]), jnp.stack([rows[name] for name in names])
+    names = law.names
+    held = dict(zip(constraints.held, values, strict=True))
+    offset = {name: jnp.zeros(()) for name in names}
+    basis = {name: jnp.eye(len(names))[i] for i, name in enumerate(names)}
+    coordinates = list(zip(names, law.coordinates, strict=True))
+    for name, coordinate in coordinates:
+        if name in held:
+            offset[name] = jnp.log(held[name]) if coordinate.log else held[name]
+            basis[name] = jnp.zeros(len(names))
+    for name, leader in constraints.tied:
+        offset[name], basis[name] = offset[leader], basis[leader]
+    # Exponents have no unit, so those that the change of units below reads are final
+    # here.
+    for name, coordinate in coordinates:
+        if name not in held:
+            continue
+        for exponent, axis, power in coordinate.units:
+            shift = power * centre[axis]
+            offset[name] = offset[name] - shift * (offset[exponent] if exponent else 1.0)
+            basis[name] = basis[name] - shift * (basis[exponent] if exponent else 0.0)
+    return jnp.stack([offset[name] for name in names]), jnp.stack([basis[name] for name in names])
 
 
-def parameters_in_centred_units(law: ParametricLaw, coordinates: Any) -> Any:
-    """The law's form from its coordinates, in centred units."""
-    return law.form(
-        *(jnp.exp(c) if k.log else c for c, k in zip(coordinates, law.coordinates, strict=True))
-    )
+def coordinates_at(problem: Problem, theta: Float[AnyArray, "p K"]) -> Float[AnyArray, "p K"]:
+    """Returns the coordinates of all parameters, held ones included."""
+    return problem.offset[:, None] + problem.basis @ theta
 
 
-def coordinates_from_parameters(law: ParametricLaw, form: Any) -> jax.Array:
-    return jnp.stack(
-        [jnp.log(value) if k.log else value for value, k in zip(form, law.coordinates, strict=True)]
-    )
+def parameters_in_centred_units(
+    law: ParametricLaw[F], coordinates: AnyArray | Sequence[Array]
+) -> F:
+    """Returns a law's NamedTuple in centred units from its p coordinates."""
+    pairs = zip(coordinates, law.coordinates, strict=True)
+    return law.form._make(jnp.exp(x) if coordinate.log else x for x, coordinate in pairs)
 
 
-def parameters_in_table_units(law: ParametricLaw, problem: Problem, theta: Any) -> Any:
-    """The law's form in the units of the table, each (K,), from theta (p, K); arrays of numpy or of jax, as theta is."""
-    exp = jnp.exp if isinstance(theta, jax.Array) else np.exp
-    coordinates = dict(zip(law.names, problem.offset[:, None] + problem.basis @ theta, strict=True))
-    shifted = {}
-    for name, k in zip(law.names, law.coordinates, strict=True):
+def coordinates_from_parameters(law: ParametricLaw[F], parameters: F) -> Array:
+    """Returns the coordinates (p, ...) of parameters in centred units."""
+    pairs = zip(parameters, law.coordinates, strict=True)
+    return jnp.stack([jnp.log(x) if coordinate.log else x for x, coordinate in pairs])
+
+
+def parameters_in_table_units(
+    law: ParametricLaw[F], problem: Problem, theta: Float[AnyArray, "p K"]
+) -> F:
+    """Returns a law's NamedTuple in table units, with fields of shape (K,).
+
+    The fields are numpy arrays if theta is one, and jax arrays otherwise.
+    """
+    exp = jnp.exp if isinstance(theta, Array) else np.exp
+    coordinates = dict(zip(law.names, coordinates_at(problem, theta), strict=True))
+    parameters = []
+    for name, coordinate in zip(law.names, law.coordinates, strict=True):
         value = coordinates[name]
-        for exponent, axis, power in k.units:
-            value = value + power * problem.centre[axis] * (
-                coordinates[exponent] if exponent else 1.0
-            )
-        shifted[name] = exp(value) if k.log else value
-    return law.form(**shifted)
+        for exponent, axis, power in coordinate.units:
+            factor = coordinates[exponent] if exponent else 1.0
+            value = value + power * problem.centre[axis] * factor
+        parameters.append(exp(value) if coordinate.log else value)
+    return law.form._make(parameters)
 
 
-def theta_from_parameters(law: ParametricLaw, problem: Problem, form: Any) -> Any:
-    """theta (p, K) of parameters in the table's units: the inverse of `natural` for parameters that nothing holds."""
-    xp = jnp if any(isinstance(value, jax.Array) for value in form) else np
-    columns = []
-    for value, k in zip(form, law.coordinates, strict=True):
-        value = xp.log(value) if k.log else value
-        for exponent, axis, power in k.units:
-            value = value - power * problem.centre[axis] * (
-                getattr(form, exponent) if exponent else 1.0
-            )
-        columns.append(value)
-    return xp.stack(columns)
+def theta_from_parameters(
+    law: ParametricLaw[F], problem: Problem, parameters: F
+) -> Float[AnyArray, "p K"]:
+    """Returns theta from parameters in table units: the inverse of the function above.
+
+    It is the inverse for parameters that are neither held nor tied; `Problem.basis`
+    ignores the theta of the others.
+    """
+    xp = jnp if any(isinstance(value, Array) for value in parameters) else np
+    rows = []
+    for value, coordinate in zip(parameters, law.coordinates, strict=True):
+        value = xp.log(value) if coordinate.log else value
+        for exponent, axis, power in coordinate.units:
+            factor = getattr(parameters, exponent) if exponent else 1.0
+            value = value - power * problem.centre[axis] * factor
+        rows.append(value)
+    return xp.stack(rows)
+
+
+def residuals_at(
+    law: ParametricLaw, kind: ResidualKind, problem: Problem, theta: Float[AnyArray, " p"]
+) -> Float[Array, " n"]:
+    """Returns the residuals at theta; differentiable in theta and the problem."""
+    parameters = parameters_in_centred_units(law, problem.offset + problem.basis @ theta)
+    return residuals(kind, law.predict(parameters, *problem.inputs), problem.targets)

@@ -18,8 +18,8 @@ def grid_sweep(
 ) -> Sweep:
     """Losses that are quadratic around the optimum of every cell.
 
-    Each cell is a grid of points x points runs, centred `shift` away from the optimum in
-    both logarithms.
+    Each cell is a grid of points x points runs, centred `shift` away from the optimum
+    in both logarithms.
     """
     offsets = np.linspace(-2, 2, points) + shift
     runs = []

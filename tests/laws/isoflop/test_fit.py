@@ -103,4 +103,4 @@ def test_draws_without_noise_and_an_unknown_protocol_are_errors():
     with pytest.raises(ValueError, match="noise"):
         fit_isoflop(**runs, draws=10)
     with pytest.raises(ValueError, match="akima, parabola"):
-        fit_isoflop(**runs, protocol="makima")  # pyright: ignore[reportArgumentType]
+        fit_isoflop(**runs, protocol="makima")

@@ -1,0 +1,87 @@
+"""IsoFLOP curves fitted to tables (mirrors scalejax/fitting/isoflop.py)."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scalejax import laws
+from scalejax.cli.text.fit import fit_text
+from scalejax.fitting import fit as fits
+from scalejax.laws.forms import Chinchilla
+
+TRUTH = Chinchilla(A=400.0, B=2000.0, E=1.7, alpha=0.34, beta=0.30)
+
+
+def isoflop_table(budgets=(1e18, 1e19, 1e20, 1e21), centre=1.0, noise=1e-3):
+    """Nine sizes per budget, around `centre` times the optimal size."""
+    C = np.repeat(budgets, 9)
+    sizes = [TRUTH.optimal_params(c) * centre * np.geomspace(1 / 4, 4, 9) for c in budgets]
+    N = np.concatenate(sizes)
+    errors = noise * np.random.default_rng(0).normal(size=N.size)
+    loss = np.array(TRUTH.loss(N, C / (6 * N))) + errors
+    return pd.DataFrame({"params": N, "tokens": C / (6 * N), "flops": C, "loss": loss})
+
+
+def test_isoflop_agrees_with_the_parametric_fit_beside_it(tmp_path):
+    fit = fits.fit(
+        isoflop_table(), laws.isoflop_law(), noise="0.001", bootstrap=100, holdout="flops > 5e20"
+    )
+    exponent = fit.views["chinchilla"]["params_exponent"]
+    assert fit.verdict == "ok" and exponent == pytest.approx(0.30 / 0.64, abs=0.05)
+    low, high = fit.intervals["params_exponent"]
+    assert low is not None and high is not None
+    assert low < fit.params["params_exponent"] < high and fit.holdout.n == 1
+
+
+def test_a_saved_fit_forecasts_the_optimum_of_a_budget(tmp_path):
+    fit = fits.fit(isoflop_table(), laws.isoflop_law(), noise="0.001", bootstrap=100)
+    fit.save(tmp_path / "fit.json")
+    forecast = fits.load(tmp_path / "fit.json").forecast(flops=1e20).summary()
+    assert forecast == fit.forecast(flops=1e20).summary()
+    assert forecast["value"] == forecast["params"]
+    measured = fit.views["params_by_budget"]["1e+20"]
+    assert forecast["params"] == pytest.approx(measured, rel=0.2)
+    assert forecast["interval"][0] < forecast["value"] < forecast["interval"][1]
+    assert forecast["tokens"] == pytest.approx(1e20 / 6 / forecast["params"], rel=0.1)
+
+
+def test_without_an_interior_optimum_there_is_no_exponent():
+    fit = fits.fit(isoflop_table(centre=50.0), laws.isoflop_law())
+    assert "nan" not in fit_text(fit) and "params_exponent          unknown" in fit_text(fit)
+    assert fit.verdict == "unidentified"
+    assert any("smallest model" in reason for reason in fit.reasons)
+    printed = json.loads(json.dumps(fit.summary(), allow_nan=False))
+    assert printed["params"]["params_exponent"] is None
+    with pytest.raises(ValueError, match="no optimum"):
+        fit.predict(flops=1e20)
+
+
+def test_options_that_could_not_be_used_are_named():
+    table = isoflop_table()
+    holdout = f"params == {table.params[3]}"
+    fit = fits.fit(table, laws.isoflop_law(), noise="0.001", holdout=holdout)
+    assert fit.verdict == "ok" and fit.intervals == {}
+    assert fit.holdout.n == 0 and fit.summary()["holdout"] == {}
+    reasons = " ".join(fit.reasons)
+    assert "the holdout is not scored: no budget has 3 model sizes" in reasons
+    assert "the noise is read by draws" in reasons
+
+
+def test_tokens_follow_from_params_and_flops():
+    fit = fits.fit(isoflop_table().drop(columns="tokens"), laws.isoflop_law())
+    assert fit.params["tokens_exponent"] == pytest.approx(0.34 / 0.64, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "options", [{"loss": "lad"}, {"cluster": "flops"}, {"schedules": "x.csv"}, {"weights": "flops"}]
+)
+def test_options_that_isoflop_does_not_read_are_refused(options):
+    with pytest.raises(ValueError, match="the isoflop law does not read"):
+        fits.fit(isoflop_table(), laws.isoflop_law(), **options)
+
+
+def test_no_parameter_of_isoflop_can_be_held():
+    with pytest.raises(ValueError, match="params_exponent of the isoflop law cannot be held"):
+        laws.isoflop_law().hold(params_exponent=0.5)

@@ -1,0 +1,56 @@
+"""The laws of a study and what they forecast (mirrors scalejax/study/fits.py)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scalejax import laws
+from scalejax.files import read_lines
+from scalejax.grids import run_id
+from scalejax.study.fits import fit_laws, register_forecasts, rows_to_fit
+from scalejax.study.study import Study
+
+
+@pytest.fixture
+def runs(tiny_run):
+    return [tiny_run.replace(seed=seed) for seed in range(4)]
+
+
+def table_of_laws():
+    """Rows that follow a chinchilla law of the loss, and a power law of the error."""
+    params, tokens = (x.ravel() for x in np.meshgrid([1e4, 3e4, 1e5], [1e5, 3e5, 1e6, 3e6]))
+    loss = 1.8 + 40 / params**0.34 + 200 / tokens**0.37
+    rows = {"params_with_head": params, "tokens": tokens, "loss": loss}
+    return pd.DataFrame(rows | {"top1_error": 1 - np.exp(-0.3 * loss)})
+
+
+def test_laws_are_fitted_to_the_runs_that_are_done_and_not_forecast(runs):
+    names = [run_id(run) for run in runs]
+    table = pd.DataFrame({"run": names, "status": ["done", "diverged", "done", "done"]})
+    rows = rows_to_fit(table, Study("s@1", runs[:3], forecast=runs[3:]))
+    assert list(rows["run"]) == [names[0], names[2]]
+
+
+def test_a_law_that_cannot_be_fitted_is_reported_and_the_others_are_saved(runs, tmp_path):
+    (tmp_path / "fits").mkdir()
+    (tmp_path / "fits" / "old.json").write_text("{}")
+    study = Study("s@1", runs, laws=[laws.chinchilla(), laws.data_constrained()], bootstrap=0)
+    fits, unfitted = fit_laws(study, table_of_laws(), tmp_path)
+    assert list(fits) == ["chinchilla"] and "unique_tokens" in unfitted["data-constrained"]
+    assert [path.name for path in (tmp_path / "fits").iterdir()] == ["chinchilla.json"]
+
+
+def test_a_law_of_the_loss_forecasts_alone_and_in_a_chain_with_a_law_of_the_error(runs, tmp_path):
+    study = Study(
+        "s@1", runs[:3], forecast=runs[3:], laws=[laws.chinchilla(), laws.downstream()], bootstrap=0
+    )
+    rows = table_of_laws()
+    fits, unfitted = fit_laws(study, rows, tmp_path)
+    assert not unfitted
+    register_forecasts(study, fits, rows, tmp_path)
+    lines = read_lines(tmp_path / "forecasts.jsonl")
+    assert [(line["law"], line["metric"]) for line in lines] == [
+        ("chinchilla", "loss"),
+        ("chinchilla+downstream", "top1_error"),
+    ]
+    assert {line["run"] for line in lines} == {f"s@1/{run_id(runs[3])}"}
