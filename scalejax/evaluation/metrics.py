@@ -54,7 +54,7 @@ class TaskMetrics(TypedDict):
     """Number of items."""
     format: str
     error: float
-    """Error per token, ties shared."""
+    """Error when log-likelihoods are compared per token, with ties shared."""
     error_se: float
     chance: float
     """Error of guessing."""

@@ -14,8 +14,8 @@ import numpy as np
 from scalejax.data.packing import DOCUMENT_START
 
 # Approximate number of tokens per model call when rows are padded to bucket lengths. On
-# CPU this is what one core's cache holds: calls of 8,192 tokens take 1.1 times as long
-# with rows of 128 tokens, and 1.6 times as long with rows of 576.
+# CPU this is what one core's cache holds. With calls of 8,192 tokens, scoring takes 1.1
+# times as long if rows have 128 tokens, and 1.6 times as long if they have 576.
 BUCKETED_TOKENS_PER_CALL = 2_048
 
 # Approximate number of tokens per model call when requests share rows. On accelerators
@@ -30,7 +30,7 @@ PACKED_TOKENS_PER_CALL = 16_384
 BUCKET_COUNT = 5
 
 # Tokens of the shortest row, and of the longest continuation that counts as short.
-SHORT = 32
+SHORT_LENGTH = 32
 
 
 class SpanScorer(Protocol):
@@ -137,15 +137,15 @@ def bucket_lengths(window: int) -> list[int]:
     """
     # -(-a // b) is a / b rounded up, so that the longest row holds the whole window.
     halves = [-(-window // 2**k) for k in range(BUCKET_COUNT)]
-    return sorted({length for length in halves if length >= min(SHORT, window)})
+    return sorted({length for length in halves if length >= min(SHORT_LENGTH, window)})
 
 
 class _Bucket(NamedTuple):
     """A shape of rows: one compiled program.
 
-    The width is SHORT for short continuations: logits are then computed at 32 positions
-    per span instead of at every position of the row. With large vocabularies the output
-    layer is most of a small model's work.
+    The width is SHORT_LENGTH for short continuations: logits are then computed at 32
+    positions per span instead of at every position of the row. With large vocabularies
+    the output layer is most of a small model's work.
     """
 
     length: int
@@ -224,8 +224,8 @@ class _Batcher:
         # The last token is only predicted, never an input: a row of `length` inputs
         # holds length + 1 tokens.
         length = next(length for length in self._lengths if tokens - 1 <= length)
-        is_short = continuation <= SHORT <= length
-        return _Bucket(length, SHORT if is_short else length)
+        is_short = continuation <= SHORT_LENGTH <= length
+        return _Bucket(length, SHORT_LENGTH if is_short else length)
 
     def _has_room(self, row: _Row, bucket: _Bucket, tokens: int) -> bool:
         has_free_span = len(row.numbers) < self._spans_per_row(bucket)
