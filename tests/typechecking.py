@@ -15,7 +15,13 @@ from beartype.roar import (
 )
 from jaxtyping import install_import_hook
 
-CHECKED = ("scalejax.laws.inference", "scalejax.laws.solver", "scalejax.model")
+CHECKED = (
+    "scalejax.laws.forms",
+    "scalejax.laws.inference",
+    "scalejax.laws.log_sum_exp",
+    "scalejax.laws.solver",
+    "scalejax.model",
+)
 
 # As for any type checker, an int is a valid float (PEP 484).
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -48,8 +48,7 @@ KINDS: dict[type[Law], Kind] = {
 
 
 def kind_of(law: Law) -> Kind:
-    """Returns how a law is fitted; raises ValueError for something that is not a
-    law."""
+    """Returns how a law is fitted; raises ValueError for anything else than a law."""
     for law_type, kind in KINDS.items():
         if isinstance(law, law_type):
             return kind
@@ -73,7 +72,7 @@ def fit(
     table: "str | Path | DataFrame", law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
 ) -> HyperparameterFit: ...
 @overload
-def fit(table: "str | Path | DataFrame", law: Law, **keywords: Unpack[FitKeywords]) -> Fit[Any]: ...
+def fit(table: "str | Path | DataFrame", law: Law, **keywords: Unpack[FitKeywords]) -> Fit[Law]: ...
 def fit(
     table: "str | Path | DataFrame",
     law: Law,
@@ -205,8 +204,9 @@ def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate:
 
 
 def influence(fit: Fit[Any], run: Mapping[str, float]) -> np.ndarray:
-    """Says which runs a prediction depends on: d prediction / d target of each row,
-    (rows,).
+    """Says which fitted runs a prediction depends on.
+
+    Returns d prediction / d target of each fitted row, (rows,).
 
     fit: of a law of one row per run.  run: the inputs that `Fit.predict` takes.
 

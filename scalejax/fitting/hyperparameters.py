@@ -49,8 +49,7 @@ LOSS = "log-mse"
 
 @dataclass(frozen=True, kw_only=True)
 class Regrets(Errors):
-    """Relative losses above the best run of a cell, at the law's learning rate and
-    batch."""
+    """Relative losses of the law's choices above the best run of each cell."""
 
     cells: int = 0
     """Number of cells that were scored; `n` counts their rows."""
@@ -224,8 +223,10 @@ def _sweep(read: tables.Columns, rows: np.ndarray) -> Sweep:
 
 
 def _parameters(result: SweepFit) -> tuple[dict[str, float], np.ndarray]:
-    """The parameters by name and their draws, (draws, parameters), with the law of
-    beta2."""
+    """The parameters by name, and their draws, (draws, parameters).
+
+    They include the law of beta2 when there is one.
+    """
     names, values, draws = NAMES, [*result.law], result.draws
     if result.beta2 is not None:
         names, values = NAMES + BETA2_NAMES, [*values, *result.beta2]

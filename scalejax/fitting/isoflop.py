@@ -155,8 +155,7 @@ def _inputs(frame: "DataFrame", named: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _runs(read: tables.Columns, rows: np.ndarray) -> _Runs:
-    """Some rows of the table; tokens or flops that are missing follow from C = 6 N
-    D."""
+    """Some rows of the table, with missing tokens or flops from C = 6 N D."""
     values = dict(zip((name for name in read.names if name != "loss"), read.inputs, strict=True))
     params = values["params"]
     if "tokens" not in values:

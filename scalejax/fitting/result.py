@@ -31,7 +31,7 @@ LEVEL = 0.95
 # Lower and upper end of an interval; an open end is None.
 Interval = tuple[float | None, float | None]
 
-L = TypeVar("L", bound=Law)
+L = TypeVar("L", bound=Law, covariant=True)
 
 
 class Estimate(NamedTuple):
@@ -39,8 +39,7 @@ class Estimate(NamedTuple):
 
     value: float
     low: float | None
-    """None, like `high`, when the fit cannot bound the value; `method` then says
-    why."""
+    """None, like `high`, when nothing bounds the value; `method` then says why."""
     high: float | None
     level: float
     """Coverage of the interval."""
@@ -157,8 +156,9 @@ class Fit(ABC, Generic[L]):
     """A law fitted to a table."""
 
     law: L
+    """With the inputs that were read, and with what was held."""
     params: dict[str, float]
-    """nan, and null in JSON, when the fit did not converge."""
+    """Best parameters by name; nan, and null in JSON, when the fit did not converge."""
     intervals: dict[str, Interval]
     """95% percentile intervals by parameter; empty without bootstraps."""
     objective: float
@@ -171,7 +171,9 @@ class Fit(ABC, Generic[L]):
     verdict: str
     """ok, at-boundary, unidentified or not-converged."""
     reasons: list[str]
+    """Why the verdict is not ok, and notes on the rows and the bootstrap."""
     loss: str
+    """The loss that was minimized, as in `FitOptions.loss`."""
     columns: dict[str, str]
     """The table's column from which each input and the target was read."""
     condition: float = np.nan
@@ -226,17 +228,17 @@ class Fit(ABC, Generic[L]):
         record: dict[str, Any] = {
             "format": FORMAT,
             "law": self.law.name,
-            "params": nested({name: or_none(value) for name, value in self.params.items()}),
+            "params": nested({name: finite_or_none(value) for name, value in self.params.items()}),
             "intervals": nested({name: list(ends) for name, ends in self.intervals.items()}),
-            "objective": or_none(self.objective),
-            "gradient_norm": or_none(self.gradient_norm),
+            "objective": finite_or_none(self.objective),
+            "gradient_norm": finite_or_none(self.gradient_norm),
             "starts_at_optimum": self.starts_at_optimum,
             "n_rows": self.n_rows,
             "verdict": self.verdict,
             "reasons": self.reasons,
             "loss": self.loss,
             "columns": self.columns,
-            "condition": or_none(self.condition),
+            "condition": finite_or_none(self.condition),
             "at_boundary": self.at_boundary,
             "noise": {} if self.noise is None else self.noise._asdict(),
             "seed": self.seed,
@@ -264,11 +266,11 @@ class Fit(ABC, Generic[L]):
         write_text(target, json.dumps(record, allow_nan=False, indent=1))
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], law: L) -> Self:
+    def from_record(cls, record: dict[str, Any], law: Any) -> Self:
         """Returns the fit that `save` wrote.
 
-        record: the content of fit.json.  law: with inputs and held parameters as in the
-        file.
+        record: the content of fit.json.  law: of the kind of this class, with inputs
+        and held parameters as in the file.
         """
         return cls(law=law, **cls._fields_from_record(record))
 
@@ -292,11 +294,11 @@ class Fit(ABC, Generic[L]):
             *("at_boundary", "seed", "clusters", "resample"),
         )
         return {name: record[name] for name in unchanged} | {
-            "params": {name: or_nan(value) for name, value in params},
+            "params": {name: nan_if_none(value) for name, value in params},
             "intervals": {name: (low, high) for name, (low, high) in intervals},
-            "objective": or_nan(record["objective"]),
-            "gradient_norm": or_nan(record["gradient_norm"]),
-            "condition": or_nan(record["condition"]),
+            "objective": nan_if_none(record["objective"]),
+            "gradient_norm": nan_if_none(record["gradient_norm"]),
+            "condition": nan_if_none(record["condition"]),
             "noise": NoiseFloor(**noise) if noise else None,
             "views": record.get("views", {}),
             "seconds": Seconds(**record["seconds"]),
@@ -324,16 +326,16 @@ def kept_draws(names: Iterable[str], draws: np.ndarray) -> dict[str, np.ndarray]
 
 def draws_record(draws: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
     """The draws in JSON, with None where a draw has no fit."""
-    return {name: [or_none(x) for x in values.tolist()] for name, values in draws.items()}
+    return {name: [finite_or_none(x) for x in values.tolist()] for name, values in draws.items()}
 
 
-def or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """The value for JSON, which has neither nan nor infinity."""
     return value if np.isfinite(value) else None
 
 
-def or_nan(value: float | None) -> float:
-    """The inverse of `or_none`."""
+def nan_if_none(value: float | None) -> float:
+    """The inverse of `finite_or_none`."""
     return np.nan if value is None else value
 
 

@@ -8,7 +8,7 @@ parameter count that the law was fitted on. The fields of a law may be scalars, 
 arrays of bootstrap draws. Everything broadcasts as numpy does, in float64.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
@@ -19,6 +19,7 @@ from scalejax.laws.forms import Chinchilla
 BISECTIONS = 60
 
 
+@runtime_checkable
 class ChinchillaView(Protocol):
     """A law that can be written as Chinchilla's, such as `Overtraining`."""
 
@@ -76,8 +77,7 @@ def params_exponent(
 def compute_optimal_bands(
     draws: Chinchilla | ChinchillaView, flops: ArrayLike, level: float = 0.95
 ) -> tuple[Allocation, Allocation]:
-    """Returns the lower and upper ends of percentile intervals of the compute-optimal
-    run.
+    """Returns the ends of percentile intervals of the compute-optimal run.
 
     draws: the law with fields of shape (draws,).  flops: a scalar or (budgets,), and so
     are the ends.  level: coverage of the interval.
@@ -114,8 +114,7 @@ def overtraining_penalty(
 def inference_optimal(
     law: Chinchilla | ChinchillaView, loss: ArrayLike, inference_tokens: ArrayLike
 ) -> Allocation:
-    """Returns the run that reaches a loss with the least FLOPs of training and
-    inference.
+    """Returns the run that is cheapest in training and inference at a given loss.
 
     It minimizes 6 N D + 2 N T for T tokens of inference (Sardana et al. 2023, arXiv
     2401.00448).
@@ -154,7 +153,7 @@ class _Float64(NamedTuple):
 
 
 def _in_float64(law: Chinchilla | ChinchillaView) -> _Float64:
-    if not isinstance(law, Chinchilla) and hasattr(law, "chinchilla"):
+    if isinstance(law, ChinchillaView):
         law = law.chinchilla()
     if not isinstance(law, Chinchilla):
         raise ValueError(

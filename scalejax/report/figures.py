@@ -206,7 +206,7 @@ class Predictions(NamedTuple):
     high: np.ndarray
 
 
-def predict_all(fit: "Fit", points: Iterable[Row]) -> Predictions:
+def predict_all(fit: "Fit", points: Iterable[Mapping[Any, Any]]) -> Predictions:
     """Predictions of a fit at points that have at least the inputs of its law."""
     estimates = []
     for point in points:

@@ -7,25 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scalejax.fitting import tables
-from scalejax.fitting.curves.result import (
-    CurveFit,
-    CurveScores,
-    CurveSplit,
-    LeaveOneCurveOut,
-)
+from scalejax.fitting.curves.result import CurveFit, CurveScores, CurveSplit, LeaveOneCurveOut
 from scalejax.fitting.curves.table import Losses, read_curves
 from scalejax.fitting.options import FitOptions
-from scalejax.fitting.result import (
-    Interval,
-    Scores,
-    Seconds,
-)
+from scalejax.fitting.result import Interval, Scores, Seconds
 from scalejax.laws.curves import solver, uncertainty
 from scalejax.laws.curves.data import CurveData, curve_data, weights_by_curve
-from scalejax.laws.curves.forms import (
-    AnnealingSize,
-    predict_curve,
-)
+from scalejax.laws.curves.forms import AnnealingSize, predict_curve
 from scalejax.laws.curves.laws import CurveLaw
 
 if TYPE_CHECKING:
@@ -131,9 +119,8 @@ def _intervals(
         count, unit = int(units.max()) + 1, options.cluster
     if count == 1:
         open_ends: Interval = (None, None)
-        return dict.fromkeys(law.names, open_ends), [
-            f"one of {unit}: resampling it gives no interval"
-        ]
+        reason = f"resampling needs two or more {unit}; there is 1, and no interval follows"
+        return dict.fromkeys(law.names, open_ends), [reason]
     draws = uncertainty.bootstrap_curves(
         law.name,
         data,
@@ -147,7 +134,7 @@ def _intervals(
     )
     notes = []
     if count < MIN_CURVES:
-        notes = [f"intervals resample {count} {unit}, which is few: read them as rough"]
+        notes = [f"intervals resample {count} {unit}, which is few: they are rough"]
     return uncertainty.intervals(law.name, draws), notes
 
 

@@ -1,5 +1,4 @@
-"""Reads the tables of whole-curve laws: losses (curve, step, loss) and learning
-rates."""
+"""Reads the two tables of whole-curve laws: measured losses, and learning rates."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +55,10 @@ class CurveTable(NamedTuple):
 
 
 def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveTable:
+    """Reads losses and schedules, checks them, and notes what is odd about them.
+
+    frame: rows of (curve, step, loss), and of params for a law that reads them.
+    """
     sized = "params" in law.inputs
     numeric = ("step", "loss", *(["params"] if sized else []))
     named = dict(options.columns)
@@ -98,49 +101,68 @@ def _curves(
     return (owners[pairs[0]], sizes[pairs[1]]), curve.ravel()
 
 
+class _Rates(NamedTuple):
+    """Learning rates as a table gives them, each array (rows,)."""
+
+    curve: np.ndarray
+    """Name of the curve."""
+    step: np.ndarray
+    rate: np.ndarray
+    hint: str
+    """What to do when a step is missing, for the error message."""
+
+
 def _schedules(
     names: np.ndarray, frame: "DataFrame", columns: dict[str, str], options: FitOptions
 ) -> dict[str, np.ndarray]:
-    """The learning rate of every step of each schedule, (steps,).
-
-    They come from the schedules table, or from the rows when a curve has a row per
-    step.
-    """
+    """The learning rate of every step of each named schedule, (steps,)."""
     if options.schedules is None:
-        rate = tables.column_for(frame, "learning_rate", dict(options.columns))
-        table, read, hint = (
-            frame,
-            (columns["curve"], columns["step"], rate),
-            (
-                "; give the rate of every step: --schedules TABLE with columns curve, step, "
-                "learning_rate"
-            ),
-        )
+        table = _rates_of_rows(frame, columns, options)
     else:
-        table, read, hint = tables.read(options.schedules), ("curve", "step", "learning_rate"), ""
-        for name in read:
-            if name not in table.columns:
-                raise ValueError(
-                    f"the schedules table has no column {name!r}; "
-                    f"it has {', '.join(map(str, table.columns))}"
-                )
-    owner = table[read[0]].astype(str).to_numpy()
-    steps, rates = (tables.numeric_column(table, name) for name in read[1:])
+        table = _rates_of_schedules(tables.read(options.schedules))
     schedules = {}
     for name in names:
-        rows = np.flatnonzero(owner == name)
+        rows = np.flatnonzero(table.curve == name)
         if not len(rows):
-            known = ", ".join(map(str, np.unique(owner)[:10]))
+            known = ", ".join(map(str, np.unique(table.curve)[:10]))
             raise ValueError(
                 f"curve {str(name)!r} is not in the schedules table, which has {known}"
             )
-        rows = rows[np.argsort(steps[rows], kind="stable")]
+        rows = rows[np.argsort(table.step[rows], kind="stable")]
         if options.schedules is None:
             # Several losses measured at one step are one step of the schedule.
-            rows = rows[np.unique(steps[rows], return_index=True)[1]]
-        _check_every_step(steps[rows], f"the schedule of curve {str(name)!r}", hint)
-        schedules[name] = checked_rates(rates[rows], f"schedule of curve {str(name)!r}")
+            rows = rows[np.unique(table.step[rows], return_index=True)[1]]
+        _check_every_step(table.step[rows], f"the schedule of curve {str(name)!r}", table.hint)
+        schedules[name] = checked_rates(table.rate[rows], f"schedule of curve {str(name)!r}")
     return schedules
+
+
+def _rates_of_rows(frame: "DataFrame", columns: dict[str, str], options: FitOptions) -> _Rates:
+    """The rates in the table of losses, which then needs a row for every step."""
+    rate = tables.column_for(frame, "learning_rate", dict(options.columns))
+    return _Rates(
+        curve=frame[columns["curve"]].astype(str).to_numpy(),
+        step=tables.numeric_column(frame, columns["step"]),
+        rate=tables.numeric_column(frame, rate),
+        hint="; give the rate of every step: --schedules TABLE with columns curve, step, "
+        "learning_rate",
+    )
+
+
+def _rates_of_schedules(table: "DataFrame") -> _Rates:
+    """The rates in the table of schedules."""
+    for name in ("curve", "step", "learning_rate"):
+        if name not in table.columns:
+            raise ValueError(
+                f"the schedules table has no column {name!r}; "
+                f"it has {', '.join(map(str, table.columns))}"
+            )
+    return _Rates(
+        curve=table["curve"].astype(str).to_numpy(),
+        step=tables.numeric_column(table, "step"),
+        rate=tables.numeric_column(table, "learning_rate"),
+        hint="",
+    )
 
 
 def _check_every_step(steps: np.ndarray, schedule: str, hint: str) -> None:

@@ -33,8 +33,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class RollingOrigin(CrossValidation):
-    """Errors of fits to growing shares of the runs, cheapest first, on the other
-    runs."""
+    """Errors of fits to the cheapest runs on the more expensive ones."""
 
     method = "rolling-origin"
     possible: bool = False
@@ -47,9 +46,8 @@ class RollingOrigin(CrossValidation):
             return {}
         if not self.splits:
             return {"splits": 0}
-        return (
-            {"splits": self.splits} | super().record() | {"by_split": [*map(vars, self.by_split)]}
-        )
+        by_split = [vars(split) for split in self.by_split]
+        return {"splits": self.splits} | super().record() | {"by_split": by_split}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "RollingOrigin":
@@ -71,7 +69,7 @@ def rolling_origin(
     """
     if len(target) > LARGE_TABLE_ROWS:
         few = np.random.default_rng(0).choice(len(target), LARGE_TABLE_ROWS, replace=False)
-        at, inputs, target = sample(at, few), [x[few] for x in inputs], target[few]
+        at, inputs, target = _sample(at, few), [x[few] for x in inputs], target[few]
     splits = _splits(law, inputs)
     if not splits:
         return RollingOrigin()
@@ -95,8 +93,7 @@ def rolling_origin(
 
 
 def _splits(law: ParametricLaw[Any], inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Masks of the rows to fit, (rows,) each, that leave at least one more expensive
-    run."""
+    """Masks of the rows to fit, (rows,) each; the other rows are more expensive."""
     logs = [
         COST_POWERS.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)
     ]
@@ -117,7 +114,7 @@ def _split_errors(fitted: np.ndarray, errors: np.ndarray) -> Split:
     )
 
 
-def sample(at: Optimum, rows: np.ndarray) -> Optimum:
+def _sample(at: Optimum, rows: np.ndarray) -> Optimum:
     """Returns the optimum with some of its rows only, to refit from.
 
     rows: indices of the rows.

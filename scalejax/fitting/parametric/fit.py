@@ -43,9 +43,8 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     at = find_optimum(law, data.inputs, data.target, weights, loss)
     solved = time.perf_counter()
     judged = _judge(law, at, data, weights, options)
-    fitted = _unscored(law, at, loss, data, judged, options)
-    # Where a solver that did not converge stopped says nothing, so such a fit has no
-    # numbers.
+    fitted = _without_numbers(law, at, loss, data, judged, options)
+    # The point at which a solver stopped without converging means nothing.
     if judged.verdict.label != "not-converged":
         fitted = _with_numbers(fitted, at, data, judged)
     seconds = Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved)
@@ -144,7 +143,7 @@ def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[
     return {name: (None, None) for name in law.names if theta.shape[1] and name not in held}
 
 
-def _unscored(
+def _without_numbers(
     law: ParametricLaw[F],
     at: Optimum,
     loss: Loss,
@@ -152,7 +151,7 @@ def _unscored(
     judged: _Judged,
     options: FitOptions,
 ) -> ParametricFit[F]:
-    """A fit without parameters, intervals and scores."""
+    """The fit of a solver that did not converge: no parameters, intervals or scores."""
     limits = zip(law.inputs, data.inputs, strict=True)
     verdict = judged.verdict
     return ParametricFit(
@@ -220,8 +219,7 @@ def _views(law: ParametricLaw[Any], params: dict[str, float]) -> dict[str, dict[
 def _with_column_of_table(
     law: ParametricLaw[F], frame: "DataFrame", named: Mapping[str, str]
 ) -> ParametricLaw[F]:
-    """Replaces the input "x" of a power law by the column that is named, or in the
-    table."""
+    """Replaces the input "x" of a power law by the column that the table has."""
     if law.inputs != ("x",):
         return law
     candidates = ("params", "tokens", "flops")

@@ -1,5 +1,4 @@
-"""A fit of a law to one row per run: its predictions, their intervals, and
-influence."""
+"""The fit of a law of one row per run: predictions, intervals and influence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +10,7 @@ import numpy as np
 
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
-from scalejax.fitting.result import (
-    LEVEL,
-    Estimate,
-    Fit,
-    Forecast,
-    Interval,
-    Scores,
-)
+from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
 from scalejax.laws.law import F, ParametricLaw
@@ -97,21 +89,20 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
 
     def measured(self, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        """What runs measure that fall from the law by these residuals; arrays
-        broadcast.
+        """Returns the measurements of runs that fall from the law by some residuals.
 
-        residuals: predicted minus observed, on the scale of the loss.
+        predicted: the law's predictions; the arrays broadcast.  residuals: predicted
+        minus observed, on the scale of the loss.
         """
         if losses.parse_loss(self.loss).residual == "log":
             return predicted * np.exp(-residuals)
         return predicted - residuals
 
     def influence(self, **inputs: float) -> np.ndarray:
-        """Derivative of a prediction with respect to the target of each fitted row,
-        (rows,).
+        """Returns d prediction / d target of each fitted row, (rows,).
 
-        By implicit differentiation: -(d prediction / d theta) H^-1 (d gradient / d
-        target), over the coordinates that are free to move. For a compute-optimal run
+        By implicit differentiation it is -(d prediction / d theta) H^-1 (d gradient /
+        d target), over the coordinates that are free to move. For a compute-optimal run
         (flops) that is everything: to first order, a shift of N* and D* does not change
         the loss.
 
@@ -130,7 +121,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         with jax.enable_x64(True):
             curvature = np.asarray(huber.curvature(jnp.asarray(local.residuals))) * at.weights[kept]
             inputs_at_run = tuple(np.array([run[name]]) for name in law.inputs)
-            slope = jax.jacfwd(lambda theta: predict_at(law, problem, theta, inputs_at_run))
+            slope = jax.jacfwd(lambda theta: _predict_at(law, problem, theta, inputs_at_run))
             ahead = np.asarray(slope(jnp.asarray(at.theta)))[0]
         # A parameter that is held or at a bound does not move: its row of H is the
         # identity.
@@ -215,8 +206,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return {axis for axis, (low, _) in ends_by_axis if low is None}
 
     def _changes_of_unvaried(self, inputs: dict[str, float]) -> list[str]:
-        """Inputs of a run that differ from the single value they had in the fitted
-        rows."""
+        """Names the inputs of a run that differ from their single fitted value."""
         changes = []
         for quantity, fitted in self.unvaried.items():
             numerator, _, denominator = quantity.partition("/")
@@ -262,9 +252,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         }
 
 
-def predict_at(
+def _predict_at(
     law: ParametricLaw[Any], problem: Problem, theta: jax.Array, inputs: tuple[Any, ...]
 ) -> jax.Array:
-    """The prediction in the table's units at coordinates theta, (p,);
-    differentiable."""
+    """The prediction in the table's units at coordinates theta, (p,).
+
+    It is differentiable with respect to theta.
+    """
     return law.predict(parameters_in_table_units(law, problem, theta[:, None]), *inputs)
