@@ -46,7 +46,7 @@ def items_for_window(shards: Shards, count: int, window: int) -> ContinuationIte
 
 
 def build_requests(items: ContinuationItems) -> Iterator[Request]:
-    """Yields a request for every choice of every item. The choices have no text."""
+    """Yield a request for every choice of every item. The choices have no text."""
     for i, (context, choices, gold) in enumerate(
         zip(items.contexts, items.choices, items.gold, strict=True)
     ):

@@ -74,7 +74,7 @@ class LanguageModel(TemplateLM):
         return [sum(next(values) for _ in pairs) for pairs in windows]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Raises ValueError, because this model does not generate."""
+        """Raise ValueError, because this model does not generate."""
         raise ValueError(
             "a scalejax model scores continuations and does not generate them; leave out "
             "generate_until tasks, or export the run (scalejax export RUN --out DIR) and use "

@@ -54,7 +54,7 @@ class TaskMetrics(TypedDict):
     """Number of items."""
     format: str
     error: float
-    """Error per token, ties shared."""
+    """Error when log-likelihoods are compared per token, with ties shared."""
     error_se: float
     chance: float
     """Error of guessing."""
@@ -152,7 +152,7 @@ class Scores:
         )
 
     def save(self, path: Path) -> None:
-        """Writes the file atomically."""
+        """Write the file atomically."""
         import pyarrow
         from pyarrow import parquet
 
@@ -165,7 +165,7 @@ class Scores:
 
     @classmethod
     def load(cls, path: Path) -> "Scores":
-        """Reads a file written by `save`. Raises ValueError naming any other file."""
+        """Read a file written by `save`. Raises ValueError naming any other file."""
         import pyarrow
         from pyarrow import parquet
 

@@ -63,7 +63,7 @@ class Prompt(NamedTuple):
 def build_requests(
     items: Sequence[Item], tokenizer: Tokenizer, *, shots: int, delimiter: str
 ) -> Iterator[Request]:
-    """Yields a request for every choice of every item, in order.
+    """Yield a request for every choice of every item, in order.
 
     A continuation gets a leading space if the tokenizer encodes " a" as one token and
     the continuation does not start with a space already. No special tokens are added.
@@ -89,7 +89,7 @@ def build_requests(
 
 
 def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
-    """Checks that every continuation fits the window with one token of context.
+    """Check that every continuation fits the window with one token of context.
 
     Raises ValueError with the file and line of the longest continuation if one does not
     fit.
@@ -112,7 +112,7 @@ def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> N
 
 
 def build_prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Iterator[Prompt]:
-    """Yields the prompt of every item, in order.
+    """Yield the prompt of every item, in order.
 
     An example is its context, `delimiter` and its answer. Examples are joined by a
     newline, and the item follows after another newline. The item's own context ends
@@ -174,7 +174,7 @@ def _item_requests(number: int, item: Item, ids: Iterator[np.ndarray]) -> Iterat
 
 
 def _draw(generator: random.Random, size: int, shots: int, excluded: int) -> set[int]:
-    """Draws `shots` indices below `size`, without `excluded`, as LLM-foundry does.
+    """Draw `shots` indices below `size`, without `excluded`, as LLM-foundry does.
 
     The result is a set on purpose: the order of the examples in LLM-foundry's prompts
     is the iteration order of a Python set.

@@ -39,7 +39,7 @@ def held_out_metrics(
 
 
 def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
-    """Raises ValueError if a suite of `measure` cannot be scored.
+    """Raise ValueError if a suite of `measure` cannot be scored.
 
     Called before training, because it would be a waste to find out after it. Reasons
     are too little held-out text, missing or malformed files, answers longer than a

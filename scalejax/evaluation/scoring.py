@@ -14,8 +14,8 @@ import numpy as np
 from scalejax.data.packing import DOCUMENT_START
 
 # Approximate number of tokens per model call when rows are padded to bucket lengths. On
-# CPU this is what one core's cache holds: calls of 8,192 tokens take 1.1 times as long
-# with rows of 128 tokens, and 1.6 times as long with rows of 576.
+# CPU this is what one core's cache holds. With calls of 8,192 tokens, scoring takes 1.1
+# times as long if rows have 128 tokens, and 1.6 times as long if they have 576.
 BUCKETED_TOKENS_PER_CALL = 2_048
 
 # Approximate number of tokens per model call when requests share rows. On accelerators
@@ -30,7 +30,7 @@ PACKED_TOKENS_PER_CALL = 16_384
 BUCKET_COUNT = 5
 
 # Tokens of the shortest row, and of the longest continuation that counts as short.
-SHORT = 32
+SHORT_LENGTH = 32
 
 
 class SpanScorer(Protocol):
@@ -87,7 +87,7 @@ def score(
     batch_multiple: int = 1,
     packed: bool = False,
 ) -> Likelihoods:
-    """Scores (context ids, continuation ids) pairs.
+    """Score (context ids, continuation ids) pairs.
 
     A pair longer than `window` tokens loses the beginning of its context. Equal
     requests are scored once, so that equal choices tie exactly.
@@ -137,15 +137,15 @@ def bucket_lengths(window: int) -> list[int]:
     """
     # -(-a // b) is a / b rounded up, so that the longest row holds the whole window.
     halves = [-(-window // 2**k) for k in range(BUCKET_COUNT)]
-    return sorted({length for length in halves if length >= min(SHORT, window)})
+    return sorted({length for length in halves if length >= min(SHORT_LENGTH, window)})
 
 
 class _Bucket(NamedTuple):
     """A shape of rows: one compiled program.
 
-    The width is SHORT for short continuations: logits are then computed at 32 positions
-    per span instead of at every position of the row. With large vocabularies the output
-    layer is most of a small model's work.
+    The width is SHORT_LENGTH for short continuations: logits are then computed at 32
+    positions per span instead of at every position of the row. With large vocabularies
+    the output layer is most of a small model's work.
     """
 
     length: int
@@ -168,7 +168,7 @@ class _Row:
     """Tokens in the row so far."""
 
     def add(self, number: int, request: np.ndarray, start: int) -> None:
-        """Appends a request whose continuation begins at its token `start`."""
+        """Append a request whose continuation begins at its token `start`."""
         self.numbers.append(number)
         self.requests.append(request)
         self.starts.append(self.tokens + start)
@@ -200,7 +200,7 @@ class _Batcher:
         self._calls: list[_Call] = []
 
     def add(self, number: int, request: np.ndarray, start: int) -> None:
-        """Adds a request, after calling the model if its batch is full."""
+        """Add a request, after calling the model if its batch is full."""
         bucket = self._bucket(len(request), len(request) - start)
         rows = self._waiting.setdefault(bucket, [])
         if not rows or not self._has_room(rows[-1], bucket, len(request)):
@@ -224,8 +224,8 @@ class _Batcher:
         # The last token is only predicted, never an input: a row of `length` inputs
         # holds length + 1 tokens.
         length = next(length for length in self._lengths if tokens - 1 <= length)
-        is_short = continuation <= SHORT <= length
-        return _Bucket(length, SHORT if is_short else length)
+        is_short = continuation <= SHORT_LENGTH <= length
+        return _Bucket(length, SHORT_LENGTH if is_short else length)
 
     def _has_room(self, row: _Row, bucket: _Bucket, tokens: int) -> bool:
         has_free_span = len(row.numbers) < self._spans_per_row(bucket)
@@ -242,7 +242,7 @@ class _Batcher:
         return bucket.length // bucket.width if self._packed else 1
 
     def _call(self, bucket: _Bucket) -> None:
-        """Calls the model on the waiting rows of a bucket, padded to the full batch."""
+        """Call the model on the waiting rows of a bucket, padded to the full batch."""
         shape = (self._rows_per_call(bucket), self._spans_per_row(bucket))
         tokens = np.zeros((shape[0], bucket.length + 1), np.int32)
         # Padding spans have no tokens. They start at 1 because a start of 0 has no

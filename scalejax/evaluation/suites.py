@@ -62,7 +62,7 @@ class Task:
     """
 
     def read(self) -> list[Item]:
-        """Reads the items. Raises ValueError for a malformed or incomplete file."""
+        """Read the items. Raises ValueError for a malformed or incomplete file."""
         items = read_items(
             self.path, allow_duplicates=self.allow_duplicates, with_categories=self.by_category
         )
@@ -99,7 +99,7 @@ class Suite:
 
 
 def find_suite(name: str) -> Suite:
-    """Finds the tasks of a suite and their files.
+    """Find the tasks of a suite and their files.
 
     Args:
         name: `continuation`; or `foundry-46`, `foundry-17` or `local`, followed by
@@ -234,7 +234,7 @@ def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
 
 
 def _check_record(file: Path, record: dict[str, Any]) -> None:
-    """Raises ValueError for a manifest record with a wrong type or value."""
+    """Raise ValueError for a manifest record with a wrong type or value."""
     manifest = file.parent / "manifest.json"
     for key, types in MANIFEST_TYPES.items():
         if key not in record:

@@ -61,7 +61,7 @@ class Item(NamedTuple):
 def read_items(
     path: Path, *, allow_duplicates: bool = False, with_categories: bool = False
 ) -> list[Item]:
-    """Reads the items of a .jsonl file. All items of a file have the same format.
+    """Read the items of a .jsonl file. All items of a file have the same format.
 
     As in LLM-foundry, string fields are stripped of surrounding whitespace and the
     strings in lists are not.

@@ -1,4 +1,4 @@
-"""Scores a model on the tasks of a suite, and stores the scores."""
+"""Score a model on the tasks of a suite, and store the scores."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def score_suite(
     folder: Path | None = None,
     progress: Callable[[str, TaskMetrics, int], None] = ignore_progress,
 ) -> SuiteResult:
-    """Scores a model on the tasks of a suite.
+    """Score a model on the tasks of a suite.
 
     Args:
         name: name of the suite; see `find_suite`.
@@ -115,7 +115,7 @@ def score_suite(
 
 
 def check_suite(suite: Suite, shards: Shards, *, items: int, window: int) -> None:
-    """Raises ValueError if a suite cannot be scored in `window` tokens.
+    """Raise ValueError if a suite cannot be scored in `window` tokens.
 
     Files that passed the check are not read again until they change.
     """
@@ -145,7 +145,7 @@ class PreparedTask(NamedTuple):
 
 
 def prepare_tasks(suite: Suite, shards: Shards, *, items: int, window: int) -> list[PreparedTask]:
-    """Reads and checks the tasks of a suite.
+    """Read and check the tasks of a suite.
 
     Raises ValueError if one of them cannot be scored in `window` tokens.
     """

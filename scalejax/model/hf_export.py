@@ -1,4 +1,4 @@
-"""Writes a model as a Hugging Face checkpoint that `transformers` loads."""
+"""Write a model as a Hugging Face checkpoint that `transformers` loads."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def export_hf(
     end: int | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Parity:
-    """Writes a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads.
+    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads.
 
     The folder contains config.json and model.safetensors in float32, for
     LlamaForCausalLM or, for a model with qk_norm, Qwen3ForCausalLM. These classes have

@@ -1,4 +1,4 @@
-"""Reads Hugging Face checkpoints of Llama-type models."""
+"""Read Hugging Face checkpoints of Llama-type models."""
 
 import json
 import math
@@ -50,7 +50,7 @@ DEFAULT_NORM_EPSILON = 1e-6
 
 
 def import_hf(folder: Path) -> tuple[Model, Params]:
-    """Reads a Llama or Qwen3 checkpoint in safetensors files.
+    """Read a Llama or Qwen3 checkpoint in safetensors files.
 
     Returns the model and its float32 parameters under the standard parametrization. A
     checkpoint whose norms have another epsilon than NORM_EPSILON keeps its function;
@@ -169,7 +169,7 @@ def _model(config: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path)
 
 
 def _check_names(expected: set[str], names: set[str], folder: Path) -> None:
-    """Raises ValueError if tensors are missing or have no place in the model."""
+    """Raise ValueError if tensors are missing or have no place in the model."""
     if missing := sorted(expected - names):
         raise ValueError(f"{folder} lacks the tensor {missing[0]} ({len(missing)} missing in all)")
     if unknown := sorted(names - expected):

@@ -71,7 +71,7 @@ def hf_name(name: str) -> str:
 
 
 def to_hf_shape(value: np.ndarray, spec: Spec) -> np.ndarray:
-    """Reshapes a kernel (in, out...) to a matrix [out, in].
+    """Reshape a kernel (in, out...) to a matrix [out, in].
 
     Other parameters keep their shape.
     """

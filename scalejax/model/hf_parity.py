@@ -1,4 +1,4 @@
-"""Checks that a Hugging Face checkpoint and a model give the same logits."""
+"""Check that a Hugging Face checkpoint and a model give the same logits."""
 
 import importlib
 import importlib.util
@@ -34,7 +34,7 @@ class Parity(NamedTuple):
 def check_parity(
     folder: Path, model: Model, parametrization: Parametrization, params: Params, *, positions: int
 ) -> Parity:
-    """Compares the logits of `params` with those of the checkpoint in `folder`.
+    """Compare the logits of `params` with those of the checkpoint in `folder`.
 
     Both read the same random tokens: at most `positions` in each sequence.
 

@@ -1,6 +1,4 @@
-"""Exports a run to other tools: as a Hugging Face checkpoint, or as a model of lm-
-eval.
-"""
+"""Export a run to other tools: Hugging Face transformers and lm-eval."""
 
 import importlib.util
 from pathlib import Path
@@ -33,7 +31,7 @@ class Exported(NamedTuple):
 
 
 def export_hf(run_folder: Path, out: Path) -> Exported:
-    """Writes the last checkpoint of a run as a new folder that `transformers` loads.
+    """Write the last checkpoint of a run as a new folder that `transformers` loads.
 
     The folder also gets the run's tokenizer, if transformers has an equivalent one.
 
