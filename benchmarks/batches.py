@@ -42,7 +42,7 @@ Reader = Callable[[int], np.ndarray]
 
 
 def make_readers(tokens: np.ndarray, sequences: int, length: int) -> dict[str, Reader]:
-    """Returns the three readers by name, `Batches` first."""
+    """Return the three readers by name, `Batches` first."""
     batches = Batches(TokenArray(tokens), sequence_length=length, sequences=sequences, seed=SEED)
     # Windows of one token that hold their own number show the permutation of the epoch.
     numbers = Batches(
@@ -67,7 +67,7 @@ def make_readers(tokens: np.ndarray, sequences: int, length: int) -> dict[str, R
 
 
 def compare(tokens: np.ndarray, sequences: int, length: int) -> np.ndarray:
-    """Returns CPU seconds per batch, [turns, readers]."""
+    """Return CPU seconds per batch, [turns, readers]."""
     readers = make_readers(tokens, sequences, length)
     steps = len(tokens) // (sequences * (length + 1))
     for step in np.random.default_rng(0).integers(0, steps, 20).tolist():

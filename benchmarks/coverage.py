@@ -74,7 +74,7 @@ def coverage(
     sets: int,
     draws: int,
 ) -> dict[str, float]:
-    """Returns the fraction of data sets whose interval contains the truth.
+    """Return the fraction of data sets whose interval contains the truth.
 
     The fits and intervals are those of `scalejax.fit`, all data sets solved together.
     """

@@ -68,7 +68,7 @@ class Points(NamedTuple):
 
 
 def write_synthetic_points(path: Path) -> None:
-    """Writes 240 runs around the design of Chinchilla's."""
+    """Write 240 runs around the design of Chinchilla's."""
     rng = np.random.default_rng(0)
     N = np.exp(rng.uniform(np.log(4e7), np.log(1.6e10), 240))
     D = np.clip(20 * N * np.exp(rng.normal(0, 1.5, 240)), 2e8, 1e12)
@@ -140,7 +140,7 @@ def projected_starts(points: Points) -> Iterator[np.ndarray]:
 
 
 def timed(job: Callable[[], Result]) -> tuple[float, Result]:
-    """Runs a job; returns its CPU seconds and its result."""
+    """Run a job and return its CPU seconds and its result."""
     begin = time.process_time()
     result = job()
     return time.process_time() - begin, result
@@ -197,7 +197,7 @@ def main() -> None:
 def time_best_scipy(
     points: Points, draws: np.ndarray
 ) -> tuple[Seconds, OptimizeResult, list[OptimizeResult]]:
-    """Returns seconds, the optimum (centred), and the sampled bootstraps."""
+    """Return seconds, the optimum (centred), and the sampled bootstraps."""
     centred, ones = points.centred(), np.ones(len(points.log_loss))
     seconds_of_point, optimum = timed(
         lambda: min(
@@ -213,7 +213,7 @@ def time_best_scipy(
 
 
 def time_common_practice(points: Points, optimum: np.ndarray, draws: np.ndarray) -> Seconds:
-    """Returns seconds, scaled up from samples; the bootstraps start at the optimum."""
+    """Return seconds, scaled up from samples; the bootstraps start at the optimum."""
     ones = np.ones(len(points.log_loss))
     coefficients, exponents = range(0, 30, 5), np.arange(0, 2.5, 0.5)
     offsets = np.arange(-1, 1.5, 0.5)
@@ -239,7 +239,7 @@ def time_common_practice(points: Points, optimum: np.ndarray, draws: np.ndarray)
 def time_scalejax(
     inputs: list[np.ndarray], loss: np.ndarray, draws: np.ndarray
 ) -> tuple[Seconds, float, np.ndarray]:
-    """Returns seconds, the objective of the point fit, and those of all bootstraps."""
+    """Return seconds, the objective of the point fit, and those of all bootstraps."""
     from scalejax import laws
     from scalejax.laws.solver.losses import parse_loss
     from scalejax.laws.solver.multistart import find_optimum, refit

@@ -62,7 +62,7 @@ def main() -> None:
 def forecast_coverage(
     sizes: int, budgets: int, sets: int, draws: int
 ) -> tuple[dict[int, float], Counter[str]]:
-    """Simulates forecasts beyond one design.
+    """Simulate forecasts beyond one design.
 
     Returns the fraction of data sets whose interval contains the next measurement, for
     each multiple of the largest run, and the verdicts of the fits.
@@ -87,7 +87,7 @@ def forecast_coverage(
 
 
 def isoflop_coverage(protocol: str, std: float, sets: int, draws: int) -> float:
-    """Returns the fraction of data sets whose interval contains the exponent of N*."""
+    """Return the fraction of data sets whose interval contains the exponent of N*."""
     flops = np.repeat([1e18, 3e18, 1e19, 3e19], 7)
     optimal = np.asarray(laws.compute_optimal(TRUTH, flops).params)
     N = optimal * np.exp(np.tile(np.linspace(-1.6, 1.6, 7), 4))

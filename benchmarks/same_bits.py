@@ -104,7 +104,7 @@ def observations(checkout: Path, train: bool) -> dict[str, str]:
 
 
 def main() -> int:
-    """Prints one line per observation; exit code 1 when any differs."""
+    """Print one line per observation; exit code 1 when any differs."""
     before, after = (Path(argument).absolute() for argument in sys.argv[1:3])
     train = "--train" in sys.argv
     first, second = observations(before, train), observations(after, train)

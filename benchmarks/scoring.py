@@ -39,7 +39,7 @@ RUN = Run(
 
 
 def make_requests() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (context, continuation) of every choice; an item has one context."""
+    """Return (context, continuation) of every choice; an item has one context."""
     rng = np.random.default_rng(0)
     requests = []
     for _ in range(ITEMS):

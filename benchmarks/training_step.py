@@ -118,7 +118,7 @@ class Contender:
         self.step, self.state = step, state
 
     def run(self, rows, steps):
-        """Takes steps on the same rows; returns CPU seconds per step and the loss."""
+        """Take steps on the same rows; returns CPU seconds per step and the loss."""
         loss = jnp.float32(jnp.nan)
         start = time.process_time()
         for _ in range(steps):
@@ -149,7 +149,7 @@ def contenders(model, length):
 
 
 def compare(width, depth, length):
-    """Returns CPU seconds of the first call, [1, 2], and of steps, [turns, 2].
+    """Return CPU seconds of the first call, [1, 2], and of steps, [turns, 2].
 
     The last axis is (scalejax, plain).
     """

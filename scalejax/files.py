@@ -13,7 +13,7 @@ FORMAT = 1
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Writes {"format": 1, **value}.
+    """Write {"format": 1, **value}.
 
     A reader sees the old file or the new one, never a mix. Raises ValueError for nan
     and infinity, which JSON does not have.
@@ -22,7 +22,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the content of a file as a whole."""
+    """Replace the content of a file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -74,7 +74,7 @@ def sha256(path: Path) -> str:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Appends one JSON object per line, and waits until they are on the disk.
+    """Append one JSON object per line, and waits until they are on the disk.
 
     A last line that a killed process left incomplete is removed first.
     """

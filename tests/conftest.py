@@ -67,7 +67,7 @@ def tiny_measure() -> Measure:
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Runs the command line in this process and returns (exit code, stdout, stderr)."""
+    """Run the command line in this process and return (exit code, stdout, stderr)."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["scalejax", *map(str, arguments)])

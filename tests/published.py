@@ -16,7 +16,7 @@ FOLDER = Path(
 
 
 def reference(name: str) -> Path:
-    """Returns the path of a file or folder, or skips the test where it is missing."""
+    """Return the path of a file or folder, or skip the test where it is missing."""
     path = FOLDER / name
     if not path.exists():
         pytest.skip(
@@ -26,6 +26,6 @@ def reference(name: str) -> Path:
 
 
 def rows(table: str) -> list[dict[str, str]]:
-    """Returns the rows of a CSV table as dictionaries of text."""
+    """Return the rows of a CSV table as dictionaries of text."""
     with reference(table).open() as file:
         return list(csv.DictReader(file))

@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 def check(function: Callable[P, R]) -> Callable[P, R]:
-    """Checks calls of a function; returns it as it is if beartype cannot read it."""
+    """Check calls of a function; returns it as it is if beartype cannot read it."""
     try:
         return _check(function)
     except _UNREADABLE:

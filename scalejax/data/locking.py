@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time run the block; `path` is an empty lock file.
+    """Let one process at a time run the block; `path` is an empty lock file.
 
     The operating system releases the lock when the process ends, however it ends, so a
     killed process cannot block the next one.
@@ -47,7 +47,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def _delete_abandoned(folder: Path) -> None:
-    """Deletes scratch folders of `folder` that no living process has locked."""
+    """Delete scratch folders of `folder` that no living process has locked."""
     for scratch in folder.parent.glob(f"{folder.name}.tmp-*"):
         # BlockingIOError: its owner is still writing. FileNotFoundError: its owner has
         # just finished and renamed it.

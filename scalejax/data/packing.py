@@ -74,7 +74,7 @@ def split_flags(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: 
 @overload
 def split_flags(rows: "jax.Array") -> "tuple[jax.Array, jax.Array, jax.Array]": ...
 def split_flags(rows: Any) -> tuple[Any, Any, Any]:
-    """Splits int32 rows into (ids int32, document starts bool, loss mask bool).
+    """Split int32 rows into (ids int32, document starts bool, loss mask bool).
 
     Works on numpy and JAX arrays. Rows without flags are one document in which every
     token counts.

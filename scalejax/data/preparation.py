@@ -61,7 +61,7 @@ def write(
     field: str = "text",
     domain: str = "",
 ) -> Shards:
-    """Writes shards from any iterable of dicts, for instance a Hugging Face dataset.
+    """Write shards from any iterable of dicts, for instance a Hugging Face dataset.
 
     The new folder is then a source: `Data(source=str(folder), tokenizer="own")`.
     `field` is the field of a record that holds its text, `domain` (if not empty) the
@@ -91,7 +91,7 @@ def write(
 
 
 def export(data: Data, folder: Path) -> Shards:
-    """Copies the shards of `data` to a folder, which is then a source.
+    """Copie the shards of `data` to a folder, which is then a source.
 
     Read it with `Data(source=str(folder), tokenizer="own")`. Does nothing when the
     folder holds these shards already. Raises ValueError when it holds anything else,
@@ -165,7 +165,7 @@ def _shards_folder(source: CachedSource | ReadySource, data: Data, cache: Path) 
 
 
 def _write_folder(folder: Path, source: str, write_files: Callable[[Path], Contents]) -> None:
-    """Creates `folder` with the files that `write_files` writes, and their manifest.
+    """Create `folder` with the files that `write_files` writes, and their manifest.
 
     The folder appears under its name once everything is on the disk.
     """

@@ -12,12 +12,12 @@ INTERVAL = 10.0
 
 
 def say(line: str) -> None:
-    """Prints one line."""
+    """Print one line."""
     print(line, file=sys.stderr, flush=True)
 
 
 def with_progress(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows how many went by.
+    """Yield the items and shows how many went by.
 
     A terminal gets a progress bar. Anything else, such as a log file, gets a line every
     INTERVAL seconds.

@@ -180,7 +180,7 @@ class Shards:
 
 
 def open_shards(folder: Path) -> Shards:
-    """Opens a folder of shards and checks it against its manifest.
+    """Open a folder of shards and check it against its manifest.
 
     Raises ValueError, naming the file, when one is missing, changed or truncated, or
     holds an id outside the vocabulary.
@@ -232,7 +232,7 @@ def content_hash(manifest: Manifest) -> str:
 
 
 def check_ids(path: Path, dtype: np.dtype, vocabulary: int) -> None:
-    """Raises ValueError, with file and position, for an id outside the vocabulary.
+    """Raise ValueError, with file and position, for an id outside the vocabulary.
 
     Reads the file in blocks: reading all of a memory map would leave it in memory.
     """

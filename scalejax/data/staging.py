@@ -60,7 +60,7 @@ class StagingFile:
         self._file.close()
 
     def add(self, document: Document) -> None:
-        """Adds a document, unless it is empty once cleaned."""
+        """Add a document, unless it is empty once cleaned."""
         text = clean(document.text)
         if not text:
             return

@@ -105,7 +105,7 @@ def _sentencepiece_json(tokenizer: SentencePiece) -> Json:
 
 
 def _check_lossless_bpe(proto: Any, user_defined: dict[int, str]) -> None:
-    """Raises ValueError for a model that tokenizer.json cannot express."""
+    """Raise ValueError for a model that tokenizer.json cannot express."""
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
     changes_text = (
         normalizer.name != "identity"

@@ -197,7 +197,7 @@ class HuggingFace:
 
 
 def train_bpe(documents: Iterable[str], *, pieces: int) -> SentencePiece:
-    """Trains SentencePiece BPE with `pieces` ids in total.
+    """Train SentencePiece BPE with `pieces` ids in total.
 
     The tokenizer is lossless: bytes stand in for rare characters, and a line end is
     always a piece of its own. Equal documents give an equal model, bit for bit. Raises

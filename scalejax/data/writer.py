@@ -82,7 +82,7 @@ def write_text(
 def _write_split(
     staged: StagedDocuments, split: str, tokenizer: Tokenizer, folder: Path
 ) -> WrittenSplit:
-    """Tokenizes and writes the documents of one split."""
+    """Tokenize and write the documents of one split."""
     part = staged.splits[split]
     texts = with_progress(
         staged.texts(part.numbers.tolist()), f"tokenizing {split}", len(part.numbers)
@@ -136,7 +136,7 @@ class SplitFile:
             self._mask.close()
 
     def add(self, ids: np.ndarray, prompt: int = 0) -> None:
-        """Adds a document whose first `prompt` ids do not count in the loss.
+        """Add a document whose first `prompt` ids do not count in the loss.
 
         Raises ValueError for an id outside the vocabulary.
         """
@@ -158,7 +158,7 @@ class SplitFile:
 
 
 def write_index(folder: Path, splits: dict[str, WrittenSplit], domains: list[str]) -> Counts:
-    """Writes the index of the held-out documents, and counts what the splits hold."""
+    """Write the index of the held-out documents, and count what the splits hold."""
     held_out = splits["validation"]
     # The first document starts behind the end token in front.
     starts = np.cumsum(held_out.lengths) - held_out.lengths + 1

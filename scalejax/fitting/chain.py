@@ -10,7 +10,7 @@ from scalejax.fitting.result import LEVEL, Estimate, Fit
 
 
 def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimate:
-    """Predicts the top-1 error that a run will measure (Gadre et al. 2024).
+    """Predict the top-1 error that a run will measure (Gadre et al. 2024).
 
     loss_fit: of a law of the loss. error_fit: of a law of error against loss. inputs:
     those of the loss law.
@@ -78,7 +78,7 @@ def _paired(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
 
 
 def _at_random(loss_fit: ParametricFit, error_fit: ParametricFit) -> _Pairs:
-    """Combines each draw and residual of the loss law with random ones."""
+    """Combine each draw and residual of the loss law with random ones."""
     rng = np.random.default_rng(error_fit.seed)
     size = (_number_of_draws(loss_fit), len(loss_fit.residuals))
     draw = rng.integers(_number_of_draws(error_fit), size=size)

@@ -50,7 +50,7 @@ def compare(
     law: ParametricLaw | None = None,
     **choices: Any,
 ) -> list[Convention]:
-    """Fits a law under several counts of parameters, and compares the exponents of N*.
+    """Fit a law under several counts of parameters, and compare the exponents of N*.
 
     A count that leaves parameters out makes small models look smaller than they are, by
     a factor that shrinks as models grow, and their 6 N D too. So without the head, N*
@@ -84,7 +84,7 @@ def compare(
 
 
 def _exponent_interval(fitted: ParametricFit, growth: float) -> Interval:
-    """Returns the 95% interval of the exponent of N*; open if it is undetermined."""
+    """Return the 95% interval of the exponent of N*; open if it is undetermined."""
     draws = fitted.converged_draws()
     exponents = {name for k in fitted.law.coordinates for name, _, _ in k.units}
     if not draws or any(fitted.intervals.get(name) == (None, None) for name in exponents):
@@ -95,7 +95,7 @@ def _exponent_interval(fitted: ParametricFit, growth: float) -> Interval:
 
 
 def _growth(frame: "DataFrame", where: str | None, columns: Mapping[str, str], flops: str) -> float:
-    """Returns the least-squares slope of log(C/D) on log N over the rows of a table."""
+    """Return the least-squares slope of log(C/D) on log N over the rows of a table."""
     frame = frame.loc[expressions.row_mask(frame, where)]
     names = {**columns, "flops": flops}
     read = tables.read_columns(frame, ("params", "tokens"), "flops", names)

@@ -44,7 +44,7 @@ class _Expression(NamedTuple):
 
 
 def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
-    """Returns the mask of the rows for which an expression holds, (rows,).
+    """Return the mask of the rows for which an expression holds, (rows,).
 
     An expression is COLUMN OP LITERAL, joined by and, or, not and parentheses. OP is
     one of == != < <= > >= in, not in. A column name that is not a single word is

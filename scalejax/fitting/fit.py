@@ -48,7 +48,7 @@ KINDS: dict[type[Law], Kind] = {
 
 
 def kind_of(law: Law) -> Kind:
-    """Returns how a law is fitted; raises ValueError for anything else than a law."""
+    """Return how a law is fitted; raises ValueError for anything else than a law."""
     for law_type, kind in KINDS.items():
         if isinstance(law, law_type):
             return kind
@@ -90,7 +90,7 @@ def fit(
     protocol: Literal["parabola", "akima"] | None = None,
     noise: str | None = None,
 ) -> Fit[Any]:
-    """Fits a law to the rows of a table.
+    """Fit a law to the rows of a table.
 
     table: path of a CSV or Parquet file, or a data frame.  loss: huber:DELTA, lad, mse,
     log-mse or asymmetric:FACTOR.  where, holdout: expressions over the table's own
@@ -150,7 +150,7 @@ def _chosen_rows(
 
 
 def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
-    """Reads a fit.json that `Fit.save` or `scalejax fit --out` wrote.
+    """Read a fit.json that `Fit.save` or `scalejax fit --out` wrote.
 
     law: a law of your own, which no file can hold. What the fit held or tied is in the
     file.
@@ -199,12 +199,12 @@ def _law_of_file(path: str | os.PathLike[str], record: dict[str, Any], own: Law 
 
 
 def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate:
-    """Predicts one run from a fit, or from the file of one; see `Fit.predict`."""
+    """Predict one run from a fit, or from the file of one; see `Fit.predict`."""
     return (fit if isinstance(fit, Fit) else load(fit)).predict(**inputs)
 
 
 def influence(fit: Fit[Any], run: Mapping[str, float]) -> np.ndarray:
-    """Says which fitted runs a prediction depends on.
+    """Say which fitted runs a prediction depends on.
 
     Returns d prediction / d target of each fitted row, (rows,).
 

@@ -56,7 +56,7 @@ class Regrets(Errors):
 
     @classmethod
     def of(cls, regrets: np.ndarray, rows: int) -> "Regrets":
-        """Summarizes the regrets of cells, (cells,), nan where a cell has none."""
+        """Summarize the regrets of cells, (cells,), nan where a cell has none."""
         known = regrets[np.isfinite(regrets)]
         if not len(known):
             return cls()
@@ -112,7 +112,7 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
     cross_validation: LeaveOneCellOut = field(default_factory=LeaveOneCellOut)
 
     def forecast(self, **inputs: float) -> Forecast:
-        """Predicts the best learning rate with its interval, and the best batch size.
+        """Predict the best learning rate with its interval, and the best batch size.
 
         params, tokens: of the run. The forecast also has the best beta2 at that batch
         size when the table swept beta2.
@@ -160,7 +160,7 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
 
 
 def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> HyperparameterFit:
-    """Fits LR*(N, D), batch*(D) and beta2*(batch) to sweeps; see `scalejax.fit`.
+    """Fit LR*(N, D), batch*(D) and beta2*(batch) to sweeps; see `scalejax.fit`.
 
     frame: one row per run.  options: no special option is read. A bootstrap resamples
     cells, never runs, since the runs of a cell share its optimum.
@@ -235,7 +235,7 @@ def _parameters(result: SweepFit) -> tuple[dict[str, float], np.ndarray]:
 
 
 def _lost_reasons(draws: np.ndarray, runs: Sweep) -> list[str]:
-    """Says why the intervals are open."""
+    """Say why the intervals are open."""
     share = float(np.mean(~np.isfinite(draws).all(axis=1)))
     return [
         f"{len(runs.cells())} cells: {share:.0%} of their draws do not identify the law, "

@@ -42,7 +42,7 @@ class IsoFLOPFit(Fit[IsoFLOP]):
     holdout: Scores = field(default_factory=Scores)
 
     def forecast(self, **inputs: float) -> Forecast:
-        """Predicts the optimum of a compute budget: N* with its interval, and D*.
+        """Predict the optimum of a compute budget: N* with its interval, and D*.
 
         flops: the budget, C.
 
@@ -79,7 +79,7 @@ class IsoFLOPFit(Fit[IsoFLOP]):
 
 
 def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
-    """Fits N*(C) and D*(C) by isoFLOP curves; see `scalejax.fit`.
+    """Fit N*(C) and D*(C) by isoFLOP curves; see `scalejax.fit`.
 
     frame: rows of (params, tokens, flops, loss); tokens or flops may be missing.
     options: protocol and noise are read, and bootstrap is the number of draws of the
@@ -103,7 +103,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
     parametric_view, notes = _parametric_view(frame.loc[~out], options)
     holdout, holdout_notes = _holdout(result, read, held_out, method)
     if options.noise is not None and not options.bootstrap:
-        holdout_notes += ["the noise is read by draws, and there are none: no intervals"]
+        holdout_notes += ["noise serves bootstrap draws only, and there are none: no intervals"]
     ends = percentile_ends(result.draws)
     return IsoFLOPFit(
         law=law,
@@ -141,7 +141,7 @@ class _Method(NamedTuple):
     noise: Noise | None
 
     def fit(self, runs: _Runs, *, draws: int = 0, seed: int = 0) -> IsoFLOPResult:
-        """Fits the power laws to some runs."""
+        """Fit the power laws to some runs."""
         return fit_isoflop(*runs, protocol=self.protocol, noise=self.noise, draws=draws, seed=seed)
 
 
@@ -196,10 +196,10 @@ def _parametric_view(
     try:
         fitted = parametric.fit(frame, chinchilla(), FitOptions(columns=columns, seed=options.seed))
     except ValueError as error:
-        return {}, [f"no parametric fit beside it: {error}"]
+        return {}, [f"no parametric fit for comparison: {error}"]
     if fitted.verdict != "ok":
         reasons = "; ".join(fitted.reasons)
-        return {}, [f"the parametric fit beside it is {fitted.verdict}: {reasons}"]
+        return {}, [f"the parametric fit for comparison is {fitted.verdict}: {reasons}"]
     alpha, beta = fitted.params["alpha"], fitted.params["beta"]
     return {"chinchilla": fitted.params | {"params_exponent": beta / (alpha + beta)}}, []
 
@@ -207,7 +207,7 @@ def _parametric_view(
 def _holdout(
     result: IsoFLOPResult, read: tables.Columns, held_out: np.ndarray, method: _Method
 ) -> tuple[Scores, list[str]]:
-    """Scores the power law of N* on the held-out budgets, and notes why there are none.
+    """Score the power law of N* on the held-out budgets, and note why there are none.
 
     Each held-out budget has its optimum from an isoFLOP curve of its own.
     """

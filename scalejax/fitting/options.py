@@ -58,7 +58,7 @@ class FitOptions:
         return np.zeros(rows, bool) if self.held_out is None else self.held_out
 
     def check(self, law: Law, read: Collection[str]) -> None:
-        """Raises ValueError when options are given that this kind of law does not read.
+        """Raise ValueError when options are given that this kind of law does not read.
 
         read: which of SPECIAL the law reads.
         """

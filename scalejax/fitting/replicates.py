@@ -18,7 +18,7 @@ LACK_OF_FIT_LEVEL = 0.01
 
 
 def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed") -> np.ndarray:
-    """Labels rows with equal inputs, (rows,), by the table's seeds if any.
+    """Label rows with equal inputs, (rows,), by the table's seeds if any.
 
     See `scalejax.laws.inference.replicates.design_points`.
     """
@@ -26,7 +26,7 @@ def design_points(rows: "DataFrame", inputs: list[np.ndarray], seed: str = "seed
 
 
 def lack_of_fit_reasons(test: LackOfFit | None) -> list[str]:
-    """Says so if replicates agree with each other far better than with the law."""
+    """Say so if replicates agree with each other far better than with the law."""
     if test is None or test.p_value >= LACK_OF_FIT_LEVEL:
         return []
     numerator, denominator = test.degrees_of_freedom
@@ -45,7 +45,7 @@ def average(
     where: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> "DataFrame":
-    """Averages the target over runs with equal inputs: one row per design point.
+    """Average the target over runs with equal inputs: one row per design point.
 
     The average is the geometric mean. The column `replicates` is the number of runs r
     in the average, and `<target>_se` its standard error s mean / sqrt(r), where s is

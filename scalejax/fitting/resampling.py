@@ -55,7 +55,7 @@ def bootstrap_draws(
     seed: int,
     floor: NoiseFloor | None,
 ) -> Draws:
-    """Refits a law to `count` resampled tables.
+    """Refit a law to `count` resampled tables.
 
     rows: the fitted rows. cluster: column whose equal values are drawn together.
     resample: pairs; residuals; noise, with the standard deviation between replicates
@@ -96,14 +96,14 @@ def bootstrap_draws(
 def _draw_in_batches(
     draw: Callable[..., np.ndarray], count: int, rows: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns theta of all draws, (p, count), made in batches that fit in memory."""
+    """Return theta of all draws, (p, count), made in batches that fit in memory."""
     batch = max(1, MAX_BATCH_ENTRIES // rows)
     sizes = [min(batch, count - done) for done in range(0, count, batch)]
     return np.concatenate([draw(count=size, rng=rng) for size in sizes], axis=1)
 
 
 def _checked(theta: np.ndarray) -> Draws:
-    """Counts the draws without a fit, and gives up all draws if these are too many."""
+    """Count the draws without a fit, and give up all draws if these are too many."""
     count = theta.shape[1]
     failed = int(np.sum(~converged_mask(theta)))
     if failed > TAIL * count:
@@ -124,7 +124,7 @@ def _checked(theta: np.ndarray) -> Draws:
 
 
 def _too_few_rows_note(law: ParametricLaw[Any], optimum: Optimum, rows: int) -> str:
-    """Says that resampled rows often do not determine the law; empty if they do."""
+    """Say that resampled rows often do not determine the law; empty if they do."""
     inputs = [np.asarray(x)[:rows] for x in optimum.problem.inputs]
     points = int(design_points(inputs).max()) + 1
     chance = bootstrap.chance_of_too_few_points(rows, points, law.free)
@@ -137,7 +137,7 @@ def _too_few_rows_note(law: ParametricLaw[Any], optimum: Optimum, rows: int) -> 
 
 
 def _cluster_labels(rows: "DataFrame", column: str) -> np.ndarray:
-    """Labels rows 0, 1, ... by the values of a column, (rows,)."""
+    """Label rows 0, 1, ... by the values of a column, (rows,)."""
     labels, values = rows[tables.column_for(rows, column)].factorize()
     if np.any(labels < 0):
         row = rows.index[np.argmin(labels)]
@@ -156,7 +156,7 @@ def _cluster_labels(rows: "DataFrame", column: str) -> np.ndarray:
 def _noise_std(
     optimum: Optimum, rows: "DataFrame", known: str, floor: NoiseFloor | None
 ) -> np.ndarray:
-    """Returns the standard deviation of each row, (rows,), in the units of the target.
+    """Return the standard deviation of each row, (rows,), in the units of the target.
 
     known: what stands after "noise:", a column or numbers; empty for the noise floor.
     """
@@ -186,12 +186,12 @@ def _noise_std(
 
 
 def converged_mask(theta: np.ndarray) -> np.ndarray:
-    """Returns which draws have a fit, (draws,), from theta (p, draws)."""
+    """Return which draws have a fit, (draws,), from theta (p, draws)."""
     return np.all(np.isfinite(theta), axis=0)
 
 
 def percentile_ends(values: np.ndarray) -> list[Interval]:
-    """Returns the 95% percentile interval of each column of values (draws, columns).
+    """Return the 95% percentile interval of each column of values (draws, columns).
 
     nan stands for a draw without a value, which may lie beyond either end. An interval
     is open if more than TAIL of its draws have none.
@@ -212,7 +212,7 @@ def percentile_ends(values: np.ndarray) -> list[Interval]:
 def parameter_draws(
     law: ParametricLaw[Any], optimum: Optimum, theta: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Returns the draws of each parameter that a fit keeps, (draws,), in table units.
+    """Return the draws of each parameter that a fit keeps, (draws,), in table units.
 
     theta: (p, draws), nan where a draw has no fit.
     """
@@ -221,7 +221,7 @@ def parameter_draws(
 
 
 def scaled_residuals(law: ParametricLaw[Any], optimum: Optimum) -> np.ndarray:
-    """Returns the residuals that a fit keeps, in the order of the rows.
+    """Return the residuals that a fit keeps, in the order of the rows.
 
     They are scaled by sqrt(n / (n - k)): the k parameters were fitted to the n rows,
     which made their residuals smaller than those of other runs. Of more than STORED
@@ -237,5 +237,5 @@ def scaled_residuals(law: ParametricLaw[Any], optimum: Optimum) -> np.ndarray:
 
 
 def rows_digest(rows: "DataFrame", losses: np.ndarray) -> str:
-    """Returns the sha256 of which rows of a table were fitted, and of their losses."""
+    """Return the sha256 of which rows of a table were fitted, and of their losses."""
     return hashlib.sha256(np.asarray(rows.index, np.int64).tobytes() + losses.tobytes()).hexdigest()

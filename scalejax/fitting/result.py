@@ -116,7 +116,12 @@ class Scores(Errors):
 
     @classmethod
     def of(cls, predicted: np.ndarray, measured: np.ndarray) -> Self:
-        """Scores predictions, (rows,), against measurements, (rows,)."""
+        """Score predictions, (rows,), against measurements, (rows,).
+
+        >>> scores = Scores.of(np.array([2.0, 3.0]), np.array([2.0, 2.5]))
+        >>> scores.mae, scores.max_rel_error
+        (0.25, 0.2)
+        """
         error = np.abs(predicted - measured)
         relative = error / np.abs(measured)
         spread = float(np.sum((measured - measured.mean()) ** 2))
@@ -171,7 +176,7 @@ class Fit(ABC, Generic[L]):
     verdict: str
     """ok, at-boundary, unidentified or not-converged."""
     reasons: list[str]
-    """Why the verdict is not ok, and notes on the rows and the bootstrap."""
+    """Why the verdict is not ok, and note on the rows and the bootstrap."""
     loss: str
     """The loss that was minimized, as in `FitOptions.loss`."""
     columns: dict[str, str]
@@ -202,14 +207,14 @@ class Fit(ABC, Generic[L]):
 
     @abstractmethod
     def forecast(self, **inputs: Any) -> Forecast:
-        """Predicts one run, with a 95% interval.
+        """Predict one run, with a 95% interval.
 
         Raises ValueError for inputs that the law does not read, or when the fit did not
         converge.
         """
 
     def predict(self, **inputs: Any) -> Estimate:
-        """Predicts one run, with a 95% interval for the value that it will measure.
+        """Predict one run, with a 95% interval for the value that it will measure.
 
         inputs: the law's own, such as params and tokens. A law of both also takes
         flops, which means the compute-optimal run.
@@ -252,7 +257,7 @@ class Fit(ABC, Generic[L]):
         return record | {"seconds": self.seconds._asdict()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes fit.json, completely or not at all.
+        """Write fit.json, completely or not at all.
 
         Raises ValueError when the path is a folder.
         """
@@ -267,7 +272,7 @@ class Fit(ABC, Generic[L]):
 
     @classmethod
     def from_record(cls, record: dict[str, Any], law: Any) -> Self:
-        """Returns the fit that `save` wrote.
+        """Return the fit that `save` wrote.
 
         record: the content of fit.json.  law: of the kind of this class, with inputs
         and held parameters as in the file.
@@ -307,7 +312,7 @@ class Fit(ABC, Generic[L]):
 
 
 def dropped_reasons(complete: np.ndarray) -> list[str]:
-    """Says how many rows a fit left out; empty when it used all of them.
+    """Say how many rows a fit left out; empty when it used all of them.
 
     complete: (rows,), whether all values of a row are finite.
     """
@@ -340,7 +345,7 @@ def nan_if_none(value: float | None) -> float:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Groups parameters that are named QUANTITY.PARAMETER by their quantity.
+    """Group parameters that are named QUANTITY.PARAMETER by their quantity.
 
     >>> nested({"beta2.coefficient": 1.0, "beta2.exponent": 2.0, "E": 3.0})
     {'beta2': {'coefficient': 1.0, 'exponent': 2.0}, 'E': 3.0}

@@ -54,7 +54,7 @@ def select(
     bootstrap: int = 0,
     **choices: Any,
 ) -> Selection:
-    """Ranks every (law, loss) pair by its error on runs that it was not fitted to.
+    """Rank every (law, loss) pair by its error on runs that it was not fitted to.
 
     Laws of one row per run are fitted to growing fractions of the runs, cheapest first,
     and scored on the more expensive ones. Whole-curve laws are fitted to all curves but
@@ -130,7 +130,7 @@ def _check_same_rows(contenders: Sequence[_Contender]) -> None:
 
 
 def _errors_by_split(validation: CrossValidation) -> dict[str | int, float]:
-    """Returns the mean relative error of each split that could be fitted.
+    """Return the mean relative error of each split that could be fitted.
 
     A split is named by what two candidates have in common there: the curve that is left
     out, or the number of fitted rows. Kinds of law without such splits have none.
@@ -145,7 +145,7 @@ def _split_name(split: Split | CurveSplit) -> str | int:
 
 
 def _common_splits(errors: Sequence[dict[str | int, float]]) -> list[str | int]:
-    """Returns the splits of all candidates that could fit any, in order."""
+    """Return the splits of all candidates that could fit any, in order."""
     names = [set(by_split) for by_split in errors if by_split]
     # The order of a mean over a set would depend on the hash seed.
     return sorted(set.intersection(*names), key=_order) if names else []

@@ -23,7 +23,7 @@ OTHER_SEPARATORS = ";\t|"
 
 
 def read(table: "str | Path | DataFrame") -> "DataFrame":
-    """Reads a table from a .csv or .parquet file; returns a data frame as it is.
+    """Read a table from a .csv or .parquet file; returns a data frame as it is.
 
     Raises FileNotFoundError, or ValueError for a file that is not a table with rows and
     distinct column names.
@@ -69,7 +69,7 @@ def _with_distinct_columns(frame: "DataFrame", table: str) -> "DataFrame":
 
 
 def column_list(frame: "DataFrame") -> str:
-    """Lists the names of a table's columns for a message; the first ones, if many."""
+    """List the names of a table's columns for a message; the first ones, if many."""
     names = []
     for column in frame.columns[:MAX_COLUMNS_SHOWN]:
         name = str(column)
@@ -97,7 +97,7 @@ def read_columns(
     target: str,
     names: Mapping[str, str] | None = None,
 ) -> Columns:
-    """Reads the columns of a law as float64.
+    """Read the columns of a law as float64.
 
     inputs, target: our names of the columns. names: our name of a column -> the
     table's, where they differ. In a results table, `params` is params_with_head unless
@@ -133,7 +133,7 @@ def read_columns(
 
 
 def column_for(frame: "DataFrame", name: str, names: Mapping[str, str] | None = None) -> str:
-    """Returns the table's column for one of our names, or raises ValueError."""
+    """Return the table's column for one of our names, or raises ValueError."""
     names = names or {}
     default = PARAMS_COLUMN if name == "params" and PARAMS_COLUMN in frame.columns else name
     column = names.get(name, default)
@@ -147,7 +147,7 @@ def column_for(frame: "DataFrame", name: str, names: Mapping[str, str] | None = 
 
 
 def numeric_column(frame: "DataFrame", column: str) -> np.ndarray:
-    """Reads a column as float64, (rows,), with nan where a value is missing.
+    """Read a column as float64, (rows,), with nan where a value is missing.
 
     Raises ValueError where it holds text.
     """

@@ -113,7 +113,7 @@ NAMES = tuple(_FACTORIES)
 
 
 def named(name: str, **options: Any) -> Law:
-    """Returns the law of a name such as "chinchilla"; options go to its factory.
+    """Return the law of a name such as "chinchilla"; options go to its factory.
 
     >>> named("power", x="flops").inputs
     ('flops',)

@@ -28,7 +28,10 @@ from scalejax.laws.law import (
 
 
 def decay(x: Number, exponent: Number) -> Real[Array, "..."]:
-    """Returns x^-exponent.
+    """Return x^-exponent.
+
+    >>> print(f"{decay(100.0, 0.5):.2f}")
+    0.10
 
     It is written with exp and log because the derivative of a power takes the logarithm
     of x again each time.
@@ -40,7 +43,7 @@ def decay(x: Number, exponent: Number) -> Real[Array, "..."]:
 # module are therefore shared by all values of a law; lambdas made with each value would
 # not be.
 def logarithms(*inputs: Number) -> tuple[Number, ...]:
-    """Returns the logarithm of each input: the x_k of a power law's decays."""
+    """Return the logarithm of each input: the x_k of a power law's decays."""
     return tuple(jnp.log(x) for x in inputs)
 
 
@@ -61,12 +64,17 @@ class Chinchilla(NamedTuple):
     beta: Number
 
     def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
-        """Returns the predicted loss, nats per token; N and D broadcast."""
+        """Return the predicted loss, nats per token; N and D broadcast.
+
+        >>> hoffmann = Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)
+        >>> print(f"{hoffmann.loss(70e9, 1.4e12):.3f}")
+        1.937
+        """
         total = self.E + self.A * decay(N, self.alpha) + self.B * decay(D, self.beta)
         return jnp.asarray(total)
 
     def optimal_params(self, C: Number) -> Number:
-        """Returns the compute-optimal N* = G (C/6)^(beta / (alpha + beta)), C = 6 N D.
+        """Return the compute-optimal N* = G (C/6)^(beta / (alpha + beta)), C = 6 N D.
 
         >>> hoffmann = Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28)
         >>> print(f"{hoffmann.optimal_params(5.88e23):.3g}")
@@ -77,7 +85,7 @@ class Chinchilla(NamedTuple):
 
 
 def chinchilla(*, tied: bool = False, **fixed: float) -> ParametricLaw[Chinchilla]:
-    """Returns the Chinchilla law of (params, tokens).
+    """Return the Chinchilla law of (params, tokens).
 
     tied: hold beta equal to alpha.  fixed: parameters to hold at a value, as in
     `Law.hold`.
@@ -105,12 +113,12 @@ class Power(NamedTuple):
     c: Number
 
     def loss(self, x: Number) -> Real[Array, "..."]:
-        """Returns the predicted loss, nats per token."""
+        """Return the predicted loss, nats per token."""
         return jnp.asarray(self.a * decay(x, -self.b) + self.c)
 
 
 def power(x: str = "x", **fixed: float) -> ParametricLaw[Power]:
-    """Returns the power law with offset of one column.
+    """Return the power law with offset of one column.
 
     x: params, tokens or flops; "x" means whichever of the three the table has.  fixed:
     parameters to hold at a value.
@@ -145,14 +153,14 @@ class Kaplan(NamedTuple):
     alpha_D: Number
 
     def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
-        """Returns the predicted loss, nats per token; N and D broadcast."""
+        """Return the predicted loss, nats per token; N and D broadcast."""
         # The bracket is summed as logarithms: N_c / N to a power overflows float32.
         size = jnp.log(self.N_c / N) * self.alpha_N / self.alpha_D
         return jnp.exp(self.alpha_D * jnp.logaddexp(size, jnp.log(self.D_c / D)))
 
 
 def kaplan(**fixed: float) -> ParametricLaw[Kaplan]:
-    """Returns the Kaplan law of (params, tokens), which has no irreducible loss.
+    """Return the Kaplan law of (params, tokens), which has no irreducible loss.
 
     Kaplan et al. count non-embedding parameters.  fixed: parameters to hold at a value.
     """
@@ -170,7 +178,7 @@ def kaplan(**fixed: float) -> ParametricLaw[Kaplan]:
 
 
 def _equal_terms(law: Kaplan, typical: Number) -> Kaplan:
-    """Sets N_c and D_c so that both terms are equal at the centre, N = D = 1."""
+    """Set N_c and D_c so that both terms are equal at the centre, N = D = 1."""
     half = jnp.log(typical) / law.alpha_D - jnp.log(2.0)
     return law._replace(N_c=jnp.exp(half * law.alpha_D / law.alpha_N), D_c=jnp.exp(half))
 
@@ -189,13 +197,13 @@ class Overtraining(NamedTuple):
     E: Number
 
     def loss(self, N: Number, D: Number) -> Real[Array, "..."]:
-        """Returns the predicted loss, nats per token; N and D broadcast."""
+        """Return the predicted loss, nats per token; N and D broadcast."""
         # M/C = 1/(6 N^2) and 1/(M C) = 1/(6 D^2), so each term reads one input.
         size, data = decay(6 * N**2, self.alpha_C), decay(6 * D**2, self.alpha_C)
         return jnp.asarray(self.E + self.a * size + self.b * data)
 
     def chinchilla(self) -> Chinchilla:
-        """Returns the Chinchilla law that is the same: alpha = beta = 2 alpha_C.
+        """Return the Chinchilla law that is the same: alpha = beta = 2 alpha_C.
 
         >>> redpajama = Overtraining(a=212.24, b=366.69, alpha_C=0.13643, E=1.8366)
         >>> same = redpajama.chinchilla()
@@ -208,7 +216,7 @@ class Overtraining(NamedTuple):
 
 
 def overtraining(**fixed: float) -> ParametricLaw[Overtraining]:
-    """Returns the over-training law of (params, tokens), from which C and M follow.
+    """Return the over-training law of (params, tokens), from which C and M follow.
 
     fixed: parameters to hold at a value.
     """
@@ -247,7 +255,7 @@ class DataConstrained(NamedTuple):
     R_D: Number
 
     def loss(self, N: Number, D: Number, U: Number) -> Real[Array, "..."]:
-        """Returns the predicted loss, nats per token; inputs broadcast.
+        """Return the predicted loss, nats per token; inputs broadcast.
 
         U: unique tokens; more than D of them count as D.
         """
@@ -260,7 +268,7 @@ class DataConstrained(NamedTuple):
         return Chinchilla(self.A, self.B, self.E, self.alpha, self.beta).loss(size, data)
 
     def columns(self, N: Number, D: Number, U: Number) -> tuple[Number, ...]:
-        """Returns the factors of A, B and E when repetition costs nothing.
+        """Return the factors of A, B and E when repetition costs nothing.
 
         The law is not linear in A and B, which set the optimal size. The factors serve
         the starts only.
@@ -269,7 +277,7 @@ class DataConstrained(NamedTuple):
 
 
 def _effective(total: Number, unique: Number, lifetime: Number) -> Real[Array, "..."]:
-    """Returns how many fresh units `total` units are worth when `unique` are new.
+    """Return how many fresh units `total` units are worth when `unique` are new.
 
     It is unique (1 + R (1 - exp(-(total/unique - 1)/R))) with R the lifetime.
     """
@@ -278,7 +286,7 @@ def _effective(total: Number, unique: Number, lifetime: Number) -> Real[Array, "
 
 
 def data_constrained(**fixed: float) -> ParametricLaw[DataConstrained]:
-    """Returns the data-constrained law of (params, tokens, unique_tokens).
+    """Return the data-constrained law of (params, tokens, unique_tokens).
 
     fixed: parameters to hold at a value.
     """
@@ -313,12 +321,12 @@ class Downstream(NamedTuple):
     epsilon: Number
 
     def error(self, L: Number) -> Real[Array, "..."]:
-        """Returns the predicted top-1 error, a fraction."""
+        """Return the predicted top-1 error, a fraction."""
         return jnp.asarray(self.epsilon - self.k * jnp.exp(-self.gamma * L))
 
 
 def downstream(**fixed: float) -> ParametricLaw[Downstream]:
-    """Returns the law of top-1 error against loss.
+    """Return the law of top-1 error against loss.
 
     Chained after a law of the loss it forecasts error from (params, tokens).  fixed:
     parameters to hold at a value.
@@ -355,17 +363,17 @@ class Sigmoid(NamedTuple):
     floor: Number
 
     def error(self, L: Number) -> Real[Array, "..."]:
-        """Returns the predicted top-1 error, a fraction."""
+        """Return the predicted top-1 error, a fraction."""
         rise = jax.nn.sigmoid(self.steepness * (L - self.midpoint))
         return jnp.asarray(self.floor + self.height * rise)
 
     def columns(self, L: Number) -> tuple[Number, ...]:
-        """Returns the factors of height and floor."""
+        """Return the factors of height and floor."""
         return jax.nn.sigmoid(self.steepness * (L - self.midpoint)), 1.0
 
 
 def sigmoid(**fixed: float) -> ParametricLaw[Sigmoid]:
-    """Returns the sigmoid law of top-1 error against loss.
+    """Return the sigmoid law of top-1 error against loss.
 
     The table needs runs on both sides of the midpoint.  fixed: parameters to hold at a
     value.

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,18 @@ from jaxtyping import Array, Real
 
 # The solver keeps numpy arrays between compiled programs and jax arrays inside them.
 AnyArray = Array | np.ndarray
+
+
+@runtime_checkable
+class SupportsArray(Protocol):
+    """What numpy can read as an array: arrays of jax or numpy, columns of a data frame.
+
+    Type checkers show this name to users. `np.ndarray` would show the type parameters
+    that it leaves open.
+    """
+
+    def __array__(self) -> np.ndarray: ...
+
 
 # A number, or an array of any shape: an input of a formula, or one of its parameters,
 # which is an array for bootstrap draws.
@@ -84,7 +96,7 @@ class Law(ABC):
         """The values at which a parameter may be held."""
 
     def hold(self, **values: float) -> Self:
-        """Returns the same law with parameters held at values.
+        """Return the same law with parameters held at values.
 
         >>> from scalejax.laws.forms import chinchilla
         >>> chinchilla().hold(E=1.69).fixed

@@ -42,7 +42,7 @@ class WidthDepth(NamedTuple):
 
 
 def width_depth(**fixed: float) -> ParametricLaw[WidthDepth]:
-    """Returns the law of (width, depth, tokens).
+    """Return the law of (width, depth, tokens).
 
     fixed: parameters to hold at a value.
     """
@@ -50,7 +50,7 @@ def width_depth(**fixed: float) -> ParametricLaw[WidthDepth]:
 
 
 def log_sum_exp(name: str, form: type[F], inputs: tuple[str, ...]) -> ParametricLaw[F]:
-    """Returns a law with one power term for each of K columns.
+    """Return a law with one power term for each of K columns.
 
     name: the law's name in messages and files.  form: NamedTuple class of K sizes in
     the order of the columns, then E, then K exponents.  inputs: the columns.
@@ -81,7 +81,7 @@ def log_sum_exp(name: str, form: type[F], inputs: tuple[str, ...]) -> Parametric
 
 
 def loss(law: tuple[Any, ...], *inputs: Number) -> Real[Array, "..."]:
-    """Returns the predicted loss, nats per token.
+    """Return the predicted loss, nats per token.
 
     law: NamedTuple of sizes, E and exponents, as in `log_sum_exp`.  inputs: one array
     per term; they broadcast.

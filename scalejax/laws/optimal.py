@@ -35,7 +35,7 @@ class Allocation(NamedTuple):
 
 
 def compute_optimal(law: Chinchilla | ChinchillaView, flops: ArrayLike) -> Allocation:
-    """Returns the run of lowest loss at a budget C = 6 N D.
+    """Return the run of lowest loss at a budget C = 6 N D.
 
     N* = G (C/6)^(beta / (alpha + beta)) and D* = C / (6 N*).  flops: C, > 0. Bootstrap
     draws without an optimum, whose exponents are both zero, give nan.
@@ -56,7 +56,7 @@ def compute_optimal(law: Chinchilla | ChinchillaView, flops: ArrayLike) -> Alloc
 def params_exponent(
     law: Chinchilla | ChinchillaView, growth: float = 1.0
 ) -> Float[np.ndarray, "..."]:
-    """Returns beta / (alpha + g beta), the exponent of N* in C when C = c N^g D.
+    """Return beta / (alpha + g beta), the exponent of N* in C when C = c N^g D.
 
     The exponent of D* is 1 - g times it.
 
@@ -77,7 +77,7 @@ def params_exponent(
 def compute_optimal_bands(
     draws: Chinchilla | ChinchillaView, flops: ArrayLike, level: float = 0.95
 ) -> tuple[Allocation, Allocation]:
-    """Returns the ends of percentile intervals of the compute-optimal run.
+    """Return the ends of percentile intervals of the compute-optimal run.
 
     draws: the law with fields of shape (draws,).  flops: a scalar or (budgets,), and so
     are the ends.  level: coverage of the interval.
@@ -96,7 +96,7 @@ def compute_optimal_bands(
 def overtraining_penalty(
     law: Chinchilla | ChinchillaView, flops: ArrayLike, factor: ArrayLike
 ) -> Float[np.ndarray, "..."]:
-    """Returns the loss above the compute-optimal one at equal C, in nats per token.
+    """Return the loss above the compute-optimal one at equal C, in nats per token.
 
     factor: tokens per parameter relative to the compute-optimal ratio; below 1 is
     under-training. At M = factor x D*/N*, N = N* factor^-1/2 and D = D* factor^1/2, so
@@ -114,7 +114,7 @@ def overtraining_penalty(
 def inference_optimal(
     law: Chinchilla | ChinchillaView, loss: ArrayLike, inference_tokens: ArrayLike
 ) -> Allocation:
-    """Returns the run that is cheapest in training and inference at a given loss.
+    """Return the run that is cheapest in training and inference at a given loss.
 
     It minimizes 6 N D + 2 N T for T tokens of inference (Sardana et al. 2023, arXiv
     2401.00448).

@@ -183,7 +183,7 @@ def _check_complete(
 
 
 def _read_fits(folder: Path) -> tuple[dict[str, Fit], list[str]]:
-    """Fits by name, and why the other files could not be read."""
+    """Fit by name, and why the other files could not be read."""
     readable, unreadable = {}, []
     for path in sorted(folder.glob("*.json")):
         try:

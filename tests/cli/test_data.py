@@ -49,7 +49,7 @@ MALFORMED = {
 
 @pytest.fixture
 def call(call, monkeypatch, tmp_path):
-    """Runs `scalejax data` with a cache of its own."""
+    """Run `scalejax data` with a cache of its own."""
     monkeypatch.setenv("SCALEJAX_CACHE", str(tmp_path / "cache"))
     return functools.partial(call, "data")
 

@@ -23,7 +23,7 @@ study = Study("one@1", [run], measure=Measure(items=0))
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Writes one.py, with some of its text replaced, and returns its path."""
+    """Write one.py, with some of its text replaced, and return its path."""
 
     def write(*changes):
         text = EXPERIMENT

@@ -36,7 +36,7 @@ def blocks(page: str, after: str = "") -> list[tuple[str, str]]:
 
 
 def run_page(page: str, call: Any, after: str = "", before: str | None = None) -> Page:
-    """Runs the Python and bash blocks of docs/<page>, in order.
+    """Run the Python and bash blocks of docs/<page>, in order.
 
     call: the fixture that runs a `scalejax` command in this process.
     after, before: headings between which the blocks are taken.

@@ -51,7 +51,7 @@ ITEMS = 100
 
 @pytest.fixture(scope="module")
 def folder(tiny_run, tmp_path_factory):
-    """Contains a run on sentences, a task file, and lm-eval's description of the task.
+    """Contain a run on sentences, a task file, and lm-eval's description of the task.
 
     Some questions are longer than the run's window.
     """
@@ -74,7 +74,7 @@ def folder(tiny_run, tmp_path_factory):
 
 
 def write_text(folder: Path, rng: random.Random) -> None:
-    """Writes 60 documents of random sentences."""
+    """Write 60 documents of random sentences."""
     folder.mkdir()
     for i in range(60):
         sentences = [f"the {rng.choice(ANIMALS)} saw the {rng.choice(ANIMALS)}." for _ in range(40)]

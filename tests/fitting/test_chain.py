@@ -31,7 +31,7 @@ def fit_error(frame, **options) -> ParametricFit:
 
 
 def fit_both(frame, seed=0, bootstrap=200) -> tuple[ParametricFit, ParametricFit]:
-    """Fits of both laws; with another `seed`, the error law draws other rows."""
+    """Fit of both laws; with another `seed`, the error law draws other rows."""
     loss = fits.fit(frame, laws.chinchilla(), loss="log-mse", bootstrap=bootstrap)
     return loss, fit_error(frame, bootstrap=bootstrap, seed=seed)
 

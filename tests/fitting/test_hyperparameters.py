@@ -9,7 +9,7 @@ from scalejax.fitting import fit as fits
 
 
 def sweep_table():
-    """Sweeps of learning rate and batch size in nine cells of (params, tokens)."""
+    """Sweep of learning rate and batch size in nine cells of (params, tokens)."""
     away = np.linspace(-2, 2, 7)
     sizes, budgets = [1e8, 4e8, 1e9], [2e9, 8e9, 3e10]
     N, D, x, y = (a.ravel() for a in np.meshgrid(sizes, budgets, away, away))

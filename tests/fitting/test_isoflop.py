@@ -24,7 +24,7 @@ def isoflop_table(budgets=(1e18, 1e19, 1e20, 1e21), centre=1.0, noise=1e-3):
     return pd.DataFrame({"params": N, "tokens": C / (6 * N), "flops": C, "loss": loss})
 
 
-def test_isoflop_agrees_with_the_parametric_fit_beside_it(tmp_path):
+def test_isoflop_agrees_with_the_parametric_fit(tmp_path):
     fit = fits.fit(
         isoflop_table(), laws.isoflop_law(), noise="0.001", bootstrap=100, holdout="flops > 5e20"
     )
@@ -66,7 +66,7 @@ def test_options_that_could_not_be_used_are_named():
     assert fit.holdout.n == 0 and fit.summary()["holdout"] == {}
     reasons = " ".join(fit.reasons)
     assert "the holdout is not scored: no budget has 3 model sizes" in reasons
-    assert "the noise is read by draws" in reasons
+    assert "noise serves bootstrap draws only" in reasons
 
 
 def test_tokens_follow_from_params_and_flops():

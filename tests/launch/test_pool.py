@@ -28,7 +28,7 @@ def job_of(segment, measure=None):
 
 @pytest.fixture
 def whole_run(tiny_run):
-    """Makes the job of a run that is trained in one segment."""
+    """Make the job of a run that is trained in one segment."""
 
     def make(measure=None, **changes):
         run = tiny_run.replace(**changes)
@@ -48,7 +48,7 @@ def trunk_and_branch(tiny_run, tiny_measure):
 
 @pytest.fixture
 def start_pool(tmp_path):
-    """Starts pools of one worker in tmp_path; they are closed after the test."""
+    """Start pools of one worker in tmp_path; they are closed after the test."""
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(locked(tmp_path))
 

@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "scalejax.launch.worker"]
 
 @pytest.fixture
 def start_worker():
-    """Starts workers of this process; they are killed after the test."""
+    """Start workers of this process; they are killed after the test."""
     workers = []
 
     def start(core=NOT_PINNED):

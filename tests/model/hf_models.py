@@ -76,6 +76,6 @@ def logits(
 
 
 def edit_config(folder: Path, **changes: object) -> None:
-    """Changes values of the config.json in a folder."""
+    """Change values of the config.json in a folder."""
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))

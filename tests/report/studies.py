@@ -58,7 +58,7 @@ def curves_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_study(folder: Path, rows: pd.DataFrame) -> Path:
-    """Writes study.json and the tables of a study that has just ended."""
+    """Write study.json and the tables of a study that has just ended."""
     folder.mkdir(parents=True)
     study = {
         "name": "made@1",
@@ -76,7 +76,7 @@ def write_study(folder: Path, rows: pd.DataFrame) -> Path:
 def register_forecast(
     folder: Path, *, value: float, low: float | None, high: float | None, measured: float
 ) -> None:
-    """Writes a forecast of the loss of FORECAST_RUN, and its score."""
+    """Write a forecast of the loss of FORECAST_RUN, and its score."""
     forecast = {
         "kind": "forecast",
         "id": "f1",

@@ -21,7 +21,7 @@ MISSING = [name for name in ("torch", "transformers") if importlib.util.find_spe
 
 
 def needs_transformers(test):
-    """Marks a test that needs torch and transformers, whose warnings are not ours."""
+    """Mark a test that needs torch and transformers, whose warnings are not ours."""
     reason = f"{', '.join(MISSING)} not installed: pip install 'scalejax[hf,eval]'"
     test = pytest.mark.filterwarnings("default")(test)
     return pytest.mark.hf(pytest.mark.skipif(bool(MISSING), reason=reason)(test))

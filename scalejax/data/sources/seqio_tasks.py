@@ -99,7 +99,7 @@ class SeqioTask(CachedSource):
         return hashlib.sha256(self.name.encode() + code).hexdigest()
 
     def write(self, data: Data, folder: Path, cache: Path) -> Contents:
-        """Writes the examples as documents; each task of a Mixture is a domain.
+        """Write the examples as documents; each task of a Mixture is a domain.
 
         Validation splits are held out. Of a task without one, 4% of the examples are,
         by the hash of their ids. A Mixture's rates become shares of the training
@@ -125,7 +125,7 @@ class SeqioTask(CachedSource):
         }
 
     def load(self) -> Registered:
-        """Imports the module and looks the task up.
+        """Import the module and look the task up.
 
         Raises ValueError when seqio is not installed, when the module does not register
         the task, when a task has no `train` split or no `targets`, and when its
@@ -203,7 +203,7 @@ class SeqioTask(CachedSource):
     def _write_train(
         self, registered: Registered, folder: Path
     ) -> tuple[WrittenSplit, list[HeldOutExample]]:
-        """Writes the training split, and returns it with the held-out examples."""
+        """Write the training split, and return it with the held-out examples."""
         domains: list[int] = []
         held_out: list[HeldOutExample] = []
         with registered.split_file(folder / "train.bin") as file:
@@ -225,7 +225,7 @@ class SeqioTask(CachedSource):
 def _write_held_out(
     held_out: list[HeldOutExample], registered: Registered, folder: Path
 ) -> WrittenSplit:
-    """Writes the validation split."""
+    """Write the validation split."""
     # In the order of hashes the tasks are mixed, so that the beginning of the split,
     # which is all that a short evaluation reads, is a sample of all tasks.
     held_out = sorted(held_out, key=lambda item: (item.digest, item.task))

@@ -43,7 +43,7 @@ class CachedSource(Source):
 
     @abstractmethod
     def write(self, data: Data, folder: Path, cache: Path) -> Contents:
-        """Writes the shards into an empty folder and describes them for the manifest.
+        """Write the shards into an empty folder and describe them for the manifest.
 
         `cache` is where a source keeps what it downloads. Raises ValueError, with the
         file and the place in it, for content that cannot be used.

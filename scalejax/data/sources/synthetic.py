@@ -151,7 +151,7 @@ class SyntheticSource(CachedSource):
         return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
     def write(self, data: Data, folder: Path, cache: Path) -> Contents:
-        """Draws and writes the tokens. There is no text, so document sizes are 0."""
+        """Draw and write the tokens. There is no text, so document sizes are 0."""
         say(f"preparing {self.name}: drawing {TRAIN_TOKENS:,} tokens")
         splits = self.language.splits()
         for split, tokens in splits.items():

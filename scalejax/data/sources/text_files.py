@@ -114,7 +114,7 @@ def decoded(path: Path) -> Iterator[str]:
 
 
 def split_documents(blocks: Iterable[str]) -> Iterator[str]:
-    """Groups paragraphs into documents of at least DOCUMENT_CHARACTERS characters.
+    """Group paragraphs into documents of at least DOCUMENT_CHARACTERS characters.
 
     `blocks` are consecutive pieces of the text. The last document may be shorter.
 

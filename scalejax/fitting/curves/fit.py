@@ -24,7 +24,7 @@ MIN_CURVES = 5
 
 
 def fit(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveFit:
-    """Fits a whole-curve law; see `scalejax.fit`.
+    """Fit a whole-curve law; see `scalejax.fit`.
 
     frame: one row per measured loss. A law that reads params splits the rows of a curve
     by them: one schedule, several models.  options: loss, weights, cluster and
@@ -94,7 +94,7 @@ class _Problem(NamedTuple):
     """Of the fitted rows."""
 
     def solve(self, weights: np.ndarray, start: solver.CurveFit | None = None) -> solver.CurveFit:
-        """Fits the law under some row weights."""
+        """Fit the law under some row weights."""
         return solver.fit_curves(
             self.law.name,
             self.data,
@@ -108,7 +108,7 @@ class _Problem(NamedTuple):
 def _intervals(
     problem: _Problem, best: solver.CurveFit, rows: "DataFrame", options: FitOptions
 ) -> tuple[dict[str, Interval], list[str]]:
-    """Intervals over resampled curves, or clusters of curves, and notes on them."""
+    """Intervals over resampled curves, or clusters of curves, and note on them."""
     if not options.bootstrap:
         return {}, []
     law, data = problem.law, problem.data
@@ -164,7 +164,7 @@ def _scores(
 def _leave_one_curve_out(
     problem: _Problem, best: solver.CurveFit, labels: Sequence[str]
 ) -> LeaveOneCurveOut:
-    """Predicts each curve by the fit to the other curves."""
+    """Predict each curve by the fit to the other curves."""
     data = problem.data
     if len(data.rates) < 3:
         return LeaveOneCurveOut()

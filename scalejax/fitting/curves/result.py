@@ -88,7 +88,7 @@ class CurveFit(Fit[CurveLaw]):
     cross_validation: LeaveOneCurveOut = field(default_factory=LeaveOneCurveOut)
 
     def forecast(self, **inputs: Any) -> Forecast:
-        """Predicts the loss after the last step, as a point without an interval.
+        """Predict the loss after the last step, as a point without an interval.
 
         learning_rates: the rate of every step, (steps,).  params: the model's
         parameters, for a law that reads them. `laws.predict_curve` gives the loss after
@@ -118,7 +118,7 @@ class CurveFit(Fit[CurveLaw]):
 
 
 def read_law(path: str | os.PathLike[str]) -> CurveFormula:
-    """Reads the law in a file of a whole-curve fit.
+    """Read the law in a file of a whole-curve fit.
 
     path: JSON, as `scalejax fit --out` wrote it or as `scalejax fit --json` printed it.
 

@@ -55,7 +55,7 @@ class CurveTable(NamedTuple):
 
 
 def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveTable:
-    """Reads losses and schedules, checks them, and notes what is odd about them.
+    """Read losses and schedules, check them, and note what is odd about them.
 
     frame: rows of (curve, step, loss), and of params for a law that reads them.
     """
@@ -166,7 +166,7 @@ def _rates_of_schedules(table: "DataFrame") -> _Rates:
 
 
 def _check_every_step(steps: np.ndarray, schedule: str, hint: str) -> None:
-    """Raises ValueError unless the sorted steps are 0, 1, 2, ..."""
+    """Raise ValueError unless the sorted steps are 0, 1, 2, ..."""
     wrong = np.flatnonzero(steps != np.arange(len(steps)))
     if not len(wrong):
         return
@@ -187,7 +187,7 @@ def _check_steps(losses: Losses, labels: list[str], rates: list[np.ndarray]) -> 
 
 
 def _rate_reasons(own: np.ndarray, rates: list[np.ndarray], losses: Losses) -> list[str]:
-    """Notes rows whose own learning rate is not their schedule's at that step."""
+    """Note rows whose own learning rate is not their schedule's at that step."""
     pairs = zip(losses.curve, losses.step, strict=True)
     scheduled = np.array([rates[c][int(step)] for c, step in pairs])
     peak = np.array([rates[c].max() for c in losses.curve])
@@ -198,7 +198,7 @@ def _rate_reasons(own: np.ndarray, rates: list[np.ndarray], losses: Losses) -> l
 
 
 def _duplicate_reasons(labels: list[str], losses: Losses) -> list[str]:
-    """Notes a curve with two very different losses at one step."""
+    """Note a curve with two very different losses at one step."""
     order = np.lexsort((losses.step, losses.curve))
     curve, step, loss = losses.curve[order], losses.step[order], losses.loss[order]
     same = (np.diff(curve) == 0) & (np.diff(step) == 0)

@@ -60,7 +60,7 @@ class RollingOrigin(CrossValidation):
 def rolling_origin(
     law: ParametricLaw[Any], at: Optimum, inputs: list[np.ndarray], target: np.ndarray
 ) -> RollingOrigin:
-    """Fits growing shares of the runs, cheapest first, and predicts the others.
+    """Fit growing shares of the runs, cheapest first, and predict the others.
 
     The cost of a run is params x tokens, width^2 x depth x tokens, or the law's only
     input; for laws that read the loss, the runs of lowest loss are the most expensive.
@@ -115,7 +115,7 @@ def _split_errors(fitted: np.ndarray, errors: np.ndarray) -> Split:
 
 
 def _sample(at: Optimum, rows: np.ndarray) -> Optimum:
-    """Returns the optimum with some of its rows only, to refit from.
+    """Return the optimum with some of its rows only, to refit from.
 
     rows: indices of the rows.
     """

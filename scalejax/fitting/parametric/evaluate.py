@@ -13,7 +13,12 @@ from scalejax.laws.solver.problem import unconstrained
 def evaluate(
     law: ParametricLaw[Any], params: dict[str, Any], inputs: list[np.ndarray]
 ) -> np.ndarray:
-    """Returns the law's predictions in the table's units, in float64; arrays broadcast.
+    """Return the law's predictions in the table's units, in float64; arrays broadcast.
+
+    >>> from scalejax.laws import power
+    >>> params = {"a": 30.0, "b": -0.1, "c": 1.0}
+    >>> evaluate(power("flops"), params, [np.array([1e10, 1e20])]).round(6).tolist()
+    [4.0, 1.3]
 
     params: numbers or arrays by parameter.  inputs: one array per input of the law.
     """

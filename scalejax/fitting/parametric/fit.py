@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> ParametricFit[F]:
-    """Fits a law of one row per run; see `scalejax.fit`.
+    """Fit a law of one row per run; see `scalejax.fit`.
 
     frame: one row per run.  options: loss, weights, cluster and resample are read.
 
@@ -219,7 +219,7 @@ def _views(law: ParametricLaw[Any], params: dict[str, float]) -> dict[str, dict[
 def _with_column_of_table(
     law: ParametricLaw[F], frame: "DataFrame", named: Mapping[str, str]
 ) -> ParametricLaw[F]:
-    """Replaces the input "x" of a power law by the column that the table has."""
+    """Replace the input "x" of a power law by the column that the table has."""
     if law.inputs != ("x",):
         return law
     candidates = ("params", "tokens", "flops")

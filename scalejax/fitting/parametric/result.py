@@ -46,7 +46,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     file."""
 
     def forecast(self, **inputs: float) -> Forecast:
-        """Predicts one run, or the compute-optimal run of a budget.
+        """Predict one run, or the compute-optimal run of a budget.
 
         inputs: the law's own, or for a law of (params, tokens) flops alone: then the
         run is compute-optimal under C = 6 N D, and comes with intervals of its size and
@@ -59,7 +59,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return Forecast(self.estimate(**run), run, bands)
 
     def estimate(self, **inputs: float) -> Estimate:
-        """Predicts the target at the law's own inputs, with a 95% prediction interval.
+        """Predict the target at the law's own inputs, with a 95% prediction interval.
 
         Every bootstrap draw of the law is combined with every residual of the fitted
         rows; the interval is the 2.5 and 97.5 percentile of all combinations. It says
@@ -89,7 +89,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
 
     def measured(self, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        """Returns the measurements of runs that fall from the law by some residuals.
+        """Return the measurements of runs that fall from the law by some residuals.
 
         predicted: the law's predictions; the arrays broadcast.  residuals: predicted
         minus observed, on the scale of the loss.
@@ -99,7 +99,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return predicted - residuals
 
     def influence(self, **inputs: float) -> np.ndarray:
-        """Returns d prediction / d target of each fitted row, (rows,).
+        """Return d prediction / d target of each fitted row, (rows,).
 
         By implicit differentiation it is -(d prediction / d theta) H^-1 (d gradient /
         d target), over the coordinates that are free to move. For a compute-optimal run
@@ -206,7 +206,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         return {axis for axis, (low, _) in ends_by_axis if low is None}
 
     def _changes_of_unvaried(self, inputs: dict[str, float]) -> list[str]:
-        """Names the inputs of a run that differ from their single fitted value."""
+        """Name the inputs of a run that differ from their single fitted value."""
         changes = []
         for quantity, fitted in self.unvaried.items():
             numerator, _, denominator = quantity.partition("/")

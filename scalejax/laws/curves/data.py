@@ -35,7 +35,7 @@ def curve_data(
     loss: ArrayLike,
     params: ArrayLike | None = None,
 ) -> CurveData:
-    """Checks measured losses and gathers them; drops curves without a measurement.
+    """Check measured losses and gather them; drop curves without a measurement.
 
     rates: `rates[c]` holds the learning rate of every step of curve c. curve, step,
     loss: one entry per measurement, the loss in nats per token. params: parameters of

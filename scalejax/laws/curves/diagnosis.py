@@ -38,7 +38,7 @@ def diagnose(
     objective: Objective,
     converged: bool,
 ) -> Diagnosis:
-    """Judges a solution by its gradient, its bounds and its open directions."""
+    """Judge a solution by its gradient, its bounds and its open directions."""
     names = np.array(problem.names)
     r, jacobian = problem.residuals(x, objective)
     weights = problem.irls_weights(r, objective.delta)

@@ -127,7 +127,7 @@ PAPER_NAMES = {"momentum": "lambda"}
 def annealing_area(
     learning_rates: Float[jax.Array, " steps"], momentum: Parameter
 ) -> Float[jax.Array, " steps"]:
-    """Returns S2 of the annealing law after every step.
+    """Return S2 of the annealing law after every step.
 
     S2 is the running sum of m_i = momentum m_{i-1} + d_i: a drop of the learning rate
     takes effect over about 1 / (1 - momentum) steps.
@@ -157,7 +157,7 @@ class FittedCurves(Protocol):
 def predict_curve(
     fit: CurveFormula | FittedCurves, learning_rates: ArrayLike, *, params: float | None = None
 ) -> Float[np.ndarray, " steps"]:
-    """Predicts the loss after every step, nats per token, in float64.
+    """Predict the loss after every step, nats per token, in float64.
 
     fit: a law of this module, or a fit of one to arrays or to a table. learning_rates:
     (steps,), the learning rate of every step from step 0, warm-up included. params: the
@@ -183,7 +183,7 @@ def _loss(
 def curve_law(
     fit: CurveFormula | FittedCurves, params: float | None = None
 ) -> Annealing | MultiPower:
-    """Returns the law for one size of model, whose loss depends on learning rates only.
+    """Return the law for one size of model, whose loss depends on learning rates only.
 
     Its parameters are arrays, in float64 where that is enabled. The arguments are those
     of `predict_curve`.
@@ -205,7 +205,7 @@ def curve_law(
 
 
 def law_from_parameters(name: str, params: Mapping[str, float]) -> CurveFormula:
-    """Returns the law of a name at parameters with the papers' names.
+    """Return the law of a name at parameters with the papers' names.
 
     >>> params = {"L0": 3, "A": 1, "alpha": 0.5, "C": 1, "lambda": 0.9}
     >>> law_from_parameters("annealing", params)

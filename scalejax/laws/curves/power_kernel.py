@@ -61,7 +61,7 @@ class Blocks(NamedTuple):
 def power_kernel_sum(
     blocks: Blocks, C: Parameter, beta: Parameter, gamma: Parameter
 ) -> Float[jax.Array, " blocks"]:
-    """Returns sum_k d_k [1 - (1 + C eta_k^-gamma S_k(t))^-beta] after every block.
+    """Return sum_k d_k [1 - (1 + C eta_k^-gamma S_k(t))^-beta] after every block.
 
     The power is a mixture of exponentials (the Laplace transform of a gamma density):
     with c = C eta_k^-gamma and u = log r,
@@ -123,7 +123,7 @@ def _log_nodes(
 
 
 def single_steps(learning_rates: Float[jax.Array, " steps"]) -> Blocks:
-    """Returns blocks of one step each, for one curve: the sum of the paper, exactly.
+    """Return blocks of one step each, for one curve: the sum of the paper, exactly.
 
     The drop comes before the step, because S_k(t) counts the rate of step k itself.
     """
@@ -136,7 +136,7 @@ def single_steps(learning_rates: Float[jax.Array, " steps"]) -> Blocks:
 def merged_steps(
     rates: Float[np.ndarray, " steps"], steps: Int[np.ndarray, " measured"]
 ) -> tuple[Blocks, Int[np.ndarray, " blocks"]]:
-    """Merges the steps of a curve into blocks that end at every measured step.
+    """Merge the steps of a curve into blocks that end at every measured step.
 
     steps: the measured steps, ascending. The curve is cut off after the last of them.
 
@@ -183,5 +183,5 @@ def _block_ends(
 
 
 def end_to_end(curves: list[Blocks]) -> Blocks:
-    """Joins the blocks of several curves."""
+    """Join the blocks of several curves."""
     return Blocks(*(jnp.concatenate(column) for column in zip(*curves, strict=True)))

@@ -23,7 +23,7 @@ Parameter = jax.Array | float
 def checked_rates(
     learning_rates: ArrayLike, name: str = "learning_rates"
 ) -> Float[np.ndarray, " steps"]:
-    """Returns the learning rate of every step in float64.
+    """Return the learning rate of every step in float64.
 
     name: what error messages call the array.
 
@@ -51,7 +51,7 @@ def checked_rates(
 def decrements(
     learning_rates: Float[AnyArray, " steps"], xp: ModuleType = jnp
 ) -> Float[AnyArray, " steps"]:
-    """Returns d_k = eta_{k-1} - eta_k after the first step at the peak, and 0 up to it.
+    """Return d_k = eta_{k-1} - eta_k after the first step at the peak, and 0 up to it.
 
     The laws reward a falling rate. The rise of the warm-up is not annealing, hence the
     zeros; a later rise counts, with a negative sign.

@@ -47,7 +47,7 @@ def best_schedule(
     seen: Sequence[ArrayLike] = (),
     params: float | None = None,
 ) -> BestSchedule:
-    """Finds the learning rates that minimize the predicted final loss.
+    """Find the learning rates that minimize the predicted final loss.
 
     The schedule is a linear warm-up, after which the learning rate never rises and
     never falls below the floor. It is piecewise linear between `knots` + 1 equidistant
@@ -93,7 +93,7 @@ def best_schedule(
 def _parametrized(
     steps: int, peak: float, floor: float, warmup: int, knots: int
 ) -> Callable[[jax.Array], jax.Array]:
-    """Maps unconstrained parameters (knots + 1,) to a schedule (steps,).
+    """Map unconstrained parameters (knots + 1,) to a schedule (steps,).
 
     The parameters are the logits of a softmax whose shares are positive and sum to one.
     The first `knots` shares are what the rate drops by between two knots, as a fraction

@@ -92,7 +92,7 @@ def fit_curves(
     prior: bool = True,
     start: CurveFit | None = None,
 ) -> CurveFit:
-    """Fits one whole-curve law to the losses of all curves.
+    """Fit one whole-curve law to the losses of all curves.
 
     law: annealing, annealing-size or multipower. loss: as in `losses.parse_loss`.
     fixed: values of parameters to hold. weights: of the rows; `default_weights` unless
@@ -197,7 +197,7 @@ def _share_at_optimum(solutions: list[Solution]) -> float:
 
 
 def _solve_from_starts(problem: Problem) -> list[Solution]:
-    """Solves from every start and sorts the solutions by cost."""
+    """Solve from every start and sort the solutions by cost."""
     solutions = [
         _solve(problem, x, problem.first_objective(), ROUGH_TOLERANCE)
         for x in starting_points(problem)
@@ -213,7 +213,7 @@ def _solve(
     *,
     polish: bool = False,
 ) -> Solution:
-    """Minimizes from one start, stage by stage of the loss and of the prior.
+    """Minimize from one start, stage by stage of the loss and of the prior.
 
     objective: only its correction counts. polish: the start is next to the solution, so
     that the last stage of the loss suffices.
@@ -239,7 +239,7 @@ def _solve(
 def _with_prior(
     problem: Problem, x: Float[np.ndarray, " parameters"], objective: Objective
 ) -> Objective:
-    """Weighs the priors, if any, against one observation per curve: its mean loss."""
+    """Weigh the priors, if any, against one observation per curve: its mean loss."""
     if not problem.priors:
         return objective
     weight = problem.cost(x, objective) / max(problem.n_curves, 1)
@@ -247,7 +247,7 @@ def _with_prior(
 
 
 def _correct(problem: Problem, solution: Solution) -> Solution:
-    """Solves again with the approximated terms corrected to their exact values.
+    """Solve again with the approximated terms corrected to their exact values.
 
     Deferred correction: the error of the approximation at the last solution is added to
     every prediction, and the law solved again until the error stays the same.
@@ -275,7 +275,7 @@ def _least_squares(
     objective: Objective,
     tolerance: float,
 ) -> tuple[Float[np.ndarray, " parameters"], bool]:
-    """Minimizes one objective; returns all coordinates and whether it converged.
+    """Minimize one objective; returns all coordinates and whether it converged.
 
     scipy's trust-region reflective solver with bounds.
     """

@@ -17,7 +17,7 @@ STARTS = 4
 
 
 def starting_points(problem: Problem) -> list[Float[np.ndarray, " parameters"]]:
-    """Returns the best points of a grid over the nonlinear parameters.
+    """Return the best points of a grid over the nonlinear parameters.
 
     Every law is L0 plus terms that are linear in one parameter. With the nonlinear ones
     held at a point of the grid, the others follow from nonnegative linear least squares
@@ -50,7 +50,7 @@ def starting_points(problem: Problem) -> list[Float[np.ndarray, " parameters"]]:
 def _solve_linear(
     problem: Problem, columns: list[tuple[tuple[float, ...], np.ndarray]]
 ) -> tuple[float, Float[np.ndarray, " parameters"]]:
-    """Solves the linear parameters, with the nonlinear ones given for every term.
+    """Solve the linear parameters, with the nonlinear ones given for every term.
 
     columns: for every term its nonlinear parameters and its value at the rows, with
     sign.

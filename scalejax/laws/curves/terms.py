@@ -89,7 +89,7 @@ def annealing_area(data: CurveData) -> Basis:
 
 
 def times_power_of_params(factory: Callable[[CurveData], Basis]) -> Callable[[CurveData], Basis]:
-    """Multiplies a term by N^gamma; gamma is then its last nonlinear parameter."""
+    """Multiplie a term by N^gamma; gamma is then its last nonlinear parameter."""
 
     def sized_factory(data: CurveData) -> Basis:
         plain, log_N = factory(data), np.log(data.params)
@@ -129,7 +129,7 @@ def multi_power_in_blocks(data: CurveData) -> Basis:
 
 
 def multi_power_exact(data: CurveData) -> Value:
-    """Maps (log C, log beta, gamma) to `power_kernel_sum`, with one step per block."""
+    """Map (log C, log beta, gamma) to `power_kernel_sum`, with one step per block."""
     curves = [single_steps(jnp.asarray(rates)) for rates in data.rates]
     joined = end_to_end([_from_its_start(blocks) for blocks in curves])
     first = np.cumsum([0, *map(len, data.rates)])
@@ -138,7 +138,7 @@ def multi_power_exact(data: CurveData) -> Value:
 
 
 def _from_its_start(blocks: Blocks) -> Blocks:
-    """Marks the first block of a curve, where the sum starts anew."""
+    """Mark the first block of a curve, where the sum starts anew."""
     return blocks._replace(same_curve=jnp.ones_like(blocks.drop).at[0].set(0.0))
 
 

@@ -29,7 +29,7 @@ def bootstrap_curves(
     weights: Float[np.ndarray, " rows"] | None = None,
     prior: bool = True,
 ) -> dict[str, Float[np.ndarray, " draws"]]:
-    """Refits a law to resampled curves, from a fit to all of them.
+    """Refit a law to resampled curves, from a fit to all of them.
 
     Whole curves are resampled, because the losses of one curve are not independent.
     units: a number from 0 for every row, to resample groups of curves in place of

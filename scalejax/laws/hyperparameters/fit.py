@@ -76,7 +76,7 @@ def fit_hyperparameters(
     draws: int = 0,
     seed: int = 0,
 ) -> SweepFit:
-    """Fits LR*(N, D), batch*(D) and, where it was swept, beta2*(batch).
+    """Fit LR*(N, D), batch*(D) and, where it was swept, beta2*(batch).
 
     Weighted least squares of the optima of the cells: log LR on (1, log N, log D) and
     log batch on (1, log D), in one regression, because the weight of an optimum couples

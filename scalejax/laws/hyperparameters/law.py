@@ -26,7 +26,7 @@ class HyperparameterLaw(Law):
         return inspect.getdoc(Hyperparameters) or ""
 
     def allowed(self, name: str) -> Allowed:
-        """Raises ValueError: the laws are regressions that hold no parameter."""
+        """Raise ValueError: the laws are regressions that hold no parameter."""
         raise ValueError(
             f"{name} of the hyperparameters law cannot be held: coefficients and exponents "
             "follow from the optimum of each cell"

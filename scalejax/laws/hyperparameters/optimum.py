@@ -33,7 +33,7 @@ class Optimum(NamedTuple):
 
 
 def surface_optimum(cell: Sweep) -> Optimum | None:
-    """Finds the lowest point of a quadratic surface through the best runs of a cell.
+    """Find the lowest point of a quadratic surface through the best runs of a cell.
 
     With u = (log LR, log batch) - centre, least squares gives the relative loss
 
@@ -67,7 +67,7 @@ def surface_optimum(cell: Sweep) -> Optimum | None:
 
 
 def near_optimum(cell: Sweep) -> Optimum:
-    """Averages (log LR, log batch) over the runs within NEAR_RANGE of the best.
+    """Average (log LR, log batch) over the runs within NEAR_RANGE of the best.
 
     The published estimator (Li et al. 2025, section 4), in which each of these runs
     counts once in the regression.

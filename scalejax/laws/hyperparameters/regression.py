@@ -51,7 +51,7 @@ def _stack(equations: Iterable[tuple[np.ndarray, np.ndarray]]) -> Equations:
 
 
 def design(cell: Sweep) -> Float[np.ndarray, "2 5"]:
-    """Maps (log a, b, c, log d, e) of the law to log LR and log batch of the cell."""
+    """Map (log a, b, c, log d, e) of the law to log LR and log batch of the cell."""
     n, d = np.log(cell.params[0]), np.log(cell.tokens[0])
     return np.array([[1, n, d, 0, 0], [0, 0, 0, 1, d]])
 
@@ -114,6 +114,6 @@ def _condition(matrix: Float[np.ndarray, "fits k k"]) -> Float[np.ndarray, " fit
 def exponentiate(
     coefficients: Float[np.ndarray, "*fits k"], logarithms: tuple[int, ...]
 ) -> Float[np.ndarray, "*fits k"]:
-    """Exponentiates the coefficients of a regression that are logarithms."""
+    """Exponentiate the coefficients of a regression that are logarithms."""
     is_logarithm = np.isin(np.arange(coefficients.shape[-1]), logarithms)
     return np.where(is_logarithm, np.exp(coefficients), coefficients)

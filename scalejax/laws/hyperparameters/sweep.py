@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 
 
 def settings(cell: Sweep) -> Settings:
-    """Returns the distinct settings of a cell, each with its lowest loss."""
+    """Return the distinct settings of a cell, each with its lowest loss."""
     pairs = np.stack([np.log(cell.learning_rate), np.log(cell.batch_tokens)], 1)
     pairs, setting = np.unique(pairs, axis=0, return_inverse=True)
     lowest = np.full(len(pairs), np.inf)

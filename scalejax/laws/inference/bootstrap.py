@@ -23,7 +23,7 @@ def pairs_bootstrap(
     rng: np.random.Generator,
     clusters: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "p draws"]:
-    """Refits to rows drawn with replacement, inputs and target together.
+    """Refit to rows drawn with replacement, inputs and target together.
 
     It does not assume that the noise is the same in all rows. clusters: labels 0, 1,
     ...; rows with one label are drawn together, because they share an error (of one
@@ -37,7 +37,7 @@ def pairs_bootstrap(
 def residual_bootstrap(
     law: ParametricLaw, optimum: Optimum, count: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "p draws"]:
-    """Refits to the law's predictions plus residuals drawn from all rows.
+    """Refit to the law's predictions plus residuals drawn from all rows.
 
     The residuals are scaled by sqrt(n / (n - k)), because the k free parameters were
     fitted to them. The method assumes exchangeable errors, or errors with variances
@@ -60,7 +60,7 @@ def noise_bootstrap(
     count: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "p draws"]:
-    """Refits to the law's predictions plus Gaussian noise of known standard deviations.
+    """Refit to the law's predictions plus Gaussian noise of known standard deviations.
 
     This is a parametric bootstrap, and right only if the law is. std: in units of the
     target. For a loss of logarithms the noise is drawn in the logarithm, with std /
@@ -80,7 +80,7 @@ def resample_counts(
     count: int,
     clusters: Int[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "count n"]:
-    """Returns how often each row is drawn in each of `count` bootstrap resamples.
+    """Return how often each row is drawn in each of `count` bootstrap resamples.
 
     With clusters, whole clusters are drawn: labels 0, 1, ..., one per row.
     """
@@ -94,7 +94,7 @@ def resample_counts(
 
 
 def chance_of_too_few_points(rows: int, points: int, free: int) -> float:
-    """Returns the chance that a resample has fewer distinct points than parameters.
+    """Return the chance that a resample has fewer distinct points than parameters.
 
     rows: rows drawn with replacement. points: distinct inputs among the rows. free:
     free parameters. The fit to such a resample is not unique. It would stay at its
@@ -115,7 +115,7 @@ def chance_of_too_few_points(rows: int, points: int, free: int) -> float:
 def _refit_to_errors(
     law: ParametricLaw, optimum: Optimum, errors: Float[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, "p draws"]:
-    """Refits to the law's own predictions minus errors, predicted - observed."""
+    """Refit to the law's own predictions minus errors, predicted - observed."""
     residuals = linearize(law, optimum).residuals
     targets = np.asarray(optimum.problem.targets)[: errors.shape[1]]
     if optimum.loss.residual == "log":
@@ -127,7 +127,7 @@ def _refit_to_errors(
 
 
 def _weights(optimum: Optimum) -> Float[np.ndarray, " n"]:
-    """Returns the row weights without the padding."""
+    """Return the row weights without the padding."""
     return optimum.weights[optimum.weights > 0]
 
 

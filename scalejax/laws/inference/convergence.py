@@ -22,7 +22,7 @@ EXACT_FIT_RMS = 1e-9
 def converged(
     state: State, problem: Problem, weights: Float[AnyArray, " n"]
 ) -> Bool[np.ndarray, " K"]:
-    """Returns which lanes are at a stationary point, or fit the data exactly.
+    """Return which lanes are at a stationary point, or fit the data exactly.
 
     At an exact fit, along a ridge, rounding errors hide the stationary point.
     """
@@ -32,7 +32,7 @@ def converged(
 
 
 def gradient_cosine(state: State, problem: Problem) -> Float[np.ndarray, " K"]:
-    """Returns the largest gradient component of each lane, relative to its upper bound.
+    """Return the largest gradient component of each lane, relative to its upper bound.
 
     The gradient along a parameter is a product of two vectors over the rows, the
     residuals and a column of the Jacobian. By the inequality of Cauchy and Schwarz it

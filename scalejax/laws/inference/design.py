@@ -40,7 +40,7 @@ class _Axis(NamedTuple):
 def undetermined_by_design(
     law: ParametricLaw, inputs: list[np.ndarray], loose: set[str]
 ) -> Undetermined:
-    """Explains which parameters the inputs alone leave undetermined.
+    """Explain which parameters the inputs alone leave undetermined.
 
     loose: parameters that can move without effect on the predictions. If an input has a
     single value, the loose parameters of its terms cannot be identified. If the ratio
@@ -65,7 +65,7 @@ def undetermined_by_design(
 
 
 def unvaried(law: ParametricLaw, inputs: list[np.ndarray]) -> dict[str, float]:
-    """Returns the inputs, or the ratio of two, that have one value in all rows.
+    """Return the inputs, or the ratio of two, that have one value in all rows.
 
     Only inputs in which the law has free terms count. {"params": 1e8} says that all
     rows have 1e8 parameters, and {"tokens/params": 20.0} that tokens / params is 20 in
@@ -100,7 +100,7 @@ def _is_constant(log_values: Float[np.ndarray, " n"]) -> bool:
 
 
 def _free_terms(law: ParametricLaw) -> dict[int, list[tuple[str, ...]]]:
-    """Returns the terms in each axis, (size, exponent), that are not completely held.
+    """Return the terms in each axis, (size, exponent), that are not completely held.
 
     A scale such as N_c of Kaplan's law has no exponent of its own: it is (size,).
     """
@@ -114,7 +114,7 @@ def _free_terms(law: ParametricLaw) -> dict[int, list[tuple[str, ...]]]:
 
 
 def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
-    """Names offsets that are held above measured targets, which no fit can reach."""
+    """Name offsets that are held above measured targets, which no fit can reach."""
     offsets = {
         name
         for name, coordinate in zip(law.names, law.coordinates, strict=True)
@@ -132,7 +132,7 @@ def held_reasons(law: ParametricLaw, targets: np.ndarray) -> list[str]:
 
 
 def duplicate_reasons(inputs: list[np.ndarray], targets: np.ndarray) -> list[str]:
-    """Names rows of equal inputs whose targets are far apart, or exactly equal."""
+    """Name rows of equal inputs whose targets are far apart, or exactly equal."""
     order = np.lexsort([targets, *inputs])
     same_inputs = np.all([np.diff(x[order]) == 0 for x in inputs], axis=0)
     log_targets = np.log(targets[order])

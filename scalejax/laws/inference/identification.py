@@ -49,7 +49,7 @@ class Identification(NamedTuple):
 
 
 def linearize(law: ParametricLaw, optimum: Optimum) -> Linearization:
-    """Linearizes a law at its optimum on a table."""
+    """Linearize a law at its optimum on a table."""
     with jax.enable_x64(True):
         counted = optimum.weights > 0
         residuals, jacobian = _residuals_and_jacobian(
@@ -67,7 +67,7 @@ def _residuals_and_jacobian(
 
 
 def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) -> Identification:
-    """Finds the directions in which the parameters can move without effect on the data.
+    """Find the directions in which the parameters can move without effect on the data.
 
     The covariance is s^2 (J^T W J)^-1 with the Jacobian J, the row weights W and
     s^2 = sum_i w_i r_i^2 / (n - k), for k free parameters.

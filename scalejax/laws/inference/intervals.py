@@ -19,7 +19,7 @@ BOUND_TOLERANCE = 1e-9
 def percentile_intervals(
     law: ParametricLaw, problem: Problem, theta: Float[np.ndarray, "p K"], level: float = 0.95
 ) -> dict[str, Interval]:
-    """Returns the percentile interval of every parameter that is not held.
+    """Return the percentile interval of every parameter that is not held.
 
     theta: the bootstrap fits. An end is open if it falls among fits that are at a
     bound.
@@ -50,7 +50,7 @@ def percentile_intervals(
 def at_bounds(
     law: ParametricLaw, problem: Problem, theta: Float[np.ndarray, "p K"]
 ) -> tuple[Bool[np.ndarray, "p K"], Bool[np.ndarray, "p K"]]:
-    """Returns masks of the parameters with no lower bound, and with no upper bound.
+    """Return masks of the parameters with no lower bound, and with no upper bound.
 
     Two rules extend this from a parameter at its bound to the other one of its term. If
     the size of a term is at its lower bound, the term is nil, and its exponent can be

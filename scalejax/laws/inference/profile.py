@@ -22,7 +22,7 @@ def profile(
     *,
     loss: str = "huber:1e-3",
 ) -> Float[np.ndarray, " values"]:
-    """Returns the objective with a parameter held at each value and the others fitted.
+    """Return the objective with a parameter held at each value and the others fitted.
 
     inputs: one (n,) array per input of the law. targets, weights: (n,). name: the
     parameter. at: its values. loss: as for `scalejax.laws.solve`.

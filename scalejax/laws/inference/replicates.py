@@ -38,7 +38,7 @@ class LackOfFit(NamedTuple):
 def design_points(
     inputs: list[np.ndarray], seeds: Shaped[np.ndarray, " n"] | None = None
 ) -> Int[np.ndarray, " n"]:
-    """Labels rows 0, 1, ... so that rows with equal inputs share a label.
+    """Label rows 0, 1, ... so that rows with equal inputs share a label.
 
     If two rows share inputs and seed, they differ in something that is not an input (a
     learning rate, a schedule). Then no rows count as replicates, and all labels differ.
@@ -58,7 +58,7 @@ def noise_floor(
     points: Int[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"] | None = None,
 ) -> NoiseFloor | None:
-    """Pools the variance within design points; None without replicates.
+    """Pool the variance within design points; None without replicates.
 
     s^2 = sum_g sum_i w_gi (y_gi - mean_g)^2 / sum_g (n_g - 1) over design points g.
 
@@ -80,7 +80,7 @@ def lack_of_fit(
     weights: Float[np.ndarray, " n"],
     free: int,
 ) -> LackOfFit | None:
-    """Tests whether a law misses its design points by more than their noise.
+    """Test whether a law misses its design points by more than their noise.
 
     F = [sum_g w_g mean_g(r)^2 / (G - k)] / s^2, for G design points and k = `free`
     parameters; None without replicates or where G <= k. The test is exact for least

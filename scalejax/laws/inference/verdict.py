@@ -44,7 +44,7 @@ def judge(
     inputs: list[np.ndarray],
     intervals: dict[str, Interval],
 ) -> Verdict:
-    """Judges a fit by its convergence, its design and the width of its intervals.
+    """Judge a fit by its convergence, its design and the width of its intervals.
 
     inputs: the columns that were fitted. intervals: from bootstrap fits; may be empty.
     """
@@ -75,7 +75,7 @@ def judge(
 
 
 def _flat_reasons(identified: Identification, design: Undetermined) -> list[str]:
-    """Names flat directions that the design of the table does not explain."""
+    """Name flat directions that the design of the table does not explain."""
     reasons = []
     idle = [name for name in identified.without_effect if name not in design.parameters]
     if idle:
@@ -89,7 +89,7 @@ def _flat_reasons(identified: Identification, design: Undetermined) -> list[str]
 
 
 def _open_reasons(intervals: dict[str, Interval]) -> list[str]:
-    """Names the parameters with open intervals, grouped by the end that is open."""
+    """Name the parameters with open intervals, grouped by the end that is open."""
     names: dict[str, list[str]] = {}
     for name, (low, high) in intervals.items():
         if low is None and high is None:
@@ -111,7 +111,7 @@ def _open_reasons(intervals: dict[str, Interval]) -> list[str]:
 
 
 def _wide_reasons(law: ParametricLaw, intervals: dict[str, Interval]) -> list[str]:
-    """Names the sizes whose intervals span many orders of magnitude."""
+    """Name the sizes whose intervals span many orders of magnitude."""
     reasons = []
     for name in _sizes(law):
         low, high = intervals.get(name, (None, None))
@@ -122,7 +122,7 @@ def _wide_reasons(law: ParametricLaw, intervals: dict[str, Interval]) -> list[st
 
 
 def _vague_reasons(law: ParametricLaw, covariance: Float[np.ndarray, "p p"]) -> list[str]:
-    """Names the sizes with large linearized standard errors."""
+    """Name the sizes with large linearized standard errors."""
     errors = dict(zip(law.names, np.sqrt(np.diag(covariance)), strict=True))
     reasons = []
     for name in _sizes(law):
@@ -136,6 +136,6 @@ def _vague_reasons(law: ParametricLaw, covariance: Float[np.ndarray, "p p"]) -> 
 
 
 def _sizes(law: ParametricLaw) -> list[str]:
-    """Returns the parameters that are solved for as logarithms, which span decades."""
+    """Return the parameters that are solved for as logarithms, which span decades."""
     coordinates = zip(law.names, law.coordinates, strict=True)
     return [name for name, coordinate in coordinates if coordinate.log]

@@ -24,7 +24,7 @@ def envelope(
     *,
     budgets: int = 200,
 ) -> IsoFLOPResult:
-    """Fits N*(C) and D*(C) to the run of lowest loss at many budgets.
+    """Fit N*(C) and D*(C) to the run of lowest loss at many budgets.
 
     run: (rows,) labels of the training curves. params, tokens, flops, loss: (rows,),
     the points of the curves; the losses are already smoothed. Each curve is

@@ -38,7 +38,7 @@ def fit_isoflop(
     draws: int = 0,
     seed: int = 0,
 ) -> IsoFLOPResult:
-    """Fits N*(C) and D*(C) to the minima of isoFLOP curves.
+    """Fit N*(C) and D*(C) to the minima of isoFLOP curves.
 
     params, tokens, flops, loss: (rows,), positive. Rows whose flops differ by less than
     1% share a budget; of several runs of one size at one budget, the lowest loss

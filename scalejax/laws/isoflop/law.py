@@ -26,7 +26,7 @@ class IsoFLOP(Law):
         return inspect.getdoc(PowerLaws) or ""
 
     def allowed(self, name: str) -> Allowed:
-        """Raises ValueError: the power laws are regressions that hold no parameter."""
+        """Raise ValueError: the power laws are regressions that hold no parameter."""
         raise ValueError(
             f"{name} of the isoflop law cannot be held: exponents and coefficients follow "
             "from the optimum of each budget"

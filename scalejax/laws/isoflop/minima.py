@@ -42,7 +42,7 @@ def find_minima(
     count: Int[np.ndarray, " budgets"],
     protocol: Protocol,
 ) -> Minima:
-    """Finds the minimum of the loss over x at every budget and draw.
+    """Find the minimum of the loss over x at every budget and draw.
 
     x: log of the model size, or of the tokens, monotone along a budget. losses: nats
     per token. count: number of models of every budget.

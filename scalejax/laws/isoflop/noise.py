@@ -22,7 +22,7 @@ class Noise(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Noise":
-        """Reads `STD` or `STD@LOSS,STD@LOSS`, in nats per token.
+        """Read `STD` or `STD@LOSS,STD@LOSS`, in nats per token.
 
         Raises ValueError for any other text.
         """

@@ -92,7 +92,7 @@ def fit_power_laws(
     minima: tuple[np.ndarray, np.ndarray] | None,
     reasons: Sequence[str],
 ) -> IsoFLOPResult:
-    """Regresses log N* and log D* on log C over the budgets that have an optimum.
+    """Regresse log N* and log D* on log C over the budgets that have an optimum.
 
     The two regressions are separate, so that their exponents need not sum to 1. Budgets
     are weighted by 1 / std^2.

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 def solve_positive_definite(
     matrix: list[list[Float[Array, " K"]]], right_side: list[Float[Array, " K"]]
 ) -> tuple[list[Float[Array, " K"]], Bool[Array, " K"]]:
-    """Solves one p x p system per lane by a Cholesky factorization.
+    """Solve one p x p system per lane by a Cholesky factorization.
 
     matrix: p rows of p entries, each entry an array over the K lanes; only the lower
     triangle is read. right_side: p entries.

@@ -59,7 +59,7 @@ def expand(
     coordinates: Float[AnyArray, "p K"],
     inputs: tuple[Float[AnyArray, " n"], ...],
 ) -> Expansion:
-    """Expands a law to second order around each lane's coordinates."""
+    """Expand a law to second order around each lane's coordinates."""
     if isinstance(law.linear, Decays):
         return _expand_decays(law, law.linear, coordinates, inputs)
     return _expand_by_differentiation(law, coordinates, inputs)
@@ -86,7 +86,7 @@ def _decay_terms(
     coordinates: Float[AnyArray, "p K"],
     inputs: tuple[Float[AnyArray, " n"], ...],
 ) -> list[_Term]:
-    """Returns the decays of a law, and its offset as the last term."""
+    """Return the decays of a law, and its offset as the last term."""
     ones = jnp.ones_like(inputs[0])
     terms = []
     for size, exponent, x in zip(decays.sizes, decays.exponents, decays.of(*inputs), strict=True):
@@ -103,7 +103,7 @@ def _expand_decays(
     coordinates: Float[AnyArray, "p K"],
     inputs: tuple[Float[AnyArray, " n"], ...],
 ) -> Expansion:
-    """Expands a sum of exponential decays, in a third of the time of differentiation.
+    """Expand a sum of exponential decays, in a third of the time of differentiation.
 
     All derivatives of a pair of terms are one (n, K) array times columns of the table.
     So their sums over rows are one matrix product, (columns, n) @ (n, K), for each
@@ -157,7 +157,7 @@ def _expand_by_differentiation(
     coordinates: Float[AnyArray, "p K"],
     inputs: tuple[Float[AnyArray, " n"], ...],
 ) -> Expansion:
-    """Expands any law, by one forward pass for each first and second derivative.
+    """Expand any law, by one forward pass for each first and second derivative.
 
     Forward mode throughout: there are few coordinates, and a reverse pass would have to
     store and transpose every operation of the law.
@@ -193,7 +193,7 @@ def _expand_by_differentiation(
 
 
 def _partial_derivative(function: _OfCoordinates, i: int) -> _OfCoordinates:
-    """Returns the derivative of a function along coordinate i, lane by lane."""
+    """Return the derivative of a function along coordinate i, lane by lane."""
 
     def derivative(point: Sequence[Array]) -> Array:
         def along(value: Array) -> Array:

@@ -79,7 +79,7 @@ def rows_cotangent(
 
 
 def parameters_at(law: ParametricLaw[F], problem: Problem, theta: Float[Array, " p"]) -> F:
-    """Returns a law's NamedTuple of scalars, in table units."""
+    """Return a law's NamedTuple of scalars, in table units."""
     parameters = parameters_in_table_units(law, problem, theta[:, None])
     return jax.tree.map(lambda values: values[0], parameters)
 
@@ -91,7 +91,7 @@ def _implicit_step(
     theta: Float[Array, " p"],
     theta_cotangent: Float[Array, " p"],
 ) -> Float[Array, " p"]:
-    """Returns -H^-1 theta_cotangent, over the parameters that are free to move."""
+    """Return -H^-1 theta_cotangent, over the parameters that are free to move."""
     problem = _problem(law, loss, rows)
     hessian = evaluate(
         unconstrained(law),

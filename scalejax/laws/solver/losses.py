@@ -83,14 +83,14 @@ class Huber(NamedTuple):
 
 
 def residuals(kind: ResidualKind, predicted: AnyArray, targets: AnyArray) -> Array:
-    """Returns predicted minus observed, of logarithms or of values; broadcasts."""
+    """Return predicted minus observed, of logarithms or of values; broadcasts."""
     if kind == "log":
         return jnp.log(predicted) - jnp.log(targets)
     return jnp.subtract(predicted, targets)
 
 
 def parse_loss(text: str) -> Loss:
-    """Parses huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR.
+    """Parse huber:DELTA, lad, mse, log-mse or asymmetric:FACTOR.
 
     >>> parse_loss("huber:1e-3").deltas
     (0.001,)

@@ -66,7 +66,7 @@ def find_optimum(
     weights: np.ndarray,
     loss: Loss,
 ) -> Optimum:
-    """Fits a law to a table.
+    """Fit a law to a table.
 
     inputs: one (rows,) array per input of the law, in table units. targets, weights:
     (rows,). The arrays are float64; so are all results.
@@ -116,7 +116,7 @@ def refit(
     weights: Real[np.ndarray, "K rows"],
     targets: Float[np.ndarray, "K rows"] | None = None,
 ) -> State:
-    """Fits a law again, K times, from an optimum on the same rows.
+    """Fit a law again, K times, from an optimum on the same rows.
 
     weights: row weights of each fit. targets: its targets, in table units; by default
     those of the table. A bootstrap of pairs changes the weights, one of residuals the
@@ -137,7 +137,7 @@ def refit(
 
 
 def pad_rows(columns: list[np.ndarray]) -> list[Float[np.ndarray, " n"]]:
-    """Pads columns to 32, 64, 128, ... rows with copies of their first row.
+    """Pad columns to 32, 64, 128, ... rows with copies of their first row.
 
     The last column must be the weights; its padding is zero.
     """
@@ -149,7 +149,7 @@ def pad_rows(columns: list[np.ndarray]) -> list[Float[np.ndarray, " n"]]:
 
 
 def padded_size(rows: int) -> int:
-    """Returns how many rows a table of `rows` rows is padded to.
+    """Return how many rows a table of `rows` rows is padded to.
 
     >>> [padded_size(rows) for rows in (5, 32, 33, 240)]
     [32, 32, 64, 256]
@@ -168,7 +168,7 @@ def _minimize(
     weights: Float[np.ndarray, "K n"],
     target_shifts: Float[np.ndarray, "K n"],
 ) -> State:
-    """Solves any number of fits, from theta, through the stages of the loss."""
+    """Solve any number of fits, from theta, through the stages of the loss."""
     for huber in loss.stages[:-1]:
         theta = _minimize_stage(law, loss, huber, problem, theta, weights, target_shifts).theta
     return _minimize_stage(law, loss, loss.stages[-1], problem, theta, weights, target_shifts)
@@ -183,7 +183,7 @@ def _minimize_stage(
     weights: Float[np.ndarray, "K n"],
     target_shifts: Float[np.ndarray, "K n"],
 ) -> State:
-    """Solves any number of fits under one Huber loss, round by round."""
+    """Solve any number of fits under one Huber loss, round by round."""
     law = unconstrained(law)
     width = LANES if weights.shape[1] <= LARGE_TABLE_ROWS else 1
     on_host: Problem = jax.tree.map(np.asarray, problem)

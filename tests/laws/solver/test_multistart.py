@@ -20,7 +20,7 @@ def fitted(
     text: str = "huber:1e-3",
     weights: np.ndarray | None = None,
 ) -> tuple[Optimum, dict[str, float]]:
-    """Fits a law; returns the optimum, and the parameters in table units."""
+    """Fit a law; returns the optimum, and the parameters in table units."""
     weights = np.ones(len(targets)) if weights is None else weights
     optimum = find_optimum(law, inputs, targets, weights, parse_loss(text))
     parameters = parameters_in_table_units(law, optimum.problem, optimum.theta[:, None])
