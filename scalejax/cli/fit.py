@@ -1,5 +1,6 @@
 """`scalejax fit` and `scalejax predict`: laws from tables of runs."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,13 +8,16 @@ from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
 
+# One NAME=VALUE of a flag. A comma inside of backticks belongs to a column's name.
+PAIR = re.compile(r"(?:`[^`]*`|[^,`])+|`")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """Fit a scaling law to a table of runs."""
 
-    # Table of runs, as a CSV or Parquet file with one row per run. A whole-curve law
-    # needs one row per evaluation instead.
+    # Table of runs with one row per run, as a CSV, TSV, JSON, JSON-lines or Parquet
+    # file. A whole-curve law needs one row per evaluation instead.
     table: Positional[str]
 
     # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
@@ -21,13 +25,16 @@ class Fit:
     # hyperparameters.
     law: str
 
-    # Columns that have other names in this table than in the law, as pairs
-    # LAW_NAME=TABLE_NAME. Example: params=N,tokens=D,loss=L.
+    # Columns that have other names or units in this table than in the law, as pairs
+    # LAW_NAME=TABLE_NAME or LAW_NAME=EXPRESSION. An expression is arithmetic on the
+    # table's columns, with log, log2, log10, exp and sqrt. Put a name of several words
+    # in backticks. Examples: params=N,tokens=D,loss=L and params=N*1e6,loss=log(ppl).
     columns: str = ""
 
     # Use only the rows for which this expression holds. It compares the table's own
     # columns with literals and may use and, or, not and brackets. Put a name of several
-    # words in backticks. Example: "tokens >= 1e9 and `data set` == 'c4'".
+    # words in backticks. Example: "tokens >= 1e9 and `data set` == 'c4'". To choose the
+    # last row of each run, write last(run, step).
     where: str | None = None
 
     # Of the rows that are used, keep those for which this expression holds out of the
@@ -41,6 +48,9 @@ class Fit:
     # Number of bootstrap resamples behind the 95% confidence intervals. With 0 there
     # are no intervals; 1000 is a good number.
     bootstrap: int = 0
+
+    # Column of row weights. A row of weight 2 counts as two rows.
+    weights: str | None = None
 
     # Column that groups rows which are not independent of each other. Rows with equal
     # values are resampled together.
@@ -85,6 +95,7 @@ class Fit:
             loss=self.loss,
             where=self.where,
             holdout=self.holdout,
+            weights=self.weights,
             cluster=self.cluster,
             bootstrap=self.bootstrap,
             seed=self.seed,
@@ -157,11 +168,11 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
 
     Raises ValueError if an item is not a pair, or if a name is given twice.
 
-    >>> _pairs("params=N, tokens=D", "--columns")
-    {'params': 'N', 'tokens': 'D'}
+    >>> _pairs("params=N, loss=`val, loss`", "--columns")
+    {'params': 'N', 'loss': '`val, loss`'}
     """
     pairs: dict[str, str] = {}
-    for item in text.split(","):
+    for item in PAIR.findall(text):
         if not item.strip():
             continue
         name, equals, value = (part.strip() for part in item.partition("="))

@@ -12,6 +12,7 @@ from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_reasons
 from scalejax.laws.inference import design, identification, intervals
 from scalejax.laws.inference.replicates import NoiseFloor, lack_of_fit, noise_floor
@@ -70,7 +71,8 @@ class _Data(NamedTuple):
 def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
     read = tables.read_columns(frame, law.inputs, law.target, dict(options.columns))
     complete = frame.loc[read.complete]
-    _check_one_row_per_run(complete, options.columns.get("run", "run"))
+    run = options.columns.get("run", "run")
+    diagnoses.check_one_row_per_run(complete, run, options.cluster)
     out = options.held_out_mask(len(frame))[read.complete]
     data = _Data(
         rows=complete.loc[~out],
@@ -122,6 +124,7 @@ def _judge(
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)
     reasons = [
+        *tables.diagnose(data.rows, law, data.inputs, data.target, options.columns),
         *verdict.reasons,
         *design.held_reasons(law, data.target),
         *design.duplicate_reasons(data.inputs, data.target),
@@ -232,17 +235,6 @@ def _with_column_of_table(
             f"{', '.join(choices) or 'none of them'}: name one, such as --columns params=THEIRS"
         )
     return dataclasses.replace(law, inputs=(choices[0],))
-
-
-def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
-    if column not in rows.columns:
-        return
-    repeated = rows[column][rows[column].duplicated()].tolist()
-    if repeated:
-        raise ValueError(
-            f"run {repeated[0]!r} has several rows, and the law reads one row per run; "
-            "choose rows with --where"
-        )
 
 
 def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:

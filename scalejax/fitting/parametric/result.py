@@ -10,6 +10,7 @@ import numpy as np
 
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
@@ -157,6 +158,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         self._check_converged()
         if set(inputs) != {"flops"} or self.law.inputs != ("params", "tokens"):
             return inputs
+        diagnoses.check_units_of_flops(self.ranges)
         best = optimal.compute_optimal(self._form(self.params), inputs["flops"])
         if not 0 < best.params < np.inf:
             raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
