@@ -76,22 +76,9 @@ def starting_point(
     if parent is not None:
         sources[parent] = Path(job.segment.parent).name
     for source, segment in sources.items():
-        _check_averages(source, initial)
-        like = checkpoint.abstract(initial)
-        restored = checkpoint.restore(source / "checkpoints", like, segment, data_hash=data_hash)
-        if restored is not None:
-            step, state, notes = restored
-            # JSON has no NaN: the loss of a skipped step is stored as null.
-            losses = [math.nan if loss is None else loss for loss in notes["losses"]]
-            progress = Progress(
-                state=state,
-                step=step,
-                seconds=notes["seconds"],
-                losses=losses,
-                code=frozenset(notes["code"]),
-            )
-            history = read_history(source / "metrics.jsonl", notes["metrics"])
-            return StartingPoint(progress, history)
+        start = _restore(source, segment, initial, data_hash)
+        if start is not None:
+            return start
 
         # To start over would be correct but may cost days, which is for the user to
         # decide. A run that was killed before its first checkpoint simply starts over.
@@ -106,6 +93,27 @@ def starting_point(
             f"the trunk in {parent} has no checkpoint; delete that folder and run again"
         )
     return StartingPoint(Progress(state=initial), history="")
+
+
+def _restore(
+    source: Path, segment: str, initial: TrainState, data_hash: str
+) -> StartingPoint | None:
+    """The last checkpoint in a segment's folder; None when it has none."""
+    _check_averages(source, initial)
+    like = checkpoint.abstract(initial)
+    restored = checkpoint.restore(source / "checkpoints", like, segment, data_hash=data_hash)
+    if restored is None:
+        return None
+    step, state, notes = restored
+    progress = Progress(
+        state=state,
+        step=step,
+        seconds=notes["seconds"],
+        # JSON has no NaN: the loss of a skipped step is stored as null.
+        losses=[math.nan if loss is None else loss for loss in notes["losses"]],
+        code=frozenset(notes["code"]),
+    )
+    return StartingPoint(progress, read_history(source / "metrics.jsonl", notes["metrics"]))
 
 
 def warn_of_missing_evaluations(job: TrainingJob, folder: Path, step: int) -> None:
