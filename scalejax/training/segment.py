@@ -7,6 +7,7 @@ from whose end each of these runs continues with a segment of its own.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ class Segment:
             "rates": hashlib.sha256(rates.tobytes()).hexdigest(),
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's id; for a trunk, 16 hex digits of the sha256 of its identity."""
         if self.final:
             return run_id(self.run)
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Where the segment is trained, relative to the study's folder."""
         return f"{'runs' if self.final else 'trunks'}/{self.id}"
