@@ -20,8 +20,13 @@ def extrapolation(
     for name, (low, high) in ranges.items():
         if name not in inputs:
             continue
-        if inputs[name] > high * (1 + SAME_VALUE):
-            beyond.append(f"{name} is {inputs[name] / high:.3g} times the largest fitted")
-        elif inputs[name] < low * (1 - SAME_VALUE):
-            beyond.append(f"{name} is {inputs[name] / low:.3g} times the smallest fitted")
+        value = inputs[name]
+        # A factor means nothing for shares that reach down to zero.
+        if low <= 0:
+            if not low <= value <= high:
+                beyond.append(f"{name} is {value:.3g}, and {low:.3g} to {high:.3g} in the fit")
+        elif value > high * (1 + SAME_VALUE):
+            beyond.append(f"{name} is {value / high:.3g} times the largest fitted")
+        elif value < low * (1 - SAME_VALUE):
+            beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
     return beyond

@@ -57,25 +57,21 @@ def kind_of(law: Law) -> Kind:
 
 @overload
 def fit(
-    table: "str | Path | DataFrame", law: ParametricLaw[F], **keywords: Unpack[FitKeywords]
+    table: tables.Table, law: ParametricLaw[F], **keywords: Unpack[FitKeywords]
 ) -> ParametricFit[F]: ...
 @overload
-def fit(
-    table: "str | Path | DataFrame", law: CurveLaw, **keywords: Unpack[FitKeywords]
-) -> CurveFit: ...
+def fit(table: tables.Table, law: CurveLaw, **keywords: Unpack[FitKeywords]) -> CurveFit: ...
+@overload
+def fit(table: tables.Table, law: IsoFLOP, **keywords: Unpack[FitKeywords]) -> IsoFLOPFit: ...
 @overload
 def fit(
-    table: "str | Path | DataFrame", law: IsoFLOP, **keywords: Unpack[FitKeywords]
-) -> IsoFLOPFit: ...
-@overload
-def fit(
-    table: "str | Path | DataFrame", law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
+    table: tables.Table, law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
 ) -> HyperparameterFit: ...
 @overload
-def fit(table: "str | Path | DataFrame", law: Law, **keywords: Unpack[FitKeywords]) -> Fit[Law]: ...
+def fit(table: tables.Table, law: Law | str, **keywords: Unpack[FitKeywords]) -> Fit[Law]: ...
 def fit(
-    table: "str | Path | DataFrame",
-    law: Law,
+    table: tables.Table,
+    law: Law | str,
     *,
     loss: str = DEFAULT_LOSS,
     where: str | None = None,
@@ -92,12 +88,14 @@ def fit(
 ) -> Fit[Any]:
     """Fit a law to the rows of a table.
 
-    table: path of a CSV or Parquet file, or a data frame.  loss: huber:DELTA, lad, mse,
-    log-mse or asymmetric:FACTOR.  where, holdout: expressions over the table's own
-    columns, such as "params > 1e8": the rows to use, and those of them that are scored
-    and not fitted.  weights, cluster: columns of row weights, and of what is resampled
+    table: path of a CSV, TSV, JSON or Parquet file, or whatever `pandas.DataFrame`
+    takes.  law: a law, or the name of one.  loss: huber:DELTA, lad, mse, log-mse or
+    asymmetric:FACTOR.  where, holdout: expressions over the table's own columns, such
+    as "params > 1e8": the rows to use, and those of them that are scored and not
+    fitted.  weights, cluster: columns of row weights, and of what is resampled
     together. bootstrap: number of draws; without them there are no intervals.  columns:
-    our name of a column -> the table's.
+    our name of a column -> the table's, or arithmetic on its columns such as
+    "log(ppl)".
 
     Some options are for one kind of law only. One row per run: resample is "pairs"
     (rows are drawn, the default and the safe choice), "residuals" (too narrow when the
@@ -109,6 +107,7 @@ def fit(
     Raises ValueError for a table, column, value or expression that cannot be read, for
     too few rows, and for an option that the law does not read; FileNotFoundError.
     """
+    law = laws.named(law) if isinstance(law, str) else law
     kind = kind_of(law)
     frame, held_out = _chosen_rows(tables.read(table), where, holdout)
     options = FitOptions(

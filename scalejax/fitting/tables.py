@@ -1,7 +1,7 @@
 """Tables of runs: what can be read as a table, and the columns that a law reads."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,15 +101,17 @@ def read_columns(
     inputs: Sequence[str],
     target: str,
     names: Mapping[str, str] | None = None,
+    signed: Collection[str] = (),
 ) -> Columns:
     """Read the columns of a law as float64.
 
     inputs, target: our names of the columns. names: our name of a column -> the
     table's, where they differ. In a results table, `params` is params_with_head unless
     another count is named. Rows with a missing or infinite value are left out.
+    signed: inputs that may be zero or negative.
 
-    Raises ValueError for a missing column, for text, and for values that are zero or
-    negative.
+    Raises ValueError for a missing column, for text, and for other values that are zero
+    or negative.
     """
     sources = {name: column_for(frame, name, names) for name in (*inputs, target)}
     values = {name: numeric_column(frame, column) for name, column in sources.items()}
@@ -118,7 +120,7 @@ def read_columns(
     smallest = np.finfo(np.float64).tiny
     for name, x in values.items():
         wrong = np.flatnonzero(complete & (x < smallest))
-        if len(wrong):
+        if len(wrong) and name not in signed:
             raise ValueError(
                 f"{sources[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a "
                 "law needs positive values"

@@ -12,6 +12,7 @@ from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.parametric.units import check_units
 from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_reasons
 from scalejax.laws.inference import design, identification, intervals
@@ -42,6 +43,7 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     loss = losses.parse_loss(options.loss)
     weights = _weights(data.rows, options.weights)
     at = find_optimum(law, data.inputs, data.target, weights, loss)
+    check_units(law, at, data.inputs)
     solved = time.perf_counter()
     judged = _judge(law, at, data, weights, options)
     fitted = _without_numbers(law, at, loss, data, judged, options)
@@ -69,7 +71,8 @@ class _Data(NamedTuple):
 
 
 def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
-    read = tables.read_columns(frame, law.inputs, law.target, dict(options.columns))
+    named = dict(options.columns)
+    read = tables.read_columns(frame, law.inputs, law.target, named, law.signed)
     complete = frame.loc[read.complete]
     run = options.columns.get("run", "run")
     diagnoses.check_one_row_per_run(complete, run, options.cluster)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalejax.fitting.extrapolation import SAME_VALUE, extrapolation
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.reading import diagnoses
@@ -18,9 +19,6 @@ from scalejax.laws.law import F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.multistart import Optimum
 from scalejax.laws.solver.problem import Problem, parameters_in_table_units, unconstrained
-
-# Inputs whose relative difference is smaller than this are the same value.
-SAME_VALUE = 1e-6
 
 # Axes of the terms of a law of (params, tokens).
 SIZE, DATA = 0, 1
@@ -150,7 +148,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 f"got {', '.join(inputs) or 'nothing'}"
             )
         for name, value in inputs.items():
-            if not 0 < value < np.inf:
+            if not np.isfinite(value) or (value <= 0 and name not in law.signed):
                 raise ValueError(f"{name} must be positive; got {value}")
 
     def _run(self, inputs: dict[str, float]) -> dict[str, float]:
@@ -213,7 +211,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         for quantity, fitted in self.unvaried.items():
             numerator, _, denominator = quantity.partition("/")
             value = inputs[numerator] / (inputs[denominator] if denominator else 1.0)
-            if abs(value / fitted - 1) > SAME_VALUE:
+            if abs(value - fitted) > SAME_VALUE * abs(fitted):
                 changes.append(
                     f"{quantity} was {fitted:.4g} in every fitted row, and here it is {value:.4g}"
                 )
@@ -221,14 +219,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
     def _extrapolation(self, inputs: dict[str, float]) -> list[str]:
         """How far each input of a run lies beyond the fitted rows."""
-        beyond = []
-        for name in self.law.inputs:
-            value, (low, high) = inputs[name], self.ranges[name]
-            if value > high * (1 + SAME_VALUE):
-                beyond.append(f"{name} is {value / high:.3g} times the largest fitted")
-            elif value < low * (1 - SAME_VALUE):
-                beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
-        return beyond
+        return extrapolation(inputs, self.ranges)
 
     def _law_record(self) -> dict[str, Any]:
         return super()._law_record() | {"tied": list(self.law.tied)}
