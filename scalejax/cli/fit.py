@@ -2,11 +2,18 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from scalejax.fitting.result import Fit as FitOfLaw
+    from scalejax.laws.law import Law
 
 # One NAME=VALUE of a flag. A comma inside of backticks belongs to a column's name.
 PAIR = re.compile(r"(?:`[^`]*`|[^,`])+|`")
@@ -22,7 +29,7 @@ class Fit:
 
     # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
     # sigmoid, width-depth, annealing, annealing-size, multipower, isoflop or
-    # hyperparameters.
+    # hyperparameters. A law of your own is FILE.py:NAME.
     law: str
 
     # Columns that have other names or units in this table than in the law, as pairs
@@ -78,20 +85,67 @@ class Fit:
     # number or as pairs STD@LOSS. Examples: 0.002 and 0.002@3,0.05@7.
     noise: str | None = None
 
+    # File for a figure of the law and the runs. Its suffix is .png, .svg or .html.
+    plot: str | None = None
+
+    # Print the parameters as a table for a paper or a page instead of text.
+    table_format: Annotated[Literal["latex", "markdown"] | None, tyro.conf.arg(name="table")] = None
+
+    # Column whose values each get a fit of their own. Prints one table of all fits.
+    by: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax import laws
+        from scalejax.charts.write import check_suffix
+        from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import fit_text
+        from scalejax.fitting import tables
+
+        if self.plot:
+            check_suffix(self.plot)
+        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
+        law = find_law(self.law).hold(**fixed)
+        if self.by is not None:
+            return self._run_groups(tables.read(self.table), law)
+        fit = self._fit(self.table, law)
+        if self.plot:
+            fit.plot(self.plot)
+        if self.out:
+            fit.save(self.out)
+        if self.table_format:
+            print(fit.table(self.table_format))
+        else:
+            print(as_json(fit.summary()) if self.json else fit_text(fit))
+        return exit_codes.DONE
+
+    def _run_groups(self, frame: "DataFrame", law: "Law") -> int:
+        """Fit every group of rows by itself, and print one table."""
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import groups_text
+        from scalejax.fitting import tables
+
+        if self.out or self.plot:
+            raise ValueError("--by prints one table and writes no file; remove --out and --plot")
+        assert self.by is not None
+        column = tables.column_for(frame, self.by)
+        groups = {str(value): rows for value, rows in frame.groupby(column, sort=True)}
+        fitted = {name: self._fit(rows, law) for name, rows in groups.items()}
+        if self.json:
+            print(as_json({name: fit.summary() for name, fit in fitted.items()}))
+        else:
+            print(groups_text(self.by, fitted, self.table_format))
+        return exit_codes.DONE
+
+    def _fit(self, table: "str | DataFrame", law: "Law") -> "FitOfLaw[Any]":
         from scalejax.fitting import fit as fits
 
-        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
-        fit = fits.fit(
-            self.table,
-            laws.named(self.law).hold(**fixed),
+        return fits.fit(
+            table,
+            law,
             loss=self.loss,
             where=self.where,
             holdout=self.holdout,
@@ -104,10 +158,6 @@ class Fit:
             protocol=self.protocol,
             noise=self.noise,
         )
-        if self.out:
-            fit.save(self.out)
-        print(as_json(fit.summary()) if self.json else fit_text(fit))
-        return exit_codes.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +189,18 @@ class Predict:
     # Number of layers of the model, for the width-depth law. Example: 16.
     depth: float | None = None
 
+    # Other inputs, of a law of your own, as pairs NAME=VALUE. Example: web=0.5.
+    inputs: str = ""
+
+    # The law of your own that was fitted, as FILE.py:NAME. No saved fit holds it.
+    law: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         compile_cache.enable()
+        from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import forecast_text
         from scalejax.fitting import fit as fits
@@ -158,7 +215,10 @@ class Predict:
             "depth": self.depth,
         }
         given = {name: value for name, value in inputs.items() if value is not None}
-        forecast = fits.load(self.fit).forecast(**given)
+        others = _pairs(self.inputs, "--inputs").items()
+        given |= {name: _number(name, value, "--inputs") for name, value in others}
+        own = find_law(self.law) if self.law else None
+        forecast = fits.load(self.fit, own).forecast(**given)
         print(as_json(forecast.summary()) if self.json else forecast_text(forecast))
         return exit_codes.DONE
 
@@ -184,8 +244,8 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
     return pairs
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, flag: str = "--fix") -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"--fix {name}=VALUE takes a number; got {text!r}") from error
+        raise ValueError(f"{flag} {name}=VALUE takes a number; got {text!r}") from error

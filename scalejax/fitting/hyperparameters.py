@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
 from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
+from scalejax.fitting.plots import hyperparameters as plots
 from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.resampling import percentile_ends
 from scalejax.fitting.result import (
@@ -116,6 +118,12 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
     cross_validation: LeaveOneCellOut = field(default_factory=LeaveOneCellOut)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     """Smallest and largest params and tokens of the cells."""
+    cells: tuple[Sweep, ...] = field(default=(), repr=False)
+    """The runs of each cell; empty in a fit that was loaded from a file."""
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the sweeps, and the law of the best rate."""
+        return plots.charts(self)
 
     def forecast(self, **inputs: float) -> Forecast:
         """Predict the best learning rate with its interval, and the best batch size.
@@ -223,6 +231,7 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         cross_validation=_leave_one_cell_out(result, len(runs.loss)),
         views={"regret": mean_regret} if known else {},
         draws=kept_draws(params, draws),
+        cells=tuple(runs.cells()),
         ranges={
             "params": (float(runs.params.min()), float(runs.params.max())),
             "tokens": (float(runs.tokens.min()), float(runs.tokens.max())),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
 from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric import fit as parametric
+from scalejax.fitting.plots import isoflop as plots
 from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.resampling import percentile_ends
 from scalejax.fitting.result import (
@@ -29,6 +31,7 @@ from scalejax.fitting.result import (
 )
 from scalejax.laws.forms import chinchilla
 from scalejax.laws.isoflop import Budget, IsoFLOP, IsoFLOPResult, Noise, PowerLaws, fit_isoflop
+from scalejax.laws.isoflop.budgets import IsoFLOPCurve
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,6 +48,14 @@ class IsoFLOPFit(Fit[IsoFLOP]):
     holdout: Scores = field(default_factory=Scores)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     """Smallest and largest budget with an optimum, by the name flops."""
+    curves: tuple[IsoFLOPCurve, ...] = field(default=(), repr=False)
+    """The isoFLOP curve of every budget; empty in a fit that was loaded from a file."""
+    optima: dict[float, float] = field(default_factory=dict, repr=False)
+    """N* of every budget that has one."""
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the curves, and N*(C)."""
+        return plots.charts(self)
 
     def forecast(self, **inputs: float) -> Forecast:
         """Predict the optimum of a compute budget: N* with its interval, and D*.
@@ -147,6 +158,8 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         views=_views(result) | parametric_view,
         draws=kept_draws(law.names, result.draws),
         ranges=_budget_range(used),
+        curves=result.curves,
+        optima={budget.flops: budget.params for budget in used},
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
 

@@ -1,4 +1,36 @@
 """What `fit` and `predict` print."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scalejax.fitting.display import tables
 from scalejax.fitting.display.text import fit_text as fit_text
 from scalejax.fitting.display.text import forecast_text as forecast_text
+from scalejax.fitting.result import Fit
+
+
+def groups_text(by: str, fits: Mapping[str, Fit[Any]], form: tables.Format | None) -> str:
+    """Fits of several groups of rows as one table, and below it what each has to say.
+
+    by: the column of the groups.  fits: by its values.  form: latex or markdown, for
+    the table alone.
+    """
+    names = list(dict.fromkeys(name for fit in fits.values() for name in fit.params))
+    head = [by, "rows", "verdict", *names]
+    rows = [
+        [group, str(fit.n_rows), fit.verdict, *(_parameter(fit, name) for name in names)]
+        for group, fit in fits.items()
+    ]
+    if form is not None:
+        return tables.render(head, rows, form)
+    reasons = [f"{group}: {reason}" for group, fit in fits.items() for reason in fit.reasons]
+    return "\n".join([tables.plain(head, rows), *reasons])
+
+
+def _parameter(fit: Fit[Any], name: str) -> str:
+    value = fit.params.get(name, np.nan)
+    if not np.isfinite(value):
+        return "unknown"
+    return f"{value:.4g} {tables.interval_text(fit.intervals.get(name))}".strip()

@@ -1,10 +1,13 @@
 """How a fit shows itself: as text, in notebooks, and as a table for a paper."""
 
 import html
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalejax.charts import write
+from scalejax.charts.chart import Chart
 from scalejax.fitting.display import tables, text
 
 if TYPE_CHECKING:
@@ -51,6 +54,19 @@ class Displayed:
             "high": [np.nan if high is None else high for _, high in ends],
         }
         return pd.DataFrame(columns, index=pd.Index(list(self.params), name="parameter"))
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Write the figure of the law to a PNG, SVG or HTML file.
+
+        Raises ValueError for another suffix, for a fit that was loaded from a file, and
+        for a law that has no figure.
+        """
+        write.check_suffix(path)
+        write.write(self.charts(), path, f"{self.law.name} on {self.n_rows} rows")
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure of the law."""
+        raise ValueError(f"the {self.law.name} law has no figure")
 
     def _rows(self) -> list[list[str]]:
         return tables.parameter_rows(self.params, self.intervals)

@@ -49,6 +49,22 @@ def render(head: Sequence[str], rows: Sequence[Sequence[str]], form: Format) -> 
     raise ValueError(f"a table is written as latex or markdown; got {form!r}")
 
 
+def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts in aligned columns.
+
+    >>> print(plain(["set", "alpha"], [["c4", "0.34"], ["books", "0.3"]]))
+    set    alpha
+    c4     0.34
+    books  0.3
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in (head, *rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts in HTML, as notebooks show it."""
     headings = "".join(f"<th>{html.escape(name)}</th>" for name in head)

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalejax.charts.chart import Chart
 from scalejax.fitting.extrapolation import SAME_VALUE, extrapolation
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.plots import parametric as plots
 from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
@@ -96,6 +98,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         if losses.parse_loss(self.loss).residual == "log":
             return predicted * np.exp(-residuals)
         return predicted - residuals
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the law with its rows, and the residuals."""
+        self._check_converged()
+        return plots.charts(self)
 
     def influence(self, **inputs: float) -> np.ndarray:
         """Return d prediction / d target of each fitted row, (rows,).

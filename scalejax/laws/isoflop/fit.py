@@ -91,7 +91,7 @@ def fit_isoflop(
     if protocol == "parabola":
         reasons += outlier_reasons(curves, noise)
     minima = (of_params.log_size, of_tokens.log_size) if draws else None
-    return fit_power_laws(budgets, minima, reasons, fixed)
+    return fit_power_laws(budgets, minima, reasons, fixed)._replace(curves=tuple(curves))
 
 
 def _noisy(

@@ -20,6 +20,10 @@ MIN_MODELS = 5
 STANDARD_ERRORS = 8.0
 
 
+# Smaller differences than this share of the loss are the misfit of a parabola.
+MIN_SHARE = 0.005
+
+
 class _Suspect(NamedTuple):
     """The run of a curve without which a parabola fits the others best."""
 
@@ -47,7 +51,7 @@ def outlier_reasons(curves: Sequence[IsoFLOPCurve], noise: Noise | None) -> list
         loss = curve.loss[suspect.run]
         known = 0.0 if noise is None else float(noise.std(np.array([loss]))[0])
         limit = STANDARD_ERRORS * suspect.inflation * max(pooled, known)
-        if abs(loss - suspect.predicted) > limit:
+        if abs(loss - suspect.predicted) > max(limit, MIN_SHARE * loss):
             reasons.append(
                 f"the run of {np.exp(curve.log_N[suspect.run]):.3g} params at {curve.flops:.3g} "
                 f"FLOPs stands out: its loss is {loss:.4g}, and the other runs of its budget give "

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import chi2
 
+from scalejax.laws.isoflop.budgets import IsoFLOPCurve
+
 # Probability of a misfit by chance below which it is reported, and intervals are
 # widened.
 SIGNIFICANT = 1e-3
@@ -82,6 +84,8 @@ class IsoFLOPResult(NamedTuple):
     verdict: str
     """ok or unidentified."""
     reasons: tuple[str, ...]
+    curves: tuple[IsoFLOPCurve, ...] = ()
+    """The isoFLOP curve of each budget, for figures; empty for approach 1."""
 
     def interval(self, name: Literal["params", "tokens"], flops: float) -> tuple[float, float]:
         """95% interval of N* (name params) or D* (tokens); nan without draws."""
@@ -135,11 +139,7 @@ def fit_power_laws(
         held.get("tokens_exponent"),
     )
     if minima is not None:
-        reasons = [
-            *reasons,
-            *_misfit_reasons("N*", of_params, optima),
-            *_misfit_reasons("D*", of_tokens, optima),
-        ]
+        reasons = [*reasons, *_misfit_reasons(of_params, of_tokens, optima)]
     return IsoFLOPResult(
         law=PowerLaws(
             of_params.exponent, of_params.coefficient, of_tokens.exponent, of_tokens.coefficient
@@ -223,13 +223,17 @@ def _regress(
     )
 
 
-def _misfit_reasons(name: str, fitted: _Regression, optima: Sequence[Budget]) -> list[str]:
+def _misfit_reasons(
+    of_params: _Regression, of_tokens: _Regression, optima: Sequence[Budget]
+) -> list[str]:
     """Say that the optima scatter by more than the noise explains."""
+    # With D = C / 6 N both regressions have the same residuals: the worse one is named.
+    name, fitted = max(("N*", of_params), ("D*", of_tokens), key=lambda pair: pair[1].widening)
     if fitted.widening == 1:
         return []
     worst = int(np.argmax(fitted.squares))
     return [
-        f"the optima {name} scatter about their power law by more than the noise explains: "
+        f"the optima scatter about the power law of {name} by more than the noise explains: "
         f"weighted squares {fitted.squares.sum():.3g} on {fitted.dof} degrees of freedom, "
         f"{fitted.squares[worst]:.3g} of them from budget {optima[worst].flops:.3g}; intervals are "
         f"{fitted.widening:.2g} times wider for it"

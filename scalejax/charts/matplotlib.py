@@ -1,9 +1,11 @@
-"""Draw charts with matplotlib, as PNG images for paper."""
+"""Draw charts with matplotlib, as PNG or SVG images for paper."""
 
 import io
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
-from scalejax.report.charts import (
+from scalejax.charts.chart import (
     BAND_OPACITY,
     QUIET,
     RULE,
@@ -25,6 +27,9 @@ DOTS_PER_INCH = 200
 # Width of a page's text, in inches.
 WIDTH = 7.0
 
+# Width of a figure of two columns, in inches.
+WIDTH_OF_TWO = 10.0
+
 # Converts the height of a chart on the page to inches.
 PIXELS_PER_INCH = 105
 
@@ -34,24 +39,44 @@ MARKERS = {"circle": "o", "diamond": "D"}
 
 def png(chart: Chart) -> bytes:
     """The chart as a PNG image."""
+    return image([chart], "png")
+
+
+def image(charts: Sequence[Chart], form: Literal["png", "svg"]) -> bytes:
+    """The charts as one image, in rows of two; a single chart has the whole width."""
     # Figure draws without pyplot, which would keep global state.
     from matplotlib.figure import Figure
 
-    height = max(2.2, chart.height / PIXELS_PER_INCH)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
+    columns = min(2, len(charts))
+    rows = math.ceil(len(charts) / columns)
+    height = rows * max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
+    width = WIDTH if columns == 1 else WIDTH_OF_TWO
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, chart in zip(grid, charts, strict=False):
+        _draw_chart(axes, chart, titled=len(charts) > 1)
+    for axes in grid[len(charts) :]:
+        axes.set_visible(False)
+    stream = io.BytesIO()
+    # Without a date, equal charts give equal files.
+    metadata = {"Date": None} if form == "svg" else None
+    figure.savefig(stream, dpi=DOTS_PER_INCH, format=form, metadata=metadata)
+    return stream.getvalue()
+
+
+def _draw_chart(axes: "Axes", chart: Chart, *, titled: bool) -> None:
     for mark, in_legend in legend_entries(chart.marks):
         _draw(axes, mark, mark.label if in_legend else None)
     if chart.reference:
         position, label = chart.reference
         axes.axhline(position, color=QUIET, linewidth=0.9, linestyle="--", label=label or None)
     _set_axes(axes, chart)
-    axes.legend(
-        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4
-    )
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=DOTS_PER_INCH, format="png")
-    return stream.getvalue()
+    if titled:
+        axes.set_title(chart.title, fontsize=10, loc="left")
+    # A panel beside others has no room for a legend on its right.
+    place = {"loc": "best"} if titled else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=7 if titled else 8, handlelength=1.4, **place)
 
 
 def _set_axes(axes: "Axes", chart: Chart) -> None:
@@ -62,6 +87,8 @@ def _set_axes(axes: "Axes", chart: Chart) -> None:
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     low, high = x_range(chart)
+    if chart.log_y:
+        axes.set_yscale("log")
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
     if chart.log_x:
