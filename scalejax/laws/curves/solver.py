@@ -216,8 +216,8 @@ def _solve(
 ) -> Solution:
     """Minimize from one start, stage by stage of the loss and of the prior.
 
-    objective: only its correction is used. polish: the start is next to the solution, so
-    that the last stage of the loss suffices.
+    objective: only its correction is used. polish: the start is next to the solution,
+    so that the last stage of the loss suffices.
     """
     deltas, n_rows = problem.loss.deltas, len(problem.data.loss)
     converged = False
