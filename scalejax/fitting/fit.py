@@ -107,7 +107,8 @@ def fit(
     Raises ValueError for a table, column, value or expression that cannot be read, for
     too few rows, and for an option that the law does not read; FileNotFoundError.
     """
-    law = laws.named(law) if isinstance(law, str) else law
+    if isinstance(law, str):
+        law = laws.named(law)
     kind = kind_of(law)
     frame, held_out = _chosen_rows(tables.read(table), where, holdout)
     options = FitOptions(
@@ -123,13 +124,17 @@ def fit(
         protocol=protocol,
         noise=noise,
     )
+    _check_column_names(law, options)
+    return kind.fit(frame, law, options)
+
+
+def _check_column_names(law: Law, options: FitOptions) -> None:
     known = {*COLUMNS, *law.inputs, law.target}
     if unknown := sorted({*options.columns} - known):
         raise ValueError(
             f"no law reads {', '.join(unknown)}, named in columns; "
             f"the names are {', '.join(COLUMNS)}"
         )
-    return kind.fit(frame, law, options)
 
 
 def _chosen_rows(

@@ -62,13 +62,7 @@ def fit_isoflop(
     Raises ValueError for an unknown protocol, for draws without noise, and when no
     budget has three models.
     """
-    if protocol not in ("akima", "parabola"):
-        raise ValueError(f"isoflop protocol {protocol!r} must be one of akima, parabola")
-    if draws and noise is None:
-        raise ValueError(
-            "noise draws need the noise of a measured loss in nats per token, as STD or "
-            "STD@LOSS,STD@LOSS (--noise 0.002)"
-        )
+    _check_choices(protocol, noise, draws)
     curves, reasons = isoflop_curves(*(np.asarray(x, float) for x in (params, tokens, flops, loss)))
     # Without noise the measured losses are the only draw.
     losses = np.stack([curve.loss for curve in curves])[None]
@@ -101,6 +95,16 @@ def _noisy(
     noisy = losses + noise.std(losses) * rng.standard_normal((draws, *losses.shape))
     # A draw cannot make a loss negative.
     return np.maximum(noisy, 1e-9)
+
+
+def _check_choices(protocol: str, noise: Noise | None, draws: int) -> None:
+    if protocol not in ("akima", "parabola"):
+        raise ValueError(f"isoflop protocol {protocol!r} must be one of akima, parabola")
+    if draws and noise is None:
+        raise ValueError(
+            "noise draws need the noise of a measured loss in nats per token, as STD or "
+            "STD@LOSS,STD@LOSS (--noise 0.002)"
+        )
 
 
 class _Optimum(NamedTuple):
