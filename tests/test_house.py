@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"laws", "charts", "fitting", "files"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},
-    "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report"}
+    "cli": {"config", "data", "evaluation", "training", "laws", "charts", "fitting", "report"}
     | {"study", "files"},
 }
 

@@ -1,7 +1,6 @@
 """Draw charts with matplotlib, as PNG or SVG images for paper."""
 
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -27,8 +26,8 @@ DOTS_PER_INCH = 200
 # Width of a page's text, in inches.
 WIDTH = 7.0
 
-# Width of a figure of two columns, in inches.
-WIDTH_OF_TWO = 10.0
+# Width of a panel beside others, in inches.
+PANEL_WIDTH = 4.8
 
 # Converts the height of a chart on the page to inches.
 PIXELS_PER_INCH = 105
@@ -43,20 +42,16 @@ def png(chart: Chart) -> bytes:
 
 
 def image(charts: Sequence[Chart], form: Literal["png", "svg"]) -> bytes:
-    """The charts as one image, in rows of two; a single chart has the whole width."""
+    """The charts as one image, side by side."""
     # Figure draws without pyplot, which would keep global state.
     from matplotlib.figure import Figure
 
-    columns = min(2, len(charts))
-    rows = math.ceil(len(charts) / columns)
-    height = rows * max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
-    width = WIDTH if columns == 1 else WIDTH_OF_TWO
+    height = max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
+    width = max(WIDTH, PANEL_WIDTH * len(charts))
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, chart in zip(grid, charts, strict=False):
+    panels = figure.subplots(1, len(charts), squeeze=False).ravel()
+    for axes, chart in zip(panels, charts, strict=True):
         _draw_chart(axes, chart, titled=len(charts) > 1)
-    for axes in grid[len(charts) :]:
-        axes.set_visible(False)
     stream = io.BytesIO()
     # Without a date, equal charts give equal files.
     metadata = {"Date": None} if form == "svg" else None
@@ -87,10 +82,12 @@ def _set_axes(axes: "Axes", chart: Chart) -> None:
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     low, high = x_range(chart)
-    if chart.log_y:
-        axes.set_yscale("log")
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
+    if chart.log_y:
+        axes.set_yscale("log")
+        ticks = log_ticks(*axes.get_ylim())
+        axes.set_yticks(ticks, [compact_number(tick) for tick in ticks])
     if chart.log_x:
         ticks = log_ticks(low, high)
         axes.set_xscale("log")

@@ -27,6 +27,7 @@ def charts(fit: Any) -> list[Chart]:
 
 def _curves(fit: Any, colours: dict[float, str]) -> Chart:
     marks: list[Mark] = []
+    optima: list[Mark] = []
     for curve in fit.curves:
         colour, label = colours[curve.flops], f"{curve.flops:.3g} FLOPs"
         size, loss = curve.log_N[: curve.models], curve.loss[: curve.models]
@@ -45,7 +46,7 @@ def _curves(fit: Any, colours: dict[float, str]) -> Chart:
                 y=np.array([float(fitted(np.log(optimum)))]),
                 symbol="diamond",
             )
-            marks.append(best)
+            optima.append(best)
     return Chart(
         name="isoflop_curves",
         title="IsoFLOP curves",
@@ -53,7 +54,8 @@ def _curves(fit: Any, colours: dict[float, str]) -> Chart:
         "optimal sizes.",
         x_label="parameters",
         y_label="loss, nats per token",
-        marks=marks,
+        # The optima come last: they are drawn on top, and end the legend.
+        marks=marks + optima,
         log_x=True,
     )
 

@@ -21,7 +21,7 @@ STANDARD_ERRORS = 8.0
 
 
 # Smaller differences than this share of the loss are the misfit of a parabola.
-MIN_SHARE = 0.005
+MIN_SHARE = 0.015
 
 
 class _Suspect(NamedTuple):
