@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import scalejax
+from scalejax.fitting.extrapolation import extrapolation
 from scalejax.laws.law import EXPONENT, OFFSET, Coordinate, Linear, ParametricLaw, scale
 
 
@@ -105,7 +106,7 @@ def test_a_proportion_may_be_zero():
     assert fit.params["c"] == pytest.approx(2.2, rel=1e-6)
     assert fit.params["t"] == pytest.approx(-3, rel=1e-5)
     assert fit.predict(web=0.0).value == pytest.approx(2.8, rel=1e-6)
-    assert "web is 1.5, and 0 to 1 in the fit" in fit.predict(web=1.5).method
+    assert extrapolation({"web": 1.5}, fit.ranges) == ["web is 1.5, and 0 to 1 in the fit"]
     with pytest.raises(ValueError, match="loss is 0 in row 0"):
         scalejax.fit(table.assign(loss=0.0), MIXTURE)
 

@@ -23,8 +23,9 @@ HIGH_MEDIAN_LOSS = 6.0
 # Exact FLOPs of small models with large vocabularies reach several times 6 N D.
 MAX_FLOPS_RATIO = 30.0
 
-# No language model has fewer parameters, or is trained on fewer tokens, than this.
-SMALLEST = {"params": 2e3, "tokens": 2e4}
+# No language model is trained with fewer FLOPs than this. 7,000 million parameters and
+# 2,000 billion tokens, taken for single ones, are below it.
+SMALLEST_FLOPS = 1e8
 
 # Share of the variance of ranks from which on one column follows others.
 FOLLOWS = 0.5
@@ -116,16 +117,12 @@ def check_units_of_flops(ranges: Mapping[str, tuple[float, float]]) -> None:
 
     ranges: smallest and largest fitted params and tokens.
     """
-    wrong = [
-        f"{name} are {low:.3g} to {high:.3g}"
-        for name in SMALLEST
-        for low, high in [ranges[name]]
-        if high < SMALLEST[name]
-    ]
-    if wrong:
+    (low_params, params), (low_tokens, tokens) = ranges["params"], ranges["tokens"]
+    if 6 * params * tokens < SMALLEST_FLOPS:
         raise ValueError(
-            f"the fitted {' and '.join(wrong)}, which cannot be single parameters and tokens, so "
-            "that C = 6 params tokens does not hold in these units. Fit again with --columns "
+            f"the fitted params are {low_params:.3g} to {params:.3g} and tokens are "
+            f"{low_tokens:.3g} to {tokens:.3g}, which cannot be single parameters and tokens: "
+            "C = 6 params tokens does not hold in these units. Fit again with --columns "
             "params=params*1e6,tokens=tokens*1e9 (for millions and billions), or predict from "
             "params and tokens"
         )
