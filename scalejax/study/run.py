@@ -155,6 +155,7 @@ def study_record(planned: Plan, question: str) -> StudyRecord:
         "question": question,
         "runs": _unique_ids(study.runs),
         "forecast": _unique_ids(study.forecast),
+        "trunks": {run_id(run): planned.trunk_of(run) for run in [*study.runs, *study.forecast]},
         "plan": planned.summary(),
     }
 

@@ -311,3 +311,46 @@ def test_tokens_of_skipped_steps_do_not_count():
     assert fits.fit(skipped, laws.chinchilla()).params == pytest.approx(wanted, rel=1e-6)
     named = fits.fit(skipped, laws.chinchilla(), columns={"tokens": "tokens"})
     assert named.params != pytest.approx(wanted, rel=1e-6)
+
+
+def branches(seeds):
+    """Runs at five budgets off the trunks of four sizes, with a shared error of .8."""
+    rng = np.random.default_rng(1)
+    trunk = np.repeat(np.arange(4 * seeds), 5)
+    params = 33e3 * 2.0 ** (trunk // seeds)
+    tokens = np.tile(np.geomspace(0.45e6, 1.75e6, 5), 4 * seeds)
+    exact = 1.6 + 20 * params**-0.34 + 60 * tokens**-0.35
+    error = np.sqrt(0.8) * rng.normal(size=4 * seeds)[trunk]
+    error += np.sqrt(0.2) * rng.normal(size=len(trunk))
+    loss = exact * np.exp(0.004 * error)
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss, "trunk": trunk})
+
+
+def test_branches_of_one_trunk_share_an_error_by_default(tmp_path):
+    table, far = branches(3), {"params": 528e3, "tokens": 1.75e6}
+    fit = fits.fit(table, laws.chinchilla(), bootstrap=200)
+    assert (fit.clusters, fit.resample) == ("trunk", "trunks")
+    assert "rows of a trunk count as correlated by 0." in " ".join(fit.reasons)
+    estimate = fit.predict(**far)
+    assert "effects of trunk and noise of runs" in estimate.method
+    assert "12 trunks are few" in estimate.method
+    fit.save(tmp_path / "fit.json")
+    assert fits.load(tmp_path / "fit.json").predict(**far) == estimate
+    rows = fits.fit(table, laws.chinchilla(), bootstrap=200, resample="pairs")
+    assert (rows.clusters, rows.resample) == (None, "pairs")
+
+    def width(fit):
+        low, high = fit.intervals["alpha"]
+        return high - low
+
+    assert width(fit) > 1.5 * width(rows)
+
+
+def test_many_trunks_are_resampled_and_single_runs_are_rows():
+    table = branches(3).assign(trunk=np.arange(60) // 2)
+    many = fits.fit(table, laws.chinchilla(), bootstrap=40)
+    assert (many.clusters, many.resample) == ("trunk", "pairs")
+    single = fits.fit(table.assign(trunk=np.arange(60)), laws.chinchilla(), bootstrap=40)
+    assert (single.clusters, single.resample) == (None, "pairs")
+    with pytest.raises(ValueError, match="needs rows of several trunks"):
+        fits.fit(ladder(), laws.chinchilla(), resample="trunks")

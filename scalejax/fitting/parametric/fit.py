@@ -13,7 +13,7 @@ from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_reasons
+from scalejax.fitting.result import LEVEL, STORED, Interval, Scores, Seconds, dropped_reasons
 from scalejax.laws import forms
 from scalejax.laws.inference import design, identification, intervals, profile
 from scalejax.laws.inference.replicates import NoiseFloor, lack_of_fit, noise_floor
@@ -104,8 +104,8 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
 class _Judged(NamedTuple):
     """Bootstrap draws, intervals and verdict of an optimum."""
 
-    theta: np.ndarray
-    """(p, draws) coordinates of the bootstrap fits, nan where one did not converge."""
+    draws: resampling.Draws
+    resampling: resampling.Resampling
     intervals: dict[str, Interval]
     verdict: Verdict
     noise: NoiseFloor | None
@@ -119,17 +119,17 @@ def _judge(
 ) -> _Judged:
     points = replicates.design_points(data.rows, data.inputs, options.columns.get("seed", "seed"))
     floor = noise_floor(np.log(data.target), points, weights)
-    theta, notes = resampling.bootstrap_draws(
+    chosen = resampling.choose(data.rows, options.cluster, options.resample)
+    draws = resampling.bootstrap_draws(
         law,
         at,
         data.rows,
-        cluster=options.cluster,
-        resample=options.resample or "pairs",
+        resampling=chosen,
         count=options.bootstrap,
         seed=options.seed,
         floor=floor,
     )
-    ends = _intervals(law, at, theta)
+    ends = _intervals(law, at, draws.theta)
     verdict = judge(law, at, data.inputs, ends)
     ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
@@ -140,13 +140,13 @@ def _judge(
         *design.held_reasons(law, data.target),
         *design.duplicate_reasons(data.inputs, data.target),
         *dropped_reasons(data.complete),
-        *notes,
+        *draws.notes,
         *quality.reasons(data.columns[law.target]),
         *replicates.lack_of_fit_reasons(misfit),
     ]
     # Whatever the draws say, nothing bounds a parameter that the rows leave free.
     ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
-    return _Judged(theta, ends, verdict, floor, quality, reasons)
+    return _Judged(draws, chosen, ends, verdict, floor, quality, reasons)
 
 
 def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[str, Interval]:
@@ -205,8 +205,8 @@ def _without_numbers(
         noise=judged.noise,
         quality=judged.quality,
         seed=options.seed,
-        clusters=options.cluster,
-        resample=options.resample or "pairs",
+        clusters=judged.resampling.column,
+        resample=judged.resampling.kind,
         ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
         unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
         optimum=at,
@@ -232,13 +232,18 @@ def _with_numbers(
         cross_validation=rolling_origin(law, at, data.inputs, data.target),
         views=_views(law, params),
     )
-    if not resampling.converged_mask(judged.theta).any():
+    drawn = judged.draws
+    if not resampling.converged_mask(drawn.theta).any():
         return scored
+    residuals = drawn.new_run
+    if residuals is None:
+        residuals = resampling.scaled_residuals(law, at)
     columns = dict(zip((*law.inputs, law.target), (*data.inputs, data.target), strict=True))
     return dataclasses.replace(
         scored,
-        draws=resampling.parameter_draws(law, at, judged.theta),
-        residuals=resampling.scaled_residuals(law, at),
+        draws=resampling.parameter_draws(law, at, drawn.theta),
+        residuals=residuals[:STORED],
+        assumption=drawn.assumption,
         rows=resampling.rows_digest(data.rows, columns.get("loss", data.target)),
     )
 

@@ -44,8 +44,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     """Inputs, or ratios such as tokens/params, with a single value in all fitted
     rows."""
     residuals: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
-    """Predicted minus observed, on the scale of the loss, in the order of the rows and
-    scaled by sqrt(n / (n - k)) for k parameters; empty without bootstraps."""
+    """Predicted minus observed, on the scale of the loss: of the rows, in their order
+    and scaled by sqrt(n / (n - k)) for k parameters, or drawn for runs of other trunks.
+    Empty without bootstraps."""
+    assumption: str = field(default="", repr=False)
+    """What the intervals assume about rows of one trunk; empty if nothing."""
     rows: str = field(default="", repr=False)
     """Digest of which rows were fitted; empty without bootstraps."""
     optimum: Optimum | None = field(default=None, repr=False)
@@ -92,9 +95,17 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
             return Estimate(value, None, None, LEVEL, method)
         measured = self.measured(evaluate(self.law, draws, at)[:, None], self.residuals)
         low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-        unit = self.clusters or {"pairs": "rows"}.get(self.resample, self.resample)
-        method = f"{len(measured)} bootstrap draws of {unit} x {len(self.residuals)} residuals"
+        method = (
+            f"{len(measured)} bootstrap draws of {self._unit()} x {len(self.residuals)} residuals"
+        )
+        extrapolation = [*([self.assumption] if self.assumption else []), *extrapolation]
         return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
+
+    def _unit(self) -> str:
+        """What the bootstrap drew."""
+        if self.resample == "trunks":
+            return f"effects of {self.clusters} and noise of runs"
+        return self.clusters or {"pairs": "rows"}.get(self.resample, self.resample)
 
     def measured(self, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """Return the measurements of runs that fall from the law by some residuals.
@@ -258,7 +269,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         record = {"ranges": ranges, "unvaried": self.unvaried}
         if not self.draws:
             return record
-        residuals = {"residuals": self.residuals.tolist(), "rows": self.rows}
+        residuals = {
+            "residuals": self.residuals.tolist(),
+            "assumption": self.assumption,
+            "rows": self.rows,
+        }
         return record | super()._spread_record() | residuals
 
     @classmethod
@@ -271,6 +286,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
             "ranges": {name: (low, high) for name, (low, high) in spread["ranges"].items()},
             "unvaried": spread["unvaried"],
             "residuals": np.asarray(spread.get("residuals", ()), np.float64),
+            "assumption": spread.get("assumption", ""),
             "rows": spread.get("rows", ""),
         }
 
