@@ -71,6 +71,8 @@ class StudyRecord(TypedDict):
     """Ids of the fitted runs."""
     forecast: list[str]
     """Ids of the runs to forecast."""
+    trunks: dict[str, str]
+    """The trunk of each run, by the run's id; see `Plan.trunk_of`."""
     plan: PlanSummary
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import fdtri
 
 from scalejax.laws.inference.convergence import converged
@@ -77,12 +77,11 @@ def end_above_zero(
 
     def excess(value: float) -> float:
         held = law.hold(**{name: float(value)})
-        return (
-            float(find_optimum(held, inputs, targets, weights, optimum.loss).state.cost[0]) - limit
-        )
+        state = find_optimum(held, inputs, targets, weights, optimum.loss).state
+        return float(state.cost[0]) - limit
 
     # The law needs room between its offset and the smallest target.
     most = float(targets.min()) * (1 - 1e-6)
     if excess(most) <= 0:
         return None
-    return float(brentq(excess, 0.0, most, xtol=1e-3 * most))
+    return float(root_scalar(excess, bracket=(0.0, most), xtol=1e-3 * most).root)
