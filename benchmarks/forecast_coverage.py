@@ -139,7 +139,7 @@ def trunk_coverage(
         forecasts += low <= measured <= high
         first, last = intervals.percentile_intervals(law, at.problem, theta)["alpha"]
         # An open end contains everything on its side.
-        alphas += (first or -np.inf) <= SMALL.alpha <= (last or np.inf)
+        alphas += (first or -np.inf) <= float(SMALL.alpha) <= (last or np.inf)
     return forecasts / sets, alphas / sets, float(np.median(widths))
 
 

@@ -91,7 +91,7 @@ def choose(rows: "DataFrame", cluster: str | None, resample: str | None) -> Resa
 
 def _trunk_column(rows: "DataFrame", *, required: bool) -> str | None:
     """Return the column of trunks, if some rows share one and others do not."""
-    if TRUNK in rows.columns and 1 < rows[TRUNK].nunique(dropna=False) < len(rows):
+    if TRUNK in rows.columns and 1 < len(rows[TRUNK].drop_duplicates()) < len(rows):
         return TRUNK
     if required:
         raise ValueError(

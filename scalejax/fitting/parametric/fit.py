@@ -76,7 +76,7 @@ class _Data(NamedTuple):
 
 
 def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
-    columns, count = dict(options.columns), PARAMETER_COUNTS.get(law.form)
+    columns, count = dict(options.columns), PARAMETER_COUNTS.get(law.form, "")
     if count in frame.columns and "params" not in columns:
         columns["params"] = count
     read = tables.read_columns(frame, law.inputs, law.target, columns)
