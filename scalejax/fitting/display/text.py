@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scalejax.laws.solver.losses import parse_loss
+
 
 def fit_text(fit: Any) -> str:
     """A `Fit`: its verdict and reasons, its parameters, and how well it predicts."""
@@ -25,6 +27,7 @@ def fit_text(fit: Any) -> str:
     if "chinchilla" in fit.views:
         parameters = ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
         lines.append(f"  chinchilla, for comparison: {parameters}")
+    lines += _spread_line(fit)
     lines += _scores_line("holdout", fit.holdout)
     method = f"{fit.cross_validation.method} cross-validation"
     lines += _scores_line(method, fit.cross_validation)
@@ -51,12 +54,24 @@ def forecast_text(forecast: Any) -> str:
     return "\n".join(lines)
 
 
+def _spread_line(fit: Any) -> list[str]:
+    """How far the fitted rows lie from the law, for laws of one row per run."""
+    quality = getattr(fit, "quality", None)
+    if quality is None or not np.isfinite(quality.residual_spread):
+        return []
+    spread = quality.residual_spread
+    relative = parse_loss(fit.loss).residual == "log"
+    return [f"  residual spread {spread:.2%}" if relative else f"  residual spread {spread:.4g}"]
+
+
 def _scores_line(name: str, scores: Any) -> list[str]:
     """How well the fit predicts rows that it was not fitted to, if there are any."""
     if not scores.n:
         return []
     mean, largest = scores.mean_rel_error, scores.max_rel_error
-    return [f"  {name}: n {scores.n}, mean relative error {mean:.2%}, max {largest:.2%}"]
+    line = f"  {name}: n {scores.n}, mean relative error {mean:.2%}, max {largest:.2%}"
+    r2 = getattr(scores, "r2", None)
+    return [line if r2 is None else f"{line}, R2 {r2:.4g}"]
 
 
 def _interval(ends: Iterable[float | None], digits: int) -> str:
