@@ -97,6 +97,7 @@ def train_segment(
     *,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stopping: Callable[[], bool] = lambda: False,
+    check_claim: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a segment in `folder`, and evaluate it when its run ends there.
 
@@ -107,6 +108,8 @@ def train_segment(
 
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
     every step; when it returns True, the state is saved and Preempted is raised.
+    `check_claim()` is called after every step and before results are written; it raises
+    an exception when another process has taken the segment over.
     """
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
@@ -131,17 +134,19 @@ def train_segment(
     rows = batches(shards, run)
     with open_metrics(folder / "metrics.jsonl", history=start.history) as metrics:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
-        trainer.run_steps(report, stopping)
+        trainer.run_steps(report, stopping, check_claim)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
             row = trainer.evaluate_run()
+            check_claim()
             if distributed.is_main():
                 Result(row=row, measure=job.measure).save(folder)
         # A folder with DONE is never trained again: its curve must be complete.
         metrics.sync()
 
     # ---- End -----------------------------------------------------------------
+    check_claim()
     close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
 
 
@@ -165,7 +170,12 @@ class Trainer:
     metrics: MetricsFile
     status: Status
 
-    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
+    def run_steps(
+        self,
+        report: Callable[[int, float], None],
+        stopping: Callable[[], bool],
+        check_claim: Callable[[], None],
+    ) -> None:
         """Train to the end of the segment.
 
         Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
@@ -206,6 +216,7 @@ class Trainer:
                 self.evaluate_loss()
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
+            check_claim()
             preempted = stopping() and progress.step < stop
             overdue = time.monotonic() - saved > placement.checkpoint_seconds
             if preempted or overdue or progress.step == stop:
