@@ -1,5 +1,6 @@
 """An attempt of one process to train one segment of a study."""
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +38,10 @@ def attempt(
     from scalejax.training.loop import Preempted, train_segment
     from scalejax.training.segment import TrainingJob
 
-    claim = claims.take(folder.name)
-    if claim is None:
-        return Event(kind="claimed")
     try:
+        claim = claims.take(folder.name)
+        if claim is None:
+            return Event(kind="claimed")
         with claim:
             job = TrainingJob.read(folder)
             parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
@@ -55,7 +56,9 @@ def attempt(
     except Exception as error:
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
-        write_json(folder / FAILED, {"error": text})
+        # The error may be that of a folder that is gone, or of a full disk.
+        with contextlib.suppress(OSError):
+            write_json(folder / FAILED, {"error": text})
         return Event(kind="failed", error=text)
     return Event(kind="done")
 

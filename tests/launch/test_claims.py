@@ -22,13 +22,28 @@ def fast(monkeypatch):
     monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
 
 
-def take_until_stale(claims):
-    """Try to take the segment until its claim is stale, as a waiting worker does."""
-    for _ in range(100):
+def take(claims):
+    """Take the segment, which is free."""
+    claim = claims.take("a")
+    assert claim is not None
+    return claim
+
+
+def wait_for(claims, seconds=1.0):
+    """Try to take the segment as a worker does; None while its owner counts."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if (claim := claims.take("a")) is not None:
             return claim
         time.sleep(0.01)
     return None
+
+
+def take_over(claims):
+    """Take the segment, whose claim is stale soon."""
+    claim = wait_for(claims, seconds=30)
+    assert claim is not None
+    return claim
 
 
 def stop_counting(claim):
@@ -52,15 +67,15 @@ def test_a_segment_has_one_owner_until_it_is_given_back(tmp_path):
 
 
 def test_an_owner_that_counts_keeps_its_claim(tmp_path, fast):
-    with Claims(tmp_path).take("a") as claim:
-        assert take_until_stale(Claims(tmp_path)) is None
+    with take(Claims(tmp_path)) as claim:
+        assert wait_for(Claims(tmp_path)) is None
         claim.check()
 
 
 def test_a_claim_that_stands_still_is_taken_over_and_its_owner_finds_out(tmp_path, fast):
-    claim = Claims(tmp_path).take("a")
+    claim = take(Claims(tmp_path))
     stop_counting(claim)
-    with take_until_stale(Claims(tmp_path)) as taken:
+    with take_over(Claims(tmp_path)) as taken:
         with pytest.raises(ClaimLost, match="taken over a"):
             claim.check()
         # What the old owner does at its end must not touch the new claim.
@@ -70,27 +85,23 @@ def test_a_claim_that_stands_still_is_taken_over_and_its_owner_finds_out(tmp_pat
 
 
 def test_the_second_of_two_that_find_a_claim_stale_does_not_remove_the_first_ones(tmp_path, fast):
-    stop_counting(Claims(tmp_path).take("a"))
+    stop_counting(take(Claims(tmp_path)))
     late = Claims(tmp_path)
     assert late.take("a") is None
     seen = late._sights["a"].content
-    with take_until_stale(Claims(tmp_path)) as claim:
+    with take_over(Claims(tmp_path)) as claim:
         late._remove(tmp_path / "claims" / "a.json", seen)
         claim.check()
         assert late.take("a") is None
 
 
 def test_of_many_processes_one_takes_over(tmp_path, fast):
-    stop_counting(Claims(tmp_path).take("a"))
+    stop_counting(take(Claims(tmp_path)))
     taken = []
 
     def wait_for_it():
-        claims, end = Claims(tmp_path), time.monotonic() + 1.0
-        while time.monotonic() < end:
-            if (claim := claims.take("a")) is not None:
-                taken.append(claim)
-                return
-            time.sleep(0.001)
+        if (claim := wait_for(Claims(tmp_path))) is not None:
+            taken.append(claim)
 
     threads = [threading.Thread(target=wait_for_it) for _ in range(8)]
     for thread in threads:
@@ -124,8 +135,7 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(tmp_p
 
 def test_a_claim_of_another_machine_is_not_judged_by_process_numbers(tmp_path):
     claims = Claims(tmp_path)
-    claim = claims.take("a")
-    stop_counting(claim)
+    stop_counting(take(claims))
     path = tmp_path / "claims" / "a.json"
     # No process has this number; the machine is another one.
     path.write_text(json.dumps(json.loads(path.read_text()) | {"process": 2**30, "machine": "x"}))
@@ -137,6 +147,4 @@ def test_a_claim_of_another_machine_is_not_judged_by_process_numbers(tmp_path):
 def test_a_claim_that_was_cut_short_by_a_crash_becomes_stale(tmp_path, fast):
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "a.json").write_text('{"host": "no')
-    claim = take_until_stale(Claims(tmp_path))
-    assert claim is not None
-    claim.release()
+    take_over(Claims(tmp_path)).release()

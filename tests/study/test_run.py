@@ -242,8 +242,7 @@ def test_workers_that_are_killed_at_random_moments_share_a_study(calm, experimen
     launcher = subprocess.Popen(
         scalejax("run", experiment, "--out", tmp_path, "--devices", "0"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=subprocess.DEVNULL,
     )
     while not (folder / "jobs.json").exists():
         time.sleep(0.1)
@@ -263,7 +262,7 @@ def test_workers_that_are_killed_at_random_moments_share_a_study(calm, experimen
             continue
         victim.wait()
         workers.append(start_worker())
-    assert launcher.returncode == 0, launcher.communicate()[1][-2000:]
+    assert launcher.returncode == 0
     assert [worker.wait(60) for worker in workers][-1] == 0
     assert kills >= 2 and losses(folder) == losses(calm[0])
     assert list((folder / "claims").glob("*.json")) == []
