@@ -84,7 +84,7 @@ class Work:
         # The allocator is chosen when a process starts, so this one starts once more.
         settings = allocator.settings()
         if not settings.items() <= os.environ.items() and "LD_PRELOAD" not in os.environ:
-            command = [sys.executable, "-m", "scalejax.cli", *sys.argv[1:]]
+            command = [sys.executable, *sys.orig_argv[1:]]
             os.execve(sys.executable, command, settings | os.environ)
         jobs = read_jobs(self.folder).jobs
         # Pinned before jax starts its threads: the bits depend on their number.
