@@ -1,10 +1,14 @@
 """Helpers of tests that train one run with several processes of this machine."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from scalejax.training.distributed import ADDRESS, PROCESS, PROCESSES
 
@@ -42,3 +46,15 @@ def finish(processes: list[subprocess.Popen[str]], timeout: float = 300) -> list
         for process in processes:
             process.kill()
     return outputs
+
+
+def wait_for_a_checkpoint(folder: Path, processes: list[subprocess.Popen[str]]) -> None:
+    """Return when a run has its first checkpoint; fail when a process ends before."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        status = folder / "status.json"
+        if status.exists() and json.loads(status.read_text())["saved"]:
+            return
+        assert all(process.poll() is None for process in processes), finish(processes)
+        time.sleep(0.1)
+    pytest.fail("no checkpoint in time")

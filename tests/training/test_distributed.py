@@ -4,7 +4,6 @@ The processes are real and talk over gloo, as they would on several hosts.
 """
 
 import dataclasses
-import json
 import signal
 import time
 
@@ -17,7 +16,7 @@ from scalejax.training.evaluate import evaluate
 from scalejax.training.loop import train
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
-from tests.training.hosts import finish, start_processes
+from tests.training.hosts import finish, start_processes, wait_for_a_checkpoint
 from tests.training.runs import curve
 
 MEASURE = Measure(every=1280, tokens=1024, items=16)
@@ -54,17 +53,6 @@ def assert_same_run(folder, undisturbed):
         names = [name for name in ("step", "tokens", "train_loss", "loss") if name in theirs]
         actual, expected = ([row[name] for name in names] for row in (ours, theirs))
         np.testing.assert_allclose(actual, expected, rtol=1e-5, err_msg=str(theirs["step"]))
-
-
-def wait_for_a_checkpoint(folder, processes):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        status = folder / "status.json"
-        if status.exists() and json.loads(status.read_text())["saved"]:
-            return
-        assert all(process.poll() is None for process in processes), finish(processes)
-        time.sleep(0.1)
-    pytest.fail("no checkpoint in time")
 
 
 @pytest.mark.slow
