@@ -62,6 +62,10 @@ def start(folder):
     )
 
 
+def training_losses(folder):
+    return [row["train_loss"] for row in curve(folder) if "train_loss" in row]
+
+
 def test_two_nodes_train_the_run_of_one_machine_also_when_a_node_is_lost(
     cluster, tiny_run, tmp_path
 ):
@@ -85,6 +89,4 @@ def test_two_nodes_train_the_run_of_one_machine_also_when_a_node_is_lost(
     output = job.communicate(timeout=300)[0]
     assert job.returncode == 0, output
     assert Result.load(folder).loss == pytest.approx(alone.loss, rel=1e-5)
-    expected = [row.get("train_loss") for row in curve(tmp_path / "alone")]
-    actual = [row.get("train_loss") for row in curve(folder)]
-    assert actual == pytest.approx(expected, rel=1e-5)
+    assert training_losses(folder) == pytest.approx(training_losses(tmp_path / "alone"), rel=1e-5)
