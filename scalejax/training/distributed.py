@@ -110,7 +110,8 @@ def spread(
     if jax.process_count() == 1:
         return read(0, shape[0])
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None  # JAX always gives one to an array that has a shape.
         start, stop, _ = index[0].indices(shape[0])
         return read(start, stop)
 

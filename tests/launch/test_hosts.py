@@ -81,7 +81,8 @@ def test_two_nodes_train_the_run_of_one_machine_also_when_a_node_is_lost(
     lost = time.monotonic()
     output = job.communicate(timeout=60)[0]
     assert job.returncode != 0 and time.monotonic() - lost < 60, output
-    assert "another process of this run has stopped" in output, output
+    # SLURM may notice the loss before the other process does, and end it.
+    assert "process of this run has stopped" in output or "Node failure" in output, output
     assert not (folder / "DONE").exists()
 
     cluster("start-node", "n2")
