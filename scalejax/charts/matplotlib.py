@@ -68,10 +68,15 @@ def _draw_chart(axes: "Axes", chart: Chart, *, titled: bool) -> None:
     _set_axes(axes, chart)
     if titled:
         axes.set_title(chart.title, fontsize=10, loc="left")
+    if not axes.get_legend_handles_labels()[0]:
+        return
     # A panel beside others has no room for a legend on its right.
-    place = {"loc": "best"} if titled else {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7 if titled else 8, handlelength=1.4, **place)
+    if titled:
+        axes.legend(frameon=False, fontsize=7, handlelength=1.4, loc="best")
+    else:
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4
+        )
 
 
 def _set_axes(axes: "Axes", chart: Chart) -> None:

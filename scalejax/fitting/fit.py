@@ -18,7 +18,7 @@ from scalejax.fitting.isoflop import IsoFLOPFit
 from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import FORMAT, Estimate, Fit, flat
+from scalejax.fitting.result import FORMAT, Estimate, Estimates, Fit, flat
 from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
 from scalejax.laws.law import F, Law
 
@@ -214,7 +214,7 @@ def _law_of_file(path: str | os.PathLike[str], record: dict[str, Any], own: Law 
     return law
 
 
-def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate:
+def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate | Estimates:
     """Predict one run from a fit, or from the file of one; see `Fit.predict`."""
     return (fit if isinstance(fit, Fit) else load(fit)).predict(**inputs)
 

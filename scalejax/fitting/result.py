@@ -251,8 +251,8 @@ class Fit(Displayed, ABC, Generic[L]):
             for index in np.ndindex(*shape)
         ]
         value, low, high, _, method = zip(*(run.estimate for run in runs), strict=True)
-        numbers = (np.array(x, np.float64).reshape(shape) for x in (value, low, high))
-        return Estimates(*numbers, LEVEL, np.array(method, object).reshape(shape))
+        values, lows, highs = (np.array(x, np.float64).reshape(shape) for x in (value, low, high))
+        return Estimates(values, lows, highs, LEVEL, np.array(method, object).reshape(shape))
 
     def converged_draws(self) -> dict[str, np.ndarray]:
         """The draws without those that have no fit."""

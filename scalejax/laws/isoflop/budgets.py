@@ -68,8 +68,8 @@ def isoflop_curves(
         # What a run would have cost at the budget's mean, with more or fewer tokens.
         shift = mean - log_C[rows] if scatters else np.zeros(len(rows))
         columns = (log_N[rows], log_D[rows] + shift, L[rows] + slope * shift)
-        padded = (np.pad(x, (0, longest - len(x)), mode="edge") for x in columns)
-        curves.append(IsoFLOPCurve(*padded, len(rows), float(np.exp(mean))))
+        x, d, loss = (np.pad(c, (0, longest - len(rows)), mode="edge") for c in columns)
+        curves.append(IsoFLOPCurve(x, d, loss, len(rows), float(np.exp(mean))))
     return curves, [*_scatter_reasons(means, scattered), *_small_reasons(small)]
 
 

@@ -62,7 +62,7 @@ def fit_isoflop(
     Raises ValueError for an unknown protocol, for draws without noise, and when no
     budget has three models.
     """
-    _check_choices(protocol, noise, draws)
+    method = _checked_protocol(protocol, noise, draws)
     curves, reasons = isoflop_curves(*(np.asarray(x, float) for x in (params, tokens, flops, loss)))
     # Without noise the measured losses are the only draw.
     losses = np.stack([curve.loss for curve in curves])[None]
@@ -70,10 +70,10 @@ def fit_isoflop(
         losses = _noisy(losses[0], noise, draws, seed)
     count = np.array([curve.models for curve in curves])
     # N* and D* are found separately, hence N* D* need not be C / 6.
-    of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, protocol)
-    of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, protocol)
+    of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, method)
+    of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, method)
     budgets = [
-        _budget(curve, params_optimum, tokens_optimum, protocol)
+        _budget(curve, params_optimum, tokens_optimum, method)
         for curve, params_optimum, tokens_optimum in zip(
             curves,
             _optima(of_params, with_noise=draws > 0),
@@ -82,7 +82,7 @@ def fit_isoflop(
         )
     ]
     reasons += _left_out_reasons(budgets)
-    if protocol == "parabola":
+    if method == "parabola":
         reasons += outlier_reasons(curves, noise)
     minima = (of_params.log_size, of_tokens.log_size) if draws else None
     return fit_power_laws(budgets, minima, reasons, fixed)._replace(curves=tuple(curves))
@@ -97,7 +97,7 @@ def _noisy(
     return np.maximum(noisy, 1e-9)
 
 
-def _check_choices(protocol: str, noise: Noise | None, draws: int) -> None:
+def _checked_protocol(protocol: str, noise: Noise | None, draws: int) -> Protocol:
     if protocol not in ("akima", "parabola"):
         raise ValueError(f"isoflop protocol {protocol!r} must be one of akima, parabola")
     if draws and noise is None:
@@ -105,6 +105,7 @@ def _check_choices(protocol: str, noise: Noise | None, draws: int) -> None:
             "noise draws need the noise of a measured loss in nats per token, as STD or "
             "STD@LOSS,STD@LOSS (--noise 0.002)"
         )
+    return "akima" if protocol == "akima" else "parabola"
 
 
 class _Optimum(NamedTuple):

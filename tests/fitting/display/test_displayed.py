@@ -60,6 +60,7 @@ def test_arrays_predict_several_runs(fit):
 def test_runs_without_an_interval_have_nan_ends():
     without = scalejax.fit({"params": N, "tokens": D, "loss": LOSS}, "chinchilla", bootstrap=0)
     several = without.predict(flops=[1e20, 1e21])
+    assert isinstance(several, Estimates)
     assert np.isnan(several.low).all() and np.isfinite(several.value).all()
 
 
