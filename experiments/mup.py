@@ -55,7 +55,7 @@ def figure(folder: str | Path, path: str | Path) -> None:
     # Imported here because planning and training do not need matplotlib.
     from matplotlib.figure import Figure
 
-    from scalejax.training.transfer import transfer_check
+    from scalejax.training.checks.transfer import transfer_check
 
     table = results(folder)
     drawing = Figure(figsize=(10.5, 4.2), layout="constrained")

@@ -61,6 +61,12 @@ def step_decay(**fields: Any) -> Schedule:
         ),
         (lambda: optimizer(beta2=1.0), "beta2"),
         (lambda: optimizer(beta2=None), "beta2 must be in .*; got None"),
+        (
+            lambda: optimizer(beta2=0.99999999),
+            r"beta2 0.99999999 is 1 in float32.* must be in \[0, 1\)",
+        ),
+        (lambda: optimizer(epsilon=1e-50), "epsilon 1e-50 is 0 in float32"),
+        (lambda: optimizer(learning_rate=1e39), "learning_rate 1e[+]39 is inf in float32"),
         (lambda: optimizer(decay="none"), "independent"),
         (lambda: constant(shape="wsdd"), "wsd"),
         (lambda: constant(shape="wsd", cooldown=1.0), "cooldown"),
@@ -127,6 +133,12 @@ def test_a_list_becomes_a_tuple():
 def test_the_last_batch_is_filled_up():
     assert run(tokens=64 * 3).steps == 3
     assert run(tokens=64 * 3 + 1).steps == 4
+
+
+def test_rounding_errors_of_a_token_count_cost_no_batch():
+    noisy = run(tokens=1.1 * 100 * 64 * 32, batch_tokens=64 * 32)
+    assert 1.1 * 100 * 64 * 32 > 225_280 and noisy.tokens == 225_280 and noisy.steps == 110
+    assert run(tokens=640.5).tokens == 640.5
 
 
 def test_configurations_cannot_be_changed():

@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless the condition holds."""
@@ -55,14 +57,39 @@ def check_interval(config: object, name: str, low: float, high: float, ends: str
     `ends` gives the brackets of the interval: "[)" includes `low` and excludes `high`.
     """
     value = getattr(config, name)
-    number = as_number(value)
+    require(
+        _is_inside(as_number(value), low, high, ends),
+        f"{_label(config, name)} must be in {_interval(low, high, ends)}; got {value!r}",
+    )
+
+
+def set_float32(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
+    """Check that a field is inside an interval, also in float32, and make it a float.
+
+    For numbers that training uses in float32. A beta2 of 0.99999999, for example, is 1
+    in float32, and dividing by 1 - beta2 gives NaN at every step.
+    """
+    check_interval(config, name, low, high, ends)
+    value = float(getattr(config, name))
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value))
+    require(
+        _is_inside(rounded, low, high, ends),
+        f"{_label(config, name)} {value!r} is {rounded:g} in float32, the precision of "
+        f"training, and must be in {_interval(low, high, ends)} there too; give a number "
+        f"further inside the interval",
+    )
+    object.__setattr__(config, name, value)
+
+
+def _is_inside(number: float, low: float, high: float, ends: str) -> bool:
     above = number >= low if ends[0] == "[" else number > low
     below = number <= high if ends[1] == "]" else number < high
-    interval = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
-    require(
-        math.isfinite(number) and above and below,
-        f"{_label(config, name)} must be in {interval}; got {value!r}",
-    )
+    return math.isfinite(number) and above and below
+
+
+def _interval(low: float, high: float, ends: str) -> str:
+    return f"{ends[0]}{low:g}, {high:g}{ends[1]}"
 
 
 def set_tuple(config: object, name: str, items: str) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scalejax.config.checks import check_choice, check_interval, check_unused, require
+from scalejax.config.checks import check_choice, check_unused, require, set_float32
 
 # The fields that each optimizer uses, besides those that all of them use:
 # learning_rate, weight_decay, decay, clip and z_loss.
@@ -52,13 +52,13 @@ class Optimizer:
     def __post_init__(self):
         check_choice(self, "name", OPTIMIZER_FIELDS)
         check_unused(self, self.name, "optimizer", OPTIMIZER_FIELDS)
-        check_interval(self, "learning_rate", 0, math.inf, "()")
-        check_interval(self, "beta1", 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
-        check_interval(self, "momentum", 0, 1, "[)")
-        check_interval(self, "beta2", 0, 1, "[)")
-        check_interval(self, "epsilon", 0, 1, "()")
+        set_float32(self, "learning_rate", 0, math.inf, "()")
+        set_float32(self, "beta1", 0, 1, "()" if self.name == "schedule-free-adamw" else "[)")
+        set_float32(self, "momentum", 0, 1, "[)")
+        set_float32(self, "beta2", 0, 1, "[)")
+        set_float32(self, "epsilon", 0, 1, "()")
         for name in ("weight_decay", "clip", "z_loss"):
-            check_interval(self, name, 0, math.inf, "[)")
+            set_float32(self, name, 0, math.inf, "[)")
         require(
             self.decay in ("independent", "standard"),
             f"Optimizer.decay must be `independent` or `standard`; got {self.decay!r}",

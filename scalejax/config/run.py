@@ -13,6 +13,10 @@ from scalejax.config.model import Model, Parametrization
 from scalejax.config.optimizer import Optimizer
 from scalejax.config.schedule import Schedule
 
+# A token count that is relatively closer than this to a whole number differs from it
+# by rounding errors.
+ROUNDING = 1e-12
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -82,6 +86,11 @@ class Run:
             math.isfinite(as_number(self.tokens)),
             f"Run.tokens must be a finite number; got {self.tokens!r}",
         )
+        # 1.1 * 100 * 256 is 28160.000000000004. Taken literally, it would cost one more
+        # batch than 28160 tokens do, and be another run.
+        whole = round(self.tokens)
+        if self.tokens != whole and math.isclose(self.tokens, whole, rel_tol=ROUNDING):
+            object.__setattr__(self, "tokens", float(whole))
         require(
             self.tokens >= self.batch_tokens,
             f"Run.tokens must be at least one batch of {self.batch_tokens} tokens; "

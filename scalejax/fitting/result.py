@@ -153,7 +153,10 @@ class CrossValidation(Errors):
     method: ClassVar[str] = "cross-validation"
     """Which rows were left out."""
     splits: int = 0
-    """Number of fits."""
+    """Number of fits that were scored."""
+    left_out: int = 0
+    """Number of splits without a score: their rows do not determine every parameter, or
+    their fit did not converge."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -58,7 +58,8 @@ class Pool:
         self.workers: list[WorkerProcess] = []
         self.events: queue.Queue[tuple[WorkerProcess, Event]] = queue.Queue()
         self.waiting: dict[str, TrainingJob] = {}
-        """Jobs that no worker has yet, by the folder of their segment."""
+        """Jobs that no worker has yet, by the folder of their segment. Those of the
+        highest priority come first."""
         self.attempts: dict[str, int] = {}
         """How often a worker died while training a segment, by the segment's folder."""
         self.result = PoolResult()
@@ -71,7 +72,9 @@ class Pool:
         SIGTERM or the first Ctrl-C lets every worker save its state and stop; the
         result is then `preempted`. A second Ctrl-C raises KeyboardInterrupt.
         """
-        for job in jobs:
+        # Sorted once: sorting at every hand-out would take minutes for thousands
+        # of runs. Jobs of equal priority keep their order.
+        for job in sorted(jobs, key=lambda job: -self.priority[job.segment.folder]):
             if is_finished(job, self.folder / job.segment.folder):
                 self.result.runs_already_done += job.segment.final
                 self.on_done(job.segment)
@@ -109,7 +112,7 @@ class Pool:
             if worker.job is not None or self.result.preempted:
                 continue
             busy = [other.job for other in self.workers if other.job is not None]
-            job = next_job(worker.model, self.waiting, busy, self.priority)
+            job = next_job(worker.model, self.waiting, busy)
             if job is None:
                 continue
             del self.waiting[job.segment.folder]
@@ -151,7 +154,8 @@ class Pool:
         folder = job.segment.folder
         self.attempts[folder] = self.attempts.get(folder, 0) + 1
         if self.attempts[folder] < MAX_ATTEMPTS:
-            self.waiting[folder] = job
+            # It goes first: it had the highest priority when it was handed out.
+            self.waiting = {folder: job, **self.waiting}
         else:
             self._fail(job.segment, error)
         if self.waiting:
@@ -188,17 +192,14 @@ class Pool:
 
 
 def next_job(
-    model: Model | None,
-    waiting: Mapping[str, TrainingJob],
-    busy: Sequence[TrainingJob],
-    priority: Mapping[str, float],
+    model: Model | None, waiting: Mapping[str, TrainingJob], busy: Sequence[TrainingJob]
 ) -> TrainingJob | None:
     """The job that an idle worker should train next, or None if none is ready.
 
     model: the model that the worker compiled last; None for a new worker.
-    waiting: jobs that no worker has, by the folder of their segment.
+    waiting: jobs that no worker has, by the folder of their segment, those of the
+        highest priority first.
     busy: jobs that the other workers are training.
-    priority: as for `Pool`.
 
     A segment is ready when its trunk is done. Among those, the order of preference is:
 
@@ -211,17 +212,16 @@ def next_job(
        an expensive chain of segments. If such a chain started last, one worker would
        train it alone while the others have nothing left to do.
     """
-    unfinished = {*waiting, *(job.segment.folder for job in busy)}
-    ready = [job for job in waiting.values() if job.segment.parent not in unfinished]
+    in_training = {job.segment.folder for job in busy}
     models_in_training = [job.segment.run.model for job in busy]
-
-    def preference(job: TrainingJob) -> tuple[bool, bool, float]:
-        # Tuples compare from left to right, and False sorts before True.
+    other_model = last_resort = None
+    for job in waiting.values():
         segment = job.segment
-        return (
-            segment.run.model != model,
-            segment.run.model in models_in_training,
-            -priority[segment.folder],
-        )
-
-    return min(ready, key=preference, default=None)
+        if segment.parent in waiting or segment.parent in in_training:
+            continue
+        if segment.run.model == model:
+            return job
+        if other_model is None and segment.run.model not in models_in_training:
+            other_model = job
+        last_resort = last_resort or job
+    return other_model or last_resort

@@ -328,6 +328,7 @@ def initialize(model: Model, parametrization: Parametrization, key: jax.Array) -
     return initial_values(specs, scalings(specs, parametrization, model), named_key(key, "init"))
 
 
+@functools.cache
 def counts(model: Model) -> Counts:
     """Numbers of parameters, from the declarations: this allocates nothing.
 

@@ -34,6 +34,7 @@ COLUMNS_THAT_SHOULD_AGREE = {
 # Columns that should be zero, and what another value means.
 COLUMNS_THAT_SHOULD_BE_ZERO = {
     "placement_changed": "Resumed under another placement, so not reproducible bit for bit",
+    "code_changed": "Trained by several versions of the code, which may differ in the last bits",
     "tokens_skipped": "Steps were skipped because their gradients were not finite",
 }
 

@@ -11,9 +11,6 @@ from scalejax.study.study import Study
 DEFAULT_NAME = "study"
 USUAL_NAMES = {"smoke", "mini", "paper", DEFAULT_NAME}
 
-# What a mistake in an experiment file usually raises.
-USER_ERRORS = (ValueError, TypeError, NameError, ImportError, AttributeError)
-
 
 def load_study(target: str) -> tuple[Study, str]:
     """The study of an experiment file, and the question that the file's docstring asks.
@@ -84,7 +81,8 @@ def _run_file(path: Path) -> object:
     sys.path.insert(0, str(root))
     try:
         spec.loader.exec_module(module)
-    except USER_ERRORS as error:
+    # Any exception is a mistake in the file, and so is a call of sys.exit.
+    except (Exception, SystemExit) as error:
         where = _line_of(error, path)
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}{where}") from error
     finally:

@@ -1,15 +1,16 @@
 """The plan of a study: which segments to train, what they share and what they cost."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
 
 from scalejax.config import Run
-from scalejax.grids import as_dict, canonical, run_id
+from scalejax.grids import run_id
 from scalejax.optim.schedules import learning_rates
 from scalejax.study.cost import run_flops, segment_flops
 from scalejax.study.plan_warnings import plan_warnings
@@ -105,23 +106,18 @@ def plan(study: Study) -> Plan:
     keeps at least its last step for itself, so a run is always a leaf and a trunk never
     is.
     """
-    families: dict[str, list[Run]] = defaultdict(list)
+    shared_fields = [
+        field.name for field in fields(Run) if field.name not in ("schedule", "tokens")
+    ]
+    families: dict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in {run_id(run): run for run in [*study.runs, *study.forecast]}.values():
-        fields = as_dict(run)
-        del fields["schedule"], fields["tokens"]
-        families[repr(fields)].append(run)
-    segments: list[Segment] = []
-    for family in families.values():
-        rates = {run_id(run): learning_rates(run) for run in family}
-        # Sorted, so that the order in which a study lists its runs does not matter.
-        segments += _branch(sorted(family, key=canonical), rates, start=0, parent="")
+        families[tuple(getattr(run, name) for name in shared_fields)].append(run)
+    segments = [segment for family in families.values() for segment in _divide(family)]
     return Plan(study=study, segments=tuple(segments))
 
 
-def _branch(
-    runs: list[Run], rates: dict[str, np.ndarray], *, start: int, parent: str
-) -> list[Segment]:
-    r"""Segments of runs that agree up to step `start`, where the trunk `parent` ends.
+def _divide(family: list[Run]) -> Iterator[Segment]:
+    r"""The segments of runs that differ only in schedule and tokens, trunks first.
 
     The runs are trained together until their learning rates part. There they are
     divided into groups whose next rate is equal, and each group is treated in the same
@@ -136,34 +132,45 @@ def _branch(
                     \                                        │
         C  ______________                                    └─ C
                          \
-
-    rates: learning rate of every step, float32 [steps], by the id of the run.
-    parent: folder of the trunk; empty if `start` is 0.
     """
-    if len(runs) == 1:
-        return [Segment(run=runs[0], start=start, stop=runs[0].steps, parent=parent)]
-    stop = _first_difference([rates[run_id(run)] for run in runs], start)
-    segments = []
-    # Runs that part at their first step have no trunk.
-    if stop > start:
-        trunk = Segment(run=runs[0], start=start, stop=stop, parent=parent, final=False)
-        segments, parent = [trunk], trunk.folder
-    groups: dict[str | float, list[Run]] = defaultdict(list)
-    for run in runs:
-        # A run's last step belongs to it alone, even if another run has the same rate
-        # there: otherwise the run that ends would be a trunk of the one that goes on.
-        is_last_step = run.steps == stop + 1
-        groups[run_id(run) if is_last_step else float(rates[run_id(run)][stop])].append(run)
-    for group in groups.values():
-        segments += _branch(group, rates, start=stop, parent=parent)
-    return segments
+    # Each run is a string of rates. Once the strings are sorted, what any of them have
+    # in common is the least that two neighbors among them have in common. This takes
+    # one comparison per run, where comparing all runs at every branch is quadratic.
+    # Big-endian bytes of numbers above 0 sort like the numbers. Ids break ties, so that
+    # the order in which a study lists its runs does not matter.
+    rates = {run_id(run): learning_rates(run) for run in family}
+    runs = sorted(
+        family, key=lambda run: (rates[run_id(run)][:-1].astype(">f4").tobytes(), run_id(run))
+    )
+    shared = np.array(
+        [_shared_steps(rates[run_id(one)], rates[run_id(two)]) for one, two in pairwise(runs)], int
+    )
+    # (first run, one past the last run, step at which their trunk ends, trunk's folder)
+    groups = [(0, len(runs), 0, "")]
+    while groups:
+        first, last, start, parent = groups.pop()
+        run = runs[first]
+        if last - first == 1:
+            yield Segment(run=run, start=start, stop=run.steps, parent=parent)
+            continue
+        within_group = shared[first : last - 1]
+        stop = int(within_group.min())
+        # Runs that part at their first step have no trunk.
+        if stop > start:
+            trunk = Segment(run=run, start=start, stop=stop, parent=parent, final=False)
+            yield trunk
+            parent = trunk.folder
+        cuts = [first, *(first + 1 + np.flatnonzero(within_group == stop)).tolist(), last]
+        # The last group that is pushed is the next one to be divided.
+        groups += [(low, high, stop, parent) for low, high in reversed(list(pairwise(cuts)))]
 
 
-def _first_difference(rates: list[np.ndarray], start: int) -> int:
-    """The first step from `start` on at which the rates differ.
+def _shared_steps(one: np.ndarray, two: np.ndarray) -> int:
+    """The number of steps from the first on that two runs share, from their rates.
 
-    If they never differ, it is the last step of the shortest run.
+    A run's last step belongs to it alone, even if another run has the same rate there:
+    otherwise the run that ends would be a trunk of the one that goes on.
     """
-    last_step = min(len(r) for r in rates) - 1
-    agree = np.all([r[start:last_step] == rates[0][start:last_step] for r in rates], axis=0)
-    return last_step if agree.all() else start + int(np.argmin(agree))
+    length = min(len(one), len(two)) - 1
+    differ = one[:length] != two[:length]
+    return int(np.argmax(differ)) if differ.any() else length

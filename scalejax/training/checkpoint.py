@@ -1,14 +1,23 @@
-"""Checkpoints: orbax folders, with a hash of every array beside them.
+"""Checkpoints: orbax folders, with a record of what they hold beside them.
 
     <step>/       the arrays, written by orbax
-    <step>.json   dtype, shape and sha256 of every array, and notes of the training loop
+    <step>.json   whose state it is; dtype, shape and checksum of every array; notes of
+                  the training loop
 
-The hashes catch a flipped byte before it is trained on. A checkpoint counts only once
-its `.json` exists, so that a kill at any moment leaves the previous one in force.
+A checkpoint counts only once its `.json` exists, which is written when everything else
+is on the disk: a kill or a power cut at any moment leaves the previous one in force.
+The record catches a flipped byte, a renamed folder and a checkpoint of another run
+before they are trained on.
+
+On many hosts, every process calls `save` and `restore` and handles its own part of the
+arrays; process 0 alone writes the records. All processes see the same folder.
 """
 
+import functools
 import hashlib
+import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +25,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.files import read_json, write_json
+from scalejax.files import read_json, sync, write_json
+from scalejax.training import distributed
 
 # Number of checkpoints that are kept. With two, a damaged newest one costs only the
 # steps since the one before.
 KEEP = 2
+
+# Elements whose checksum is computed at once: few enough for the temporary arrays to
+# stay in the CPU's cache.
+CHECKSUM_BLOCK = 32_768
+
+# A folder that this module makes: a step, or orbax's temporary name for one.
+STEP_FOLDER = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
 # A state is any nested structure of arrays. `restore` returns the structure it is
 # given.
@@ -37,6 +54,15 @@ class NotFinite(ValueError):
     """A state with NaN or infinity, which must not replace a good checkpoint."""
 
 
+class Origin(NamedTuple):
+    """Whose state a checkpoint holds. `restore` refuses one of another origin."""
+
+    segment: str
+    """Id of the run or trunk."""
+    data_hash: str
+    """Hash of the data that it is trained on."""
+
+
 class Restored(NamedTuple):
     """A checkpoint as `restore` returns it."""
 
@@ -45,71 +71,93 @@ class Restored(NamedTuple):
     notes: dict[str, Any]
 
 
-def save(folder: Path, step: int, state: State, notes: dict[str, Any]) -> None:
+def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str, Any]) -> None:
     """Write the checkpoint of `step`, then delete all but the newest KEEP.
 
     `notes` are JSON values that `restore` returns. Raises NotFinite, and writes
     nothing, when an array holds NaN or infinity.
     """
-    host = jax.device_get(state)
-    for path, leaf in jax.tree.leaves_with_path(host):
-        if not np.all(np.isfinite(leaf)):
-            name = jax.tree_util.keystr(path)
-            raise NotFinite(f"{name} is not finite at step {step}: not saved in {folder}")
+    checksums = _checksums(state, f"at step {step}: not saved in {folder}")
 
     import orbax.checkpoint as ocp  # takes 1.5 s, which a plan or a status must not pay
 
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / str(step), state, force=True)
-    # Leaving the block waits until orbax has written everything: only then may the JSON
-    # file declare the checkpoint valid.
-    digests = _digests(host)
-    arrays = {name: [*layout, digests[name]] for name, layout in _layouts(host).items()}
-    write_json(folder / f"{step}.json", {"step": step, "arrays": arrays, "notes": notes})
+    # Leaving the block waits until every process has written its part.
+    if distributed.is_main():
+        # Only what is on the disk may be declared valid: after a power cut, a record
+        # without its arrays would replace the checkpoint before.
+        for path in [*(folder / str(step)).rglob("*"), folder / str(step), folder]:
+            sync(path)
+        arrays = {name: [*layout, checksums[name]] for name, layout in _layouts(state).items()}
+        record = {"step": step, **origin._asdict(), "arrays": arrays, "notes": notes}
+        write_json(folder / f"{step}.json", {**record, "seal": _seal(record)})
 
-    # The JSON file goes first, so that no half-deleted checkpoint ever counts.
-    for old in steps(folder)[:-KEEP]:
-        (folder / f"{old}.json").unlink()
-        shutil.rmtree(folder / str(old))
+        # The record goes first, so that no half-deleted checkpoint ever counts.
+        for old in steps(folder)[:-KEEP]:
+            (folder / f"{old}.json").unlink()
+            shutil.rmtree(folder / str(old))
+    distributed.wait_for_all(f"saved {folder} {step}")
 
 
-def restore(folder: Path, like: State, *, step: int | None = None) -> Restored | None:
+def restore(
+    folder: Path,
+    like: State,
+    segment: str,
+    *,
+    data_hash: str | None = None,
+    step: int | None = None,
+) -> Restored | None:
     """Load the newest sound checkpoint, or that of `step`; None when there is none at
     all.
 
     `like` is an abstract state (see `abstract`): the arrays come back with its
-    structure, shapes, dtypes and shardings. Averages that it lacks are not loaded.
+    structure, shapes, dtypes and shardings, on whatever mesh they were saved. Averages
+    that it lacks are not loaded. `segment` and `data_hash` are compared with those of
+    the checkpoint's origin; without a `data_hash`, the data are not compared.
 
-    A checkpoint whose bytes, shapes or dtypes are not what was saved is skipped with a
-    warning, and the one before is tried. Raises CheckpointError when there are
-    checkpoints but none is sound: training never starts over silently.
+    A checkpoint that is damaged, or of another origin, is skipped with a warning, and
+    the one before is tried. Raises CheckpointError when there are checkpoints but none
+    can be used: training never starts over silently.
     """
-    candidates = [saved for saved in reversed(steps(folder)) if step in (None, saved)]
+    saved = [other for other in reversed(steps(folder)) if step in (None, other)]
     reasons = []
-    for candidate in candidates:
+    # Process 0 lists the folder for all: a slow network drive may show them different
+    # files, and every process must try the same steps.
+    for candidate in distributed.from_main(saved):
+        restored, reason = None, "another process could not read its part"
         try:
-            return _load(folder, candidate, like)
-        except (CheckpointError, ValueError, OSError, KeyError) as error:
-            reasons.append(f"{folder / str(candidate)}: {str(error).splitlines()[0]}")
-            log.warning("checkpoint passed over: %s", reasons[-1])
+            record = _read_record(folder, candidate)
+            _check_record(record, like, segment, data_hash)
+            restored = _load(folder, record, like)
+        except CheckpointError as error:
+            reason = str(error)
+        if distributed.all_true(restored is not None):
+            return restored
+        reasons.append(f"{folder / str(candidate)}: {reason}")
+        log.warning("checkpoint passed over: %s", reasons[-1])
     if reasons:
         raise CheckpointError(
-            f"no sound checkpoint is left; {'; '.join(reasons)}; "
+            f"no checkpoint can be used; {'; '.join(reasons)}; "
             "delete the run's folder to train it anew"
         )
     return None
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps with a complete checkpoint, ascending; unfinished ones do not count."""
-    recorded = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
-    return sorted(step for step in recorded if (folder / str(step)).is_dir())
+    """Steps with a record and a folder, ascending; unfinished ones do not count."""
+    recorded = [path.stem for path in folder.glob("*.json") if STEP_FOLDER.fullmatch(path.stem)]
+    return sorted(int(step) for step in recorded if (folder / step).is_dir())
 
 
 def array_names(folder: Path) -> list[str]:
     """Names of the newest checkpoint's arrays, such as `.params['head']`, or []."""
-    saved = steps(folder)
-    return list(read_json(folder / f"{saved[-1]}.json")["arrays"]) if saved else []
+    for step in reversed(steps(folder)):
+        try:
+            return list(_read_record(folder, step)["arrays"])
+        except CheckpointError:
+            continue  # `restore` passes this checkpoint over, with a warning.
+    return []
 
 
 def abstract(state: State) -> State:
@@ -120,18 +168,45 @@ def abstract(state: State) -> State:
 
 
 def clean(folder: Path) -> None:
-    """Delete the temporary and unfinished folders that a killed save left behind."""
+    """Delete the temporary and unfinished folders that a killed save left behind.
+
+    Only folders with the names that checkpoints have are deleted: `checkpoints` may be
+    a link to a folder that holds more.
+    """
     if not folder.is_dir():
         return
     complete = {str(step) for step in steps(folder)}
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in complete:
+        is_ours = STEP_FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        if is_ours and path.name not in complete:
             shutil.rmtree(path)
 
 
-def _load(folder: Path, step: int, like: State) -> Restored:
-    """Load one checkpoint; raises CheckpointError when it is not what was saved."""
-    record = read_json(folder / f"{step}.json")
+def _read_record(folder: Path, step: int) -> dict[str, Any]:
+    """Read the record of a step; raises CheckpointError when it is not as written."""
+    path = folder / f"{step}.json"
+    try:
+        record = read_json(path)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"its record is damaged ({error})") from error
+    seal = record.pop("seal", None)
+    del record["format"]
+    if seal != _seal(record):
+        raise CheckpointError(f"its record {path.name} is not as it was written")
+    if record["step"] != step:
+        raise CheckpointError(f"it was renamed: it holds step {record['step']}")
+    return record
+
+
+def _check_record(record: dict[str, Any], like: State, segment: str, data_hash: str | None) -> None:
+    """Raise CheckpointError when a checkpoint is not one of this run."""
+    if record["segment"] != segment:
+        raise CheckpointError(f"it belongs to run {record['segment']}, not to {segment}")
+    if data_hash not in (None, record["data_hash"]):
+        raise CheckpointError(
+            f"it was trained on data with the hash {record['data_hash']}; those at hand have "
+            f"{data_hash}"
+        )
     saved, expected = record["arrays"], _layouts(like)
     # Averages may stay unread. Any other array without a place in `like` shows that the
     # checkpoint belongs to another model or optimizer.
@@ -141,11 +216,20 @@ def _load(folder: Path, step: int, like: State) -> Restored:
         if in_file != in_run:
             raise CheckpointError(f"{name} is {in_file}, this run's is {in_run}")
 
-    state = _load_arrays(folder.absolute() / str(step), like)
-    for name, digest in _digests(jax.device_get(state)).items():
-        if digest != saved[name][2]:
-            raise CheckpointError(f"{name} is not what was saved (its sha256 differs)")
-    return Restored(step, state, record["notes"])
+
+def _load(folder: Path, record: dict[str, Any], like: State) -> Restored:
+    """Load a checkpoint; raises CheckpointError when a value is not what was saved."""
+    try:
+        state = _load_arrays(folder.absolute() / str(record["step"]), like)
+    # A file that is missing or cut makes orbax and TensorStore raise errors of many
+    # kinds, some of them a plain Exception.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"its arrays cannot be read ({reason})") from error
+    for name, checksum in _checksums(state, "in the checkpoint").items():
+        if checksum != record["arrays"][name][2]:
+            raise CheckpointError(f"{name} is not what was saved (its checksum differs)")
+    return Restored(record["step"], state, record["notes"])
 
 
 def _load_arrays(folder: Path, like: State) -> State:
@@ -164,6 +248,11 @@ def _load_arrays(folder: Path, like: State) -> State:
     return like._replace(**arrays) if named else {**like, **arrays}
 
 
+def _seal(record: dict[str, Any]) -> str:
+    """First 16 hex digits of the sha256 of a record's content."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _layouts(state: State) -> dict[str, list[str | list[int]]]:
     """Dtype and shape of every array by name, as JSON has them."""
     return {
@@ -172,11 +261,64 @@ def _layouts(state: State) -> dict[str, list[str | list[int]]]:
     }
 
 
-def _digests(state: State) -> dict[str, str]:
-    """First 16 hex digits of the sha256 of every array's bytes, by name."""
-    return {
-        jax.tree_util.keystr(path): hashlib.sha256(
-            np.ascontiguousarray(leaf).tobytes()
-        ).hexdigest()[:16]
-        for path, leaf in jax.tree.leaves_with_path(state)
-    }
+def _checksums(state: State, where: str) -> dict[str, str]:
+    """The checksum of every array by name, 16 hex digits.
+
+    An array's checksum is the sum modulo 2^64 of a hash of each (position, value). It
+    does not depend on how the array is split, so that each process adds up its own
+    elements, no array is gathered, and a checkpoint can be checked on any mesh. To
+    change one value without changing the sum is impossible, because for every position
+    the hash is a bijection of the value's bits.
+
+    Raises NotFinite, with `where` in the message, when a value is NaN or infinite.
+    """
+    names, sums, finite = [], [], []
+    for path, leaf in jax.tree.leaves_with_path(state):
+        # Of the copies of a part that several devices hold, one is number 0.
+        parts = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+        values = [np.asarray(shard.data) for shard in parts]
+        starts = [tuple(axis.start or 0 for axis in shard.index) for shard in parts]
+        names.append(jax.tree_util.keystr(path))
+        finite.append(all(np.all(np.isfinite(part)) for part in values))
+        part_sums = map(functools.partial(_checksum, leaf.shape), starts, values)
+        sums.append(sum(part_sums) % 2**64)
+    everywhere = np.all(distributed.gather(np.array(finite)), axis=0).tolist()
+    for name, is_finite in zip(names, everywhere, strict=True):
+        if not is_finite:
+            raise NotFinite(f"{name} is not finite {where}")
+    # As pairs of 32 bits, because JAX has no 64-bit integers by default.
+    halves = distributed.gather(np.array(sums, np.uint64).view(np.uint32))
+    totals = np.ascontiguousarray(halves).view(np.uint64).sum(0)
+    return {name: f"{int(total):016x}" for name, total in zip(names, totals, strict=True)}
+
+
+def _checksum(shape: tuple[int, ...], start: tuple[int, ...], part: np.ndarray) -> int:
+    """What a part of an array adds to its checksum.
+
+    `shape` is that of the whole array; the part begins at the index `start` in it.
+    """
+    # The position of an element in the whole array is a sum over its axes. The first
+    # axis is kept apart, so that the array can be walked in blocks of rows.
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    axes = [
+        (np.arange(size, dtype=np.uint64) + np.uint64(first)) * np.uint64(stride)
+        for size, first, stride in zip(part.shape, start, strides, strict=True)
+    ] or [np.zeros(1, np.uint64)]
+    in_row = functools.reduce(np.add.outer, axes[1:], np.zeros((), np.uint64)).ravel()
+    bits = np.ascontiguousarray(part).view(f"u{part.dtype.itemsize}")
+    rows = bits.reshape(len(axes[0]), len(in_row))
+
+    total, block = 0, max(1, CHECKSUM_BLOCK // max(1, len(in_row)))
+    for row in range(0, len(rows), block):
+        z = np.add.outer(axes[0][row : row + block], in_row)
+        # The multiplier, and the three lines below, are those of the generator
+        # SplitMix64 (Steele et al. 2014): a bijection of 64 bits that mixes them well.
+        z *= np.uint64(0x9E3779B97F4A7C15)
+        z ^= rows[row : row + block]
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        total += int(z.sum())
+    return total % 2**64

@@ -27,6 +27,7 @@ from scalejax.model.parameters import Params
 from scalejax.training import checkpoint
 from scalejax.training.segment import TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
+from scalejax.training.status import check_data, read_status
 from scalejax.training.step import Network, init_state, weights_to_evaluate
 
 
@@ -42,6 +43,7 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
     shards = prepare(run.data)
+    check_data(Path(out), read_status(Path(out)), shards.hash)
     losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
     # The weights are loaded already, but tasks expect a function that loads them.
     model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
@@ -211,7 +213,8 @@ def _last_checkpoint(out: Path) -> tuple[TrainingJob, int]:
 def _load_weights(job: TrainingJob, out: Path, step: int, mesh: jax.sharding.Mesh) -> Params:
     """The weights to evaluate from the checkpoint of `step`."""
     initial = init_state(job.segment.run, mesh)
-    restored = checkpoint.restore(out / "checkpoints", checkpoint.abstract(initial), step=step)
+    like = checkpoint.abstract(initial)
+    restored = checkpoint.restore(out / "checkpoints", like, job.segment.id, step=step)
     # Training may have replaced the checkpoint since it was listed.
     if restored is None:
         raise checkpoint.CheckpointError(f"{out} has no checkpoint of step {step} any more")

@@ -14,9 +14,8 @@ continues from the last checkpoint, and ends with the same bits as an undisturbe
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -26,16 +25,30 @@ from scalejax.data.batches import Rows, batches
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
-from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
-from scalejax.training import checkpoint
+from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
 from scalejax.training.metrics import MetricsFile, open_metrics
-from scalejax.training.result import Result, ResultRow, RunCounts, is_finished, result_row
+from scalejax.training.result import (
+    Result,
+    ResultRow,
+    RunCounts,
+    code_version,
+    is_finished,
+    result_row,
+)
+from scalejax.training.resume import Progress, starting_point, warn_of_missing_evaluations
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
-from scalejax.training.status import Status, close_folder, open_folder
-from scalejax.training.step import TrainState, init_state, make_train_step, weights_to_evaluate
+from scalejax.training.status import (
+    Status,
+    check_data,
+    close_folder,
+    open_folder,
+    read_status,
+    record_checkpoint,
+)
+from scalejax.training.step import init_state, make_train_step, weights_to_evaluate
 
 # Steps between two rows of metrics.jsonl; a row's training loss is the mean over them.
 LOG_EVERY = 20
@@ -56,8 +69,11 @@ def train(
     When an earlier call was killed, continues from its last checkpoint. When the folder
     holds the finished run, returns its Result without training.
 
-    Raises ValueError when the folder belongs to another run, when the data cannot be
-    read, or when its vocabulary does not fit the model.
+    A run may span many hosts: every process makes the same call (see
+    `scalejax.training.distributed`).
+
+    Raises ValueError when the folder belongs to another run or was trained on other
+    data, when the data cannot be read, or when its vocabulary does not fit the model.
     """
     folder = Path(out)
     job = TrainingJob(
@@ -66,7 +82,10 @@ def train(
         measure=measure or Measure(),
         placement=placement or Placement(),
     )
-    job.write(folder)
+    if distributed.is_main():
+        job.write(folder)
+    else:
+        job.check(folder)
     train_segment(job, folder, parent=None)
     return Result.load(folder)
 
@@ -89,36 +108,41 @@ def train_segment(
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
     every step; when it returns True, the state is saved and Preempted is raised.
     """
-    if is_finished(job, folder):
-        return
-
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
     # cannot be scored must not fail after hours of training.
     run = job.segment.run
     shards = prepare(run.data)
+    previous = read_status(folder)
+    check_data(folder, previous, shards.hash)
+    if distributed.from_main(is_finished(job, folder)):
+        return
     check_vocabulary(run, shards)
     check_measure(shards, run, job.measure)
 
     # ---- State: this folder's last checkpoint, the trunk's, or step 0 ---------
     mesh = make_mesh(job.placement)
     initial = init_state(run, mesh, job.measure.averages)
-    progress, history = starting_point(folder, parent, initial)
-    status = open_folder(folder)
+    start = starting_point(job, folder, parent, initial, shards.hash, previous)
+    warn_of_missing_evaluations(job, folder, start.progress.step)
+    status = open_folder(folder, previous, shards.hash)
 
     # ---- Steps ---------------------------------------------------------------
     rows = batches(shards, run)
-    with open_metrics(folder / "metrics.jsonl", history=history, step=progress.step) as metrics:
-        trainer = Trainer(job, folder, progress, shards, rows, mesh, metrics)
+    with open_metrics(folder / "metrics.jsonl", history=start.history) as metrics:
+        trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
         trainer.run_steps(report, stopping)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
-            row = trainer.evaluate_run(status)
-            Result(row=row, measure=job.measure).save(folder)
+            row = trainer.evaluate_run()
+            if distributed.is_main():
+                Result(row=row, measure=job.measure).save(folder)
+        # A folder with DONE is never trained again: its curve must be complete.
+        metrics.sync()
 
     # ---- End -----------------------------------------------------------------
-    close_folder(folder, status, step=progress.step, diverged=progress.diverged)
+    close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
 
 
 class Preempted(Exception):
@@ -126,65 +150,6 @@ class Preempted(Exception):
 
     The state is saved: the same call continues from there and loses no step.
     """
-
-
-@dataclass
-class Progress:
-    """How far training has come: everything that changes from step to step."""
-
-    state: TrainState
-    step: int = 0
-    seconds: float = 0.0
-    """Time spent in the training loop so far, including that of the trunks."""
-    losses: list[jax.Array | float] = field(default_factory=list)
-    """Training losses since the last metrics row; NaN for a skipped step."""
-    diverged: bool = False
-
-
-class StartingPoint(NamedTuple):
-    """Where training continues."""
-
-    progress: Progress
-    history: Path
-    """The metrics file that holds the rows up to this step."""
-
-
-def starting_point(folder: Path, parent: Path | None, initial: TrainState) -> StartingPoint:
-    """Find where training continues: a checkpoint, the end of the trunk, or step 0.
-
-    A resume restores the parameters, the optimizer state, the counters of skipped steps
-    and the averages from the checkpoint's arrays; the time spent and the losses since
-    the last metrics row from its notes. The data need nothing: the step alone says
-    which rows come next.
-
-    Raises ValueError when a requested average is missing from the checkpoint.
-    """
-    checkpoint.clean(folder / "checkpoints")
-
-    # What branches off a diverged trunk has diverged with it. The trunk has no
-    # checkpoint then, or one that must not be continued.
-    if parent is not None:
-        end = read_json(parent / "status.json")
-        if end["status"] == "diverged":
-            diverged = Progress(state=initial, step=end["step"], diverged=True)
-            return StartingPoint(diverged, parent / "metrics.jsonl")
-
-    # The segment's own checkpoint is always further than its trunk's.
-    for source in [folder] if parent is None else [folder, parent]:
-        _check_averages(source, initial)
-        restored = checkpoint.restore(source / "checkpoints", checkpoint.abstract(initial))
-        if restored is not None:
-            step, state, notes = restored
-            # JSON has no NaN: the loss of a skipped step is stored as null.
-            losses = [math.nan if loss is None else loss for loss in notes["losses"]]
-            progress = Progress(state=state, step=step, seconds=notes["seconds"], losses=losses)
-            return StartingPoint(progress, source / "metrics.jsonl")
-
-    if parent is not None:
-        raise checkpoint.CheckpointError(
-            f"the trunk in {parent} has no checkpoint; delete that folder and run again"
-        )
-    return StartingPoint(Progress(state=initial), folder / "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -198,6 +163,7 @@ class Trainer:
     rows: Rows
     mesh: jax.sharding.Mesh
     metrics: MetricsFile
+    status: Status
 
     def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
         """Train to the end of the segment.
@@ -229,8 +195,8 @@ class Trainer:
             progress.losses.append(metrics["loss"])
             progress.step += 1
 
-            # ---- Metrics row -------------------------------------------------
-            if progress.step % LOG_EVERY == 0:
+            # ---- Metrics row: every LOG_EVERY steps, and at the run's end ------
+            if progress.step % LOG_EVERY == 0 or progress.step == run.steps:
                 now = time.monotonic()
                 progress.seconds, resumed = progress.seconds + now - resumed, now
                 report(progress.step, self.log_losses(float(rate)))
@@ -252,7 +218,7 @@ class Trainer:
                 )
 
     def log_losses(self, learning_rate: float) -> float:
-        """Write the metrics row of the last LOG_EVERY steps; return their mean loss.
+        """Write a metrics row of the steps since the last one; return their mean loss.
 
         Skipped steps are left out of the mean; it is NaN, and null in the file, when
         every step was skipped.
@@ -306,7 +272,7 @@ class Trainer:
             self.metrics.write(self.row_head() | {"weights": name} | row)
         return losses["raw"]
 
-    def evaluate_run(self, status: Status) -> ResultRow:
+    def evaluate_run(self) -> ResultRow:
         """Evaluate the finished run: its row of the results table."""
         run, progress = self.job.segment.run, self.progress
         scores = self.evaluate_loss()
@@ -324,23 +290,32 @@ class Trainer:
                 run.batch_schedule.tokens_after(progress.step) / run.batch_tokens
             ),
         )
-        return result_row(self.job, self.shards, scores, status, run_counts)
+        row = result_row(self.job, self.shards, scores, self.status, run_counts)
+        return row | {"code_changed": len(progress.code) > 1}
 
     def save_checkpoint(self) -> None:
         """Save the progress; if the weights are not finite, the run has diverged."""
         progress = self.progress
         losses = [float(loss) for loss in jax.device_get(progress.losses)]
+        progress.code |= {code_version()}
         notes = {
             "seconds": progress.seconds,
             "losses": [loss if math.isfinite(loss) else None for loss in losses],
+            "code": sorted(progress.code),
+            "metrics": self.metrics.position,
         }
+        origin = checkpoint.Origin(self.job.segment.id, self.shards.hash)
         # The rows must be on the disk before the checkpoint: a resume drops later rows,
         # and cannot bring back earlier ones.
         self.metrics.sync()
         try:
-            checkpoint.save(self.folder / "checkpoints", progress.step, progress.state, notes)
+            checkpoint.save(
+                self.folder / "checkpoints", progress.step, progress.state, origin, notes
+            )
         except checkpoint.NotFinite:
             progress.diverged = True
+        else:
+            record_checkpoint(self.folder, self.status, progress.step)
 
     def row_head(self) -> dict[str, float | str | None]:
         """The first fields of every metrics row."""
@@ -354,24 +329,4 @@ def check_vocabulary(run: Run, shards: Shards) -> None:
         raise ValueError(
             f"{run.data.source} under {run.data.tokenizer} has {shards.vocabulary} token ids, but "
             f"Model.vocabulary is {run.model.vocabulary}: set it to {shards.vocabulary}"
-        )
-
-
-def _check_averages(folder: Path, initial: TrainState) -> None:
-    """Raise ValueError when a checkpoint was trained without an average that is
-    requested.
-
-    Averages are taken at every step: a later one cannot start in the middle of a run.
-    """
-    arrays = checkpoint.array_names(folder / "checkpoints")
-    missing = [
-        name
-        for name in initial.averages
-        if not any(array.startswith(f".averages['{name}']") for array in arrays)
-    ]
-    if arrays and missing:
-        raise ValueError(
-            f"Measure.averages asks for {', '.join(missing)}, which {folder} was trained without, "
-            "and only training takes averages: train in another folder (a study: under another "
-            "version), or leave them out"
         )

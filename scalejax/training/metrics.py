@@ -4,48 +4,88 @@ The file begins at step 0, even when the first steps were trained in a trunk's f
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypedDict
 
-from scalejax.files import read_lines, write_text
+from scalejax.files import write_text
+from scalejax.training import distributed
 
 MetricsRow = Mapping[str, float | str | None]
 
 
-@dataclass(frozen=True)
+class Position(TypedDict):
+    """A position in metrics.jsonl, as a checkpoint stores it."""
+
+    rows: int
+    """Number of rows before it."""
+    sha256: str
+    """Hash of these rows."""
+
+
 class MetricsFile:
     """A run's metrics.jsonl, open for appending."""
 
-    handle: TextIO
+    def __init__(self, handle: TextIO | None, history: str):
+        """Append to `handle`, which holds `history` already; None writes nothing."""
+        self._handle = handle
+        self._rows = history.count("\n")
+        self._digest = hashlib.sha256(history.encode())
+
+    @property
+    def position(self) -> Position:
+        """The end of the file."""
+        return {"rows": self._rows, "sha256": self._digest.hexdigest()}
 
     def write(self, row: MetricsRow) -> None:
         """Append a row; readers of the file merge the rows of one step."""
-        self.handle.write(_line(row))
-        # Flushed at once, so that `scalejax status` sees it; not synced, which is slow.
-        self.handle.flush()
+        line = json.dumps(dict(row), allow_nan=False) + "\n"
+        self._rows += 1
+        self._digest.update(line.encode())
+        if self._handle:
+            self._handle.write(line)
+            # Flushed at once, so that `scalejax status` sees it; not synced, which is
+            # slow.
+            self._handle.flush()
 
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
-        os.fsync(self.handle.fileno())
+        if self._handle:
+            os.fsync(self._handle.fileno())
+
+
+def read_history(path: Path, position: Position) -> str:
+    """The rows of a metrics.jsonl before `position`, as text.
+
+    Later rows are left out: they belong to an attempt that was killed after its last
+    checkpoint, and their steps are trained again.
+
+    Raises ValueError when rows are missing or changed.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.split(b"\n")[:-1][: position["rows"]]
+    history = b"".join(line + b"\n" for line in lines)
+    if hashlib.sha256(history).hexdigest() != position["sha256"]:
+        raise ValueError(
+            f"{path} has lost or changed rows that were logged before the last checkpoint "
+            f"({position['rows']} rows): restore the file, or delete the run's folder to train "
+            "it anew"
+        )
+    return history.decode()
 
 
 @contextlib.contextmanager
-def open_metrics(path: Path, *, history: Path, step: int) -> Iterator[MetricsFile]:
-    """Open metrics.jsonl with the rows of `history` up to `step`.
+def open_metrics(path: Path, *, history: str) -> Iterator[MetricsFile]:
+    """Open metrics.jsonl with the rows of `history`, and drop all others.
 
-    `history` is `path` itself on a resume and the trunk's file on a branch. Rows after
-    `step` are dropped: they belong to an attempt that was killed after its last
-    checkpoint, and their steps are trained again.
+    On many hosts, process 0 alone writes the file.
     """
-    rows = [row for row in read_lines(history) if row["step"] <= step]
-    write_text(path, "".join(_line(row) for row in rows))
+    if not distributed.is_main():
+        yield MetricsFile(None, history)
+        return
+    write_text(path, history)
     with open(path, "a", encoding="utf-8") as handle:
-        yield MetricsFile(handle)
-
-
-def _line(row: MetricsRow) -> str:
-    return json.dumps(dict(row), allow_nan=False) + "\n"
+        yield MetricsFile(handle, history)

@@ -7,6 +7,7 @@ from whose end each of these runs continues with a segment of its own.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ class Segment:
             "rates": hashlib.sha256(rates.tobytes()).hexdigest(),
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The run's id; for a trunk, 16 hex digits of the sha256 of its identity."""
         if self.final:
             return run_id(self.run)
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Where the segment is trained, relative to the study's folder."""
         return f"{'runs' if self.final else 'trunks'}/{self.id}"
@@ -86,34 +87,41 @@ class TrainingJob:
     measure: Measure
     placement: Placement
 
+    def check(self, folder: Path) -> None:
+        """Raise ValueError when the folder belongs to another run."""
+        path, identity = folder / "config.json", self.segment.identity
+        if not path.exists():
+            return
+        # The folder's name is a hash. Comparing the identities themselves makes sure
+        # that a collision, or a folder named by the user, never mixes two runs.
+        other = read_json(path).get("identity")
+        if not isinstance(other, dict):
+            raise ValueError(f"{path} is damaged: it has no identity; delete it and run again")
+        differing = sorted(
+            name for name in other | identity if other.get(name) != identity.get(name)
+        )
+        if differing:
+            raise ValueError(
+                f"{folder} holds another run: {', '.join(differing)} differ; train this one "
+                "in another folder"
+            )
+
     def write(self, folder: Path) -> None:
         """Write folder/config.json.
 
         Raises ValueError when the folder belongs to another run.
         """
+        self.check(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        path, identity = folder / "config.json", self.segment.identity
-        # The folder's name is a hash. Comparing the identities themselves makes sure
-        # that a collision, or a folder named by the user, never mixes two runs.
-        if path.exists():
-            other = read_json(path)["identity"]
-            differing = sorted(
-                name for name in other | identity if other.get(name) != identity.get(name)
-            )
-            if differing:
-                raise ValueError(
-                    f"{folder} holds another run: {', '.join(differing)} differ; train this one "
-                    "in another folder"
-                )
         content = {
             "id": self.segment.id,
             "study": self.study,
-            "identity": identity,
+            "identity": self.segment.identity,
             "segment": {**asdict(self.segment), "run": as_dict(self.segment.run)},
             "measure": as_dict(self.measure),
             "placement": as_dict(self.placement),
         }
-        write_json(path, content)
+        write_json(folder / "config.json", content)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingJob":

@@ -14,6 +14,7 @@ from typing import TypedDict, cast
 import jax
 
 from scalejax.files import read_json, write_json, write_text
+from scalejax.training import distributed
 
 
 class Environment(TypedDict):
@@ -21,6 +22,7 @@ class Environment(TypedDict):
 
     devices: str
     threads: int | None
+    processes: int
     jax: str
     machine: str
     cpu: str
@@ -37,38 +39,92 @@ class Status(TypedDict):
     """Where the folder is trained now."""
     placement_changed: bool
     """Whether some of its steps were trained in another environment."""
+    data_hash: str
+    """Hash of the data that it is trained on."""
+    saved: int
+    """Step of its last checkpoint, 0 before the first."""
 
 
-def open_folder(folder: Path) -> Status:
+def read_status(folder: Path) -> Status | None:
+    """Read status.json; None when the folder has none yet.
+
+    Raises ValueError when the file is damaged.
+    """
+    path = folder / "status.json"
+    if not path.exists():
+        return None
+    content = read_json(path)
+    types = {"started": str, "placement": dict, "placement_changed": bool}
+    types |= {"data_hash": str, "saved": int}
+    damaged = [name for name, kind in types.items() if not isinstance(content.get(name), kind)]
+    if damaged:
+        raise ValueError(
+            f"{path} is damaged: its field {damaged[0]} is missing or has the wrong type; "
+            "delete the run's folder to train it anew"
+        )
+    return cast(Status, content)
+
+
+def check_data(folder: Path, status: Status | None, data_hash: str) -> None:
+    """Raise ValueError when a folder was trained on other data than those at hand.
+
+    Half of the steps on one corpus and half on another is a run that nobody asked for.
+    """
+    if status is not None and status["data_hash"] != data_hash:
+        raise ValueError(
+            f"{folder} was trained on data with the hash {status['data_hash']}, but the data at "
+            f"hand have {data_hash}: restore the earlier data, or train in another folder (a "
+            "study: under another version)"
+        )
+
+
+def open_folder(folder: Path, previous: Status | None, data_hash: str) -> Status:
     """Write status.json at a start or a resume.
 
-    Keeps the time of the first start, and notes when devices, threads, versions or the
-    CPU differ from those of earlier steps: floating-point results may then differ, too.
+    `previous` is the folder's status so far. Keeps the time of the first start, and
+    notes when devices, threads, versions or the CPU differ from those of earlier steps:
+    floating-point results may then differ, too.
     """
-    (folder / "DONE").unlink(missing_ok=True)
-    path, here = folder / "status.json", environment()
+    here = environment()
     status: Status = {
         "status": "running",
         "started": utc_now(),
         "placement": here,
         "placement_changed": False,
+        "data_hash": data_hash,
+        "saved": 0,
     }
-    if path.exists():
-        previous = cast(Status, read_json(path))
-        status["started"] = previous["started"]
+    if previous is not None:
+        status["started"], status["saved"] = previous["started"], previous["saved"]
         moved = previous["placement"] != here
         status["placement_changed"] = previous["placement_changed"] or moved
-    write_json(path, {**status})
+    if distributed.is_main():
+        (folder / "DONE").unlink(missing_ok=True)
+        write_json(folder / "status.json", {**status})
     return status
+
+
+def record_checkpoint(folder: Path, status: Status, step: int) -> None:
+    """Note in status.json that the checkpoint of `step` is complete.
+
+    A later start can then tell a run whose checkpoints were lost from a run that was
+    killed before its first one.
+    """
+    status["saved"] = step
+    if distributed.is_main():
+        write_json(folder / "status.json", {**status})
 
 
 def close_folder(folder: Path, status: Status, *, step: int, diverged: bool) -> None:
     """Write the final status.json, then `DONE`."""
-    # Branches of a trunk read this: those of a diverged one are not trained.
-    final = "diverged" if diverged else "done"
-    write_json(folder / "status.json", {**status, "status": final, "step": step})
-    # Written last: a kill before this line leaves a folder that can be trained further.
-    write_text(folder / "DONE", utc_now() + "\n")
+    if distributed.is_main():
+        # Branches of a trunk read this: those of a diverged one are not trained.
+        final = "diverged" if diverged else "done"
+        write_json(folder / "status.json", {**status, "status": final, "step": step})
+        # Written last: a kill before this line leaves a folder that can be trained
+        # further.
+        write_text(folder / "DONE", utc_now() + "\n")
+    distributed.wait_for_all(f"closed {folder}")
 
 
 def environment() -> Environment:
@@ -79,6 +135,7 @@ def environment() -> Environment:
     return {
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "threads": threads,
+        "processes": jax.process_count(),
         "jax": jax.__version__,
         "machine": platform.machine(),
         "cpu": _cpu_model(),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
+from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric import cross_validation
@@ -174,6 +175,44 @@ def test_an_error_in_percent_is_refused():
     table = ladder().assign(top1_error=lambda t: 100 * t.top1_error)
     with pytest.raises(ValueError, match="a top-1 error is a fraction"):
         fits.fit(table, laws.downstream())
+
+
+def three_sizes(factor):
+    """Three sizes, each `factor` times the one before, at six token budgets each."""
+    rng = np.random.default_rng(0)
+    sizes, budgets = 1e7 * factor ** np.arange(3.0), np.geomspace(1e9, 3.2e10, 6)
+    params, tokens = (x.ravel() for x in np.meshgrid(sizes, budgets))
+    exact = 1.8 + 480 * params**-0.35 + 2100 * tokens**-0.37
+    loss = exact * np.exp(0.004 * rng.normal(size=len(params)))
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss})
+
+
+def test_every_split_of_cross_validation_equals_a_fit_to_its_own_rows():
+    table = three_sizes(4)
+    table = table.loc[np.argsort(table.params * table.tokens)]
+    scores = fits.fit(table, laws.chinchilla()).cross_validation
+    assert scores.splits >= 3 and scores.left_out == 0
+    for split in scores.by_split:
+        cheap, rest = table.iloc[: split.fitted], table.iloc[split.fitted :]
+        alone = fits.fit(cheap, laws.chinchilla())
+        predicted = [
+            alone.predict(params=r.params, tokens=r.tokens).value for r in rest.itertuples()
+        ]
+        errors = np.abs(np.array(predicted) / rest.loss.to_numpy() - 1)
+        assert split.mean_rel_error == pytest.approx(errors.mean(), rel=1e-4)
+
+
+def test_cross_validation_leaves_out_splits_that_do_not_determine_the_law():
+    # The 9 to 12 cheapest runs have two of the sizes only: nothing tells A from alpha.
+    # A fit that starts at the optimum of all rows would keep their values and look
+    # good.
+    fit = fits.fit(three_sizes(100), laws.chinchilla())
+    scores = fit.cross_validation
+    assert (scores.splits, scores.left_out) == (2, 3)
+    assert [split.fitted for split in scores.by_split] == [14, 16]
+    assert "3 of 5 splits have no score" in fit_text(fit)
+    everywhere = fits.fit(three_sizes(4), laws.chinchilla())
+    assert "have no score" not in fit_text(everywhere)
 
 
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):

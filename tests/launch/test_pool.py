@@ -69,9 +69,9 @@ def start_pool(tmp_path):
 
 
 def choose(model, waiting, busy=(), priority=None):
-    by_folder = {job.segment.folder: job for job in waiting}
-    priority = priority or dict.fromkeys(by_folder, 1.0)
-    return next_job(model, by_folder, list(busy), priority)
+    priority = priority or {}
+    by_priority = sorted(waiting, key=lambda job: -priority.get(job.segment.folder, 1.0))
+    return next_job(model, {job.segment.folder: job for job in by_priority}, list(busy))
 
 
 def test_a_branch_waits_until_its_trunk_is_done(trunk_and_branch):

@@ -70,6 +70,10 @@ def test_a_script_that_is_not_an_experiment_is_refused_without_running_it(projec
         ("study = 3\n", "must be a Study; it is of the type int"),
         ("study = (\n", "not valid Python"),
         ("import nothing_of_that_name\nstudy = 1\n", r"ModuleNotFoundError.*line 1"),
+        ("sizes = {}\nstudy = sizes['small']\n", r"KeyError: 'small' \(line 2\)"),
+        ("study = 1 / 0\n", r"bad.py cannot be run: ZeroDivisionError.*line 1"),
+        ("\nopen('nope.csv')\nstudy = 1\n", r"bad.py .*FileNotFoundError.*nope.csv.*line 2"),
+        ("import sys\nsys.exit('no')\nstudy = 1\n", r"SystemExit: no \(line 2\)"),
         (
             "from scalejax import Optimizer\nx = Optimizer(learning_rate=-1)\nstudy = x\n",
             r"learning_rate.*line 2",

@@ -41,7 +41,7 @@ def train_trunk_and_leaf(run, measure, root, *, stop):
 def final_state(run, folder):
     """The arrays of the last checkpoint."""
     state = init_state(run, make_mesh(Placement()))
-    restored = checkpoint.restore(folder / "checkpoints", state)
+    restored = checkpoint.restore(folder / "checkpoints", state, run_id(run))
     assert restored is not None and restored.step == run.steps
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.state)]
 
@@ -60,6 +60,7 @@ def test_the_loss_falls_and_the_row_is_complete(undisturbed, tiny_run):
     assert losses[-1] < losses[0] - 0.2
     assert result.row["step"] == tiny_run.steps and result.row["tokens"] == tiny_run.tokens
     assert [row["step"] for row in rows if "loss" in row] == [20, 40, 60]
+    assert not result.row["code_changed"]
     assert result.row["run"] == run_id(tiny_run) and (folder / "DONE").exists()
 
 
@@ -148,6 +149,44 @@ def test_another_measure_evaluates_again_without_training(undisturbed, tiny_run,
     back = train(tiny_run, out=folder, measure=tiny_measure)
     assert reproducible_row(back) == reproducible_row(result)
     assert evaluate(folder, tiny_measure)["loss"] == result.row["loss"]
+
+
+def test_the_loss_of_the_last_incomplete_window_is_logged(tiny_run, tmp_path):
+    run, measure = tiny_run.replace(tokens=35 * 64), Measure(tokens=1024, items=0)
+    _, leaf = train_trunk_and_leaf(run, measure, tmp_path, stop=33)
+    train(run, out=tmp_path / "alone", measure=measure)
+    rows = curve(tmp_path / "alone")
+    # A trunk that ends within a window logs nothing there.
+    assert curve(tmp_path / leaf.folder) == rows
+    assert [row["step"] for row in rows if "train_loss" in row] == [20, 35]
+
+    train(run.replace(tokens=20 * 64), out=tmp_path / "short", measure=measure)
+    assert [row["step"] for row in curve(tmp_path / "short") if "train_loss" in row] == [20]
+
+
+def test_losses_along_a_finished_run_cannot_be_measured_any_more(
+    undisturbed, tiny_run, tiny_measure, caplog
+):
+    folder, result = undisturbed
+    denser = dataclasses.replace(tiny_measure, every=640)
+    train(tiny_run, out=folder, measure=denser)
+    assert "Measure.every is 640" in caplog.text and "cannot be measured any more" in caplog.text
+    caplog.clear()
+    back = train(tiny_run, out=folder, measure=tiny_measure)
+    assert reproducible_row(back) == reproducible_row(result)
+    # A measurement anew replaces the last one: no row is doubled.
+    assert [row["step"] for row in curve(folder) if "loss" in row] == [20, 40, 60]
+
+
+def test_a_run_of_two_versions_of_the_code_is_flagged(tiny_run, tmp_path, monkeypatch):
+    measure = Measure(tokens=1024, items=0)
+    job = job_for(Segment(run=tiny_run, start=0, stop=tiny_run.steps), measure)
+    job.write(tmp_path)
+    with monkeypatch.context() as earlier, pytest.raises(Preempted):
+        earlier.setattr(loop, "code_version", lambda: "0.0.1+earlier")
+        train_segment(job, tmp_path, None, stopping=stop_after(5))
+    train_segment(job, tmp_path, None)
+    assert Result.load(tmp_path).row["code_changed"]
 
 
 def test_a_folder_of_another_run_is_refused(undisturbed, tiny_run):

@@ -13,6 +13,7 @@ import pytest
 
 from scalejax.config import Optimizer, Placement
 from scalejax.config.optimizer import OPTIMIZER_FIELDS
+from scalejax.grids import run_id
 from scalejax.optim.averaging import ema, window
 from scalejax.training import checkpoint, loop
 from scalejax.training.loop import Preempted, train, train_segment
@@ -77,7 +78,8 @@ def faulty_step_25(monkeypatch):
 
 
 def final_state(run, folder, averages=AVERAGES):
-    restored = checkpoint.restore(folder / "checkpoints", init_state(run, MESH, averages))
+    like = init_state(run, MESH, averages)
+    restored = checkpoint.restore(folder / "checkpoints", like, run_id(run))
     assert restored is not None and restored.step == run.steps
     return restored.state
 

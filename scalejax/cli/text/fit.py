@@ -26,6 +26,12 @@ def fit_text(fit: Fit) -> str:
     lines += _scores_line("holdout", fit.holdout)
     method = f"{fit.cross_validation.method} cross-validation"
     lines += _scores_line(method, fit.cross_validation)
+    if left_out := fit.cross_validation.left_out:
+        total = left_out + fit.cross_validation.splits
+        lines.append(
+            f"    {left_out} of {total} splits have no score: their rows do not determine every "
+            "parameter"
+        )
     return "\n".join(lines)
 
 

@@ -7,10 +7,14 @@ import numpy as np
 
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.result import CrossValidation
-from scalejax.laws.inference import convergence
+from scalejax.laws.inference.verdict import judge
 from scalejax.laws.law import ParametricLaw
-from scalejax.laws.solver.multistart import LARGE_TABLE_ROWS, Optimum, pad_rows, refit
+from scalejax.laws.solver.multistart import LARGE_TABLE_ROWS, Optimum, find_optimum
 from scalejax.laws.solver.problem import parameters_in_table_units
+
+# Verdicts of a split whose predictions mean nothing. A start at the fit to all rows
+# would hide this: a parameter that the split does not determine would keep its value.
+UNUSABLE = ("unidentified", "not-converged")
 
 # Shares of the runs, cheapest first, that cross-validation fits.
 SPLIT_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -37,7 +41,7 @@ class RollingOrigin(CrossValidation):
 
     method = "rolling-origin"
     possible: bool = False
-    """Whether the rows allow a split; `splits` is 0 when none of the fits converged."""
+    """Whether the rows allow a split; `splits` is 0 when no fit can be used."""
     by_split: tuple[Split, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -45,9 +49,10 @@ class RollingOrigin(CrossValidation):
         if not self.possible:
             return {}
         if not self.splits:
-            return {"splits": 0}
+            return {"splits": 0, "left_out": self.left_out}
         by_split = [vars(split) for split in self.by_split]
-        return {"splits": self.splits} | super().record() | {"by_split": by_split}
+        counts = {"splits": self.splits, "left_out": self.left_out}
+        return counts | super().record() | {"by_split": by_split}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "RollingOrigin":
@@ -64,27 +69,28 @@ def rolling_origin(
 
     The cost of a run is params x tokens, width^2 x depth x tokens, or the law's only
     input; for laws that read the loss, the runs of lowest loss are the most expensive.
-    Of more than LARGE_TABLE_ROWS rows a random sample is split, which has the same
-    errors.
+    Each split is solved from the whole grid of starts, and knows nothing of the fit to
+    all rows. A split that does not determine every parameter has no score.
+
+    at: the fit to all rows, for its loss and its row weights. Of more than
+    LARGE_TABLE_ROWS rows a random sample is split, which has the same errors.
     """
+    weights = at.weights[: len(target)]
     if len(target) > LARGE_TABLE_ROWS:
         few = np.random.default_rng(0).choice(len(target), LARGE_TABLE_ROWS, replace=False)
-        at, inputs, target = _sample(at, few), [x[few] for x in inputs], target[few]
+        inputs, target, weights = [x[few] for x in inputs], target[few], weights[few]
     splits = _splits(law, inputs)
     if not splits:
         return RollingOrigin()
-    weights = np.array([split * at.weights[: len(target)] for split in splits])
-    state = refit(law, at, weights)
-    converged = convergence.converged(state, at.problem, at.weights)
-    refits = parameters_in_table_units(law, at.problem, np.asarray(state.theta))
-    params = {name: x[:, None] for name, x in refits._asdict().items()}
-    errors = np.abs(evaluate(law, params, inputs) / target - 1)
-    by_split = tuple(_split_errors(splits[i], errors[i]) for i in np.flatnonzero(converged))
+    scores = [_score(law, at, inputs, target, weights, fitted) for fitted in splits]
+    by_split = tuple(split for split in scores if split is not None)
+    left_out = len(splits) - len(by_split)
     if not by_split:
-        return RollingOrigin(possible=True)
+        return RollingOrigin(possible=True, left_out=left_out)
     return RollingOrigin(
         possible=True,
         splits=len(by_split),
+        left_out=left_out,
         n=sum(split.n for split in by_split),
         mean_rel_error=float(np.mean([split.mean_rel_error for split in by_split])),
         max_rel_error=max(split.max_rel_error for split in by_split),
@@ -104,23 +110,28 @@ def _splits(law: ParametricLaw[Any], inputs: list[np.ndarray]) -> list[np.ndarra
     return [cost <= cut for cut in possible if np.sum(cost <= cut) > law.free]
 
 
-def _split_errors(fitted: np.ndarray, errors: np.ndarray) -> Split:
-    relative = errors[~fitted]
+def _score(
+    law: ParametricLaw[Any],
+    at: Optimum,
+    inputs: list[np.ndarray],
+    target: np.ndarray,
+    weights: np.ndarray,
+    fitted: np.ndarray,
+) -> Split | None:
+    """Fit some of the rows and score the others; None if the fit cannot be used."""
+    # The other rows become copies of a fitted row with weight 0, like padding. All
+    # splits then have the shape of the whole table and share its compiled programs.
+    first = int(np.argmax(fitted))
+    columns = [np.where(fitted, x, x[first]) for x in (*inputs, target)]
+    split = find_optimum(law, columns[:-1], columns[-1], weights * fitted, at.loss)
+    if judge(law, split, [x[fitted] for x in inputs], {}).label in UNUSABLE:
+        return None
+    best = parameters_in_table_units(law, split.problem, split.theta[:, None])
+    predicted = evaluate(law, best._asdict(), [x[~fitted] for x in inputs])
+    errors = np.abs(predicted / target[~fitted] - 1)
     return Split(
         fitted=int(np.sum(fitted)),
-        n=len(relative),
-        mean_rel_error=float(relative.mean()),
-        max_rel_error=float(relative.max()),
+        n=len(errors),
+        mean_rel_error=float(errors.mean()),
+        max_rel_error=float(errors.max()),
     )
-
-
-def _sample(at: Optimum, rows: np.ndarray) -> Optimum:
-    """Return the optimum with some of its rows only, to refit from.
-
-    rows: indices of the rows.
-    """
-    *inputs, targets, weights = pad_rows(
-        [np.asarray(x)[rows] for x in (*at.problem.inputs, at.problem.targets, at.weights)]
-    )
-    problem = at.problem._replace(inputs=tuple(inputs), targets=targets)
-    return at._replace(problem=problem, weights=weights)

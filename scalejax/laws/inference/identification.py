@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import OFFSET, ParametricLaw
 from scalejax.laws.solver.losses import ResidualKind
 from scalejax.laws.solver.multistart import Optimum
 from scalejax.laws.solver.problem import Problem, residuals_at, unconstrained
@@ -85,20 +85,14 @@ def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) ->
     if not moving.any():
         condition = float("inf") if without_effect else 1.0
         return Identification(covariance, condition, without_effect, [])
-    _, singular, directions = np.linalg.svd(
-        jacobian[:, moving] / lengths[moving], full_matrices=False
-    )
-    condition = float((singular[0] / singular[-1]) ** 2) if singular[-1] > 0 else float("inf")
-
-    # Right singular vectors with tiny singular values are the flat directions. The
-    # names of a flat direction are the parameters with a large component along it.
-    flat = singular[0] ** 2 > MAX_CONDITION * singular**2
-    loadings = np.max(np.abs(directions) * flat[:, None], axis=0)
-    confounded = [
-        name
-        for name, loading in zip(np.array(law.names)[moving], loadings, strict=True)
-        if loading > FLAT_DIRECTION_LOADING
-    ]
+    singular, directions = _directions(jacobian[:, moving])
+    # A ridge can end at an offset of zero. The offset is at its bound there, and yet
+    # the other points of the ridge fit equally well.
+    offsets = np.array([coordinate == OFFSET for coordinate in law.coordinates])
+    inside = moving | (offsets & ~np.asarray(optimum.problem.held) & (lengths > 0))
+    strengths, of_ridges = _directions(jacobian[:, inside])
+    condition = float((strengths[0] / strengths[-1]) ** 2) if strengths[-1] > 0 else float("inf")
+    confounded = _flat_names(law, inside, strengths, of_ridges)
 
     inverse_squares = np.maximum(singular, MIN_SINGULAR_VALUE) ** -2.0
     scaled = directions.T @ np.diag(inverse_squares) @ directions
@@ -108,3 +102,32 @@ def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) ->
     covariance[np.ix_(moving, moving)] = block
     condition = float("inf") if without_effect else condition
     return Identification(covariance, condition, without_effect, confounded)
+
+
+def _directions(
+    jacobian: Float[np.ndarray, "n q"],
+) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, "q q"]]:
+    """Return singular values and right singular vectors of a Jacobian, scaled."""
+    scaled = jacobian / np.linalg.norm(jacobian, axis=0)
+    _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
+    return singular, directions
+
+
+def _flat_names(
+    law: ParametricLaw,
+    columns: Bool[np.ndarray, " p"],
+    singular: Float[np.ndarray, " q"],
+    directions: Float[np.ndarray, "q q"],
+) -> list[str]:
+    """Name the parameters with a large component along a flat direction.
+
+    Flat directions are the right singular vectors with tiny singular values. columns:
+    the parameters that the singular vectors are about.
+    """
+    flat = singular[0] ** 2 > MAX_CONDITION * singular**2
+    loadings = np.max(np.abs(directions) * flat[:, None], axis=0)
+    return [
+        name
+        for name, loading in zip(np.array(law.names)[columns].tolist(), loadings, strict=True)
+        if loading > FLAT_DIRECTION_LOADING
+    ]

@@ -1,4 +1,4 @@
-"""The transfer check (mirrors scalejax/training/transfer.py)."""
+"""The transfer check (mirrors scalejax/training/checks/transfer.py)."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scalejax.training.transfer import transfer_check
+from scalejax.training.checks.transfer import transfer_check
 
 RATES = 2.0 ** -np.arange(10, 2, -1)
 WIDTHS = (32, 64, 128, 256)

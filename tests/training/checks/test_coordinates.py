@@ -1,4 +1,4 @@
-"""The coordinate check (mirrors scalejax/training/coordinates.py).
+"""The coordinate check (mirrors scalejax/training/checks/coordinates.py).
 
 The slow tests show that no multiplier of a parametrization can be left out.
 """
@@ -15,8 +15,8 @@ from scalejax.model.parameters import scalings
 from scalejax.model.parametrization import Scaling, completep, mup, standard
 from scalejax.model.transformer import abstract, initialize
 from scalejax.optim.schedules import constant
-from scalejax.training import coordinates
-from scalejax.training.coordinates import (
+from scalejax.training.checks import coordinates
+from scalejax.training.checks.coordinates import (
     TOLERANCE,
     CoordinateCheck,
     activations,

@@ -1,0 +1,1 @@
+"""Checks of a parametrization: sizes of activations, and transfer of the best rate."""
