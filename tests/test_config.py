@@ -1,7 +1,7 @@
 """Checks of the configuration dataclasses (mirrors scalejax/config/)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: measure(every=-1), "Measure.every"),
         (lambda: Placement(data=0), "Placement.data"),
         (lambda: Placement(remat="all"), "Placement.remat"),
-        (lambda: Placement(**{"scan_layers": 1}), "Placement.scan_layers must be True or False"),
+        (lambda: Placement(scan_layers=cast(Any, 1)), "scan_layers must be True or False"),
         (lambda: Data(source=""), "empty"),
     ],
 )
