@@ -22,8 +22,8 @@ MAX_CONDITION = 1e9
 # A parameter counts as part of a flat direction when its loading exceeds this.
 FLAT_DIRECTION_LOADING = 0.1
 
-# Singular values below this count as this, so that the covariance of an exact ridge is
-# finite.
+# Smaller singular values are replaced by this one, so that the covariance of an exact
+# ridge is finite.
 MIN_SINGULAR_VALUE = 1e-12
 
 
@@ -35,7 +35,7 @@ class Linearization(NamedTuple):
 
 
 class Identification(NamedTuple):
-    """What the linearized law says of its parameters."""
+    """What the linearized law says about its parameters."""
 
     covariance: Float[np.ndarray, "p p"]
     """Of theta; zero for parameters that are held, at a bound or without effect."""
