@@ -129,11 +129,13 @@ def test_every_mesh_gives_the_losses_of_one_device(model, placement):
 
 
 @pytest.mark.parametrize("remat", ["block", "dots"])
-def test_rematerialized_and_scanned_blocks_keep_less_and_change_no_loss(remat):
+def test_rematerialized_blocks_keep_less_and_change_no_loss(remat):
     run = run_of("GROUPED")
     placement = Placement(remat=remat, scan_layers=True)
-    assert losses(run, placement) == pytest.approx(losses_on_one_device("GROUPED"), rel=1e-6)
-    assert temporaries(compiled_step(remat=remat)) < 0.8 * temporaries(compiled_step())
+    assert losses(run, placement) == pytest.approx(losses_on_one_device("GROUPED"), rel=1e-5)
+    # In a loop, what a block keeps for the backward pass has to be stored.
+    kept = temporaries(compiled_step(scan_layers=True))
+    assert temporaries(compiled_step(scan_layers=True, remat=remat)) < 0.6 * kept
 
 
 SEQUENCES = 56
