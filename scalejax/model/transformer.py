@@ -35,9 +35,6 @@ from scalejax.model.parametrization import (
     output_multiplier,
 )
 
-# Base of the rotary wavelengths (Su et al. 2021, section 3.3).
-ROPE_THETA = 10_000.0
-
 # Added to the mean square in RMSNorm.
 NORM_EPSILON = 1e-6
 
@@ -188,6 +185,7 @@ class Attention(nnx.Module):
         d, n, g, h = model.width, model.heads, model.kv_heads, model.head_size
         self.scale = scale
         self.qk_norm = model.qk_norm
+        self.rope_theta = model.rope_theta
         self.query = declare("hidden", fan_in=d, width=d, heads=n, head_size=h)
         self.key = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
         self.value = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
@@ -232,7 +230,7 @@ class Attention(nnx.Module):
         q_btnh, k_btgh = project(x_btd, self.query[...]), project(x_btd, self.key[...])
         if self.qk_norm:
             q_btnh, k_btgh = self.query_norm(q_btnh), self.key_norm(k_btgh)
-        return rotate(q_btnh), rotate(k_btgh)
+        return rotate(q_btnh, self.rope_theta), rotate(k_btgh, self.rope_theta)
 
 
 class MLP(nnx.Module):
@@ -289,7 +287,7 @@ def project(
     return product.reshape(*batch_shape, *output_shape)
 
 
-def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
+def rotate(x_btnh: Float[Array, "b t n h"], theta: float) -> Float[Array, "b t n h"]:
     """Rotary position embedding (Su et al. 2021), with positions counted from 0.
 
     At position t, features i and i + h/2 are rotated together by t theta^(-2i/h)
@@ -297,7 +295,7 @@ def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
     """
     t, h = x_btnh.shape[1], x_btnh.shape[3]
     # numpy computes the angles in float64; in a compiled program they are constants.
-    angle_th = np.arange(t)[:, None] * ROPE_THETA ** (-np.arange(0, h, 2) / h)
+    angle_th = np.arange(t)[:, None] * theta ** (-np.arange(0, h, 2) / h)
     cos_tnh = np.cos(angle_th)[:, None, :].astype(x_btnh.dtype)
     sin_tnh = np.sin(angle_th)[:, None, :].astype(x_btnh.dtype)
     first, second = x_btnh[..., : h // 2], x_btnh[..., h // 2 :]
