@@ -185,7 +185,7 @@ class Trainer:
         run, stop = self.job.segment.run, self.job.segment.stop
         progress, placement = self.progress, self.job.placement
         averages = self.job.measure.averages
-        train_step = make_train_step(run, self.mesh, placement.accumulate, averages)
+        train_step = make_train_step(run, self.mesh, placement, averages)
         # The schedule is computed once, in float64 on the host, and each step gets its
         # rate as an argument. One executable serves every schedule, and the array that
         # a whole-curve law reads is the array that was trained.
