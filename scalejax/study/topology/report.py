@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import gcd
 from pathlib import Path
 from typing import Any, TypedDict
@@ -68,19 +68,20 @@ class TopologyReport(TypedDict):
     """What to change if it does not fit; every change was compiled."""
 
 
-class CompileResult(TypedDict, total=False):
-    """RESULT.json of compile_step.py: bytes per device, or `error`."""
+@dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """What compile_step.py found, per device; only `error` counts if there is one."""
 
-    seconds: float
-    error: str
-    argument_bytes: int
-    output_bytes: int
-    alias_bytes: int
-    temporary_bytes: int
-    code_bytes: int
-    flops: float
-    bytes_accessed: float
-    collectives: dict[str, Collective]
+    seconds: float | None = None
+    error: str | None = None
+    argument_bytes: int = 0
+    output_bytes: int = 0
+    alias_bytes: int = 0
+    temporary_bytes: int = 0
+    code_bytes: int = 0
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    collectives: dict[str, Collective] = field(default_factory=dict)
 
 
 def topology_report(study: Study, topology: Topology) -> TopologyReport:
@@ -127,7 +128,7 @@ def placement_on(topology: Topology, run: Run, given: Placement) -> Placement:
     return given
 
 
-def compile_for(run: Run, topology: Topology, placement: Placement) -> CompileResult:
+def compile_for(run: Run, topology: Topology, placement: Placement) -> CompiledStep:
     """Compile the run's step in a child process."""
     python = aot_python()
     with tempfile.TemporaryDirectory() as scratch:
@@ -148,11 +149,11 @@ def compile_for(run: Run, topology: Topology, placement: Placement) -> CompileRe
         if not result.exists():
             # The compiler ended the process: its last words say why.
             words = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            return {"error": words[0]}
-        compiled: CompileResult = json.loads(result.read_text())
-        if "error" not in compiled:
-            compiled["collectives"] = collectives(program.read_text())
-        return compiled
+            return CompiledStep(error=words[0])
+        compiled = CompiledStep(**json.loads(result.read_text()))
+        if compiled.error is not None:
+            return compiled
+        return replace(compiled, collectives=collectives(program.read_text()))
 
 
 def aot_python() -> Path:
@@ -189,7 +190,7 @@ def _environment(topology: Topology) -> dict[str, str]:
 
 
 def _report(
-    run: Run, topology: Topology, placement: Placement, compiled: CompileResult
+    run: Run, topology: Topology, placement: Placement, compiled: CompiledStep
 ) -> TopologyReport:
     chip = topology.chip
     tokens = run.batch_tokens
@@ -205,12 +206,12 @@ def _report(
         "temporary_bytes_per_device": None,
         "capacity_bytes": chip.memory_bytes,
         "flops_per_device": flops,
-        "collectives": compiled.get("collectives", {}),
+        "collectives": compiled.collectives,
         "step_seconds": None,
         "bound": None,
         "mfu": None,
-        "compile_seconds": compiled.get("seconds"),
-        "error": compiled.get("error"),
+        "compile_seconds": compiled.seconds,
+        "error": compiled.error,
         "advice": [],
     }
     if report["error"] is not None:
@@ -218,10 +219,10 @@ def _report(
         if used := _bytes_used(report["error"]):
             report |= {"fits": False, "bytes_per_device": used}
         return report
-    temporary = compiled["temporary_bytes"]
+    temporary = compiled.temporary_bytes
     # Outputs that reuse the buffer of an argument need no memory of their own.
-    needed = compiled["argument_bytes"] + compiled["output_bytes"] - compiled["alias_bytes"]
-    needed += temporary + compiled["code_bytes"]
+    needed = compiled.argument_bytes + compiled.output_bytes - compiled.alias_bytes
+    needed += temporary + compiled.code_bytes
     report |= {
         "fits": needed <= chip.memory_bytes,
         "bytes_per_device": needed,
@@ -238,7 +239,7 @@ def _report(
 
 
 def _roofline(
-    topology: Topology, flops: int, placement: Placement, compiled: CompileResult
+    topology: Topology, flops: int, placement: Placement, compiled: CompiledStep
 ) -> dict[str, float]:
     """Return the seconds of a step for computing, reading memory and communicating."""
     chip = topology.chip
@@ -247,15 +248,15 @@ def _roofline(
     # XLA counts the inside of a loop once, in FLOPs and in bytes. Where it counts fewer
     # FLOPs than there are, its bytes are too few by about the same factor.
     # The compiler of GPUs counts neither.
-    hidden = max(1.0, executed / compiled["flops"]) if compiled["flops"] else 1.0
+    hidden = max(1.0, executed / compiled.flops) if compiled.flops else 1.0
     # A reduced array travels twice: to where it is reduced, and back.
     moved = sum(
         row["bytes"] * (2 if kind == "all-reduce" else 1)
-        for kind, row in compiled["collectives"].items()
+        for kind, row in compiled.collectives.items()
     )
     return {
-        "compute": max(executed, compiled["flops"]) / chip.peak_flops,
-        "memory": hidden * compiled["bytes_accessed"] / chip.memory_bandwidth,
+        "compute": max(executed, compiled.flops) / chip.peak_flops,
+        "memory": hidden * compiled.bytes_accessed / chip.memory_bandwidth,
         "network": moved / topology.link_bandwidth,
     }
 

@@ -88,7 +88,9 @@ def test_a_program_of_this_machine_has_the_collectives_that_it_was_given():
         return jnp.sum(jax.lax.scan(body, x, length=5)[0])
 
     arrays = [jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=split)] * 2
-    found = collectives(jax.jit(loss).lower(*arrays).compile().as_text())
+    program = jax.jit(loss).lower(*arrays).compile().as_text()
+    assert program is not None
+    found = collectives(program)
     assert found["all-gather"] == {"count": 5, "bytes": 5 * 4 * 64 * 64}
     assert found["all-reduce"]["count"] in (1, 6)
 
