@@ -217,24 +217,19 @@ def _report(
     if report["error"] is not None:
         # XLA refuses a program that needs more memory than the chip has, and says so.
         if used := _bytes_used(report["error"]):
-            report |= {"fits": False, "bytes_per_device": used}
+            report["fits"], report["bytes_per_device"] = False, used
         return report
     temporary = compiled.temporary_bytes
     # Outputs that reuse the buffer of an argument need no memory of their own.
     needed = compiled.argument_bytes + compiled.output_bytes - compiled.alias_bytes
     needed += temporary + compiled.code_bytes
-    report |= {
-        "fits": needed <= chip.memory_bytes,
-        "bytes_per_device": needed,
-        "temporary_bytes_per_device": temporary,
-    }
+    report["fits"] = needed <= chip.memory_bytes
+    report["bytes_per_device"] = needed
+    report["temporary_bytes_per_device"] = temporary
     seconds = _roofline(topology, flops, placement, compiled)
     bound = max(seconds, key=lambda name: seconds[name])
-    report |= {
-        "step_seconds": seconds[bound],
-        "bound": bound,
-        "mfu": flops / chip.peak_flops / seconds[bound],
-    }
+    report["step_seconds"], report["bound"] = seconds[bound], bound
+    report["mfu"] = flops / chip.peak_flops / seconds[bound]
     return report
 
 
