@@ -40,6 +40,8 @@ setup(
         "pandas>=2.2",
         "pyarrow>=17",
         "sentencepiece>=0.2",
+        # The allocator of workers; see scalejax/launch/allocator.py.
+        "cmeel-mimalloc>=3.0; sys_platform == 'linux' and platform_machine in 'x86_64 aarch64'",
         # pip downloads the default corpus. Environments made by uv do not contain it.
         "pip>=23",
     ],

@@ -1,13 +1,19 @@
 """How often 95% intervals of forecasts and isoFLOP fits contain the truth.
 
-    python benchmarks/forecast_coverage.py [--sets 200] [--draws 200]
+    python benchmarks/forecast_coverage.py [--sets 200] [--draws 200] [--only trunks]
 
-Both are simulated on a known Chinchilla law.
+All are simulated on a known Chinchilla law.
 
 Forecasts: designs of 12, 20 and 60 runs, a grid of sizes and token budgets, with
 Gaussian noise of .5%. The Chinchilla law is fitted with the Huber loss of width 1e-3
 and a pairs bootstrap; it forecasts a run with twice, and with ten times, the largest
 size and tokens.
+
+Trunks: the quickstart's design, four sizes whose trunk has a cooldown at each of five
+budgets, with and without three seeds of the two smallest sizes. The noise of .4% has an
+intra-trunk correlation of 0, .5 or .8. Intervals are those of resampled rows, and those
+that a fit gives to a table with the column `trunk`; the table says how often they
+contain a run of twice the largest size and the true alpha, and their median width.
 
 IsoFLOP fits: four budgets of seven sizes, with noise of .002 and .005 nats per token;
 the truth is the exponent of N*.
@@ -23,12 +29,24 @@ import pandas as pd
 
 from scalejax import laws
 from scalejax.fitting import fit as fits
+from scalejax.fitting import resampling
+from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.laws.forms import Chinchilla
+from scalejax.laws.inference import intervals
+from scalejax.laws.solver.losses import parse_loss
+from scalejax.laws.solver.multistart import find_optimum
+from scalejax.laws.solver.problem import parameters_in_table_units
 
 TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
 
 # Standard deviation of the noise of log L.
 NOISE = 0.005
+
+# A law of small models, and the quickstart's sizes and budgets.
+SMALL = Chinchilla(A=20.0, B=60.0, E=1.6, alpha=0.34, beta=0.35)
+SIZES = 33e3 * 2.0 ** np.arange(4)
+BUDGETS = np.array([0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6])
+TRUNK_NOISE = 0.004
 
 PROTOCOLS = ("parabola", "akima")
 
@@ -47,16 +65,82 @@ def main() -> None:
     )
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--only", choices=("forecasts", "trunks", "isoflop"))
     options = parser.parse_args()
+    if options.only in (None, "trunks"):
+        print_trunks(options.sets, options.draws)
+    if options.only in (None, "forecasts"):
+        print_forecasts(options.sets, options.draws)
+    if options.only in (None, "isoflop"):
+        print_isoflop(options.sets, options.draws)
+
+
+def print_forecasts(sets: int, draws: int) -> None:
     for sizes, budgets in ((4, 3), (5, 4), (10, 6)):
-        fractions, verdicts = forecast_coverage(sizes, budgets, options.sets, options.draws)
+        fractions, verdicts = forecast_coverage(sizes, budgets, sets, draws)
         columns = ", ".join(f"at {times} times {x:.3f}" for times, x in fractions.items())
         counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
         print(f"{sizes * budgets} runs: {columns} ({counts})")
+
+
+def print_isoflop(sets: int, draws: int) -> None:
     for protocol in PROTOCOLS:
         for std in (0.002, 0.005):
-            fraction = isoflop_coverage(protocol, std, options.sets, options.draws)
+            fraction = isoflop_coverage(protocol, std, sets, draws)
             print(f"isoflop {protocol}, {std} nats: params_exponent {fraction:.3f}")
+
+
+def print_trunks(sets: int, draws: int) -> None:
+    for seeds in ((1, 1, 1, 1), (3, 3, 1, 1)):
+        for correlation in (0.0, 0.5, 0.8):
+            for resample in ("pairs", None):
+                forecast, alpha, width = trunk_coverage(seeds, correlation, resample, sets, draws)
+                print(
+                    f"{sum(seeds)} trunks, correlation {correlation}, {resample or 'trunks'}: "
+                    f"forecast {forecast:.3f}, alpha {alpha:.3f}, median width {width:.4f}",
+                    flush=True,
+                )
+
+
+def trunk_coverage(
+    seeds: tuple[int, ...], correlation: float, resample: str | None, sets: int, draws: int
+) -> tuple[float, float, float]:
+    """Return the coverage of a forecast and of alpha, and the forecast's median width.
+
+    seeds: trunks of each size. resample: as in `scalejax.fit`; None is the default for
+    a table with the column `trunk`.
+    """
+    N = np.repeat(np.repeat(SIZES, seeds), len(BUDGETS))
+    D = np.tile(BUDGETS, sum(seeds))
+    trunk = np.repeat(np.arange(sum(seeds)), len(BUDGETS))
+    law, rows = laws.chinchilla(), pd.DataFrame({"trunk": trunk})
+    target = [np.array([2 * SIZES[-1]]), np.array([BUDGETS[-1]])]
+    exact, ahead = (np.asarray(SMALL.loss(*at)) for at in ((N, D), target))
+    widths, forecasts, alphas = [], 0, 0
+    for seed in range(sets):
+        rng = np.random.default_rng(seed)
+        effects, noise = rng.normal(size=sum(seeds))[trunk], rng.normal(size=N.size)
+        error = np.sqrt(correlation) * effects + np.sqrt(1 - correlation) * noise
+        loss = exact * np.exp(TRUNK_NOISE * error)
+        at = find_optimum(law, [N, D], loss, np.ones(N.size), parse_loss("huber:1e-3"))
+        chosen = resampling.choose(rows, None, resample)
+        drawn = resampling.bootstrap_draws(
+            law, at, rows, resampling=chosen, count=draws, seed=seed, floor=None
+        )
+        theta = drawn.theta[:, resampling.converged_mask(drawn.theta)]
+        residuals = drawn.new_run
+        if residuals is None:
+            residuals = resampling.scaled_residuals(law, at)
+        parameters = parameters_in_table_units(law, at.problem, theta)
+        predicted = evaluate(law, parameters._asdict(), target)
+        low, high = np.percentile(predicted[:, None] * np.exp(-residuals), (2.5, 97.5))
+        measured = float(ahead[0] * np.exp(TRUNK_NOISE * rng.normal()))
+        widths.append(high - low)
+        forecasts += low <= measured <= high
+        first, last = intervals.percentile_intervals(law, at.problem, theta)["alpha"]
+        # An open end contains everything on its side.
+        alphas += (first or -np.inf) <= float(SMALL.alpha) <= (last or np.inf)
+    return forecasts / sets, alphas / sets, float(np.median(widths))
 
 
 def forecast_coverage(

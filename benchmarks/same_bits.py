@@ -22,7 +22,15 @@ from pathlib import Path
 REFERENCE = Path(os.environ.get("SCALEJAX_REFERENCE", "../shared/reference"))
 
 # Values that differ between two runs of the same code.
-VOLATILE = {"seconds", "wall_seconds", "tokens_per_second", "started", "finished", "code"}
+VOLATILE = {
+    "seconds",
+    "wall_seconds",
+    "tokens_per_second",
+    "allocator",
+    "started",
+    "finished",
+    "code",
+}
 
 # name -> table and options of `scalejax fit`.
 FITS = {

@@ -13,7 +13,7 @@ def permute(indices: np.ndarray, size: int, keys: tuple[int, ...]) -> np.ndarray
     """int64: the images of `indices` under the permutation that `keys` define.
 
     A Feistel network permutes 0 .. 2^bits - 1, where 2^bits is the smallest power of
-    two that holds `size`. An image of `size` or more is permute again until it is
+    two that holds `size`. An image of `size` or more is permuted again until it is
     smaller (cycle walking: Black and Rogaway 2002, section 3), fewer than two times on
     average.
 

@@ -29,7 +29,7 @@ class WrittenSplit:
     """The documents of a split that was written."""
 
     lengths: np.ndarray
-    """Tokens of every document, with the one that ends it."""
+    """Tokens of every document, its end token included."""
     domains: np.ndarray
     """Number of every document's domain."""
     bytes: np.ndarray | None
@@ -45,7 +45,7 @@ def write_text(
     licence: str,
     attribution: str,
 ) -> Contents:
-    """Cleans, deduplicates, splits and tokenizes documents, and writes their shards.
+    """Clean, deduplicate, split and tokenize documents, and write their shards.
 
     `source` is the source's name in messages, `tokenizer_name` is `Data.tokenizer`.
     Memory stays below 200 bytes per document plus one chunk of text. The disk holds the
@@ -109,8 +109,8 @@ class SplitFile:
     """Writes the token ids of one split.
 
     The file starts with an end token, and has one after every document. With
-    `with_loss_mask`, also writes which of them count in the loss. Use it as a context
-    manager; `lengths` has the tokens of every document, with the one that ends it.
+    `with_loss_mask`, a second file says which tokens count in the loss. Use it as a
+    context manager; `lengths` has the tokens of every document, its end token included.
     """
 
     def __init__(self, path: Path, vocabulary: int, end: int, *, with_loss_mask: bool = False):
@@ -160,7 +160,7 @@ class SplitFile:
 def write_index(folder: Path, splits: dict[str, WrittenSplit], domains: list[str]) -> Counts:
     """Write the index of the held-out documents, and count what the splits hold."""
     held_out = splits["validation"]
-    # The first document starts behind the end token in front.
+    # The first document starts after the end token at the front of the file.
     starts = np.cumsum(held_out.lengths) - held_out.lengths + 1
     sizes = np.zeros_like(starts) if held_out.bytes is None else held_out.bytes
     index = np.stack([starts, sizes], axis=1)

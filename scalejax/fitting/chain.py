@@ -32,9 +32,10 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     loss_fit, error_fit = _checked(loss_fit, error_fit)
     loss = loss_fit.estimate(**inputs)
     error = error_fit.estimate(loss=loss.value)
+    distance = [*loss_fit.extrapolation(inputs), *error_fit.extrapolation({"loss": loss.value})]
     if not (loss_fit.draws and error_fit.draws):
-        reason = "no interval: both laws need bootstraps"
-        return Estimate(error.value, None, None, LEVEL, reason)
+        method = "; ".join(["no interval: both laws need bootstraps", *distance])
+        return Estimate(error.value, None, None, LEVEL, method)
     # Where one of the laws bounds nothing (the method says why), the chain does not
     # either.
     for estimate in (loss, error):
@@ -53,7 +54,7 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     low, high = np.nanpercentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     how = "of the same rows in both laws" if same_rows else "of each law, independent"
     method = f"{len(losses)} bootstrap draws {how} x {len(loss_fit.residuals)} residuals"
-    return Estimate(error.value, float(low), float(high), LEVEL, method)
+    return Estimate(error.value, float(low), float(high), LEVEL, "; ".join([method, *distance]))
 
 
 class _Pairs(NamedTuple):

@@ -111,6 +111,7 @@ def fit(
     """
     kind = kind_of(law)
     frame, held_out = _chosen_rows(tables.read(table), where, holdout)
+    frame = _without_skipped_tokens(frame, columns or {})
     options = FitOptions(
         held_out=held_out,
         loss=loss,
@@ -131,6 +132,17 @@ def fit(
             f"the names are {', '.join(COLUMNS)}"
         )
     return kind.fit(frame, law, options)
+
+
+def _without_skipped_tokens(frame: "DataFrame", columns: Mapping[str, str]) -> "DataFrame":
+    """Subtract the tokens of skipped steps, which trained nothing.
+
+    A column that the caller names for tokens is taken as it is.
+    """
+    if "tokens" in columns or not {"tokens", "tokens_skipped"} <= {*frame.columns}:
+        return frame
+    read, skipped = (tables.numeric_column(frame, name) for name in ("tokens", "tokens_skipped"))
+    return frame.assign(tokens=read - np.nan_to_num(skipped))
 
 
 def _chosen_rows(

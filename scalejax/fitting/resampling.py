@@ -15,6 +15,7 @@ from scalejax.fitting.result import STORED, Interval, kept_draws
 from scalejax.laws.inference import bootstrap
 from scalejax.laws.inference.identification import linearize
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
+from scalejax.laws.inference.trunks import MANY_TRUNKS, ODDS, PRIOR, TrunkErrors
 from scalejax.laws.isoflop import Noise
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum
@@ -34,6 +35,9 @@ MIN_DRAWS = 40
 # beyond either end, so a larger fraction of such draws leaves the interval open.
 TAIL = 0.025
 
+# The column of a results table that names the trunk from which a run branched off.
+TRUNK = "trunk"
+
 
 class Draws(NamedTuple):
     """The bootstrap draws of a fit, and what to tell about them."""
@@ -42,6 +46,59 @@ class Draws(NamedTuple):
     """(p, draws) in the solver's coordinates, nan where a draw has no fit. All are nan
     if too many have none."""
     notes: list[str]
+    new_run: np.ndarray | None = None
+    """Errors of runs that were not fitted, (draws,), on the scale of the loss. None if
+    the residuals of the fitted rows stand for them."""
+    assumption: str = ""
+    """What the draws assume about rows of one trunk."""
+
+
+class Resampling(NamedTuple):
+    """What a bootstrap of a table draws."""
+
+    kind: str
+    """pairs, residuals, noise with its size, or trunks."""
+    column: str | None
+    """Column whose equal values share an error, or None."""
+    labels: np.ndarray | None
+    """(rows,): the values of the column as 0, 1, ..."""
+
+
+def choose(rows: "DataFrame", cluster: str | None, resample: str | None) -> Resampling:
+    """Choose what a bootstrap draws.
+
+    Rows with equal values of `cluster`, or else of the column `trunk`, share an error.
+    If there are many such groups they are resampled; if there are few, their effects
+    are drawn from a distribution.
+
+    Raises ValueError for clusters in any but pairs and trunks, and for a column that
+    has one value or misses some.
+    """
+    kind = (resample or "pairs").partition(":")[0]
+    if cluster is not None and kind not in ("pairs", "trunks"):
+        raise ValueError(
+            "rows are drawn together with resample='pairs' or 'trunks' only; "
+            f"got cluster={cluster!r} and resample={resample!r}"
+        )
+    if cluster is None and resample in (None, "trunks"):
+        cluster = _trunk_column(rows, required=resample is not None)
+    if cluster is None:
+        return Resampling(resample or "pairs", None, None)
+    labels = _cluster_labels(rows, cluster)
+    few = int(labels.max()) + 1 < MANY_TRUNKS
+    return Resampling(resample or ("trunks" if few else "pairs"), cluster, labels)
+
+
+def _trunk_column(rows: "DataFrame", *, required: bool) -> str | None:
+    """Return the column of trunks, if some rows share one and others do not."""
+    if TRUNK in rows.columns and 1 < len(rows[TRUNK].drop_duplicates()) < len(rows):
+        return TRUNK
+    if required:
+        raise ValueError(
+            f"resample='trunks' needs rows of several trunks, some of which share one: the "
+            f"table has no such column {TRUNK!r}; name another one as cluster"
+        )
+    return None
 
 
 def bootstrap_draws(
@@ -49,48 +106,62 @@ def bootstrap_draws(
     optimum: Optimum,
     rows: "DataFrame",
     *,
-    cluster: str | None,
-    resample: str,
+    resampling: Resampling,
     count: int,
     seed: int,
     floor: NoiseFloor | None,
 ) -> Draws:
     """Refit a law to `count` resampled tables.
 
-    rows: the fitted rows. cluster: column whose equal values are drawn together.
-    resample: pairs; residuals; noise, with the standard deviation between replicates
-    (`floor`); or noise with a known standard deviation: noise:STD,
-    noise:STD@LOSS,STD@LOSS or noise:COLUMN.
+    rows: the fitted rows. resampling: its kind is pairs; trunks; residuals; noise, with
+    the standard deviation between replicates (`floor`); or noise with a known standard
+    deviation: noise:STD, noise:STD@LOSS,STD@LOSS or noise:COLUMN.
 
-    Raises ValueError for another resampling, and for clusters in any but pairs.
+    Raises ValueError for another kind.
     """
-    kind, _, known = resample.partition(":")
-    if kind not in ("pairs", "residuals", "noise") or (known and kind != "noise"):
+    kind, _, known = resampling.kind.partition(":")
+    if kind not in ("pairs", "residuals", "noise", "trunks") or (known and kind != "noise"):
         raise ValueError(
-            f"resample {resample!r} is not one of pairs, residuals, noise, noise:0.005 (nats) "
-            "or noise:COLUMN"
-        )
-    if cluster is not None and kind != "pairs":
-        raise ValueError(
-            "rows are drawn together with resample='pairs' only; "
-            f"got cluster={cluster!r} and resample={resample!r}"
+            f"resample {resampling.kind!r} is not one of pairs, trunks, residuals, noise, "
+            "noise:0.005 (nats) or noise:COLUMN"
         )
     # A standard deviation that cannot be read is an error even if nothing is drawn.
     std = _noise_std(optimum, rows, known, floor) if kind == "noise" else np.zeros(0)
     nothing = np.full((len(optimum.theta), count), np.nan)
     if count == 0:
         return Draws(nothing, [])
+    rng, labels = np.random.default_rng(seed), resampling.labels
+    if kind == "trunks":
+        assert labels is not None, "`choose` gives labels for this kind"
+        theta, new_run, errors = bootstrap.trunk_bootstrap(law, optimum, labels, count, rng)
+        assumption = _assumption(errors, int(labels.max()) + 1)
+        draws = _checked(theta)
+        notes = [*draws.notes, assumption]
+        return Draws(draws.theta, notes, new_run=new_run, assumption=assumption)
     if kind == "pairs":
-        if cluster is None and (note := _too_few_rows_note(law, optimum, len(rows))):
+        if labels is None and (note := _too_few_rows_note(law, optimum, len(rows))):
             return Draws(nothing, [note])
-        labels = None if cluster is None else _cluster_labels(rows, cluster)
         draw = partial(bootstrap.pairs_bootstrap, law, optimum, clusters=labels)
     elif kind == "residuals":
         draw = partial(bootstrap.residual_bootstrap, law, optimum)
     else:
         draw = partial(bootstrap.noise_bootstrap, law, optimum, std=std)
-    theta = _draw_in_batches(draw, count, len(rows), np.random.default_rng(seed))
+    theta = _draw_in_batches(draw, count, len(rows), rng)
     return _checked(theta)
+
+
+def _assumption(errors: TrunkErrors, trunks: int) -> str:
+    """Say what few trunks leave to an assumption."""
+    if not errors.correlation:
+        return (
+            f"rows of {trunks} trunks count as independent: their residuals favour this by more "
+            f"than {ODDS:g} to 1"
+        )
+    return (
+        f"rows of a trunk count as correlated by {errors.correlation:.2f}: {trunks} trunks are "
+        f"few, and {PRIOR[0]:g} to {PRIOR[-1]:g} is assumed unless residuals favour "
+        f"independence by more than {ODDS:g} to 1"
+    )
 
 
 def _draw_in_batches(

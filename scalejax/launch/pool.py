@@ -13,9 +13,9 @@ from scalejax.launch.worker_process import WorkerProcess
 from scalejax.training.result import is_finished
 from scalejax.training.segment import Segment, TrainingJob
 
-# How often a segment is handed out if its worker dies while training it, for example
-# because the kernel ran out of memory. An error that the worker reports is final: the
-# same segment would raise it again.
+# How many times a segment is handed out if its worker dies while training it, for
+# example because the kernel ran out of memory. An error that the worker reports is
+# final: the same segment would raise it again.
 MAX_ATTEMPTS = 2
 
 
@@ -61,7 +61,7 @@ class Pool:
         """Jobs that no worker has yet, by the folder of their segment. Those of the
         highest priority come first."""
         self.attempts: dict[str, int] = {}
-        """How often a worker died while training a segment, by the segment's folder."""
+        """Number of workers that died training a segment, by the segment's folder."""
         self.result = PoolResult()
 
     def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:

@@ -27,7 +27,7 @@ from scalejax.launch.events import Event
 
 # The option of Linux's prctl that sends a signal to this process when its parent dies.
 PR_SET_PDEATHSIG = 1
-# How often a worker without a segment looks whether it was asked to stop.
+# A worker without a segment checks this often whether it was asked to stop.
 POLL_SECONDS = 0.2
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     halt = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: halt.set())
-    # Keep standard output for events alone. What libraries print goes to the log.
+    # Keep standard output for events only. What libraries print goes to the log.
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     folders: queue.Queue[str] = queue.Queue()

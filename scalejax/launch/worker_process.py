@@ -9,18 +9,10 @@ import threading
 from pathlib import Path
 
 from scalejax.config import Model
+from scalejax.launch import allocator
 from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.events import Event
 from scalejax.training.segment import TrainingJob
-
-# Settings that make glibc keep freed memory. By default it returns the memory to the
-# kernel after every step, and the page faults that follow are expensive: 433 faults per
-# step at width 32, and 15 to 20% of the step's time at width 112.
-KEEP_FREED_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 class WorkerProcess:
@@ -52,7 +44,7 @@ class WorkerProcess:
                 text=True,
                 pass_fds=[lock],
                 # The user's own settings win.
-                env=KEEP_FREED_MEMORY | os.environ,
+                env=allocator.settings() | os.environ,
             )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._commands, self._events = self.process.stdin, self.process.stdout

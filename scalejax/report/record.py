@@ -45,6 +45,8 @@ class StudyFile(TypedDict):
     """Ids of the runs that laws are fitted to."""
     forecast: list[str]
     """Ids of the runs to forecast."""
+    trunks: NotRequired[dict[str, str]]
+    """The trunk of each run, by the run's id; see `Plan.trunk_of`."""
     plan: PlanSummary
     unfitted: NotRequired[dict[str, str]]
     """Why a law could not be fitted, by the name of the law."""

@@ -7,6 +7,7 @@ from scalejax.config import Run
 from scalejax.fitting import chain
 from scalejax.fitting.fit import fit
 from scalejax.fitting.result import Estimate, Fit
+from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.grids import run_id
 from scalejax.model.transformer import counts
 from scalejax.study import ledger
@@ -96,11 +97,11 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     A law of params and tokens predicts the loss. Chained to a law of the error against
     the loss, it also predicts the top-1 error.
     """
-    known = {"params": counts(run.model).params_with_head, "tokens": run.tokens_read}
+    known = {"params", "tokens"}
     loss_laws = [
         name
         for name, one in fits.items()
-        if one.law.target == "loss" and set(one.law.inputs) <= set(known)
+        if one.law.target == "loss" and set(one.law.inputs) <= known
     ]
     error_laws = [
         name
@@ -109,13 +110,20 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     ]
     predictions = []
     for name in loss_laws:
-        inputs = {column: known[column] for column in fits[name].law.inputs}
+        inputs = _inputs(run, fits[name])
         predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs)))
         for error_law in error_laws:
             # The error's interval must include the error of the predicted loss.
             estimate = chain.predict(fits[name], fits[error_law], **inputs)
             predictions.append(Prediction((name, error_law), "top1_error", estimate))
     return predictions
+
+
+def _inputs(run: Run, fit: Fit) -> dict[str, float]:
+    """The inputs of a fit for a run, with its parameters counted as the fit counts."""
+    count = fit.columns.get("params", PARAMS_COLUMN)
+    known = {"params": getattr(counts(run.model), count), "tokens": run.tokens_read}
+    return {name: known[name] for name in fit.law.inputs}
 
 
 def _fit_file(folder: Path, law: str) -> Path:

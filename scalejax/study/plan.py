@@ -65,6 +65,17 @@ class Plan:
             for segment in self.needed(runs)
         ]
 
+    def trunk_of(self, run: Run) -> str:
+        """The id of the trunk that a run was cut from; a run of its own is its trunk.
+
+        Trunks can be cut from each other; this is the first of them, which begins at
+        step 0. Runs that share it share its noise.
+        """
+        segment = self.by_folder[f"runs/{run_id(run)}"]
+        while segment.parent:
+            segment = self.by_folder[segment.parent]
+        return segment.id
+
     @property
     def flops(self) -> int:
         """Training FLOPs of the study; a shared prefix counts once."""

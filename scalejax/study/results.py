@@ -15,12 +15,23 @@ CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss",
 def results(folder: str | Path) -> "pd.DataFrame":
     """The results of a study: one row per finished run, measured at its last step.
 
-    The columns are those of `scalejax.training.result.result_row`. Raises
-    FileNotFoundError if `folder` is not the folder of a study.
+    The columns are those of `scalejax.training.result.result_row`, and `trunk`: the id
+    of the trunk that the run was cut from, or the run's own id. Rows of one trunk are
+    not independent. Raises FileNotFoundError if `folder` is not the folder of a study.
     """
     import pandas as pd
 
-    return pd.DataFrame([Result.load(run).row for run in finished_runs(Path(folder))])
+    folder = Path(folder)
+    rows = [Result.load(run).row for run in finished_runs(folder)]
+    trunks = read_json(folder / "study.json").get("trunks", {})
+    # The columns that say what a row is come first.
+    return pd.DataFrame(
+        [
+            {"run": row["run"], "study": row["study"], "trunk": trunks.get(row["run"], row["run"])}
+            | row
+            for row in rows
+        ]
+    )
 
 
 def curves(folder: str | Path) -> "pd.DataFrame":

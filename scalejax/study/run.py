@@ -71,6 +71,8 @@ class StudyRecord(TypedDict):
     """Ids of the fitted runs."""
     forecast: list[str]
     """Ids of the runs to forecast."""
+    trunks: dict[str, str]
+    """The trunk of each run, by the run's id; see `Plan.trunk_of`."""
     plan: PlanSummary
 
 
@@ -155,6 +157,7 @@ def study_record(planned: Plan, question: str) -> StudyRecord:
         "question": question,
         "runs": _unique_ids(study.runs),
         "forecast": _unique_ids(study.forecast),
+        "trunks": {run_id(run): planned.trunk_of(run) for run in [*study.runs, *study.forecast]},
         "plan": planned.summary(),
     }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
@@ -39,7 +40,7 @@ from scalejax.training.result import (
 )
 from scalejax.training.resume import Progress, starting_point, warn_of_missing_evaluations
 from scalejax.training.segment import Segment, TrainingJob
-from scalejax.training.sharding import make_mesh
+from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.status import (
     Status,
     check_data,
@@ -185,8 +186,7 @@ class Trainer:
             # ---- Step --------------------------------------------------------
             before = run.batch_schedule.tokens_after(progress.step)
             after = run.batch_schedule.tokens_after(progress.step + 1)
-            length = run.data.sequence_length
-            batch = self.rows.rows(before // length, after // length)
+            batch = self.read_batch(before, after)
             rate = rates[progress.step]
             progress.state, metrics = train_step(progress.state, batch, rate)
             # The loss stays on the device until the next metrics row. Reading it here
@@ -196,7 +196,8 @@ class Trainer:
             progress.step += 1
 
             # ---- Metrics row: every LOG_EVERY steps, and at the run's end ------
-            if progress.step % LOG_EVERY == 0 or progress.step == run.steps:
+            logged = progress.step % LOG_EVERY == 0 or progress.step == run.steps
+            if logged:
                 now = time.monotonic()
                 progress.seconds, resumed = progress.seconds + now - resumed, now
                 report(progress.step, self.log_losses(float(rate)))
@@ -206,9 +207,12 @@ class Trainer:
                 self.evaluate_loss()
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
-            preempted = stopping() and progress.step < stop
             overdue = time.monotonic() - saved > placement.checkpoint_seconds
-            if preempted or overdue or progress.step == stop:
+            agreed = distributed.agree(
+                progress.step, stop=stopping(), save=overdue, exchange=logged
+            )
+            preempted = agreed.stop and progress.step < stop
+            if preempted or agreed.save or progress.step == stop:
                 self.save_checkpoint()
                 saved = time.monotonic()
             if preempted:
@@ -216,6 +220,19 @@ class Trainer:
                     f"stopped at step {progress.step} of {stop}; "
                     f"the state is saved in {self.folder}"
                 )
+
+    def read_batch(self, before: int, after: int) -> ArrayLike:
+        """The rows of the step that reads the run's tokens from `before` to `after`.
+
+        Each process reads only the rows of its own devices.
+        """
+        length = self.job.segment.run.data.sequence_length
+        first, rows = before // length, (after - before) // length
+        return distributed.spread(
+            batch_sharding(self.mesh),
+            (rows, length + 1),
+            lambda start, stop: self.rows.rows(first + start, first + stop),
+        )
 
     def log_losses(self, learning_rate: float) -> float:
         """Write a metrics row of the steps since the last one; return their mean loss.

@@ -121,6 +121,7 @@ def result_row(
         row["mfu"] = mfu(run.model, length, tokens_per_second, peak_flops=peak)
     return row | {
         "devices": status["placement"]["devices"],
+        "allocator": allocator(),
         "placement_changed": status["placement_changed"],
         "data_hash": shards.hash,
         "code": code_version(),
@@ -128,6 +129,12 @@ def result_row(
         "started": status["started"],
         "finished": utc_now(),
     }
+
+
+def allocator() -> str:
+    """Return which memory allocator this process runs with: `mimalloc` or `system`."""
+    maps = Path("/proc/self/maps")
+    return "mimalloc" if maps.exists() and "libmimalloc" in maps.read_text() else "system"
 
 
 def peak_flops(placement: Placement) -> float:

@@ -40,9 +40,11 @@ BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(placement: Placement) -> Mesh:
-    """The mesh with axes data, fsdp, tensor over the first devices of this process.
+    """The mesh with axes data, fsdp, tensor over the first devices that JAX sees.
 
-    Raises ValueError when there are fewer devices than the placement needs.
+    On many hosts these are the devices of all processes, and all of them must be used.
+
+    Raises ValueError when the number of devices is not what the placement needs.
     """
     sizes = {"data": placement.data, "fsdp": placement.fsdp, "tensor": placement.tensor}
     needed, devices = math.prod(sizes.values()), jax.devices()
@@ -51,6 +53,11 @@ def make_mesh(placement: Placement) -> Mesh:
         raise ValueError(
             f"Placement needs {product} = {needed} devices; this process sees {len(devices)} "
             f"({devices[0].platform}): lower data, fsdp or tensor"
+        )
+    if needed < len(devices) and jax.process_count() > 1:
+        raise ValueError(
+            f"Placement uses {needed} devices, but the {jax.process_count()} processes of this "
+            f"job have {len(devices)}: raise data, fsdp or tensor, or start fewer processes"
         )
     grid = np.asarray(devices[:needed]).reshape(*sizes.values())
     # Under the axis type Auto, XLA chooses the sharding of intermediate arrays and

@@ -13,6 +13,7 @@ from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric import cross_validation
+from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.inference import bootstrap
 
 RUN = {"params": 1e9, "tokens": 1e12}
@@ -221,3 +222,137 @@ def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     sample = fits.fit(ladder(64), laws.chinchilla()).cross_validation
     assert everything.by_split[0].fitted == 32 and sample.by_split[0].fitted == 16
     assert sample.mean_rel_error == pytest.approx(everything.mean_rel_error, rel=0.8)
+
+
+def with_a_diverged_run():
+    table = ladder(25, noise=0.001).assign(run=lambda t: [f"r{i}" for i in range(len(t))])
+    table.loc[12, "loss"] = 10.8
+    return table
+
+
+@pytest.mark.parametrize("draws", [0, 100])
+def test_a_diverged_run_is_named_and_does_not_change_the_verdict(draws):
+    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), bootstrap=draws)
+    assert fit.verdict == "ok"
+    (outlier,) = fit.quality.outliers
+    assert (outlier.row, outlier.run, outlier.measured) == (12, "r12", 10.8)
+    assert outlier.expected == pytest.approx(ladder(25, noise=0.0).loss[12], rel=0.01)
+    assert "row 12 (run r12) stands out: loss 10.8" in " ".join(fit.reasons)
+    assert fit.quality.residual_spread == pytest.approx(0.001, rel=0.6)
+    # Least squares believes the run, and says how badly the others then fit.
+    assert fits.fit(with_a_diverged_run(), laws.chinchilla(), loss="log-mse").verdict != "ok"
+
+
+def test_the_quality_of_a_fit_survives_its_file(tmp_path):
+    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), holdout="params < 3e7")
+    fit.save(tmp_path / "fit.json")
+    loaded = fits.load(tmp_path / "fit.json")
+    assert isinstance(loaded, ParametricFit) and loaded.quality == fit.quality
+    assert "residual spread 0." in fit_text(fit) and ", R2 0.9" in fit_text(fit)
+
+
+def test_a_forecast_without_draws_says_how_far_it_lies_beyond_the_rows():
+    table = ladder()
+    fit = fits.fit(table, laws.chinchilla())
+    far = fit.predict(params=10 * table.params.max(), tokens=table.tokens.max())
+    assert far.low is None and far.method.endswith("; params is 10 times the largest fitted")
+    error = fits.fit(table, laws.downstream())
+    chained = chain.predict(fit, error, params=10 * table.params.max(), tokens=1e15)
+    assert "params is 10 times" in chained.method and "times the smallest fitted" in chained.method
+    undetermined = fits.fit(ONE_SIZE, laws.chinchilla(), bootstrap=40)
+    assert "tokens is" in undetermined.predict(params=1e9, tokens=1e15).method
+
+
+def test_an_offset_at_zero_ends_where_its_profile_does():
+    # The rows want an offset below zero, so most bootstrap fits end at zero too.
+    table = ladder(noise=0.02).assign(loss=lambda t: t.loss - 1.75)
+    fit = fits.fit(table, laws.chinchilla(), loss="mse", bootstrap=100)
+    assert fit.at_boundary == ["E"]
+    low, high = fit.intervals["E"]
+    assert low is None and high is not None
+    inputs = tuple(table[name].to_numpy() for name in ("params", "tokens"))
+    lowest, at_end = laws.profile(
+        laws.chinchilla(), inputs, table.loss.to_numpy(), "E", [0.0, high], loss="mse"
+    )
+    # F(1, 19) at 95% is 4.381.
+    assert at_end / lowest >= 0.98 * (1 + 4.381 / 19)
+
+
+def test_an_absurd_optimum_is_refused():
+    fit = fits.fit(ladder(), laws.chinchilla())
+    assert fit.predict(flops=1e24).value > 1.75
+    with pytest.raises(ValueError, match=r"no compute-optimal run of 1e\+60 FLOPs: the law puts"):
+        fit.predict(flops=1e60)
+
+
+def test_standard_errors_as_weights_mean_inverse_variances():
+    rng = np.random.default_rng(0)
+    table = ladder().assign(loss_se=lambda t: t.loss * rng.uniform(0.001, 0.01, len(t)))
+    table["precision"] = (table.loss / table.loss_se) ** 2
+    table["precision"] *= (1 / table.precision).mean()
+    by_error = fits.fit(table, laws.chinchilla(), weights="loss_se")
+    by_precision = fits.fit(table, laws.chinchilla(), weights="precision")
+    assert by_error.params == pytest.approx(by_precision.params, rel=1e-6)
+    assert by_error.params != pytest.approx(fits.fit(table, laws.chinchilla()).params, rel=1e-6)
+
+
+def test_kaplans_law_reads_parameters_without_embeddings():
+    table = ladder().assign(params_non_embedding=lambda t: t.params / 2, params_with_head=1e9)
+    fit = fits.fit(table, laws.kaplan())
+    assert fit.columns["params"] == "params_non_embedding"
+    assert (
+        fits.fit(table, laws.kaplan(), columns={"params": "params"}).columns["params"] == "params"
+    )
+    assert fits.fit(table, laws.chinchilla()).columns["params"] == "params_with_head"
+
+
+def test_tokens_of_skipped_steps_do_not_count():
+    table = ladder()
+    skipped = table.assign(tokens=lambda t: t.tokens + 1e8, tokens_skipped=1e8)
+    wanted = fits.fit(table, laws.chinchilla()).params
+    assert fits.fit(skipped, laws.chinchilla()).params == pytest.approx(wanted, rel=1e-6)
+    named = fits.fit(skipped, laws.chinchilla(), columns={"tokens": "tokens"})
+    assert named.params != pytest.approx(wanted, rel=1e-6)
+
+
+def branches(seeds):
+    """Runs at five budgets off the trunks of four sizes, with a shared error of .8."""
+    rng = np.random.default_rng(1)
+    trunk = np.repeat(np.arange(4 * seeds), 5)
+    params = 33e3 * 2.0 ** (trunk // seeds)
+    tokens = np.tile(np.geomspace(0.45e6, 1.75e6, 5), 4 * seeds)
+    exact = 1.6 + 20 * params**-0.34 + 60 * tokens**-0.35
+    error = np.sqrt(0.8) * rng.normal(size=4 * seeds)[trunk]
+    error += np.sqrt(0.2) * rng.normal(size=len(trunk))
+    loss = exact * np.exp(0.004 * error)
+    return pd.DataFrame({"params": params, "tokens": tokens, "loss": loss, "trunk": trunk})
+
+
+def test_branches_of_one_trunk_share_an_error_by_default(tmp_path):
+    table, far = branches(3), {"params": 528e3, "tokens": 1.75e6}
+    fit = fits.fit(table, laws.chinchilla(), bootstrap=200)
+    assert (fit.clusters, fit.resample) == ("trunk", "trunks")
+    assert "rows of a trunk count as correlated by 0." in " ".join(fit.reasons)
+    estimate = fit.predict(**far)
+    assert "effects of trunk and noise of runs" in estimate.method
+    assert "12 trunks are few" in estimate.method
+    fit.save(tmp_path / "fit.json")
+    assert fits.load(tmp_path / "fit.json").predict(**far) == estimate
+    rows = fits.fit(table, laws.chinchilla(), bootstrap=200, resample="pairs")
+    assert (rows.clusters, rows.resample) == (None, "pairs")
+
+    def width(fit):
+        low, high = fit.intervals["alpha"]
+        return high - low
+
+    assert width(fit) > 1.5 * width(rows)
+
+
+def test_many_trunks_are_resampled_and_single_runs_are_rows():
+    table = branches(3).assign(trunk=np.arange(60) // 2)
+    many = fits.fit(table, laws.chinchilla(), bootstrap=40)
+    assert (many.clusters, many.resample) == ("trunk", "pairs")
+    single = fits.fit(table.assign(trunk=np.arange(60)), laws.chinchilla(), bootstrap=40)
+    assert (single.clusters, single.resample) == (None, "pairs")
+    with pytest.raises(ValueError, match="needs rows of several trunks"):
+        fits.fit(ladder(), laws.chinchilla(), resample="trunks")

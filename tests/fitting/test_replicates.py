@@ -87,9 +87,12 @@ def test_a_noise_bootstrap_draws_the_noise_of_the_replicates():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resample": "rows"}, "not one of pairs, residuals, noise"),
+        ({"resample": "rows"}, "not one of pairs, trunks, residuals, noise"),
         ({"resample": "residuals:2"}, "not one of pairs"),
-        ({"resample": "residuals", "cluster": "run"}, "drawn together with resample='pairs' only"),
+        (
+            {"resample": "residuals", "cluster": "run"},
+            "drawn together with resample=.pairs. or .trunks. only",
+        ),
         ({"resample": "noise"}, "the table has none"),
         ({"resample": "noise:sd"}, "or a column of the table"),
         ({"resample": "noise:-1"}, "neither STD nor"),

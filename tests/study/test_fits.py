@@ -7,7 +7,8 @@ import pytest
 from scalejax import laws
 from scalejax.files import read_lines
 from scalejax.grids import run_id
-from scalejax.study.fits import fit_laws, register_forecasts, rows_to_fit
+from scalejax.model.transformer import counts
+from scalejax.study.fits import _inputs, fit_laws, register_forecasts, rows_to_fit
 from scalejax.study.study import Study
 
 
@@ -54,3 +55,15 @@ def test_a_law_of_the_loss_forecasts_alone_and_in_a_chain_with_a_law_of_the_erro
         ("chinchilla+downstream", "top1_error"),
     ]
     assert {line["run"] for line in lines} == {f"s@1/{run_id(runs[3])}"}
+
+
+def test_branches_share_an_error_and_kaplans_law_counts_without_embeddings(runs, tmp_path):
+    size = counts(runs[3].model)
+    table = table_of_laws().assign(trunk=lambda t: t.params_with_head.astype(str))
+    table["params_non_embedding"] = table.params_with_head / 2
+    table["loss"] *= np.exp(0.002 * np.random.default_rng(0).normal(size=len(table)))
+    study = Study("s@1", runs[:3], laws=[laws.chinchilla(), laws.kaplan()], bootstrap=50)
+    fits, _ = fit_laws(study, table, tmp_path)
+    assert {(fit.clusters, fit.resample) for fit in fits.values()} == {("trunk", "trunks")}
+    assert _inputs(runs[3], fits["kaplan"])["params"] == size.params_non_embedding
+    assert _inputs(runs[3], fits["chinchilla"])["params"] == size.params_with_head

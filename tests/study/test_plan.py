@@ -123,6 +123,16 @@ def test_the_jobs_of_runs_are_their_segments_with_the_trunks_first():
     assert all(job.study == "s@1" and job.measure.every == 6400 for job in jobs)
 
 
+def test_the_trunk_of_a_run_is_the_first_segment_that_it_shares():
+    seeds = [BASE, BASE.replace(seed=1)]
+    branches = cooldowns(seeds, at=[16_000, 32_000, 64_000], fraction=0.2)
+    single = BASE.replace(seed=2)
+    planned = plan(Study("s@1", [*branches, single]))
+    trunks = [planned.trunk_of(run) for run in branches]
+    assert len(set(trunks)) == 2 and {trunks.count(trunk) for trunk in trunks} == {3}
+    assert planned.trunk_of(single) == run_id(single)
+
+
 def test_thousands_of_runs_are_planned_in_seconds():
     """A study of 5,000 runs took 15 s of CPU time, and its cooldowns quadratic time."""
     rates = np.logspace(-4, -1, 50)

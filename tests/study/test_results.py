@@ -20,7 +20,7 @@ def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluat
     )
     name = run_id(tiny_run)
     result = train(tiny_run, out=tmp_path / "runs" / name, measure=measure)
-    write_json(tmp_path / "study.json", {"runs": [name], "forecast": []})
+    write_json(tmp_path / "study.json", {"runs": [name], "forecast": [], "trunks": {name: "t"}})
     write_tables(tmp_path)
     curves = pd.read_parquet(tmp_path / "curves.parquet")
     evaluations = curves.dropna(subset=["loss"])
@@ -28,6 +28,7 @@ def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluat
     by_step = evaluations.groupby("step")["weights"].apply(list)
     assert by_step.to_dict() == {step: names for step in (20, 40, 60)}
     last = evaluations.loc[evaluations["step"] == 60, :].set_index("weights")
+    assert pd.read_parquet(tmp_path / "results.parquet")["trunk"].tolist() == ["t"]
     losses = last["loss"].to_dict()
     table = pd.read_parquet(tmp_path / "results.parquet")
     assert losses["raw"] == result.loss == table["loss"].item()

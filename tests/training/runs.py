@@ -8,7 +8,7 @@ from scalejax.files import read_lines
 from scalejax.training.result import Result
 
 # Columns that depend on the clock or on the study, not on the run.
-TIMES = {"wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
+TIMES = {"allocator", "wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
 
 
 def reproducible_row(result: Result) -> dict[str, Any]:

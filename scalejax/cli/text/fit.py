@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from scalejax.fitting.result import Errors, Fit, Forecast
+from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.result import Errors, Fit, Forecast, Scores
+from scalejax.laws.solver.losses import parse_loss
 
 
 def fit_text(fit: Fit) -> str:
@@ -23,6 +25,7 @@ def fit_text(fit: Fit) -> str:
     if "chinchilla" in fit.views:
         parameters = ", ".join(f"{name} {x:.6g}" for name, x in fit.views["chinchilla"].items())
         lines.append(f"  chinchilla, for comparison: {parameters}")
+    lines += _spread_line(fit)
     lines += _scores_line("holdout", fit.holdout)
     method = f"{fit.cross_validation.method} cross-validation"
     lines += _scores_line(method, fit.cross_validation)
@@ -49,12 +52,23 @@ def forecast_text(forecast: Forecast) -> str:
     return "\n".join(lines)
 
 
+def _spread_line(fit: Fit) -> list[str]:
+    """How far the fitted rows lie from the law, for laws of one row per run."""
+    if not isinstance(fit, ParametricFit) or not np.isfinite(fit.quality.residual_spread):
+        return []
+    spread = fit.quality.residual_spread
+    relative = parse_loss(fit.loss).residual == "log"
+    return [f"  residual spread {spread:.2%}" if relative else f"  residual spread {spread:.4g}"]
+
+
 def _scores_line(name: str, scores: Errors) -> list[str]:
     """How well the fit predicts rows that it was not fitted to, if there are any."""
     if not scores.n:
         return []
     mean, largest = scores.mean_rel_error, scores.max_rel_error
-    return [f"  {name}: n {scores.n}, mean relative error {mean:.2%}, max {largest:.2%}"]
+    line = f"  {name}: n {scores.n}, mean relative error {mean:.2%}, max {largest:.2%}"
+    has_r2 = isinstance(scores, Scores) and scores.r2 is not None
+    return [f"{line}, R2 {scores.r2:.4g}" if has_r2 else line]
 
 
 def _interval(ends: Iterable[float | None], digits: int) -> str:

@@ -11,12 +11,14 @@ from scalejax.fitting import replicates, resampling, tables
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import LEVEL, Interval, Scores, Seconds, dropped_reasons
-from scalejax.laws.inference import design, identification, intervals
+from scalejax.fitting.result import LEVEL, STORED, Interval, Scores, Seconds, dropped_reasons
+from scalejax.laws import forms
+from scalejax.laws.inference import design, identification, intervals, profile
 from scalejax.laws.inference.replicates import NoiseFloor, lack_of_fit, noise_floor
 from scalejax.laws.inference.verdict import Verdict, judge
-from scalejax.laws.law import F, ParametricLaw
+from scalejax.laws.law import FRACTION, OFFSET, F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.losses import Loss
 from scalejax.laws.solver.multistart import Optimum, find_optimum
@@ -24,6 +26,12 @@ from scalejax.laws.solver.problem import parameters_in_table_units
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# The parameter count that a law is about, where that is not the count with the head.
+PARAMETER_COUNTS: dict[type, str] = {forms.Kaplan: "params_non_embedding"}
+
+# The ending of columns that hold a standard error, such as loss_se.
+STANDARD_ERROR = "_se"
 
 
 def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> ParametricFit[F]:
@@ -39,7 +47,7 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     law = _with_column_of_table(law, frame, options.columns)
     data = _read(frame, law, options)
     loss = losses.parse_loss(options.loss)
-    weights = _weights(data.rows, options.weights)
+    weights = _weights(data, options.weights, loss)
     at = find_optimum(law, data.inputs, data.target, weights, loss)
     solved = time.perf_counter()
     judged = _judge(law, at, data, weights, options)
@@ -68,7 +76,10 @@ class _Data(NamedTuple):
 
 
 def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
-    read = tables.read_columns(frame, law.inputs, law.target, dict(options.columns))
+    columns, count = dict(options.columns), PARAMETER_COUNTS.get(law.form, "")
+    if count in frame.columns and "params" not in columns:
+        columns["params"] = count
+    read = tables.read_columns(frame, law.inputs, law.target, columns)
     complete = frame.loc[read.complete]
     _check_one_row_per_run(complete, options.columns.get("run", "run"))
     out = options.held_out_mask(len(frame))[read.complete]
@@ -93,11 +104,12 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
 class _Judged(NamedTuple):
     """Bootstrap draws, intervals and verdict of an optimum."""
 
-    theta: np.ndarray
-    """(p, draws) coordinates of the bootstrap fits, nan where one did not converge."""
+    draws: resampling.Draws
+    resampling: resampling.Resampling
     intervals: dict[str, Interval]
     verdict: Verdict
     noise: NoiseFloor | None
+    quality: Quality
     reasons: list[str]
     """What the verdict, the design, the replicates and the bootstrap say."""
 
@@ -107,31 +119,34 @@ def _judge(
 ) -> _Judged:
     points = replicates.design_points(data.rows, data.inputs, options.columns.get("seed", "seed"))
     floor = noise_floor(np.log(data.target), points, weights)
-    theta, notes = resampling.bootstrap_draws(
+    chosen = resampling.choose(data.rows, options.cluster, options.resample)
+    draws = resampling.bootstrap_draws(
         law,
         at,
         data.rows,
-        cluster=options.cluster,
-        resample=options.resample or "pairs",
+        resampling=chosen,
         count=options.bootstrap,
         seed=options.seed,
         floor=floor,
     )
-    ends = _intervals(law, at, theta)
+    ends = _intervals(law, at, draws.theta)
     verdict = judge(law, at, data.inputs, ends)
+    ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)
+    quality = Quality.of(law, at, data.rows, options.columns.get("run", "run"), misfit)
     reasons = [
         *verdict.reasons,
         *design.held_reasons(law, data.target),
         *design.duplicate_reasons(data.inputs, data.target),
         *dropped_reasons(data.complete),
-        *notes,
+        *draws.notes,
+        *quality.reasons(data.columns[law.target]),
         *replicates.lack_of_fit_reasons(misfit),
     ]
     # Whatever the draws say, nothing bounds a parameter that the rows leave free.
     ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
-    return _Judged(theta, ends, verdict, floor, reasons)
+    return _Judged(draws, chosen, ends, verdict, floor, quality, reasons)
 
 
 def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[str, Interval]:
@@ -141,6 +156,25 @@ def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[
     # Bootstraps none of which gave a fit leave every interval open.
     held = dict(law.fixed)
     return {name: (None, None) for name in law.names if theta.shape[1] and name not in held}
+
+
+def _ends_above_zero(
+    law: ParametricLaw[Any],
+    at: Optimum,
+    data: _Data,
+    ends: dict[str, Interval],
+    verdict: Verdict,
+) -> dict[str, Interval]:
+    """Replace the upper ends of offsets that are zero by those of their profiles."""
+    coordinates = dict(zip(law.names, law.coordinates, strict=True))
+    replaced: dict[str, Interval] = {}
+    for name in verdict.at_boundary:
+        low, high = ends.get(name, (None, None))
+        if high is None or coordinates[name] not in (OFFSET, FRACTION):
+            continue
+        end = profile.end_above_zero(law, at, data.inputs, data.target, name, LEVEL)
+        replaced[name] = (low, None if end is None else max(high, end))
+    return replaced
 
 
 def _without_numbers(
@@ -169,9 +203,10 @@ def _without_numbers(
         condition=verdict.condition,
         at_boundary=verdict.at_boundary,
         noise=judged.noise,
+        quality=judged.quality,
         seed=options.seed,
-        clusters=options.cluster,
-        resample=options.resample or "pairs",
+        clusters=judged.resampling.column,
+        resample=judged.resampling.kind,
         ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
         unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
         optimum=at,
@@ -197,13 +232,18 @@ def _with_numbers(
         cross_validation=rolling_origin(law, at, data.inputs, data.target),
         views=_views(law, params),
     )
-    if not resampling.converged_mask(judged.theta).any():
+    drawn = judged.draws
+    if not resampling.converged_mask(drawn.theta).any():
         return scored
+    residuals = drawn.new_run
+    if residuals is None:
+        residuals = resampling.scaled_residuals(law, at)
     columns = dict(zip((*law.inputs, law.target), (*data.inputs, data.target), strict=True))
     return dataclasses.replace(
         scored,
-        draws=resampling.parameter_draws(law, at, judged.theta),
-        residuals=resampling.scaled_residuals(law, at),
+        draws=resampling.parameter_draws(law, at, drawn.theta),
+        residuals=residuals[:STORED],
+        assumption=drawn.assumption,
         rows=resampling.rows_digest(data.rows, columns.get("loss", data.target)),
     )
 
@@ -245,10 +285,16 @@ def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
         )
 
 
-def _weights(rows: "DataFrame", column: str | None) -> np.ndarray:
+def _weights(data: _Data, column: str | None, loss: Loss) -> np.ndarray:
+    """Return the row weights, (rows,): a column, or inverse variances."""
     if column is None:
-        return np.ones(len(rows))
-    weights = rows[tables.column_for(rows, column)].to_numpy(np.float64)
+        return np.ones(len(data.target))
+    name = tables.column_for(data.rows, column)
+    weights = tables.numeric_column(data.rows, name)
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"weights must be positive numbers; column {column!r} has others")
-    return weights
+    if not name.endswith(STANDARD_ERROR):
+        return weights
+    # A residual of logarithms has the relative standard error.
+    std = weights / data.target if loss.residual == "log" else weights
+    return np.mean(std**2) / std**2

@@ -10,6 +10,7 @@ import numpy as np
 
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
@@ -21,6 +22,10 @@ from scalejax.laws.solver.problem import Problem, parameters_in_table_units, unc
 # Inputs whose relative difference is smaller than this are the same value.
 SAME_VALUE = 1e-6
 
+# A compute-optimal run this many times beyond the fitted sizes or tokens, or below
+# them, is not one: the law has lost a term.
+MAX_OPTIMUM_DISTANCE = 1e9
+
 # Axes of the terms of a law of (params, tokens).
 SIZE, DATA = 0, 1
 
@@ -31,14 +36,19 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
     holdout: Scores = field(default_factory=Scores)
     cross_validation: RollingOrigin = field(default_factory=RollingOrigin)
+    quality: Quality = field(default_factory=Quality)
+    """The spread of the residuals, the rows that stand out, and lack of fit."""
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     """Smallest and largest fitted value of each input."""
     unvaried: dict[str, float] = field(default_factory=dict, repr=False)
     """Inputs, or ratios such as tokens/params, with a single value in all fitted
     rows."""
     residuals: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
-    """Predicted minus observed, on the scale of the loss, in the order of the rows and
-    scaled by sqrt(n / (n - k)) for k parameters; empty without bootstraps."""
+    """Predicted minus observed, on the scale of the loss: of the rows, in their order
+    and scaled by sqrt(n / (n - k)) for k parameters, or drawn for runs of other trunks.
+    Empty without bootstraps."""
+    assumption: str = field(default="", repr=False)
+    """What the intervals assume about rows of one trunk; empty if nothing."""
     rows: str = field(default="", repr=False)
     """Digest of which rows were fitted; empty without bootstraps."""
     optimum: Optimum | None = field(default=None, repr=False)
@@ -73,20 +83,29 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         self._check_inputs(inputs)
         at = [np.array([inputs[name]], np.float64) for name in self.law.inputs]
         value = float(evaluate(self.law, self.params, at)[0])
+        extrapolation = self.extrapolation(inputs)
         draws = self.converged_draws()
+        reasons = self._changes_of_unvaried(inputs)
         if not draws:
-            reason = "the fit has no bootstrap draws"
+            reasons = ["the fit has no bootstrap draws"]
             if self.intervals:
-                reason = "its bootstraps gave none (see its reasons)"
-            return Estimate(value, None, None, LEVEL, f"no interval: {reason}")
-        if changes := self._changes_of_unvaried(inputs):
-            return Estimate(value, None, None, LEVEL, f"no interval: {', '.join(changes)}")
+                reasons = ["its bootstraps gave none (see its reasons)"]
+        if reasons:
+            method = "; ".join([f"no interval: {', '.join(reasons)}", *extrapolation])
+            return Estimate(value, None, None, LEVEL, method)
         measured = self.measured(evaluate(self.law, draws, at)[:, None], self.residuals)
         low, high = np.percentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-        unit = self.clusters or {"pairs": "rows"}.get(self.resample, self.resample)
-        method = f"{len(measured)} bootstrap draws of {unit} x {len(self.residuals)} residuals"
-        extrapolation = self._extrapolation(inputs)
+        method = (
+            f"{len(measured)} bootstrap draws of {self._unit()} x {len(self.residuals)} residuals"
+        )
+        extrapolation = [*([self.assumption] if self.assumption else []), *extrapolation]
         return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
+
+    def _unit(self) -> str:
+        """What the bootstrap drew."""
+        if self.resample == "trunks":
+            return f"effects of {self.clusters} and noise of runs"
+        return self.clusters or {"pairs": "rows"}.get(self.resample, self.resample)
 
     def measured(self, predicted: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """Return the measurements of runs that fall from the law by some residuals.
@@ -160,7 +179,17 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         best = optimal.compute_optimal(self._form(self.params), inputs["flops"])
         if not 0 < best.params < np.inf:
             raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
-        return {"params": float(best.params), "tokens": float(best.tokens)}
+        run = {"params": float(best.params), "tokens": float(best.tokens)}
+        for name, value in run.items():
+            low, high = self.ranges[name]
+            if value > MAX_OPTIMUM_DISTANCE * high or value < low / MAX_OPTIMUM_DISTANCE:
+                raise ValueError(
+                    f"no compute-optimal run of {inputs['flops']:.3g} FLOPs: the law puts its "
+                    f"{name} at {value:.2g}, and the fitted rows have {low:.2g} to {high:.2g}; "
+                    f"predict a run nearer to them, or fit rows that determine every parameter "
+                    f"(verdict of this fit: {self.verdict})"
+                )
+        return run
 
     def _optimal_intervals(self, flops: float) -> dict[str, Interval]:
         """95% percentile intervals of N*, D* and D*/N* over the bootstrap draws.
@@ -217,8 +246,8 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 )
         return changes
 
-    def _extrapolation(self, inputs: dict[str, float]) -> list[str]:
-        """How far each input of a run lies beyond the fitted rows."""
+    def extrapolation(self, inputs: dict[str, float]) -> list[str]:
+        """Say how far each input of a run lies beyond the fitted rows."""
         beyond = []
         for name in self.law.inputs:
             value, (low, high) = inputs[name], self.ranges[name]
@@ -228,6 +257,10 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
         return beyond
 
+    def summary(self) -> dict[str, Any]:
+        """What `scalejax fit --json` prints: everything except the draws."""
+        return super().summary() | {"quality": self.quality.record()}
+
     def _law_record(self) -> dict[str, Any]:
         return super()._law_record() | {"tied": list(self.law.tied)}
 
@@ -236,18 +269,24 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         record = {"ranges": ranges, "unvaried": self.unvaried}
         if not self.draws:
             return record
-        residuals = {"residuals": self.residuals.tolist(), "rows": self.rows}
+        residuals = {
+            "residuals": self.residuals.tolist(),
+            "assumption": self.assumption,
+            "rows": self.rows,
+        }
         return record | super()._spread_record() | residuals
 
     @classmethod
     def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
         spread = record["spread"]
         return super()._fields_from_record(record) | {
+            "quality": Quality.from_record(record["quality"]),
             "holdout": Scores.from_record(record["holdout"]),
             "cross_validation": RollingOrigin.from_record(record["cross_validation"]),
             "ranges": {name: (low, high) for name, (low, high) in spread["ranges"].items()},
             "unvaried": spread["unvaried"],
             "residuals": np.asarray(spread.get("residuals", ()), np.float64),
+            "assumption": spread.get("assumption", ""),
             "rows": spread.get("rows", ""),
         }
 

@@ -37,8 +37,8 @@ from scalejax.laws.solver import losses
 ROUGH_TOLERANCE = 1e-9
 FINE_TOLERANCE = 1e-13
 
-# Most times that a law with an approximated term is solved again, each time with the
-# approximation error of the last solution.
+# Largest number of times that a law with an approximated term is solved again, each
+# time with the approximation error of the last solution.
 MAX_CORRECTIONS = 10
 
 # The correction has settled when it changes the predictions by less than this, in nats.
@@ -62,8 +62,9 @@ class CurveFit(NamedTuple):
     objective: float
     """The robust loss of the data, without the prior; in the units of `losses.Loss`."""
     gradient_norm: float
-    """Norm of the gradient of what is minimized, in the coordinates that are not at a
-    bound; for linear parameters but L0 with respect to their logarithm."""
+    """Norm of the gradient of what is minimized, over the coordinates that are not at a
+    bound. For linear parameters other than L0 the derivative is with respect to the
+    parameter's logarithm."""
     starts_at_optimum: float
     """Fraction of the starts that reached the lowest cost."""
     verdict: str
@@ -215,8 +216,8 @@ def _solve(
 ) -> Solution:
     """Minimize from one start, stage by stage of the loss and of the prior.
 
-    objective: only its correction counts. polish: the start is next to the solution, so
-    that the last stage of the loss suffices.
+    objective: only its correction is used. polish: the start is next to the solution,
+    so that the last stage of the loss suffices.
     """
     deltas, n_rows = problem.loss.deltas, len(problem.data.loss)
     converged = False

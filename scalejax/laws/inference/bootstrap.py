@@ -1,4 +1,4 @@
-"""Bootstrap fits: three ways to redraw a table, and the fit to each redrawn table.
+"""Bootstrap fits: four ways to redraw a table, and the fit to each redrawn table.
 
 All of them return theta (p, draws) in the solver's coordinates. A draw whose fit did
 not converge is nan, so that draw i of two laws on the same rows stays draw i.
@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.identification import linearize
+from scalejax.laws.inference.spread import residual_spread
+from scalejax.laws.inference.trunks import TrunkErrors, clipped, draw_errors, trunk_errors
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, refit
 from scalejax.laws.solver.newton import State
@@ -72,6 +74,31 @@ def noise_bootstrap(
     scale = std / (targets * np.exp(residuals)) if relative else std
     errors = scale * rng.standard_normal((count, len(residuals)))
     return _refit_to_errors(law, optimum, errors)
+
+
+def trunk_bootstrap(
+    law: ParametricLaw,
+    optimum: Optimum,
+    trunks: Int[np.ndarray, " n"],
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "p draws"], Float[np.ndarray, " draws"], TrunkErrors]:
+    """Refit to the law's predictions plus effects of trunks and noise of rows.
+
+    trunks: labels 0, 1, ...; rows of one trunk share an effect. Returns theta, the
+    errors of one run of another trunk, and what the residuals say of the errors.
+    """
+    weights, local = _weights(optimum), linearize(law, optimum)
+    residuals = local.residuals * np.sqrt(weights)
+    if np.isfinite(optimum.loss.deltas[-1]):
+        spread = residual_spread(local.residuals, weights, law.free, robust=True)
+        residuals = clipped(residuals, spread)
+    moving = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
+    jacobian = np.where(moving, local.jacobian, 0.0) * np.sqrt(weights)[:, None]
+    known = trunk_errors(residuals, jacobian, trunks)
+    of_rows, of_new_run = draw_errors(known, trunks, count, rng)
+    theta = _refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
+    return theta, of_new_run, known
 
 
 def resample_counts(

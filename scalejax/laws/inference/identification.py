@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from scalejax.laws.inference.spread import residual_spread
 from scalejax.laws.law import OFFSET, ParametricLaw
 from scalejax.laws.solver.losses import ResidualKind
 from scalejax.laws.solver.multistart import Optimum
@@ -22,8 +23,8 @@ MAX_CONDITION = 1e9
 # A parameter counts as part of a flat direction when its loading exceeds this.
 FLAT_DIRECTION_LOADING = 0.1
 
-# Singular values below this count as this, so that the covariance of an exact ridge is
-# finite.
+# Smaller singular values are replaced by this one, so that the covariance of an exact
+# ridge is finite.
 MIN_SINGULAR_VALUE = 1e-12
 
 
@@ -35,7 +36,7 @@ class Linearization(NamedTuple):
 
 
 class Identification(NamedTuple):
-    """What the linearized law says of its parameters."""
+    """What the linearized law says about its parameters."""
 
     covariance: Float[np.ndarray, "p p"]
     """Of theta; zero for parameters that are held, at a bound or without effect."""
@@ -69,8 +70,8 @@ def _residuals_and_jacobian(
 def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) -> Identification:
     """Find the directions in which the parameters can move without effect on the data.
 
-    The covariance is s^2 (J^T W J)^-1 with the Jacobian J, the row weights W and
-    s^2 = sum_i w_i r_i^2 / (n - k), for k free parameters.
+    The covariance is s^2 (J^T W J)^-1 with the Jacobian J, the row weights W and the
+    spread s of the residuals, which is a robust one if the loss is robust.
     """
     free = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
     weights = optimum.weights[optimum.weights > 0]
@@ -96,9 +97,9 @@ def identify(law: ParametricLaw, optimum: Optimum, linearized: Linearization) ->
 
     inverse_squares = np.maximum(singular, MIN_SINGULAR_VALUE) ** -2.0
     scaled = directions.T @ np.diag(inverse_squares) @ directions
-    degrees_of_freedom = max(len(weights) - int(free.sum()), 1)
-    variance = float(np.sum(weights * linearized.residuals**2) / degrees_of_freedom)
-    block = variance * scaled / np.outer(lengths[moving], lengths[moving])
+    robust = bool(np.isfinite(optimum.loss.deltas[-1]))
+    spread = residual_spread(linearized.residuals, weights, int(free.sum()), robust=robust)
+    block = spread**2 * scaled / np.outer(lengths[moving], lengths[moving])
     covariance[np.ix_(moving, moving)] = block
     condition = float("inf") if without_effect else condition
     return Identification(covariance, condition, without_effect, confounded)

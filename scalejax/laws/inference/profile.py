@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.optimize import root_scalar
+from scipy.special import fdtri
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.losses import parse_loss
-from scalejax.laws.solver.multistart import find_optimum
+from scalejax.laws.solver.multistart import Optimum, find_optimum
 
 
 def profile(
@@ -47,3 +49,39 @@ def profile(
         ok = converged(optimum.state, optimum.problem, optimum.weights)[0]
         objectives.append(optimum.state.cost[0] / parsed.normalizer if ok else np.nan)
     return np.array(objectives)
+
+
+def end_above_zero(
+    law: ParametricLaw,
+    optimum: Optimum,
+    inputs: list[np.ndarray],
+    targets: Float[np.ndarray, " n"],
+    name: str,
+    level: float = 0.95,
+) -> float | None:
+    """Return the upper end of the interval of an offset whose best value is zero.
+
+    The end is the value at which the lowest objective, with the offset held there, is
+    1 + F / (n - k) times the one at zero, for n rows, k parameters and the quantile F
+    of the F distribution on 1 and n - k degrees of freedom. For least squares and
+    Gaussian noise that is the exact interval of a likelihood ratio. Bootstrap fits end
+    at the bound too often to say where the interval ends.
+
+    None if no offset below the smallest target is so far, or without rows to spare.
+    """
+    degrees = len(targets) - law.free
+    if degrees < 1:
+        return None
+    weights = optimum.weights[: len(targets)]
+    limit = float(optimum.state.cost[0]) * (1 + float(fdtri(1, degrees, level)) / degrees)
+
+    def excess(value: float) -> float:
+        held = law.hold(**{name: float(value)})
+        state = find_optimum(held, inputs, targets, weights, optimum.loss).state
+        return float(state.cost[0]) - limit
+
+    # The law needs room between its offset and the smallest target.
+    most = float(targets.min()) * (1 - 1e-6)
+    if excess(most) <= 0:
+        return None
+    return float(root_scalar(excess, bracket=(0.0, most), xtol=1e-3 * most).root)

@@ -27,7 +27,7 @@ from scalejax.laws.solver.problem import Problem, coordinates_at
 # bootstrap fits to 20 rows, 137 needed more than 300 iterations.
 MAX_ITERATIONS = 1000
 
-# The damping of the first step, relative to the curvature. A step is taken for a full
+# The damping of the first step, relative to the curvature. A step counts as a full
 # Newton step if it is damped no more than this.
 INITIAL_DAMPING = 1e-2
 DAMPING_DECREASE = 0.1
