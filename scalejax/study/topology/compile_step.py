@@ -79,7 +79,7 @@ def compile_step(run: Run, mesh: Mesh, placement: Placement) -> Any:
         sharding=batch_sharding(mesh),
     )
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    step: Any = make_train_step(run, mesh, placement.accumulate)
+    step: Any = make_train_step(run, mesh, placement)
     return step.lower(abstract_state(run, mesh), rows, rate).compile()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from scalejax.config import Placement, Run
+from scalejax.config.placement import check_placement
 from scalejax.files import write_json
 from scalejax.grids import as_dict, run_id
 from scalejax.model.flops import training_flops
@@ -123,6 +124,7 @@ def placement_on(topology: Topology, run: Run, given: Placement) -> Placement:
         parts = gcd(run.first_batch_sequences // given.accumulate, devices)
         fsdp = gcd(parts, MAX_FSDP)
         given = replace(given, data=parts // fsdp, fsdp=fsdp, tensor=devices // parts)
+    check_placement(run, given)
     return given
 
 
@@ -198,7 +200,7 @@ def _report(
         "devices": topology.devices,
         "run": run_id(run),
         "mesh": {"data": placement.data, "fsdp": placement.fsdp, "tensor": placement.tensor},
-        "placement": {name: getattr(placement, name) for name in ("accumulate",)},
+        "placement": {name: getattr(placement, name) for name in ("accumulate", "remat")},
         "fits": None,
         "bytes_per_device": None,
         "temporary_bytes_per_device": None,
@@ -224,23 +226,27 @@ def _report(
     report["fits"] = needed <= chip.memory_bytes
     report["bytes_per_device"] = needed
     report["temporary_bytes_per_device"] = temporary
-    seconds = _roofline(topology, flops, compiled)
+    seconds = _roofline(topology, flops, placement, compiled)
     bound = max(seconds, key=lambda name: seconds[name])
     report["step_seconds"], report["bound"] = seconds[bound], bound
     report["mfu"] = flops / chip.peak_flops / seconds[bound]
     return report
 
 
-def _roofline(topology: Topology, flops: int, compiled: CompiledStep) -> dict[str, float]:
+def _roofline(
+    topology: Topology, flops: int, placement: Placement, compiled: CompiledStep
+) -> dict[str, float]:
     """Return the seconds of a step for computing, reading memory and communicating."""
     chip = topology.chip
+    # With remat the backward pass, two thirds of the FLOPs, repeats the forward pass.
+    executed = flops * (4 / 3 if placement.remat == "block" else 1.0)
     # A reduced array travels twice: to where it is reduced, and back.
     moved = sum(
         row["bytes"] * (2 if kind == "all-reduce" else 1)
         for kind, row in compiled.collectives.items()
     )
     return {
-        "compute": max(flops, compiled.flops) / chip.peak_flops,
+        "compute": max(executed, compiled.flops) / chip.peak_flops,
         # XLA counts the inside of a loop once, and for GPUs nothing: too few, so that
         # this, too, bounds the time from below.
         "memory": compiled.bytes_accessed / chip.memory_bandwidth,
@@ -255,12 +261,12 @@ def _bytes_used(error: str) -> int | None:
 
 
 def _remedies(run: Run, placement: Placement) -> Iterator[Placement]:
-    """Yield placements that need less memory, with ever smaller micro-batches."""
+    """Yield placements that need less memory, those that cost the least time first."""
     per_device = run.first_batch_sequences // (placement.data * placement.fsdp)
-    # Micro-batches of a quarter of the sequences, and of a single one.
-    counts = (4 * placement.accumulate, per_device)
+    # Micro-batches as they are, of a quarter of the sequences, and of a single one.
+    counts = (placement.accumulate, 4 * placement.accumulate, per_device)
     candidates = [
-        replace(placement, accumulate=accumulate)
+        replace(placement, remat="block", accumulate=accumulate)
         for accumulate in counts
         if per_device % accumulate == 0
     ]

@@ -66,10 +66,14 @@ def test_the_refusal_of_a_program_that_is_too_large_gives_its_size():
     assert _bytes_used("INTERNAL: the compiler has a bug") is None
 
 
-def test_remedies_end_with_one_sequence_per_device(wide_run):
+def test_remedies_recompute_first_and_end_with_one_sequence_per_device(wide_run):
     placement = Placement(fsdp=16)
     remedies = list(_remedies(wide_run, placement))
-    assert [one.accumulate for one in remedies] == [4, 16]
+    assert [(one.remat, one.accumulate) for one in remedies] == [
+        ("block", 1),
+        ("block", 4),
+        ("block", 16),
+    ]
     assert placement not in remedies
 
 
