@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},
     "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report"}
-    | {"study", "files"},
+    | {"launch", "study", "files"},
 }
 
 MAX_FILE_LINES = 420

@@ -98,6 +98,7 @@ def train_segment(
     *,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stopping: Callable[[], bool] = lambda: False,
+    check_claim: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a segment in `folder`, and evaluate it when its run ends there.
 
@@ -108,6 +109,8 @@ def train_segment(
 
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
     every step; when it returns True, the state is saved and Preempted is raised.
+    `check_claim()` is called after every step and before results are written; it raises
+    an exception when another process has taken the segment over.
     """
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
@@ -132,17 +135,19 @@ def train_segment(
     rows = batches(shards, run)
     with open_metrics(folder / "metrics.jsonl", history=start.history) as metrics:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
-        trainer.run_steps(report, stopping)
+        trainer.run_steps(report, stopping, check_claim)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
             row = trainer.evaluate_run()
+            check_claim()
             if distributed.is_main():
                 Result(row=row, measure=job.measure).save(folder)
         # A folder with DONE is never trained again: its curve must be complete.
         metrics.sync()
 
     # ---- End -----------------------------------------------------------------
+    check_claim()
     close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
 
 
@@ -166,7 +171,12 @@ class Trainer:
     metrics: MetricsFile
     status: Status
 
-    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
+    def run_steps(
+        self,
+        report: Callable[[int, float], None],
+        stopping: Callable[[], bool],
+        check_claim: Callable[[], None],
+    ) -> None:
         """Train to the end of the segment.
 
         Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
@@ -175,7 +185,7 @@ class Trainer:
         run, stop = self.job.segment.run, self.job.segment.stop
         progress, placement = self.progress, self.job.placement
         averages = self.job.measure.averages
-        train_step = make_train_step(run, self.mesh, placement.accumulate, averages)
+        train_step = make_train_step(run, self.mesh, placement, averages)
         # The schedule is computed once, in float64 on the host, and each step gets its
         # rate as an argument. One executable serves every schedule, and the array that
         # a whole-curve law reads is the array that was trained.
@@ -207,6 +217,7 @@ class Trainer:
                 self.evaluate_loss()
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
+            check_claim()
             overdue = time.monotonic() - saved > placement.checkpoint_seconds
             agreed = distributed.agree(
                 progress.step, stop=stopping(), save=overdue, exchange=logged
