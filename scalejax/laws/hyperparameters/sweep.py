@@ -34,6 +34,15 @@ class Sweep(NamedTuple):
         _, cell = np.unique(sizes, axis=1, return_inverse=True)
         return [Sweep(*(x[cell == c] for x in self)) for c in range(cell.max() + 1)]
 
+    def swept(self) -> tuple[str, ...]:
+        """Which of learning_rate and batch_tokens vary within a cell.
+
+        Where one batch size per cell was trained, only the rate has an optimum to find.
+        """
+        if any(len(np.unique(cell.batch_tokens)) > 1 for cell in self.cells()):
+            return ("learning_rate", "batch_tokens")
+        return ("learning_rate",)
+
 
 class Settings(NamedTuple):
     """The settings of a cell: pairs of learning rate and batch size."""
