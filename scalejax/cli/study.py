@@ -18,18 +18,34 @@ class Plan:
     # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
     study: Positional[str]
 
+    # Accelerators to compile the most expensive run for, as CHIP:SHAPE: v5e:16x16,
+    # v5p:4x4x4, v6e:8x8 or h100:8. None of them need be at hand, but `make aot` must
+    # have installed their compilers. This takes minutes.
+    topology: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         from scalejax.cli.text import as_json
         from scalejax.cli.text.study import plan_text
+        from scalejax.cli.text.topology import topology_text
         from scalejax.study.experiment import load_study
         from scalejax.study.plan import plan
+        from scalejax.study.topology.chips import parse_topology
+        from scalejax.study.topology.report import topology_report
 
+        topology = parse_topology(self.topology) if self.topology else None
         study, _ = load_study(self.study)
         planned = plan(study)
-        print(as_json(planned.summary()) if self.json else plan_text(planned))
+        report = topology_report(study, topology) if topology else None
+        if self.json:
+            extra = {"topology": report} if report else {}
+            print(as_json({**planned.summary(), **extra}))
+        else:
+            print(plan_text(planned))
+            if report:
+                print(topology_text(report))
         return exit_codes.DONE
 
 

@@ -244,6 +244,20 @@ def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> Trai
     return init(jax.random.key(run.seed), hyperparameters(run))
 
 
+def abstract_state(run: Run, mesh: Mesh) -> TrainState:
+    """Return the shapes, dtypes and shardings of `init_state(run, mesh)`."""
+    program = Program.of(run, mesh)
+    numbers = hyperparameters(run)
+    shapes = jax.eval_shape(
+        functools.partial(_initial_state, program, ()), jax.random.key(run.seed), numbers
+    )
+    return jax.tree.map(
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        shapes,
+        _state_shardings(program, ()),
+    )
+
+
 def make_train_step(
     run: Run,
     mesh: Mesh,

@@ -37,11 +37,17 @@ class Sweep(NamedTuple):
     def swept(self) -> tuple[str, ...]:
         """Which of learning_rate and batch_tokens vary within a cell.
 
-        Where one batch size per cell was trained, only the rate has an optimum to find.
+        Where one batch size per cell was trained at several rates, only the rate has an
+        optimum to find. A sweep that varies nothing is judged by both.
         """
-        if any(len(np.unique(cell.batch_tokens)) > 1 for cell in self.cells()):
-            return ("learning_rate", "batch_tokens")
-        return ("learning_rate",)
+        cells = self.cells()
+        varies = {
+            name: any(len(np.unique(getattr(cell, name))) > 1 for cell in cells)
+            for name in ("learning_rate", "batch_tokens")
+        }
+        if varies["learning_rate"] and not varies["batch_tokens"]:
+            return ("learning_rate",)
+        return ("learning_rate", "batch_tokens")
 
 
 class Settings(NamedTuple):
