@@ -1,5 +1,7 @@
 """The exit codes of every verb, and what leads to each of them."""
 
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ ALL_DIVERGED = 3
 # A signal stopped the study. Its state is saved, and the same command continues it.
 PREEMPTED = 75
 
+# Ctrl-C ended a command at once, as shells number it: 128 plus the number of SIGINT.
+INTERRUPTED = 130
+
 # OSErrors about a path that the user gave. Any other OSError is the machine's.
 PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -26,6 +31,14 @@ def of_error(error: ValueError | OSError) -> int:
     (2, 1)
     """
     return BAD_INPUT if isinstance(error, (ValueError, *PATH_ERRORS)) else FAILED
+
+
+def of_interrupt() -> int:
+    """Say that Ctrl-C ended the command, and return its exit code."""
+    # Another Ctrl-C while Python shuts down would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("scalejax: stopped by Ctrl-C; the same command starts or continues it", file=sys.stderr)
+    return INTERRUPTED
 
 
 def of_study(result: "StudyResult") -> int:

@@ -50,8 +50,8 @@ VERBS = {
 DESCRIPTION = (
     "From a grid of language-model runs to a scaling law with confidence intervals. "
     "Exit codes: 0 done; 1 a run failed; 2 bad input; 3 every run diverged; 75 stopped and "
-    "saved, so run the same command again. Add --debug to any command to see the traceback "
-    "of an error."
+    "saved, so run the same command again; 130 stopped at once by Ctrl-C. Add --debug to any "
+    "command to see the traceback of an error."
 )
 
 
@@ -59,12 +59,13 @@ def main() -> None:
     """Run one verb and exit with its code.
 
     This is the only place that turns exceptions into exit codes. An error prints one
-    message on standard error, without a traceback unless --debug is given. Any
-    exception other than ValueError and OSError is a bug and keeps its traceback.
+    message on standard error, without a traceback unless --debug is given, and so does
+    Ctrl-C. Any other exception than those, ValueError and OSError is a bug and keeps
+    its traceback.
     """
     debug = "--debug" in sys.argv
-    verb = _parse([argument for argument in sys.argv[1:] if argument != "--debug"])
     try:
+        verb = _parse([argument for argument in sys.argv[1:] if argument != "--debug"])
         code = verb.run()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -73,6 +74,10 @@ def main() -> None:
         # again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = exit_codes.DONE
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        code = exit_codes.of_interrupt()
     except (ValueError, OSError) as error:
         if debug:
             raise

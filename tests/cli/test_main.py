@@ -1,22 +1,49 @@
 """The command line: help, exit codes and errors (mirrors scalejax/cli/main.py)."""
 
 import dataclasses
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from scalejax import laws
 from scalejax.cli import exit_codes
 from scalejax.cli.main import VERBS
+from tests.conftest import ROOT
+
+# A study of one run that takes minutes.
+LONG_STUDY = """
+from scalejax import *
+from scalejax.optim.schedules import constant
+
+run = Run(
+    model=Model.sized(width=16, depth=1, head_size=8, vocabulary=64),
+    data=Data(source="synthetic:64", tokenizer="own", sequence_length=32),
+    optimizer=Optimizer(learning_rate=0.01),
+    schedule=constant(warmup=0),
+    tokens=256 * 600_000,
+    batch_tokens=256,
+)
+study = Study("long@1", [run], measure=Measure(items=0, tokens=4096))
+"""
 
 
 def test_the_help_names_every_verb_and_every_exit_code(call):
     code, out, _ = call("--help")
     assert code == 0
     assert all(verb in out for verb in VERBS)
-    codes = ("0 done", "1 a run failed", "2 bad input", "3 every run diverged", "75 stopped")
+    codes = (
+        "0 done",
+        "1 a run failed",
+        "2 bad input",
+        "3 every run diverged",
+        "75 stopped",
+        "130 stopped",
+    )
     assert all(text in " ".join(out.split()) for text in codes)
 
 
@@ -93,3 +120,54 @@ def test_an_unexpected_exception_is_a_bug_and_is_not_hidden(call, monkeypatch):
 def test_a_wrong_command_is_exit_2_with_a_message(arguments, call):
     code, out, err = call(*arguments)
     assert code == 2 and err.strip() and not out and "Traceback" not in err
+
+
+# Sends Ctrl-C to itself while it imports a module.
+INTERRUPTED_IMPORT = """
+import builtins, os, signal, sys
+real = builtins.__import__
+def interrupting(name, *rest, **more):
+    if name == {module!r}:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest, **more)
+builtins.__import__ = interrupting
+sys.argv = ["scalejax", *{arguments!r}]
+from scalejax.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("tyro", ["--help"]), ("scalejax.study.experiment", ["plan", "x.py"])]
+)
+def test_ctrl_c_during_imports_is_one_line_and_exit_130(module, arguments):
+    code = INTERRUPTED_IMPORT.format(module=module, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert done.stderr.startswith("scalejax: stopped by Ctrl-C") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_a_study_at_once_without_a_traceback(tmp_path):
+    (tmp_path / "long.py").write_text(LONG_STUDY)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scalejax.cli", "run", "long.py", "--devices", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not list(tmp_path.glob("**/metrics.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    # The workers may have saved and stopped before the second signal came.
+    assert process.returncode in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED)
+    assert "Traceback" not in err
