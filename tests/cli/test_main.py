@@ -125,6 +125,8 @@ def test_a_wrong_command_is_exit_2_with_a_message(arguments, call):
 # Sends Ctrl-C to itself while it imports a module.
 INTERRUPTED_IMPORT = """
 import builtins, os, signal, sys
+# A background job of a shell starts with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 real = builtins.__import__
 def interrupting(name, *rest, **more):
     if name == {module!r}:
@@ -157,6 +159,8 @@ def test_a_second_ctrl_c_ends_a_study_at_once_without_a_traceback(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A background job of a shell starts with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 240
