@@ -250,7 +250,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         """Say how far each input of a run lies beyond the fitted rows."""
         beyond = []
         for name in self.law.inputs:
-            value, (low, high) = inputs[name], self.ranges[name]
+            value, (low, high) = inputs[name], self.ranges.get(name, (0.0, np.inf))
             if value > high * (1 + SAME_VALUE):
                 beyond.append(f"{name} is {value / high:.3g} times the largest fitted")
             elif value < low * (1 - SAME_VALUE):
