@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test test-data test-hf docs bench clean
+.PHONY: venv quickstart test test-data test-hf aot docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -42,6 +42,13 @@ test-hf: .venv-hf/.ready
 	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
 	@touch $@
 
+# The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
+aot: .venv-aot/.ready
+
+.venv-aot/.ready: setup.py
+	$(PYTHON) -m venv .venv-aot && .venv-aot/bin/python -m pip install -q --disable-pip-version-check -e '.[aot]'
+	@touch $@
+
 # Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q -f .ci/mkdocs.yml
@@ -55,4 +62,4 @@ bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv .venv-data .venv-hf .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -46,6 +46,14 @@ setup(
         "pip>=23",
     ],
     extras_require={
+        # `scalejax plan --topology`: compilers of TPUs and of NVIDIA's GPUs, without
+        # the libraries that only running needs.
+        "aot": [
+            "jax[tpu]>=0.10.2",
+            "jax-cuda12-plugin>=0.10.2",
+            "nvidia-cuda-nvcc-cu12>=12.9",
+            "nvidia-cuda-runtime-cu12>=12.9",
+        ],
         "data": [
             "tensorflow-datasets>=4.9.10",
             "seqio>=0.0.20",

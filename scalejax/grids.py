@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from scalejax.config import Run
+from scalejax.config.model import ADDED_LATER
 
 Config = TypeVar("Config")
 
@@ -156,11 +157,16 @@ def canonical(run: Run) -> str:
 def as_dict(config: object) -> dict[str, Any]:
     """A configuration dataclass as JSON values, each number in its declared type.
 
+    A field that was added later is left out at its default; `config.model.ADDED_LATER`
+    says why.
+
     Raises ValueError for NaN and infinity.
     """
+    defaults = _defaults_added_later(type(config))
     return {
         name: to_json(getattr(config, name), label)
         for name, label, to_json in _converters(type(config))
+        if name not in defaults or getattr(config, name) != defaults[name]
     }
 
 
@@ -176,6 +182,13 @@ def _converters(kind: type) -> tuple[tuple[str, str, Converter], ...]:
     return tuple(
         (name, f"{kind.__name__}.{name}", _converter(hints[name])) for name in _field_names(kind)
     )
+
+
+@functools.cache
+def _defaults_added_later(kind: type) -> dict[str, Any]:
+    """The defaults of the fields that earlier versions did not have, by name."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.default for field in fields if field.metadata == ADDED_LATER}
 
 
 def _converter(kind: Any) -> Converter:
@@ -227,6 +240,7 @@ def flatten(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for part, value in as_dict(run).items():
         if isinstance(value, dict):
+            value = _defaults_added_later(type(getattr(run, part))) | value
             row |= {part if name == "name" else name: _cell(cell) for name, cell in value.items()}
         else:
             row[part] = _cell(value)

@@ -1,12 +1,13 @@
 """Checks of the configuration dataclasses (mirrors scalejax/config/)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from scalejax.config import Average, Data, Measure, Model, Optimizer, Placement, Run, Schedule
+from scalejax.config.placement import check_placement
 from scalejax.optim.schedules import multistep
 
 
@@ -102,6 +103,8 @@ def step_decay(**fields: Any) -> Schedule:
         ),
         (lambda: measure(every=-1), "Measure.every"),
         (lambda: Placement(data=0), "Placement.data"),
+        (lambda: Placement(remat="all"), "Placement.remat"),
+        (lambda: Placement(scan_layers=cast(Any, 1)), "scan_layers must be True or False"),
         (lambda: Data(source=""), "empty"),
     ],
 )
@@ -141,3 +144,36 @@ def test_rounding_errors_of_a_token_count_cost_no_batch():
 def test_configurations_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         run().seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        (
+            Placement(tensor=4),
+            r"Placement.tensor 4 does not divide Model.heads 6; use tensor 3 or 6, or heads 4 or 8",
+        ),
+        (
+            Placement(tensor=16),
+            r"Placement.tensor 16 does not divide Model.heads 6; use tensor 6, or heads 16",
+        ),
+        (
+            Placement(tensor=3),
+            r"tensor 3 does not divide Model.mlp_width 128; use tensor 2 or 4, .* 126 or 129",
+        ),
+        (
+            Placement(fsdp=5),
+            r"fsdp 5 does not divide Model.width 48; use fsdp 4 or 6, or width 45 or 50",
+        ),
+        (
+            Placement(data=4, accumulate=2),
+            r"data 4 x fsdp 1 x accumulate 2 = 8 does not divide the batch of 12 sequences of 32 "
+            r"tokens; use a product of 6 or 12, or a batch of 8 or 16 sequences",
+        ),
+    ],
+)
+def test_a_placement_that_divides_a_run_unequally_is_refused_with_what_works(placement, message):
+    uneven = run(model=model(width=48, head_size=8), batch_tokens=12 * 32)
+    check_placement(uneven, Placement(data=2, fsdp=3, tensor=2, accumulate=2))
+    with pytest.raises(ValueError, match=message):
+        check_placement(uneven, placement)

@@ -52,6 +52,16 @@ def test_equal_numbers_of_different_types_are_the_same_run(tokens, seed):
     assert run_id(BASE.replace(tokens=float(tokens) + 1)) != run_id(BASE)
 
 
+def test_a_field_that_was_added_later_leaves_earlier_identities_as_they_are():
+    # The id that earlier versions gave to this run, before Model.rope_theta existed.
+    assert run_id(BASE) == "e88eec281cac5801"
+    assert "rope_theta" not in canonical(BASE)
+    longer = grid(BASE, rope_theta=5e5)[0]
+    assert run_id(longer) != run_id(BASE)
+    assert from_dict(Run, json.loads(canonical(longer))) == longer
+    assert (flatten(BASE)["rope_theta"], flatten(longer)["rope_theta"]) == (1e4, 5e5)
+
+
 def test_an_identity_is_the_same_in_another_process():
     code = (
         "import json\n"

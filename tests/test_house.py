@@ -31,12 +31,13 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "launch": {"config", "files", "grids", "training"},
     "laws": set(),
-    "fitting": {"laws", "files"},
-    "report": {"laws", "fitting", "files"},
+    "charts": {"files"},
+    "fitting": {"laws", "charts", "files"},
+    "report": {"laws", "charts", "fitting", "files"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},
-    "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report"}
-    | {"study", "files"},
+    "cli": {"config", "data", "evaluation", "training", "laws", "charts", "fitting", "report"}
+    | {"launch", "study", "files"},
 }
 
 MAX_FILE_LINES = 420

@@ -1,33 +1,47 @@
 """`scalejax fit` and `scalejax predict`: laws from tables of runs."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from scalejax.fitting.result import Fit as FitOfLaw
+    from scalejax.laws.law import Law
+
+# One NAME=VALUE of a flag. A comma inside of backticks belongs to a column's name.
+PAIR = re.compile(r"(?:`[^`]*`|[^,`])+|`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
     """Fit a scaling law to a table of runs."""
 
-    # Table of runs, as a CSV or Parquet file with one row per run. A whole-curve law
-    # needs one row per evaluation instead.
+    # Table of runs with one row per run, as a CSV, TSV, JSON, JSON-lines or Parquet
+    # file. A whole-curve law needs one row per evaluation instead.
     table: Positional[str]
 
     # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
     # sigmoid, width-depth, annealing, annealing-size, multipower, isoflop or
-    # hyperparameters.
+    # hyperparameters. A law of your own is FILE.py:NAME.
     law: str
 
-    # Columns that have other names in this table than in the law, as pairs
-    # LAW_NAME=TABLE_NAME. Example: params=N,tokens=D,loss=L.
+    # Columns that have other names or units in this table than in the law, as pairs
+    # LAW_NAME=TABLE_NAME or LAW_NAME=EXPRESSION. An expression is arithmetic on the
+    # table's columns, with log, log2, log10, exp and sqrt. Put a name of several words
+    # in backticks. Examples: params=N,tokens=D,loss=L and params=N*1e6,loss=log(ppl).
     columns: str = ""
 
     # Use only the rows for which this expression holds. It compares the table's own
     # columns with literals and may use and, or, not and brackets. Put a name of several
-    # words in backticks. Example: "tokens >= 1e9 and `data set` == 'c4'".
+    # words in backticks. Example: "tokens >= 1e9 and `data set` == 'c4'". To choose the
+    # last row of each run, write last(run, step).
     where: str | None = None
 
     # Of the rows that are used, keep those for which this expression holds out of the
@@ -41,6 +55,9 @@ class Fit:
     # Number of bootstrap resamples behind the 95% confidence intervals. With 0 there
     # are no intervals; 1000 is a good number.
     bootstrap: int = 0
+
+    # Column of row weights. A row of weight 2 counts as two rows.
+    weights: str | None = None
 
     # Column that groups rows which are not independent of each other. Rows with equal
     # values are resampled together.
@@ -68,23 +85,71 @@ class Fit:
     # number or as pairs STD@LOSS. Examples: 0.002 and 0.002@3,0.05@7.
     noise: str | None = None
 
+    # File for a figure of the law and the runs. Its suffix is .png, .svg or .html.
+    plot: str | None = None
+
+    # Print the parameters as a table for a paper or a page instead of text.
+    table_format: Annotated[Literal["latex", "markdown"] | None, tyro.conf.arg(name="table")] = None
+
+    # Column whose values each get a fit of their own. Prints one table of all fits.
+    by: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax import laws
+        from scalejax.charts.write import check_suffix
+        from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import fit_text
+        from scalejax.fitting import tables
+
+        if self.plot:
+            check_suffix(self.plot)
+        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
+        law = find_law(self.law).hold(**fixed)
+        if self.by is not None:
+            return self._run_groups(tables.read(self.table), law)
+        fit = self._fit(self.table, law)
+        if self.plot:
+            fit.plot(self.plot)
+        if self.out:
+            fit.save(self.out)
+        if self.table_format:
+            print(fit.table(self.table_format))
+        else:
+            print(as_json(fit.summary()) if self.json else fit_text(fit))
+        return exit_codes.DONE
+
+    def _run_groups(self, frame: "DataFrame", law: "Law") -> int:
+        """Fit every group of rows by itself, and print one table."""
+        from scalejax.cli.text import as_json
+        from scalejax.cli.text.fit import groups_text
+        from scalejax.fitting import tables
+
+        if self.out or self.plot:
+            raise ValueError("--by prints one table and writes no file; remove --out and --plot")
+        assert self.by is not None
+        column = tables.column_for(frame, self.by)
+        groups = {str(value): rows for value, rows in frame.groupby(column, sort=True)}
+        fitted = {name: self._fit(rows, law) for name, rows in groups.items()}
+        if self.json:
+            print(as_json({name: fit.summary() for name, fit in fitted.items()}))
+        else:
+            print(groups_text(self.by, fitted, self.table_format))
+        return exit_codes.DONE
+
+    def _fit(self, table: "str | DataFrame", law: "Law") -> "FitOfLaw[Any]":
         from scalejax.fitting import fit as fits
 
-        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
-        fit = fits.fit(
-            self.table,
-            laws.named(self.law).hold(**fixed),
+        return fits.fit(
+            table,
+            law,
             loss=self.loss,
             where=self.where,
             holdout=self.holdout,
+            weights=self.weights,
             cluster=self.cluster,
             bootstrap=self.bootstrap,
             seed=self.seed,
@@ -93,10 +158,6 @@ class Fit:
             protocol=self.protocol,
             noise=self.noise,
         )
-        if self.out:
-            fit.save(self.out)
-        print(as_json(fit.summary()) if self.json else fit_text(fit))
-        return exit_codes.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +189,18 @@ class Predict:
     # Number of layers of the model, for the width-depth law. Example: 16.
     depth: float | None = None
 
+    # Other inputs, of a law of your own, as pairs NAME=VALUE. Example: web=0.5.
+    inputs: str = ""
+
+    # The law of your own that was fitted, as FILE.py:NAME. No saved fit holds it.
+    law: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         compile_cache.enable()
+        from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import forecast_text
         from scalejax.fitting import fit as fits
@@ -147,7 +215,10 @@ class Predict:
             "depth": self.depth,
         }
         given = {name: value for name, value in inputs.items() if value is not None}
-        forecast = fits.load(self.fit).forecast(**given)
+        others = _pairs(self.inputs, "--inputs").items()
+        given |= {name: _number(name, value, "--inputs") for name, value in others}
+        own = find_law(self.law) if self.law else None
+        forecast = fits.load(self.fit, own).forecast(**given)
         print(as_json(forecast.summary()) if self.json else forecast_text(forecast))
         return exit_codes.DONE
 
@@ -157,11 +228,11 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
 
     Raises ValueError if an item is not a pair, or if a name is given twice.
 
-    >>> _pairs("params=N, tokens=D", "--columns")
-    {'params': 'N', 'tokens': 'D'}
+    >>> _pairs("params=N, loss=`val, loss`", "--columns")
+    {'params': 'N', 'loss': '`val, loss`'}
     """
     pairs: dict[str, str] = {}
-    for item in text.split(","):
+    for item in PAIR.findall(text):
         if not item.strip():
             continue
         name, equals, value = (part.strip() for part in item.partition("="))
@@ -173,8 +244,8 @@ def _pairs(text: str, flag: str) -> dict[str, str]:
     return pairs
 
 
-def _number(name: str, text: str) -> float:
+def _number(name: str, text: str, flag: str = "--fix") -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ValueError(f"--fix {name}=VALUE takes a number; got {text!r}") from error
+        raise ValueError(f"{flag} {name}=VALUE takes a number; got {text!r}") from error

@@ -22,7 +22,7 @@ from scalejax.cli.data import Data
 from scalejax.cli.fit import Fit, Predict
 from scalejax.cli.new import New
 from scalejax.cli.run_folder import Eval, Export
-from scalejax.cli.study import Plan, Report, Run, Status
+from scalejax.cli.study import Plan, Report, Run, Status, Work
 
 
 class Verb(Protocol):
@@ -36,6 +36,7 @@ class Verb(Protocol):
 VERBS = {
     "plan": Plan,
     "run": Run,
+    "work": Work,
     "status": Status,
     "fit": Fit,
     "predict": Predict,

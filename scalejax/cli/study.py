@@ -1,5 +1,6 @@
-"""`scalejax plan`, `run`, `status` and `report`: studies from experiment files."""
+"""`scalejax plan`, `run`, `work`, `status` and `report`: studies."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +18,34 @@ class Plan:
     # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
     study: Positional[str]
 
+    # Accelerators to compile the most expensive run for, as CHIP:SHAPE: v5e:16x16,
+    # v5p:4x4x4, v6e:8x8 or h100:8. None of them need be at hand, but `make aot` must
+    # have installed their compilers. This takes minutes.
+    topology: str | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         from scalejax.cli.text import as_json
         from scalejax.cli.text.study import plan_text
+        from scalejax.cli.text.topology import topology_text
         from scalejax.study.experiment import load_study
         from scalejax.study.plan import plan
+        from scalejax.study.topology.chips import parse_topology
+        from scalejax.study.topology.report import topology_report
 
+        topology = parse_topology(self.topology) if self.topology else None
         study, _ = load_study(self.study)
         planned = plan(study)
-        print(as_json(planned.summary()) if self.json else plan_text(planned))
+        report = topology_report(study, topology) if topology else None
+        if self.json:
+            extra = {"topology": report} if report else {}
+            print(as_json({**planned.summary(), **extra}))
+        else:
+            print(plan_text(planned))
+            if report:
+                print(topology_text(report))
         return exit_codes.DONE
 
 
@@ -45,7 +62,8 @@ class Run:
     out: Path = Path("results")
 
     # Largest number of worker processes, each on one CPU core. By default every core
-    # that this process may use gets one.
+    # that this process may use gets one. 0 trains nothing here: the study waits for
+    # `scalejax work` on its folder, and concludes when everything is trained.
     devices: int | None = None
 
     def run(self) -> int:
@@ -61,6 +79,43 @@ class Run:
         else:
             print(study_text(result))
         return exit_codes.of_study(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Train what is free in a study's folder, beside any number of other workers."""
+
+    # The study's folder, OUT/<study>, in which `scalejax run` has been started. Workers
+    # on any machines that see the folder share the work; each may die at any moment.
+    folder: Positional[Path]
+
+    def run(self) -> int:
+        compile_cache.enable()
+        from scalejax.launch import allocator
+        from scalejax.launch.cores import NOT_PINNED, take_core, worker_cores
+        from scalejax.launch.jobs import read_jobs
+        from scalejax.launch.signals import stopping_on_signals
+        from scalejax.launch.work import work
+
+        # The allocator is chosen when a process starts, so this one starts once more.
+        settings = allocator.settings()
+        if not settings.items() <= os.environ.items() and "LD_PRELOAD" not in os.environ:
+            command = [sys.executable, *sys.orig_argv[1:]]
+            os.execve(sys.executable, command, settings | os.environ)
+        jobs = read_jobs(self.folder).jobs
+        # Pinned before jax starts its threads: the bits depend on their number.
+        if jobs and worker_cores(None, jobs[0].placement) != [NOT_PINNED]:
+            take_core()
+        with stopping_on_signals() as stopping:
+            result = work(self.folder, say=_say, stopping=stopping)
+        if result.preempted:
+            _say("stopped; the state is saved: the same command continues from there")
+            return exit_codes.PREEMPTED
+        return exit_codes.FAILED if result.failed else exit_codes.DONE
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

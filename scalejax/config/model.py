@@ -1,9 +1,20 @@
 """The network and its parametrization."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from scalejax.config.checks import as_integer, check_choice, check_unused, require, set_integer
+from scalejax.config.checks import (
+    as_integer,
+    check_choice,
+    check_interval,
+    check_unused,
+    require,
+    set_integer,
+)
+
+# Marks a field that runs of earlier versions did not have: at its default it is left
+# out of a run's identity, so that the ids of those runs stay what they are.
+ADDED_LATER = {"added later": True}
 
 # The fields that each parametrization uses.
 PARAMETRIZATION_FIELDS: dict[str, set[str]] = {
@@ -39,6 +50,9 @@ class Model:
     """Whether the head is the transposed embedding."""
     qk_norm: bool = False
     """Whether queries and keys are normalized by an RMSNorm before RoPE."""
+    rope_theta: float = field(default=10_000.0, metadata=ADDED_LATER)
+    """Base of RoPE's wavelengths (Su et al. 2021, section 3.3). Longer sequences need a
+    larger one."""
 
     def __post_init__(self):
         for name in ("width", "depth", "heads", "kv_heads", "head_size", "mlp_width"):
@@ -54,6 +68,7 @@ class Model:
             "Model.head_size must be even, because RoPE rotates pairs of features; "
             f"got {self.head_size}",
         )
+        check_interval(self, "rope_theta", 1, math.inf, "()")
 
     @classmethod
     def sized(
@@ -65,6 +80,7 @@ class Model:
         head_size: int,
         tied: bool = False,
         qk_norm: bool = False,
+        rope_theta: float = 10_000.0,
     ) -> "Model":
         """A model of the usual proportions: multi-head attention and an 8/3 MLP ratio.
 
@@ -92,6 +108,7 @@ class Model:
             vocabulary=vocabulary,
             tied=tied,
             qk_norm=qk_norm,
+            rope_theta=rope_theta,
         )
 
 

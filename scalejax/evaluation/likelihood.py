@@ -138,9 +138,8 @@ def _in_chunks(
 ) -> tuple[jax.Array, jax.Array]:
     """Apply `head` to all positions, in chunks that respect MAX_LOGITS."""
     b, t, d = x_btd.shape
-    # Each device holds the logits of its own sequences only.
-    logits_per_position = model.batch_per_device(x_btd) * model.vocabulary
-    chunks = _chunk_count(t, logits_per_position=logits_per_position)
+    # Each device holds only its own part of the logits.
+    chunks = _chunk_count(t, logits_per_position=model.logits_per_position(b))
     if chunks == 1:
         return head(model, x_btd, targets_bt)
     x_cbtd = x_btd.reshape(b, chunks, t // chunks, d).swapaxes(0, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import jax
 import numpy as np
 
 from scalejax.data.shards import Shards
@@ -109,7 +110,8 @@ def score_suite(
         "averages": suite_averages(metrics, categories),
         "tasks": metrics,
     }
-    if folder:
+    # Of the processes of a run on many hosts, one writes.
+    if folder and jax.process_index() == 0:
         write_json(folder / suite.folder / f"{suite.name}.json", dict(result))
     return result
 
@@ -231,6 +233,6 @@ def _stored_or_scored(task: PreparedTask, model: ScoredModel, path: Path | None)
         packed=prefers_packing(),
     )
     scores = Scores.from_likelihoods(metadata, choices, likelihoods)
-    if path:
+    if path and jax.process_index() == 0:
         scores.save(path)
     return scores

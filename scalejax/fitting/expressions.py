@@ -6,20 +6,16 @@ line from somebody else can choose rows and do nothing else.
 
 import ast
 import operator
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting.tables import column_list
+from scalejax.fitting.reading.parsing import Parsed, parse
+from scalejax.fitting.tables import column_list, numeric_column
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-# Column names in backticks may hold anything. Text in quotes is matched as well, so
-# that a backtick inside it stays what it is; only the name in backticks is captured.
-QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`([^`]+)`""")
 
 COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -39,8 +35,7 @@ class _Expression(NamedTuple):
 
     text: str
     frame: "DataFrame"
-    backticks: dict[str, str]
-    """Stand-in word -> the column name that stood in backticks."""
+    parsed: Parsed
 
 
 def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
@@ -48,7 +43,9 @@ def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
 
     An expression is COLUMN OP LITERAL, joined by and, or, not and parentheses. OP is
     one of == != < <= > >= in, not in. A column name that is not a single word is
-    written in backticks. None holds for all rows.
+    written in backticks. `last(RUN, STEP)` holds for the row of each run with the
+    largest step; columns named after it must have a value there, as in
+    `last(run, step, loss)`. None holds for all rows.
 
     >>> import pandas
     >>> runs = pandas.DataFrame({"size": [1, 2, 3], "set": ["c4", "c4", "rw"]})
@@ -59,25 +56,13 @@ def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
     """
     if expression is None:
         return np.ones(len(frame), bool)
-    parsed = _Expression(expression, frame, {})
-
-    def replace_backticks(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return match[0]
-        word = f"__{len(parsed.backticks)}__"
-        parsed.backticks[word] = match[1]
-        return word
-
-    try:
-        source = QUOTED.sub(replace_backticks, expression.strip())
-        tree = ast.parse(source, mode="eval").body
-    # Deeply nested parentheses exhaust the parser's stack or its memory.
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    parsed = parse(expression)
+    if parsed is None:
         raise ValueError(
             f"cannot read the expression {expression!r}; expected COLUMN OP LITERAL, such as "
             '"size >= 2"'
-        ) from error
-    return _mask(tree, parsed)
+        )
+    return _mask(parsed.tree, _Expression(expression, frame, parsed))
 
 
 def _mask(node: ast.expr, expression: _Expression) -> np.ndarray:
@@ -87,13 +72,39 @@ def _mask(node: ast.expr, expression: _Expression) -> np.ndarray:
             return join.reduce([_mask(part, expression) for part in parts])
         case ast.UnaryOp(op=ast.Not(), operand=part):
             return ~_mask(part, expression)
-        case ast.Compare(left=ast.Name(id=word), ops=[op], comparators=[right]):
-            column = expression.backticks.get(word, word)
+        case ast.Compare(left=ast.Name() as left, ops=[op], comparators=[right]):
+            column = _column(left, expression)
             return _compare(column, op, _literal(right, expression), expression)
+        case ast.Call(func=ast.Name(id="last"), args=[_, _, *_] as words, keywords=[]):
+            return _last_rows([_column(word, expression) for word in words], expression.frame)
     raise ValueError(
         f"{ast.unparse(node)!r} in {expression.text!r} is not COLUMN OP LITERAL, where OP is one "
-        "of == != < <= > >= in, not in"
+        "of == != < <= > >= in, not in; nor is it last(RUN, STEP)"
     )
+
+
+def _column(node: ast.expr, expression: _Expression) -> str:
+    if not isinstance(node, ast.Name):
+        raise ValueError(f"{ast.unparse(node)!r} in {expression.text!r} is not a column")
+    column = expression.parsed.column(node.id)
+    if column not in expression.frame.columns:
+        raise ValueError(
+            f"no column {column!r} for {expression.text!r}; the table has "
+            f"{column_list(expression.frame)}"
+        )
+    return column
+
+
+def _last_rows(columns: list[str], frame: "DataFrame") -> np.ndarray:
+    """The row of each run with the largest step, of those that have all of the columns.
+
+    columns: the run, the step, and others that must not be missing.
+    """
+    run, step, *_ = columns
+    steps = frame[[run]].assign(step=numeric_column(frame, step))
+    present = frame[columns].notna().all(axis=1) & steps["step"].notna()
+    last = steps[present].groupby(run, sort=False)["step"].idxmax()
+    return np.isin(frame.index, last)
 
 
 def _literal(node: ast.expr, expression: _Expression) -> Literal:
@@ -113,8 +124,6 @@ def _literal(node: ast.expr, expression: _Expression) -> Literal:
 
 def _compare(column: str, op: ast.cmpop, value: Literal, expression: _Expression) -> np.ndarray:
     frame, text = expression.frame, expression.text
-    if column not in frame.columns:
-        raise ValueError(f"no column {column!r} for {text!r}; the table has {column_list(frame)}")
     series = frame[column]
     is_list = isinstance(value, list | tuple)
     if is_list != isinstance(op, ast.In | ast.NotIn):
@@ -122,13 +131,18 @@ def _compare(column: str, op: ast.cmpop, value: Literal, expression: _Expression
             f"in {text!r}, `in` and `not in` take a list or tuple; the other comparisons take a "
             "single value"
         )
+    items = list(value) if isinstance(value, list | tuple) else [value]
     is_numeric = series.dtype.kind in "biuf"
-    if any(isinstance(item, str) == is_numeric for item in (value if is_list else [value])):
+    asks_numbers = not any(isinstance(item, str) for item in items)
+    if asks_numbers and not is_numeric:
+        # Numbers may be written as text, such as 50M; anything else is refused.
+        series = type(series)(numeric_column(frame, column))
+    elif any(isinstance(item, str) == is_numeric for item in items):
         kind = "numbers" if is_numeric else "text"
         raise ValueError(
             f"column {column!r} holds {kind}, which cannot be compared with {value!r} in {text!r}"
         )
     if is_list:
-        inside = series.isin(list(value)).to_numpy()
+        inside = series.isin(items).to_numpy()
         return inside if isinstance(op, ast.In) else ~inside
     return np.asarray(COMPARISONS[type(op)](series, value), bool)

@@ -18,7 +18,7 @@ from scalejax.fitting.isoflop import IsoFLOPFit
 from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import FORMAT, Estimate, Fit, flat
+from scalejax.fitting.result import FORMAT, Estimate, Estimates, Fit, flat
 from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
 from scalejax.laws.law import F, Law
 
@@ -57,25 +57,21 @@ def kind_of(law: Law) -> Kind:
 
 @overload
 def fit(
-    table: "str | Path | DataFrame", law: ParametricLaw[F], **keywords: Unpack[FitKeywords]
+    table: tables.Table, law: ParametricLaw[F], **keywords: Unpack[FitKeywords]
 ) -> ParametricFit[F]: ...
 @overload
-def fit(
-    table: "str | Path | DataFrame", law: CurveLaw, **keywords: Unpack[FitKeywords]
-) -> CurveFit: ...
+def fit(table: tables.Table, law: CurveLaw, **keywords: Unpack[FitKeywords]) -> CurveFit: ...
+@overload
+def fit(table: tables.Table, law: IsoFLOP, **keywords: Unpack[FitKeywords]) -> IsoFLOPFit: ...
 @overload
 def fit(
-    table: "str | Path | DataFrame", law: IsoFLOP, **keywords: Unpack[FitKeywords]
-) -> IsoFLOPFit: ...
-@overload
-def fit(
-    table: "str | Path | DataFrame", law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
+    table: tables.Table, law: HyperparameterLaw, **keywords: Unpack[FitKeywords]
 ) -> HyperparameterFit: ...
 @overload
-def fit(table: "str | Path | DataFrame", law: Law, **keywords: Unpack[FitKeywords]) -> Fit[Law]: ...
+def fit(table: tables.Table, law: Law | str, **keywords: Unpack[FitKeywords]) -> Fit[Law]: ...
 def fit(
-    table: "str | Path | DataFrame",
-    law: Law,
+    table: tables.Table,
+    law: Law | str,
     *,
     loss: str = DEFAULT_LOSS,
     where: str | None = None,
@@ -92,12 +88,14 @@ def fit(
 ) -> Fit[Any]:
     """Fit a law to the rows of a table.
 
-    table: path of a CSV or Parquet file, or a data frame.  loss: huber:DELTA, lad, mse,
-    log-mse or asymmetric:FACTOR.  where, holdout: expressions over the table's own
-    columns, such as "params > 1e8": the rows to use, and those of them that are scored
-    and not fitted.  weights, cluster: columns of row weights, and of what is resampled
+    table: path of a CSV, TSV, JSON or Parquet file, or whatever `pandas.DataFrame`
+    takes.  law: a law, or the name of one.  loss: huber:DELTA, lad, mse, log-mse or
+    asymmetric:FACTOR.  where, holdout: expressions over the table's own columns, such
+    as "params > 1e8": the rows to use, and those of them that are scored and not
+    fitted.  weights, cluster: columns of row weights, and of what is resampled
     together. bootstrap: number of draws; without them there are no intervals.  columns:
-    our name of a column -> the table's.
+    our name of a column -> the table's, or arithmetic on its columns such as
+    "log(ppl)".
 
     Some options are for one kind of law only. One row per run: resample is "pairs"
     (rows are drawn, the default and the safe choice), "residuals" (too narrow when the
@@ -109,6 +107,8 @@ def fit(
     Raises ValueError for a table, column, value or expression that cannot be read, for
     too few rows, and for an option that the law does not read; FileNotFoundError.
     """
+    if isinstance(law, str):
+        law = laws.named(law)
     kind = kind_of(law)
     frame, held_out = _chosen_rows(tables.read(table), where, holdout)
     frame = _without_skipped_tokens(frame, columns or {})
@@ -125,13 +125,17 @@ def fit(
         protocol=protocol,
         noise=noise,
     )
+    _check_column_names(law, options)
+    return kind.fit(frame, law, options)
+
+
+def _check_column_names(law: Law, options: FitOptions) -> None:
     known = {*COLUMNS, *law.inputs, law.target}
     if unknown := sorted({*options.columns} - known):
         raise ValueError(
             f"no law reads {', '.join(unknown)}, named in columns; "
             f"the names are {', '.join(COLUMNS)}"
         )
-    return kind.fit(frame, law, options)
 
 
 def _without_skipped_tokens(frame: "DataFrame", columns: Mapping[str, str]) -> "DataFrame":
@@ -210,7 +214,7 @@ def _law_of_file(path: str | os.PathLike[str], record: dict[str, Any], own: Law 
     return law
 
 
-def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate:
+def predict(fit: Fit[Any] | str | os.PathLike[str], **inputs: Any) -> Estimate | Estimates:
     """Predict one run from a fit, or from the file of one; see `Fit.predict`."""
     return (fit if isinstance(fit, Fit) else load(fit)).predict(**inputs)
 

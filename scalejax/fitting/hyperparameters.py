@@ -1,17 +1,22 @@
 """Fits laws of the best learning rate, batch size and beta2 to a table of sweeps.
 
-The table has rows of (params, tokens, learning_rate, batch_tokens, loss), and beta2
-when it was swept. A cell is all runs of equal params and tokens.
+The table has rows of (params, tokens, learning_rate, loss), and batch_tokens and beta2
+when they were swept. A cell is all runs of equal params and tokens.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
+from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
+from scalejax.fitting.plots import hyperparameters as plots
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.resampling import percentile_ends
 from scalejax.fitting.result import (
     LEVEL,
@@ -40,8 +45,9 @@ from scalejax.laws.hyperparameters import (
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# The columns of a sweep beside the loss and beta2.
-SWEEP_COLUMNS = ("params", "tokens", "learning_rate", "batch_tokens")
+# The columns of a sweep beside the loss, and those that a table need not have.
+SWEEP_COLUMNS = ("params", "tokens", "learning_rate")
+OPTIONAL_COLUMNS = ("batch_tokens", "beta2")
 
 # The loss of the regressions.
 LOSS = "log-mse"
@@ -110,19 +116,28 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
 
     holdout: Regrets = field(default_factory=Regrets)
     cross_validation: LeaveOneCellOut = field(default_factory=LeaveOneCellOut)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    """Smallest and largest params and tokens of the cells."""
+    cells: tuple[Sweep, ...] = field(default=(), repr=False)
+    """The runs of each cell; empty in a fit that was loaded from a file."""
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the sweeps, and the law of the best rate."""
+        return plots.charts(self)
 
     def forecast(self, **inputs: float) -> Forecast:
         """Predict the best learning rate with its interval, and the best batch size.
 
         params, tokens: of the run. The forecast also has the best beta2 at that batch
-        size when the table swept beta2.
+        size when the table swept beta2, and no batch size when it was not swept.
 
         Raises ValueError for other inputs, or when the fit has no law.
         """
         estimate = self._learning_rate(inputs)
-        law = Hyperparameters(*(self.params[name] for name in NAMES))
-        batch = float(law.batch_tokens(inputs["tokens"]))
-        run = {**inputs, "learning_rate": estimate.value, "batch_tokens": batch}
+        batch = float(_law(self.params).batch_tokens(inputs["tokens"]))
+        run = {**inputs, "learning_rate": estimate.value}
+        if np.isfinite(batch):
+            run["batch_tokens"] = batch
         if BETA2_NAMES[0] in self.params:
             beta2 = Beta2(*(self.params[name] for name in BETA2_NAMES))
             run["beta2"] = float(beta2.beta2(batch))
@@ -138,22 +153,27 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
         if not np.isfinite(list(self.params.values())).all():
             raise ValueError(f"this fit has no law ({self.verdict}): {'; '.join(self.reasons)}")
         size, tokens = inputs["params"], inputs["tokens"]
-        law = Hyperparameters(*(self.params[name] for name in NAMES))
-        value = float(law.learning_rate(size, tokens))
+        value = float(_law(self.params).learning_rate(size, tokens))
+        far = extrapolation(inputs, self.ranges)
         count = len(self.draws[NAMES[0]])
-        if not count:
-            return Estimate(value, None, None, LEVEL, "no interval: fitted without bootstraps")
-        draws = Hyperparameters(*(self.draws[name] for name in NAMES))
-        rates = np.asarray(draws.learning_rate(size, tokens))
-        (low, high), *_ = percentile_ends(rates[:, None])
-        method = f"{count} bootstrap draws of cells"
-        if low is None:
-            method = f"no interval: too few of {count} draws of cells give a law"
-        return Estimate(value, low, high, LEVEL, method)
+        low, high, method = None, None, "no interval: fitted without bootstraps"
+        if count:
+            rates = np.asarray(_law(self.draws).learning_rate(size, tokens))
+            (low, high), *_ = percentile_ends(rates[:, None])
+            method = f"{count} bootstrap draws of cells"
+            if low is None:
+                method = f"no interval: too few of {count} draws of cells give a law"
+        return Estimate(value, low, high, LEVEL, "; ".join([method, *far]))
+
+    def _spread_record(self) -> dict[str, Any]:
+        ranges = {name: list(ends) for name, ends in self.ranges.items()}
+        return super()._spread_record() | {"ranges": ranges}
 
     @classmethod
     def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
+        ranges = record["spread"]["ranges"].items()
         return super()._fields_from_record(record) | {
+            "ranges": {name: (low, high) for name, (low, high) in ranges},
             "holdout": Regrets.from_record(record["holdout"]),
             "cross_validation": LeaveOneCellOut.from_record(record["cross_validation"]),
         }
@@ -171,8 +191,8 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
     options.check(law, ())
     begin = time.perf_counter()
     named = dict(options.columns)
-    beta2 = ["beta2"] if "beta2" in named or "beta2" in frame.columns else []
-    read = tables.read_columns(frame, (*SWEEP_COLUMNS, *beta2), "loss", named)
+    given = [name for name in OPTIONAL_COLUMNS if name in named or name in frame.columns]
+    read = tables.read_columns(frame, (*SWEEP_COLUMNS, *given), "loss", named)
     out = options.held_out_mask(len(frame))[read.complete]
     runs = _sweep(read, ~out)
     result = fit_hyperparameters(runs, draws=options.bootstrap, seed=options.seed)
@@ -196,6 +216,7 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         n_rows=len(runs.loss),
         verdict="unidentified" if lost else result.verdict,
         reasons=[
+            *diagnoses.loss_reasons(read.names["loss"], runs.loss),
             *result.reasons,
             *(_lost_reasons(draws, runs) if lost else []),
             f"{result.runs_used} of {len(runs.loss)} runs, the best of their cells, give the law",
@@ -210,16 +231,26 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         cross_validation=_leave_one_cell_out(result, len(runs.loss)),
         views={"regret": mean_regret} if known else {},
         draws=kept_draws(params, draws),
+        cells=tuple(runs.cells()),
+        ranges={
+            "params": (float(runs.params.min()), float(runs.params.max())),
+            "tokens": (float(runs.tokens.min()), float(runs.tokens.max())),
+        },
         seconds=Seconds(solve=solved - begin, uncertainty=0.0),
     )
 
 
 def _sweep(read: tables.Columns, rows: np.ndarray) -> Sweep:
     """Some rows of the table."""
-    params, tokens, learning_rate, batch_tokens, *beta2 = (x[rows] for x in read.inputs)
-    # Without a column of beta2 all runs count as having the same.
-    beta2 = beta2[0] if beta2 else np.zeros(len(params))
-    return Sweep(params, tokens, learning_rate, batch_tokens, read.target[rows], beta2)
+    columns = {name: x[rows] for name, x in zip(read.names, read.inputs, strict=False)}
+    # Without a column of batch sizes, or of beta2, all runs count as having the same.
+    same = {"batch_tokens": np.ones(rows.sum()), "beta2": np.zeros(rows.sum())}
+    return Sweep(**(same | columns), loss=read.target[rows])
+
+
+def _law(params: Mapping[str, Any]) -> Hyperparameters:
+    """The law of a fit's parameters, or of its draws; nan for what it does not have."""
+    return Hyperparameters(*(params.get(name, np.nan) for name in NAMES))
 
 
 def _parameters(result: SweepFit) -> tuple[dict[str, float], np.ndarray]:
@@ -227,9 +258,10 @@ def _parameters(result: SweepFit) -> tuple[dict[str, float], np.ndarray]:
 
     They include the law of beta2 when there is one.
     """
-    names, values, draws = NAMES, [*result.law], result.draws
+    names = NAMES[: result.draws.shape[1]]
+    values, draws = [*result.law][: len(names)], result.draws
     if result.beta2 is not None:
-        names, values = NAMES + BETA2_NAMES, [*values, *result.beta2]
+        names, values = names + BETA2_NAMES, [*values, *result.beta2]
         draws = np.hstack([draws, result.beta2_draws])
     return {name: float(value) for name, value in zip(names, values, strict=True)}, draws
 

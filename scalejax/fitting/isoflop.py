@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
+from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric import fit as parametric
+from scalejax.fitting.plots import isoflop as plots
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.resampling import percentile_ends
 from scalejax.fitting.result import (
     LEVEL,
     Estimate,
     Fit,
     Forecast,
+    Interval,
     Scores,
     Seconds,
     dropped_reasons,
     kept_draws,
 )
 from scalejax.laws.forms import chinchilla
-from scalejax.laws.isoflop import IsoFLOP, IsoFLOPResult, Noise, PowerLaws, fit_isoflop
+from scalejax.laws.isoflop import Budget, IsoFLOP, IsoFLOPResult, Noise, PowerLaws, fit_isoflop
+from scalejax.laws.isoflop.budgets import IsoFLOPCurve
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +46,16 @@ class IsoFLOPFit(Fit[IsoFLOP]):
     """Power laws of the compute-optimal size and tokens, fitted to a table."""
 
     holdout: Scores = field(default_factory=Scores)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    """Smallest and largest budget with an optimum, by the name flops."""
+    curves: tuple[IsoFLOPCurve, ...] = field(default=(), repr=False)
+    """The isoFLOP curve of every budget; empty in a fit that was loaded from a file."""
+    optima: dict[float, float] = field(default_factory=dict, repr=False)
+    """N* of every budget that has one."""
+
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the curves, and N*(C)."""
+        return plots.charts(self)
 
     def forecast(self, **inputs: float) -> Forecast:
         """Predict the optimum of a compute budget: N* with its interval, and D*.
@@ -62,20 +78,28 @@ class IsoFLOPFit(Fit[IsoFLOP]):
         value = float(getattr(PowerLaws(**self.params), name)(flops))
         if not np.isfinite(value):
             raise ValueError(f"this fit has no optimum ({self.verdict}): {'; '.join(self.reasons)}")
-        if not len(self.draws["params_exponent"]):
-            reason = "no interval: fitted without noise draws"
-            return Estimate(value, None, None, LEVEL, reason)
-        draws = getattr(PowerLaws(**self.draws), name)(flops)
-        (low, high), *_ = percentile_ends(draws[:, None])
-        method = f"{len(draws)} noise draws"
-        if low is None:
-            method = f"no interval: too few of {method} give a law"
-        return Estimate(value, low, high, LEVEL, method)
+        far = extrapolation({"flops": flops}, self.ranges)
+        count = len(self.draws["params_exponent"])
+        low, high, method = None, None, "no interval: fitted without noise draws"
+        if count:
+            draws = getattr(PowerLaws(**self.draws), name)(flops)
+            (low, high), *_ = percentile_ends(draws[:, None])
+            method = f"{count} noise draws"
+            if low is None:
+                method = f"no interval: too few of {method} give a law"
+        return Estimate(value, low, high, LEVEL, "; ".join([method, *far]))
+
+    def _spread_record(self) -> dict[str, Any]:
+        ranges = {name: list(ends) for name, ends in self.ranges.items()}
+        return super()._spread_record() | {"ranges": ranges}
 
     @classmethod
     def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
-        holdout = Scores.from_record(record["holdout"])
-        return super()._fields_from_record(record) | {"holdout": holdout}
+        ranges = record["spread"]["ranges"].items()
+        return super()._fields_from_record(record) | {
+            "holdout": Scores.from_record(record["holdout"]),
+            "ranges": {name: (low, high) for name, (low, high) in ranges},
+        }
 
 
 def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
@@ -97,6 +121,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
     method = _Method(
         options.protocol or "parabola",
         None if options.noise is None else Noise.parse(options.noise),
+        dict(law.fixed),
     )
     result = method.fit(_runs(read, ~held_out), draws=options.bootstrap, seed=options.seed)
     solved = time.perf_counter()
@@ -104,25 +129,61 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
     holdout, holdout_notes = _holdout(result, read, held_out, method)
     if options.noise is not None and not options.bootstrap:
         holdout_notes += ["noise serves bootstrap draws only, and there are none: no intervals"]
-    ends = percentile_ends(result.draws)
+    ends = dict(zip(law.names, percentile_ends(result.draws), strict=False))
+    intervals = {name: pair for name, pair in ends.items() if name not in dict(law.fixed)}
+    used = [budget for budget in result.budgets if not budget.reason]
+    counted, rows = sum(budget.models for budget in used), int(np.sum(~held_out))
     return IsoFLOPFit(
         law=law,
         params=result.law._asdict(),
-        intervals=dict(zip(law.names, ends, strict=False)),
+        intervals=intervals,
         objective=result.objective,
         gradient_norm=result.gradient_norm,
         starts_at_optimum=1.0,
-        n_rows=int(np.sum(~held_out)),
+        n_rows=counted,
         verdict=result.verdict,
-        reasons=[*result.reasons, *dropped_reasons(read.complete), *notes, *holdout_notes],
+        reasons=[
+            *diagnoses.loss_reasons(read.names["loss"], read.target[~held_out]),
+            *result.reasons,
+            *([f"{counted} of {rows} rows count"] if counted < rows else []),
+            *_disagreement(parametric_view, intervals),
+            *dropped_reasons(read.complete),
+            *notes,
+            *holdout_notes,
+        ],
         loss=LOSS,
         columns=read.names,
         seed=options.seed,
         holdout=holdout,
         views=_views(result) | parametric_view,
         draws=kept_draws(law.names, result.draws),
+        ranges=_budget_range(used),
+        curves=result.curves,
+        optima={budget.flops: budget.params for budget in used},
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
+
+
+def _budget_range(used: list[Budget]) -> dict[str, tuple[float, float]]:
+    flops = [budget.flops for budget in used]
+    return {"flops": (min(flops), max(flops))} if flops else {}
+
+
+def _disagreement(
+    view: dict[str, dict[str, float]], intervals: Mapping[str, Interval]
+) -> list[str]:
+    """Say that the parametric law has another exponent than the isoFLOP curves."""
+    low, high = intervals.get("params_exponent", (None, None))
+    if "chinchilla" not in view or low is None or high is None:
+        return []
+    exponent = view["chinchilla"]["params_exponent"]
+    if low <= exponent <= high:
+        return []
+    return [
+        f"Chinchilla's law on the same rows has params_exponent {exponent:.4g}, outside of the "
+        f"interval [{low:.4g}, {high:.4g}]; parabolas are biased where the sizes are not centred "
+        "on the optimum (arXiv 2603.22339)"
+    ]
 
 
 class _Runs(NamedTuple):
@@ -139,10 +200,19 @@ class _Method(NamedTuple):
 
     protocol: Literal["parabola", "akima"]
     noise: Noise | None
+    fixed: dict[str, float]
+    """Exponents that are held."""
 
     def fit(self, runs: _Runs, *, draws: int = 0, seed: int = 0) -> IsoFLOPResult:
         """Fit the power laws to some runs."""
-        return fit_isoflop(*runs, protocol=self.protocol, noise=self.noise, draws=draws, seed=seed)
+        return fit_isoflop(
+            *runs,
+            protocol=self.protocol,
+            noise=self.noise,
+            draws=draws,
+            seed=seed,
+            fixed=self.fixed,
+        )
 
 
 def _inputs(frame: "DataFrame", named: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 
 from scalejax.files import write_text
+from scalejax.fitting.display.displayed import Displayed
 from scalejax.laws.inference.replicates import NoiseFloor
 from scalejax.laws.law import Law
 
@@ -45,6 +46,19 @@ class Estimate(NamedTuple):
     """Coverage of the interval."""
     method: str
     """How the interval was computed, and how far the run is beyond the fitted rows."""
+
+
+class Estimates(NamedTuple):
+    """Predictions of several runs and their intervals, as arrays."""
+
+    value: np.ndarray
+    low: np.ndarray
+    """nan, like `high`, when nothing bounds the value; `method` then says why."""
+    high: np.ndarray
+    level: float
+    """Coverage of each interval."""
+    method: np.ndarray
+    """The `method` of each prediction, as text."""
 
 
 class Forecast(NamedTuple):
@@ -160,7 +174,7 @@ class CrossValidation(Errors):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit(ABC, Generic[L]):
+class Fit(Displayed, ABC, Generic[L]):
     """A law fitted to a table."""
 
     law: L
@@ -216,13 +230,29 @@ class Fit(ABC, Generic[L]):
         converge.
         """
 
-    def predict(self, **inputs: Any) -> Estimate:
-        """Predict one run, with a 95% interval for the value that it will measure.
+    @overload
+    def predict(self, **inputs: float) -> Estimate: ...
+    @overload
+    def predict(self, **inputs: Any) -> Estimate | Estimates: ...
+    def predict(self, **inputs: Any) -> Estimate | Estimates:
+        """Predict a run, with a 95% interval for the value that it will measure.
 
         inputs: the law's own, such as params and tokens. A law of both also takes
-        flops, which means the compute-optimal run.
+        flops, which means the compute-optimal run. Arrays, which broadcast, predict
+        several runs and give `Estimates` of their shape.
         """
-        return self.forecast(**inputs).estimate
+        arrays = {name: x for name, x in inputs.items() if np.ndim(x) and name != "learning_rates"}
+        if not arrays:
+            return self.forecast(**inputs).estimate
+        shape = np.broadcast_shapes(*(np.shape(x) for x in arrays.values()))
+        columns = {name: np.broadcast_to(np.asarray(x), shape) for name, x in arrays.items()}
+        runs = [
+            self.forecast(**(inputs | {name: x[index].item() for name, x in columns.items()}))
+            for index in np.ndindex(*shape)
+        ]
+        value, low, high, _, method = zip(*(run.estimate for run in runs), strict=True)
+        values, lows, highs = (np.array(x, np.float64).reshape(shape) for x in (value, low, high))
+        return Estimates(values, lows, highs, LEVEL, np.array(method, object).reshape(shape))
 
     def converged_draws(self) -> dict[str, np.ndarray]:
         """The draws without those that have no fit."""

@@ -1,10 +1,16 @@
-"""Tables of runs: reading CSV and Parquet files, and the columns that a law reads."""
+"""Tables of runs: what can be read as a table, and the columns that a law reads."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from scalejax.fitting.reading import arithmetic, diagnoses
+from scalejax.fitting.reading.files import read_file
+from scalejax.fitting.reading.numbers import parse_number
+from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,44 +24,43 @@ PARAMS_COLUMN = "params_with_head"
 
 TOP1_ERROR = "top1_error"
 
-# Separators that are common in tables, beside the comma.
-OTHER_SEPARATORS = ";\t|"
+# Texts that stand for a value which a row does not have.
+NOT_FINITE = ("nan", "inf", "+inf", "-inf", "infinity", "none", "null")
+
+# What `scalejax.fit` reads: a path, a data frame, or anything that pandas takes.
+Table = Any
 
 
-def read(table: "str | Path | DataFrame") -> "DataFrame":
-    """Read a table from a .csv or .parquet file; returns a data frame as it is.
+def read(table: Table) -> "DataFrame":
+    """Return a table as a data frame.
 
-    Raises FileNotFoundError, or ValueError for a file that is not a table with rows and
+    table: the path of a CSV, TSV, JSON, JSON-lines or Parquet file; a data frame of
+    pandas, polars or pyarrow; or anything else that `pandas.DataFrame` takes, such as a
+    dictionary of columns or a list of records.
+
+    Raises FileNotFoundError, or ValueError for what is not a table with rows and
     distinct column names.
     """
     import pandas as pd
 
-    if isinstance(table, pd.DataFrame):
-        return _with_distinct_columns(table.reset_index(drop=True), "the table")
-    path = Path(table)
+    if isinstance(table, str | os.PathLike):
+        return _read_path(Path(table))
+    if not isinstance(table, pd.DataFrame):
+        try:
+            table = table.to_pandas() if hasattr(table, "to_pandas") else pd.DataFrame(table)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"a {type(table).__name__} cannot be read as a table: {error}. Give a path, a "
+                "data frame, a dictionary of columns or a list of records"
+            ) from error
+    return _with_distinct_columns(table.reset_index(drop=True), "the table")
+
+
+def _read_path(path: Path) -> "DataFrame":
     if not path.is_file():
         problem = f"{path} is a folder" if path.is_dir() else f"no table at {path}"
-        raise FileNotFoundError(f"{problem}; expected a CSV or Parquet file")
-    is_parquet = path.suffix in (".parquet", ".pq")
-    try:
-        frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path, skipinitialspace=True)
-    except (
-        pd.errors.EmptyDataError,
-        pd.errors.ParserError,
-        UnicodeDecodeError,
-        OSError,
-        ValueError,
-    ) as error:
-        kind = "Parquet" if is_parquet else "CSV"
-        raise ValueError(f"{path} cannot be read as {kind}: {str(error).strip()}") from error
-    frame = frame.rename(columns=lambda name: str(name).strip())
-    if len(frame.columns) == 1:
-        for separator in OTHER_SEPARATORS:
-            if separator in frame.columns[0]:
-                raise ValueError(
-                    f"{path} separates its columns by {separator!r}; expected commas, and points "
-                    "in numbers"
-                )
+        raise FileNotFoundError(f"{problem}; expected a CSV, TSV, JSON or Parquet file")
+    frame = read_file(path).rename(columns=lambda name: str(name).strip())
     if frame.empty:
         raise ValueError(f"{path} has no rows (columns: {column_list(frame)})")
     return _with_distinct_columns(frame, str(path))
@@ -96,15 +101,17 @@ def read_columns(
     inputs: Sequence[str],
     target: str,
     names: Mapping[str, str] | None = None,
+    signed: Collection[str] = (),
 ) -> Columns:
     """Read the columns of a law as float64.
 
     inputs, target: our names of the columns. names: our name of a column -> the
     table's, where they differ. In a results table, `params` is params_with_head unless
     another count is named. Rows with a missing or infinite value are left out.
+    signed: inputs that may be zero or negative.
 
-    Raises ValueError for a missing column, for text, and for values that are zero or
-    negative.
+    Raises ValueError for a missing column, for text, and for other values that are zero
+    or negative.
     """
     sources = {name: column_for(frame, name, names) for name in (*inputs, target)}
     values = {name: numeric_column(frame, column) for name, column in sources.items()}
@@ -113,7 +120,7 @@ def read_columns(
     smallest = np.finfo(np.float64).tiny
     for name, x in values.items():
         wrong = np.flatnonzero(complete & (x < smallest))
-        if len(wrong):
+        if len(wrong) and name not in signed:
             raise ValueError(
                 f"{sources[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a "
                 "law needs positive values"
@@ -122,7 +129,8 @@ def read_columns(
         largest = np.max(values[target][complete])
         raise ValueError(
             f"{sources[target]} reaches {largest:g}; a top-1 error is a fraction, at most 1. "
-            "Divide percentages by 100"
+            "Divide percentages by 100: --columns "
+            f"{TOP1_ERROR}={diagnoses.quoted(sources[target])}/100"
         )
     return Columns(
         inputs=[values[name][complete] for name in inputs],
@@ -133,37 +141,89 @@ def read_columns(
 
 
 def column_for(frame: "DataFrame", name: str, names: Mapping[str, str] | None = None) -> str:
-    """Return the table's column for one of our names, or raises ValueError."""
+    """Return the column for one of our names, or the expression that computes it.
+
+    Raises ValueError when the table has no such column.
+    """
     names = names or {}
     default = PARAMS_COLUMN if name == "params" and PARAMS_COLUMN in frame.columns else name
     column = names.get(name, default)
-    if column not in frame.columns:
-        why = f" (named for {name})" if name in names else ""
-        raise ValueError(
-            f"no column {column!r}{why}; the table has {column_list(frame)}. Say which is {name}: "
-            f"--columns {name}=THEIRS"
-        )
-    return column
+    if column in frame.columns or (name in names and arithmetic.is_arithmetic(column)):
+        return column
+    why = f" (named for {name})" if name in names else ""
+    raise ValueError(
+        f"no column {column!r}{why}; the table has {column_list(frame)}. Say which is {name}: "
+        f"--columns {name}=THEIRS"
+    )
 
 
 def numeric_column(frame: "DataFrame", column: str) -> np.ndarray:
     """Read a column as float64, (rows,), with nan where a value is missing.
 
-    Raises ValueError where it holds text.
+    column: of the table, or arithmetic on its columns, such as "log(ppl)". Numbers may
+    be written as text: 50M, 1.3B or 50,000,000.
+
+    Raises ValueError where the column holds text that is no number, and for an
+    expression that cannot be read.
     """
     import pandas as pd
 
+    if column not in frame.columns:
+        return arithmetic.compute(column, lambda name: _operand(frame, name, column), len(frame))
     series = frame[column]
-    # Columns of another type than a number (text, dates, truth values) are read value
-    # by value, so that numbers written as text count and truth values do not.
-    if series.dtype.kind not in "iuf":
-        series = series.astype(str).where(series.notna())
-    values = np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
-    text_rows = np.flatnonzero(np.isnan(values) & np.asarray(series.notna()))
-    if len(text_rows):
-        row = text_rows[0]
-        raise ValueError(
-            f"{column} holds text in row {frame.index[row]} (from 0): {series.iloc[row]!r}; "
-            "expected a number"
-        )
+    if series.dtype.kind in "iuf":
+        return np.asarray(pd.to_numeric(series, errors="coerce"), np.float64)
+    # Columns of another type (text, dates, truth values, integers above 2^64) are read
+    # value by value, so that numbers written as text count and truth values do not.
+    values = np.full(len(series), np.nan)
+    for row in np.flatnonzero(series.notna()):
+        text = str(series.iloc[row])
+        number = parse_number(text)
+        if number is None and text.strip().lower() in NOT_FINITE:
+            number = np.nan
+        if number is None:
+            raise ValueError(
+                f"{column} holds text in row {frame.index[row]} (from 0): {text!r}; expected a "
+                "number"
+            )
+        values[row] = number
     return values
+
+
+def _operand(frame: "DataFrame", column: str, expression: str) -> np.ndarray:
+    """The numbers of a column that an expression names."""
+    if column not in frame.columns:
+        raise ValueError(
+            f"no column {column!r} for {expression!r}; the table has {column_list(frame)}"
+        )
+    return numeric_column(frame, column)
+
+
+def diagnose(
+    frame: "DataFrame",
+    law: Law,
+    inputs: Sequence[np.ndarray],
+    target: np.ndarray,
+    names: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Say what the fitted rows look like other than what the law reads.
+
+    frame: the fitted rows.  inputs, target: what the law reads from them, (rows,) each.
+    names: our name of a column -> the table's.
+    """
+    columns = dict(zip(law.inputs, inputs, strict=True))
+    named = column_for(frame, law.target, names)
+    losses = columns | {law.target: target}
+    reasons = diagnoses.direction_reasons(columns, target, law.target, named)
+    if "loss" in losses:
+        reasons += diagnoses.loss_reasons(column_for(frame, "loss", names), losses["loss"])
+    flops = (names or {}).get("flops", "flops")
+    if {"params", "tokens"} <= columns.keys() and flops in frame.columns:
+        sources = {name: column_for(frame, name, names) for name in ("params", "tokens", "flops")}
+        try:
+            spent = numeric_column(frame, flops)
+        # The law does not read this column, so it need not hold numbers.
+        except ValueError:
+            return reasons
+        reasons += diagnoses.flops_reasons(columns["params"], columns["tokens"], spent, sources)
+    return reasons

@@ -9,11 +9,11 @@ from typing import Literal
 class Event:
     """One report about the segment that a worker trains."""
 
-    kind: Literal["step", "done", "failed", "preempted", "died"]
+    kind: Literal["step", "done", "failed", "preempted", "claimed", "died"]
     """`step`: a row of metrics was written. `done`: the segment is finished. `failed`:
     it raised an exception. `preempted`: the worker was asked to stop and saved its
-    state. `died`: the process ended without a report; only the launcher creates this
-    event."""
+    state. `claimed`: another process trains the segment. `died`: the process ended
+    without a report; only the launcher creates this event."""
     step: int = 0
     """Number of steps trained so far, for `step`."""
     loss: float = float("nan")

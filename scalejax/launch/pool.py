@@ -3,15 +3,20 @@
 import contextlib
 import queue
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalejax.config import Model
+from scalejax.launch.attempt import failure, forget_failure
 from scalejax.launch.events import Event
 from scalejax.launch.worker_process import WorkerProcess
 from scalejax.training.result import is_finished
 from scalejax.training.segment import Segment, TrainingJob
+
+# How long to wait before a segment that another process trains is tried again.
+LOOK_AGAIN_SECONDS = 2.0
 
 # How many times a segment is handed out if its worker dies while training it, for
 # example because the kernel ran out of memory. An error that the worker reports is
@@ -35,7 +40,7 @@ class Pool:
     """Trains segments with one worker process for every entry of `cores`.
 
     folder: the study's folder.
-    cores: what `worker_cores` returned.
+    cores: what `worker_cores` returned; empty to wait for what other processes train.
     lock: file descriptor of the folder's lock, which every worker keeps open.
     priority: a number for every segment's folder; of the segments that are ready, the
         one with the highest number is trained first.
@@ -60,6 +65,9 @@ class Pool:
         self.waiting: dict[str, TrainingJob] = {}
         """Jobs that no worker has yet, by the folder of their segment. Those of the
         highest priority come first."""
+        self.elsewhere: dict[str, TrainingJob] = {}
+        """Jobs whose segments other processes train (see launch/claims.py)."""
+        self.looked_at = time.monotonic()
         self.attempts: dict[str, int] = {}
         """Number of workers that died training a segment, by the segment's folder."""
         self.result = PoolResult()
@@ -74,19 +82,29 @@ class Pool:
         """
         # Sorted once: sorting at every hand-out would take minutes for thousands
         # of runs. Jobs of equal priority keep their order.
-        for job in sorted(jobs, key=lambda job: -self.priority[job.segment.folder]):
+        for job in self.in_order(jobs):
             if is_finished(job, self.folder / job.segment.folder):
                 self.result.runs_already_done += job.segment.final
                 self.on_done(job.segment)
             else:
                 self.waiting[job.segment.folder] = job
+                forget_failure(self.folder / job.segment.folder)
+        if not self.cores:
+            self.waiting, self.elsewhere = {}, self.waiting
         with self._stopping_on_signals():
             # Workers of an earlier call are still there: start only the missing ones.
             for core in self.cores[len(self.workers) : len(self.waiting)]:
                 self._start_worker(core)
-            while self._hand_out():
-                self._handle(*self.events.get())
+            while self._hand_out() or (self.elsewhere and not self.result.preempted):
+                with contextlib.suppress(queue.Empty):
+                    timeout = LOOK_AGAIN_SECONDS if self.elsewhere else None
+                    self._handle(*self.events.get(timeout=timeout))
+                self._look_elsewhere()
         return self.result
+
+    def in_order(self, jobs: Iterable[TrainingJob]) -> list[TrainingJob]:
+        """Sort jobs by priority, the one to start first at the top."""
+        return sorted(jobs, key=lambda job: -self.priority[job.segment.folder])
 
     def close(self) -> None:
         """End all workers at once."""
@@ -112,6 +130,7 @@ class Pool:
             if worker.job is not None or self.result.preempted:
                 continue
             busy = [other.job for other in self.workers if other.job is not None]
+            busy += self.elsewhere.values()
             job = next_job(worker.model, self.waiting, busy)
             if job is None:
                 continue
@@ -121,6 +140,28 @@ class Pool:
             job.write(folder)
             worker.train(job, folder)
         return any(worker.job is not None for worker in self.workers)
+
+    def _look_elsewhere(self) -> None:
+        """See, now and then, what has become of segments that other processes train.
+
+        What they have not finished is offered to the workers again: they take it over
+        when its process has died.
+        """
+        if time.monotonic() - self.looked_at < LOOK_AGAIN_SECONDS:
+            return
+        self.looked_at = time.monotonic()
+        for folder, job in list(self.elsewhere.items()):
+            if folder not in self.elsewhere:
+                continue
+            if is_finished(job, self.folder / folder):
+                self.on_done(job.segment)
+            elif error := failure(self.folder / folder):
+                self._fail(job.segment, error)
+            elif self.cores:
+                self.waiting[folder] = job
+            else:
+                continue
+            del self.elsewhere[folder]
 
     def _handle(self, worker: WorkerProcess, event: Event) -> None:
         job = worker.job
@@ -134,6 +175,8 @@ class Pool:
             self._replace(worker, job, event.error)
         elif event.kind == "done" and job is not None:
             self.on_done(job.segment)
+        elif event.kind == "claimed" and job is not None:
+            self.elsewhere[job.segment.folder] = job
         elif event.kind == "failed" and job is not None:
             self._fail(job.segment, event.error)
 
@@ -164,11 +207,10 @@ class Pool:
     def _fail(self, segment: Segment, error: str) -> None:
         """Record that a segment failed, and with it all segments that branch off it."""
         self.result.failed[segment.folder] = error
-        branches = [
-            job.segment for job in self.waiting.values() if job.segment.parent == segment.folder
-        ]
-        for branch in branches:
-            del self.waiting[branch.folder]
+        left = [*self.waiting.values(), *self.elsewhere.values()]
+        for branch in [job.segment for job in left if job.segment.parent == segment.folder]:
+            self.waiting.pop(branch.folder, None)
+            self.elsewhere.pop(branch.folder, None)
             self._fail(branch, f"its trunk {segment.folder} failed")
 
     @contextlib.contextmanager

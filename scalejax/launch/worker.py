@@ -18,10 +18,10 @@ import queue
 import signal
 import sys
 import threading
-import traceback
 from pathlib import Path
-from typing import IO
 
+from scalejax.launch.attempt import attempt, import_training
+from scalejax.launch.claims import Claims
 from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.events import Event
 
@@ -49,10 +49,22 @@ def main() -> None:
     os.dup2(2, 1)
     folders: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_folders, args=(folders,), daemon=True).start()
-    _import_training()
+    import_training()
+
+    def send(event: Event) -> None:
+        print(event.to_line(), file=events, flush=True)
+
+    def report(step: int, loss: float) -> None:
+        send(Event(kind="step", step=step, loss=loss))
+
+    claims: Claims | None = None
     while not halt.is_set():
         with contextlib.suppress(queue.Empty):
-            _train(Path(folders.get(timeout=POLL_SECONDS)), events, halt)
+            folder = Path(folders.get(timeout=POLL_SECONDS))
+            # A segment lies in STUDY/runs/ID or STUDY/trunks/ID, and a worker trains
+            # those of one study.
+            claims = claims or Claims(folder.parent.parent)
+            send(attempt(claims, folder, report=report, stopping=halt.is_set))
 
 
 def die_with(launcher: int) -> None:
@@ -71,46 +83,6 @@ def _read_folders(folders: queue.Queue[str]) -> None:
     # Standard input has closed: the launcher is gone, or it has no more work. A segment
     # in training can be resumed, so nothing is lost by leaving at once.
     os._exit(0)
-
-
-def _import_training() -> None:
-    """Import what the first segment needs, which takes seconds, before it arrives."""
-    import orbax.checkpoint
-
-    import scalejax.training.loop
-
-    del orbax, scalejax
-
-
-def _train(folder: Path, events: IO[str], halt: threading.Event) -> None:
-    """Train the segment in `folder` and report how it ended."""
-    # Not at the top of the file: the process is pinned before jax is imported.
-    from scalejax.training.loop import Preempted, train_segment
-    from scalejax.training.segment import TrainingJob
-
-    def send(event: Event) -> None:
-        print(event.to_line(), file=events, flush=True)
-
-    # A segment lies in STUDY/runs/ID or STUDY/trunks/ID.
-    study = folder.parent.parent
-    try:
-        job = TrainingJob.read(folder)
-        parent = study / job.segment.parent if job.segment.parent else None
-        train_segment(
-            job,
-            folder,
-            parent,
-            report=lambda step, loss: send(Event(kind="step", step=step, loss=loss)),
-            stopping=halt.is_set,
-        )
-    except Preempted:
-        send(Event(kind="preempted"))
-    # Whatever went wrong, the other runs go on: the launcher records the error.
-    except Exception as error:
-        traceback.print_exc()
-        send(Event(kind="failed", error=f"{type(error).__name__}: {error}"))
-    else:
-        send(Event(kind="done"))
 
 
 if __name__ == "__main__":

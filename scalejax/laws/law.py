@@ -18,6 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
+# Inputs that are positive whatever a law does with them.
+ALWAYS_POSITIVE = ("params", "tokens", "unique_tokens", "flops", "loss", "width", "depth")
+
 # The solver keeps numpy arrays between compiled programs and jax arrays inside them.
 AnyArray = Array | np.ndarray
 
@@ -204,7 +207,7 @@ class ParametricLaw(Law, Generic[F]):
 
     Each formula keeps its shape under a change of units (with N in billions, A becomes
     A (1e9)^-alpha). The solver uses this to work in centred units, where the problem is
-    well conditioned.
+    well conditioned. Inputs for which that does not hold are `raw`.
     """
 
     form: type[F]
@@ -225,8 +228,33 @@ class ParametricLaw(Law, Generic[F]):
     additive: bool = False
     """Whether inputs are centred by subtraction, as for a law that reads a loss, and
     not by division."""
+    raw: tuple[str, ...] = ()
+    """Inputs that keep the table's unit and are not centred: shares that may be 0, such
+    as mixture proportions, and inputs whose unit changes the shape of the law."""
     tied: tuple[tuple[str, str], ...] = ()
     """(parameter, other): the parameter is held equal to the other."""
+
+    def __post_init__(self):
+        if unknown := [name for name in self.raw if name not in self.inputs]:
+            raise ValueError(
+                f"raw inputs of the {self.name} law must be among its inputs "
+                f"{', '.join(self.inputs)}; got {', '.join(unknown)}"
+            )
+        axes = list(zip(self.inputs, self.axes, strict=False))
+        centred = {axis for name, axis in axes if name not in self.raw}
+        raw = {axis for name, axis in axes if name in self.raw}
+        units = {axis for c in self.coordinates for _, axis, _ in c.units}
+        if raw & (centred | units):
+            raise ValueError(
+                f"the {self.name} law keeps the unit of {', '.join(self.raw)}: give each of them "
+                "an axis without other inputs, and no parameter a unit in it"
+            )
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """Inputs that may be zero or negative: no logarithm is taken of them."""
+        linear = self.inputs if self.additive else self.raw
+        return tuple(name for name in linear if name not in ALWAYS_POSITIVE)
 
     @property
     def names(self) -> tuple[str, ...]:

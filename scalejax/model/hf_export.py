@@ -21,7 +21,7 @@ from scalejax.model.hf_layout import (
 )
 from scalejax.model.hf_parity import Parity, check_parity
 from scalejax.model.parameters import Params
-from scalejax.model.transformer import NORM_EPSILON, ROPE_THETA, Transformer, abstract
+from scalejax.model.transformer import NORM_EPSILON, Transformer, abstract
 
 
 def export_hf(
@@ -133,7 +133,7 @@ def _config(model: Model, *, tied: bool, positions: int, end: int | None) -> dic
         "head_dim": model.head_size,
         "max_position_embeddings": positions,
         "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROPE_THETA,
+        "rope_theta": model.rope_theta,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

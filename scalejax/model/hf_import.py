@@ -19,7 +19,7 @@ from scalejax.model.hf_layout import (
 )
 from scalejax.model.hf_parity import check_parity
 from scalejax.model.parameters import Params
-from scalejax.model.transformer import NORM_EPSILON, ROPE_THETA, abstract
+from scalejax.model.transformer import NORM_EPSILON, abstract
 
 # Values of config.json that a scalejax model can represent. Other values, if the file
 # has them, make the checkpoint unusable.
@@ -32,7 +32,6 @@ SUPPORTED: dict[str, tuple[object, ...]] = {
     "partial_rotary_factor": (1.0,),
     "quantization_config": (None,),
     "RoPE type": ("default",),
-    "rope_theta": (ROPE_THETA,),
 }
 
 # Keys that config.json must have.
@@ -48,6 +47,9 @@ REQUIRED = (
 # Value of rms_norm_eps in transformers when config.json has none.
 DEFAULT_NORM_EPSILON = 1e-6
 
+# Base of RoPE in transformers when config.json has none.
+DEFAULT_ROPE_THETA = 10_000.0
+
 
 def import_hf(folder: Path) -> tuple[Model, Params]:
     """Read a Llama or Qwen3 checkpoint in safetensors files.
@@ -57,8 +59,8 @@ def import_hf(folder: Path) -> tuple[Model, Params]:
     see `_residual_stream_factors`.
 
     Raises ValueError if the folder has no config.json or no safetensors files, if the
-    network cannot be represented in scalejax (biases, scaled RoPE, sliding windows,
-    another RoPE base), or if the logits differ from those of the files.
+    network cannot be represented in scalejax (biases, scaled RoPE, sliding windows), or
+    if the logits differ from those of the files.
     """
     config = _read_config(folder)
     tensors = _read_tensors(folder)
@@ -108,11 +110,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-    # Transformers 4 and 5 write the RoPE settings in different places.
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = _rope_settings(config)
     settings = {name: config[name] for name in SUPPORTED if name in config}
     settings["RoPE type"] = rope.get("rope_type", rope.get("type", "default"))
-    settings["rope_theta"] = config.get("rope_theta") or rope.get("rope_theta", ROPE_THETA)
     for name, value in settings.items():
         if value not in SUPPORTED[name]:
             raise ValueError(
@@ -125,6 +125,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not config.get("rms_norm_eps", DEFAULT_NORM_EPSILON) > 0:
         raise ValueError(f"{path} has rms_norm_eps {config['rms_norm_eps']!r}; it must be positive")
     return config
+
+
+def _rope_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """RoPE's settings, which transformers 4 and 5 write in different places."""
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -165,6 +170,8 @@ def _model(config: dict[str, Any], tensors: dict[str, np.ndarray], folder: Path)
         vocabulary=config["vocab_size"],
         tied=config.get("tie_word_embeddings", False),
         qk_norm=config["model_type"] == "qwen3",
+        rope_theta=config.get("rope_theta")
+        or _rope_settings(config).get("rope_theta", DEFAULT_ROPE_THETA),
     )
 
 

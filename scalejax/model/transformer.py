@@ -6,19 +6,17 @@ heads, g kv heads, h head size, f mlp width, v vocabulary.
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.lax import with_sharding_constraint
-from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from scalejax.config import Model, Parametrization
 from scalejax.model.attention import causal_attention
+from scalejax.model.layout import Layout
 from scalejax.model.parameters import (
     Counts,
     Params,
@@ -37,28 +35,21 @@ from scalejax.model.parametrization import (
     output_multiplier,
 )
 
-# Base of the rotary wavelengths (Su et al. 2021, section 3.3).
-ROPE_THETA = 10_000.0
-
 # Added to the mean square in RMSNorm.
 NORM_EPSILON = 1e-6
+
+# The layout of a network on one device that keeps all activations.
+SINGLE_DEVICE = Layout()
 
 # Callers may pass token ids and segment ids as numpy arrays.
 Integers = Array | np.ndarray
 
 
-class ActivationShardings(NamedTuple):
-    """How activations are split over the devices of a mesh.
-
-    Without these constraints XLA derives the split of activations from that of the
-    parameters. On an fsdp mesh it then gathers the whole batch on every device, which
-    doubles the FLOPs of a device and multiplies the bytes it exchanges by 30.
-    """
-
-    residual: NamedSharding
-    """Of the residual stream [b, t, d]."""
-    embedding: NamedSharding
-    """Of the embedding [v, d] while tokens are looked up."""
+# Logical axes of the activations, from which their split over a mesh follows.
+RESIDUAL = ("batch", "position", "width")
+HIDDEN = ("batch", "position", "mlp_width")
+LOGITS = ("batch", "position", "vocabulary")
+HEADS = ("batch", "position", "heads", "head_size")
 
 
 class Transformer(nnx.Module):
@@ -67,12 +58,14 @@ class Transformer(nnx.Module):
     Parameters are float32, activations have dtype `compute_dtype`, logits are float32.
     """
 
-    # None on a single device, where a constraint could only hinder the compiler.
-    shardings: ActivationShardings | None = None
-
     def __init__(
-        self, model: Model, parametrization: Parametrization, compute_dtype: str = "float32"
+        self,
+        model: Model,
+        parametrization: Parametrization,
+        compute_dtype: str = "float32",
+        layout: Layout = SINGLE_DEVICE,
     ):
+        self.layout = layout
         self.vocabulary = model.vocabulary
         self.tied = model.tied
         self.compute_dtype = compute_dtype
@@ -83,7 +76,7 @@ class Transformer(nnx.Module):
             vocabulary=model.vocabulary,
             width=model.width,
         )
-        self.blocks = nnx.List([Block(model, parametrization) for _ in range(model.depth)])
+        self.blocks = nnx.List([Block(model, parametrization, layout) for _ in range(model.depth)])
         self.norm = RMSNorm("norm", width=model.width)
         if not model.tied:
             self.head = declare(
@@ -98,39 +91,61 @@ class Transformer(nnx.Module):
         Logits at t depend on tokens 0 to t. With `segments_bt` they depend only on
         those tokens that have the same segment id as position t.
         """
-        return self.logits(self.hidden(tokens_bt, segments_bt))
+        return self.logits(self.hidden(tokens_bt, segments_bt))[..., : self.vocabulary]
 
     def hidden(
         self, tokens_bt: Int[Integers, "b t"], segments_bt: Int[Integers, "b t"] | None = None
     ) -> Float[Array, "b t d"]:
         """The residual stream after the final norm, which is the input of the head."""
-        x_btd = self._constrain(self.embed(tokens_bt))
-        for block in self.blocks:
-            x_btd = self._constrain(block(x_btd, segments_bt))
+        x_btd = self.embed(tokens_bt)
+        # The blocks are one function of their parameters, so that it can be
+        # rematerialized and looped over.
+        graphdef = nnx.graphdef(self.blocks[0])
+        block = self.layout.rematerialized(
+            lambda params, x_btd: nnx.merge(graphdef, params)(x_btd, segments_bt)
+        )
+        params_of_blocks = [nnx.state(block) for block in self.blocks]
+        if self.layout.scan_layers:
+            stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *params_of_blocks)
+            x_btd, _ = jax.lax.scan(lambda x, params: (block(params, x), None), x_btd, stacked)
+        else:
+            for params in params_of_blocks:
+                x_btd = block(params, x_btd)
         return self.norm(x_btd)
 
     def embed(self, tokens_bt: Int[Integers, "b t"]) -> Float[Array, "b t d"]:
         """The residual stream before the first block."""
-        embedding_vd = self.embedding[...].astype(self.compute_dtype)
-        if self.shardings is not None:
-            embedding_vd = with_sharding_constraint(embedding_vd, self.shardings.embedding)
-        return embedding_vd[tokens_bt]
+        # Tokens are looked up in a whole copy of the embedding: a lookup in a split
+        # table would make XLA gather its result, which is larger.
+        embedding_vd = self.layout.constrain(self.embedding[...].astype(self.compute_dtype))
+        return self.layout.constrain(embedding_vd[tokens_bt], *RESIDUAL)
 
     def logits(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
-        """The head, separate from `hidden` so that a loss can apply it in chunks."""
+        """The head, separate from `hidden` so that a loss can apply it in chunks.
+
+        When `tensor` does not divide the vocabulary, the last logits are padding and
+        -inf.
+        """
         head_dv = self.embedding[...].T if self.tied else self.head[...]
-        return project(x_btd * self.output_multiplier, head_dv, dtype=jnp.float32)
+        padding = self.padded_vocabulary - self.vocabulary
+        if padding:
+            head_dv = jnp.pad(head_dv, ((0, 0), (0, padding)))
+        logits_btv = project(x_btd * self.output_multiplier, head_dv, dtype=jnp.float32)
+        logits_btv = self.layout.constrain(logits_btv, *LOGITS)
+        if padding:
+            is_token_v = np.arange(self.padded_vocabulary) < self.vocabulary
+            logits_btv = jnp.where(is_token_v, logits_btv, -jnp.inf)
+        return logits_btv
 
-    def batch_per_device(self, x_btd: Float[Array, "b t d"]) -> int:
-        """How many sequences of the residual stream one device holds."""
-        if self.shardings is None:
-            return x_btd.shape[0]
-        return self.shardings.residual.shard_shape(x_btd.shape)[0]
+    @property
+    def padded_vocabulary(self) -> int:
+        """The vocabulary, rounded up to a multiple of the parts it is split into."""
+        parts = self.layout.parts("vocabulary")
+        return math.ceil(self.vocabulary / parts) * parts
 
-    def _constrain(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        if self.shardings is None:
-            return x_btd
-        return with_sharding_constraint(x_btd, self.shardings.residual)
+    def logits_per_position(self, batch: int) -> int:
+        """Number of logits that one device holds for a position of every sequence."""
+        return self.layout.shard_size(LOGITS, (batch, 1, self.padded_vocabulary))
 
 
 class Block(nnx.Module):
@@ -139,19 +154,22 @@ class Block(nnx.Module):
     r is the branch multiplier of the parametrization.
     """
 
-    def __init__(self, model: Model, parametrization: Parametrization):
+    def __init__(self, model: Model, parametrization: Parametrization, layout: Layout):
+        self.layout = layout
         self.branch_multiplier = branch_multiplier(parametrization, model)
         self.attention_norm = RMSNorm("block_norm", width=model.width)
-        self.attention = Attention(model, attention_multiplier(parametrization, model))
+        self.attention = Attention(model, attention_multiplier(parametrization, model), layout)
         self.mlp_norm = RMSNorm("block_norm", width=model.width)
-        self.mlp = MLP(model)
+        self.mlp = MLP(model, layout)
 
     def __call__(
         self, x_btd: Float[Array, "b t d"], segments_bt: Int[Integers, "b t"] | None = None
     ) -> Float[Array, "b t d"]:
         attended_btd = self.attention(self.attention_norm(x_btd), segments_bt)
         x_btd = x_btd + self.branch_multiplier * attended_btd
-        return x_btd + self.branch_multiplier * self.mlp(self.mlp_norm(x_btd))
+        x_btd = self.layout.constrain(x_btd, *RESIDUAL)
+        x_btd = x_btd + self.branch_multiplier * self.mlp(self.mlp_norm(x_btd))
+        return self.layout.constrain(x_btd, *RESIDUAL)
 
 
 class Attention(nnx.Module):
@@ -162,10 +180,12 @@ class Attention(nnx.Module):
     began at 0.
     """
 
-    def __init__(self, model: Model, scale: float):
+    def __init__(self, model: Model, scale: float, layout: Layout):
+        self.layout = layout
         d, n, g, h = model.width, model.heads, model.kv_heads, model.head_size
         self.scale = scale
         self.qk_norm = model.qk_norm
+        self.rope_theta = model.rope_theta
         self.query = declare("hidden", fan_in=d, width=d, heads=n, head_size=h)
         self.key = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
         self.value = declare("hidden", fan_in=d, width=d, kv_heads=g, head_size=h)
@@ -179,8 +199,29 @@ class Attention(nnx.Module):
     ) -> Float[Array, "b t d"]:
         q_btnh, k_btgh = self.queries_and_keys(x_btd)
         v_btgh = project(x_btd, self.value[...])
-        y_btnh = causal_attention(q_btnh, k_btgh, v_btgh, scale=self.scale, segments_bt=segments_bt)
+        q_btnh = self.layout.constrain(q_btnh, *HEADS)
+        k_btgh, v_btgh = self._split_kv_heads(k_btgh), self._split_kv_heads(v_btgh)
+        attend = self.layout.on_each_device(
+            lambda q, k, v, segments: causal_attention(
+                q, k, v, scale=self.scale, segments_bt=segments
+            ),
+            *(HEADS, HEADS, HEADS, ("batch", "position")),
+        )
+        y_btnh = attend(q_btnh, k_btgh, v_btgh, segments_bt)
         return project(y_btnh, self.output[...], input_axes=2)
+
+    def _split_kv_heads(self, x_btgh: Float[Array, "b t g h"]) -> Float[Array, "b t r h"]:
+        """Keys or values, with a part of the heads on every device.
+
+        Every kv head is repeated until `tensor` divides their number. It divides the
+        number of query heads, of which the kv heads are a divisor: so does their least
+        common multiple.
+        """
+        kv_heads = x_btgh.shape[2]
+        repeats = math.lcm(kv_heads, self.layout.parts("heads")) // kv_heads
+        if repeats > 1:
+            x_btgh = jnp.repeat(x_btgh, repeats, axis=2)
+        return self.layout.constrain(x_btgh, *HEADS)
 
     def queries_and_keys(
         self, x_btd: Float[Array, "b t d"]
@@ -189,21 +230,23 @@ class Attention(nnx.Module):
         q_btnh, k_btgh = project(x_btd, self.query[...]), project(x_btd, self.key[...])
         if self.qk_norm:
             q_btnh, k_btgh = self.query_norm(q_btnh), self.key_norm(k_btgh)
-        return rotate(q_btnh), rotate(k_btgh)
+        return rotate(q_btnh, self.rope_theta), rotate(k_btgh, self.rope_theta)
 
 
 class MLP(nnx.Module):
     """SwiGLU (Shazeer 2020): (silu(x gate) * (x up)) down."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, layout: Layout):
+        self.layout = layout
         d, f = model.width, model.mlp_width
         self.gate = declare("hidden", fan_in=d, width=d, mlp_width=f)
         self.up = declare("hidden", fan_in=d, width=d, mlp_width=f)
         self.down = declare("hidden", fan_in=f, mlp_width=f, width=d)
 
     def __call__(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        gate_btf = project(x_btd, self.gate[...])
-        return project(jax.nn.silu(gate_btf) * project(x_btd, self.up[...]), self.down[...])
+        gate_btf = self.layout.constrain(project(x_btd, self.gate[...]), *HIDDEN)
+        up_btf = self.layout.constrain(project(x_btd, self.up[...]), *HIDDEN)
+        return project(jax.nn.silu(gate_btf) * up_btf, self.down[...])
 
 
 class RMSNorm(nnx.Module):
@@ -244,7 +287,7 @@ def project(
     return product.reshape(*batch_shape, *output_shape)
 
 
-def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
+def rotate(x_btnh: Float[Array, "b t n h"], theta: float) -> Float[Array, "b t n h"]:
     """Rotary position embedding (Su et al. 2021), with positions counted from 0.
 
     At position t, features i and i + h/2 are rotated together by t theta^(-2i/h)
@@ -252,7 +295,7 @@ def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
     """
     t, h = x_btnh.shape[1], x_btnh.shape[3]
     # numpy computes the angles in float64; in a compiled program they are constants.
-    angle_th = np.arange(t)[:, None] * ROPE_THETA ** (-np.arange(0, h, 2) / h)
+    angle_th = np.arange(t)[:, None] * theta ** (-np.arange(0, h, 2) / h)
     cos_tnh = np.cos(angle_th)[:, None, :].astype(x_btnh.dtype)
     sin_tnh = np.sin(angle_th)[:, None, :].astype(x_btnh.dtype)
     first, second = x_btnh[..., : h // 2], x_btnh[..., h // 2 :]
@@ -263,14 +306,17 @@ def rotate(x_btnh: Float[Array, "b t n h"]) -> Float[Array, "b t n h"]:
 
 @functools.cache
 def abstract(
-    model: Model, parametrization: Parametrization, compute_dtype: str = "float32"
+    model: Model,
+    parametrization: Parametrization,
+    compute_dtype: str = "float32",
+    layout: Layout = SINGLE_DEVICE,
 ) -> tuple[nnx.GraphDef[Transformer], Specs]:
     """The network without values: its graph definition and its declarations.
 
     `nnx.merge(graphdef, params)` combines the graph definition with parameters into a
     module that can be called.
     """
-    module = Transformer(model, parametrization, compute_dtype)
+    module = Transformer(model, parametrization, compute_dtype, layout)
     return nnx.graphdef(module), specs_of(module)
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from scalejax.fitting.tables import PARAMS_COLUMN
-from scalejax.report.charts import (
+from scalejax.charts.chart import (
     ALARM,
     QUIET,
     Band,
@@ -16,6 +15,7 @@ from scalejax.report.charts import (
     Points,
     compact_number,
 )
+from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.record import Row
 from scalejax.report.summary import metric_name
 
@@ -217,17 +217,6 @@ def predict_all(fit: "Fit", points: Iterable[Mapping[Any, Any]]) -> Predictions:
         low=_array([estimate.low for estimate in estimates]),
         high=_array([estimate.high for estimate in estimates]),
     )
-
-
-def size_colours(params: Iterable[float]) -> dict[float, str]:
-    """A colour for each model size: viridis by the rank of the size."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    sizes = sorted(set(params))
-    # The last 15% of viridis are yellow, which is hard to see on white.
-    step = 0.85 / max(1, len(sizes) - 1)
-    return {size: to_hex(colormaps["viridis"](step * i)) for i, size in enumerate(sizes)}
 
 
 def run_facts(row: Row) -> str:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from scalejax.charts.chart import compact_number
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
-from scalejax.report.charts import compact_number
 from scalejax.report.record import Forecast, Record, Row, ScoredForecast
 
 # What each verdict of a fit means.

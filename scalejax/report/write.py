@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from scalejax.charts.chart import Chart, compact_number, size_colours
+from scalejax.charts.matplotlib import png
+from scalejax.charts.plotly import plotly_html
 from scalejax.files import write_text
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report import figures
-from scalejax.report.charts import Chart, compact_number
 from scalejax.report.forecast_bars import forecast_bars
 from scalejax.report.page import (
     Cell,
@@ -26,8 +28,6 @@ from scalejax.report.page import (
     picture,
     table,
 )
-from scalejax.report.plotly_charts import plotly_html
-from scalejax.report.png_charts import png
 from scalejax.report.record import Record, Row, ScoredForecast, read_study
 from scalejax.report.summary import (
     VERDICTS,
@@ -55,7 +55,7 @@ def write_report(folder: Path) -> Path:
     """
     record = read_study(Path(folder))
     (record.folder / "figures").mkdir(exist_ok=True)
-    colours = figures.size_colours(record.results[PARAMS_COLUMN])
+    colours = size_colours(record.results[PARAMS_COLUMN])
     sections = [
         _summary_section(record),
         _curves_section(record, colours),

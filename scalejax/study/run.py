@@ -17,6 +17,7 @@ from scalejax.files import read_json, write_json
 from scalejax.fitting.result import Fit
 from scalejax.grids import run_id
 from scalejax.launch.cores import worker_cores
+from scalejax.launch.jobs import write_jobs
 from scalejax.launch.lock import locked
 from scalejax.launch.pool import Pool, PoolResult
 from scalejax.report.write import write_report
@@ -117,6 +118,7 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
     study = planned.study
 
     # Train the runs that the laws are fitted to.
+    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), complete=not study.forecast)
     training = pool.train(planned.jobs(study.runs))
     if training.preempted:
         return StudyResult(folder=folder, plan=planned, training=training)
@@ -131,6 +133,8 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
     # Register the forecasts first: only then may the runs that they are about start.
     if study.forecast:
         register_forecasts(study, fits, rows, folder)
+        jobs = planned.jobs([*study.runs, *study.forecast])
+        write_jobs(folder, pool.in_order(jobs), complete=True)
         pool.train(planned.jobs(study.forecast))
         if training.preempted:
             return StudyResult(folder=folder, plan=planned, training=training)

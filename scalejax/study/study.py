@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scalejax.config import Measure, Placement, Run
+from scalejax.config.placement import check_placement
 from scalejax.grids import run_id
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 class Study:
     """The runs to train, the laws to fit to them, and the runs to forecast.
 
-    Raises ValueError if the name is not `name@version`, if there are no runs, if a
-    batch cannot be divided as the placement demands, or if a run is both fitted and
+    Raises ValueError if the name is not `name@version`, if there are no runs, if the
+    placement does not divide a model or a batch, or if a run is both fitted and
     forecast.
     """
 
@@ -44,7 +45,7 @@ class Study:
                 f"Study.name must be `name@version`, such as `quickstart@1`; got {self.name!r}"
             )
         self._check_runs()
-        self._check_batches()
+        self._check_placement()
 
     def _check_runs(self) -> None:
         if not self.runs:
@@ -63,13 +64,9 @@ class Study:
                 "forecast, so remove it from one of them"
             )
 
-    def _check_batches(self) -> None:
-        parts = self.placement.data * self.placement.fsdp * self.placement.accumulate
+    def _check_placement(self) -> None:
         for run in [*self.runs, *self.forecast]:
-            if run.first_batch_sequences % parts:
-                raise ValueError(
-                    f"study {self.name}: the smallest batch of run {run_id(run)} has "
-                    f"{run.first_batch_sequences} sequences, but Placement divides every batch "
-                    f"into data x fsdp x accumulate = {parts} equal parts; change the placement "
-                    "or the batch size"
-                )
+            try:
+                check_placement(run, self.placement)
+            except ValueError as error:
+                raise ValueError(f"study {self.name}, run {run_id(run)}: {error}") from None

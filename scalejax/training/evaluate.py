@@ -24,7 +24,7 @@ from scalejax.evaluation.tasks import (
 from scalejax.files import sha256
 from scalejax.grids import run_id
 from scalejax.model.parameters import Params
-from scalejax.training import checkpoint
+from scalejax.training import checkpoint, distributed
 from scalejax.training.segment import TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.status import check_data, read_status
@@ -115,7 +115,7 @@ def bind_token_losses(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Losses under these weights: rows int32 [b, t + 1] -> float32 [b, t]."""
     token_losses = make_token_losses(run, mesh)
-    return lambda rows: np.asarray(token_losses(params, rows))
+    return lambda rows: distributed.to_host(token_losses(params, _spread(rows, mesh)))
 
 
 def scored_model(
@@ -137,7 +137,18 @@ def scored_model(
     @functools.cache
     def span_scores():
         scores, weights = make_span_scores(run, mesh), params()
-        return lambda rows, starts, counts, width: scores(weights, rows, starts, counts, width)
+
+        def scorer(
+            rows: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
+        ) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
+            arrays = [_spread(array, mesh) for array in (rows, starts, counts)]
+            sums, greedy = scores(weights, *arrays, width)
+            if sums.is_fully_addressable:
+                # Nobody waits here, so that the host can prepare the next batch.
+                return sums, greedy
+            return distributed.to_host(sums), distributed.to_host(greedy)
+
+        return scorer
 
     # Stored scores are valid for these weights only: the hash of the checkpoint's
     # record, which contains the hash of every array, identifies them.
@@ -195,6 +206,12 @@ def _compiled_span_scores(network: Network):
         in_shardings=(network.param_shardings, batch, batch, batch),
         out_shardings=batch,
     )
+
+
+def _spread(array: np.ndarray, mesh: jax.sharding.Mesh) -> jax.typing.ArrayLike:
+    """The array with its rows split over the devices of all processes."""
+    rows = lambda start, stop: array[start:stop]  # noqa: E731
+    return distributed.spread(batch_sharding(mesh), array.shape, rows)
 
 
 def _last_checkpoint(out: Path) -> tuple[TrainingJob, int]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
@@ -39,7 +40,7 @@ from scalejax.training.result import (
 )
 from scalejax.training.resume import Progress, starting_point, warn_of_missing_evaluations
 from scalejax.training.segment import Segment, TrainingJob
-from scalejax.training.sharding import make_mesh
+from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.status import (
     Status,
     check_data,
@@ -97,6 +98,7 @@ def train_segment(
     *,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stopping: Callable[[], bool] = lambda: False,
+    check_claim: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a segment in `folder`, and evaluate it when its run ends there.
 
@@ -107,6 +109,8 @@ def train_segment(
 
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
     every step; when it returns True, the state is saved and Preempted is raised.
+    `check_claim()` is called after every step and before results are written; it raises
+    an exception when another process has taken the segment over.
     """
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
@@ -131,17 +135,19 @@ def train_segment(
     rows = batches(shards, run)
     with open_metrics(folder / "metrics.jsonl", history=start.history) as metrics:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
-        trainer.run_steps(report, stopping)
+        trainer.run_steps(report, stopping, check_claim)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
             row = trainer.evaluate_run()
+            check_claim()
             if distributed.is_main():
                 Result(row=row, measure=job.measure).save(folder)
         # A folder with DONE is never trained again: its curve must be complete.
         metrics.sync()
 
     # ---- End -----------------------------------------------------------------
+    check_claim()
     close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
 
 
@@ -165,7 +171,12 @@ class Trainer:
     metrics: MetricsFile
     status: Status
 
-    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
+    def run_steps(
+        self,
+        report: Callable[[int, float], None],
+        stopping: Callable[[], bool],
+        check_claim: Callable[[], None],
+    ) -> None:
         """Train to the end of the segment.
 
         Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
@@ -174,7 +185,7 @@ class Trainer:
         run, stop = self.job.segment.run, self.job.segment.stop
         progress, placement = self.progress, self.job.placement
         averages = self.job.measure.averages
-        train_step = make_train_step(run, self.mesh, placement.accumulate, averages)
+        train_step = make_train_step(run, self.mesh, placement, averages)
         # The schedule is computed once, in float64 on the host, and each step gets its
         # rate as an argument. One executable serves every schedule, and the array that
         # a whole-curve law reads is the array that was trained.
@@ -185,8 +196,7 @@ class Trainer:
             # ---- Step --------------------------------------------------------
             before = run.batch_schedule.tokens_after(progress.step)
             after = run.batch_schedule.tokens_after(progress.step + 1)
-            length = run.data.sequence_length
-            batch = self.rows.rows(before // length, after // length)
+            batch = self.read_batch(before, after)
             rate = rates[progress.step]
             progress.state, metrics = train_step(progress.state, batch, rate)
             # The loss stays on the device until the next metrics row. Reading it here
@@ -196,7 +206,8 @@ class Trainer:
             progress.step += 1
 
             # ---- Metrics row: every LOG_EVERY steps, and at the run's end ------
-            if progress.step % LOG_EVERY == 0 or progress.step == run.steps:
+            logged = progress.step % LOG_EVERY == 0 or progress.step == run.steps
+            if logged:
                 now = time.monotonic()
                 progress.seconds, resumed = progress.seconds + now - resumed, now
                 report(progress.step, self.log_losses(float(rate)))
@@ -206,9 +217,13 @@ class Trainer:
                 self.evaluate_loss()
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
-            preempted = stopping() and progress.step < stop
+            check_claim()
             overdue = time.monotonic() - saved > placement.checkpoint_seconds
-            if preempted or overdue or progress.step == stop:
+            agreed = distributed.agree(
+                progress.step, stop=stopping(), save=overdue, exchange=logged
+            )
+            preempted = agreed.stop and progress.step < stop
+            if preempted or agreed.save or progress.step == stop:
                 self.save_checkpoint()
                 saved = time.monotonic()
             if preempted:
@@ -216,6 +231,19 @@ class Trainer:
                     f"stopped at step {progress.step} of {stop}; "
                     f"the state is saved in {self.folder}"
                 )
+
+    def read_batch(self, before: int, after: int) -> ArrayLike:
+        """The rows of the step that reads the run's tokens from `before` to `after`.
+
+        Each process reads only the rows of its own devices.
+        """
+        length = self.job.segment.run.data.sequence_length
+        first, rows = before // length, (after - before) // length
+        return distributed.spread(
+            batch_sharding(self.mesh),
+            (rows, length + 1),
+            lambda start, stop: self.rows.rows(first + start, first + stop),
+        )
 
     def log_losses(self, learning_rate: float) -> float:
         """Write a metrics row of the steps since the last one; return their mean loss.

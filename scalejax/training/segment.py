@@ -113,25 +113,21 @@ class TrainingJob:
         """
         self.check(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        content = {
-            "id": self.segment.id,
+        content = {"id": self.segment.id, "identity": self.segment.identity, **self.record()}
+        write_json(folder / "config.json", content)
+
+    def record(self) -> dict[str, Any]:
+        """The job as JSON values, from which `from_record` makes it again."""
+        return {
             "study": self.study,
-            "identity": self.segment.identity,
             "segment": {**asdict(self.segment), "run": as_dict(self.segment.run)},
             "measure": as_dict(self.measure),
             "placement": as_dict(self.placement),
         }
-        write_json(folder / "config.json", content)
 
     @classmethod
-    def read(cls, folder: Path) -> "TrainingJob":
-        """Read folder/config.json.
-
-        Raises ValueError, naming the file, when it is damaged.
-        """
-        content = read_json(folder / "config.json")
-        # Everything is checked again on the way in, as when a user writes the
-        # configuration.
+    def from_record(cls, content: dict[str, Any]) -> "TrainingJob":
+        """The job of a record, checked as when a user writes its configuration."""
         run = from_dict(Run, content["segment"]["run"])
         return cls(
             segment=Segment(**{**content["segment"], "run": run}),
@@ -139,3 +135,11 @@ class TrainingJob:
             measure=from_dict(Measure, content["measure"]),
             placement=from_dict(Placement, content["placement"]),
         )
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingJob":
+        """Read folder/config.json.
+
+        Raises ValueError, naming the file, when it is damaged.
+        """
+        return cls.from_record(read_json(folder / "config.json"))

@@ -10,7 +10,7 @@ are rows[:, :-1], the targets rows[:, 1:].
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +20,16 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from scalejax.config import Average, Model, Parametrization, Run
+from scalejax.config import Average, Model, Parametrization, Placement, Run
+from scalejax.config.placement import check_placement
 from scalejax.evaluation.likelihood import cross_entropy, unpack_rows
+from scalejax.model.layout import Layout
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
 from scalejax.training.sharding import (
-    activation_shardings,
     batch_sharding,
     parameter_shardings,
     replicated,
@@ -37,6 +38,10 @@ from scalejax.training.sharding import (
 
 # Nested arrays whose structure depends on the optimizer.
 OptimizerState = Any
+
+# The placement that saves no memory.
+ONE_DEVICE = Placement()
+
 # By the name of the average.
 Averages = dict[str, Exponential | Window]
 
@@ -73,16 +78,22 @@ class Network:
     packing: str
     """`Data.packing`: whether rows carry document starts and loss masks."""
     mesh: Mesh
+    remat: str = "none"
+    """`Placement.remat`."""
+    scan_layers: bool = False
+    """`Placement.scan_layers`."""
 
     @classmethod
-    def of(cls, run: Run, mesh: Mesh) -> "Network":
-        """The network of `run` on `mesh`."""
+    def of(cls, run: Run, mesh: Mesh, placement: Placement = ONE_DEVICE) -> "Network":
+        """The network of `run` on `mesh`, with the memory options of the placement."""
         return cls(
             model=run.model,
             parametrization=run.parametrization,
             compute_dtype=run.compute_dtype,
             packing=run.data.packing,
             mesh=mesh,
+            remat=placement.remat,
+            scan_layers=placement.scan_layers,
         )
 
     @property
@@ -98,10 +109,9 @@ class Network:
 
     def bind(self, params: Params) -> Transformer:
         """The network with these parameters, ready to be called."""
-        graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype)
-        network = nnx.merge(graphdef, params)
-        network.shardings = activation_shardings(self.mesh)
-        return network
+        layout = Layout(self.mesh, self.remat, self.scan_layers)
+        graphdef, _ = abstract(self.model, self.parametrization, self.compute_dtype, layout)
+        return nnx.merge(graphdef, params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +126,13 @@ class Program:
     """Micro-batches per step."""
 
     @classmethod
-    def of(cls, run: Run, mesh: Mesh, accumulate: int = 1) -> "Program":
-        """The program of `run` on `mesh`."""
+    def of(cls, run: Run, mesh: Mesh, placement: Placement = ONE_DEVICE) -> "Program":
+        """The program of `run` on `mesh`, which need not be the placement's mesh."""
         return cls(
-            network=Network.of(run, mesh),
+            network=Network.of(run, mesh, placement),
             optimizer=run.optimizer.name,
             decay=run.optimizer.decay,
-            accumulate=accumulate,
+            accumulate=placement.accumulate,
         )
 
     def update_rule(
@@ -234,8 +244,25 @@ def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> Trai
     return init(jax.random.key(run.seed), hyperparameters(run))
 
 
+def abstract_state(run: Run, mesh: Mesh) -> TrainState:
+    """Return the shapes, dtypes and shardings of `init_state(run, mesh)`."""
+    program = Program.of(run, mesh)
+    numbers = hyperparameters(run)
+    shapes = jax.eval_shape(
+        functools.partial(_initial_state, program, ()), jax.random.key(run.seed), numbers
+    )
+    return jax.tree.map(
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
+        shapes,
+        _state_shardings(program, ()),
+    )
+
+
 def make_train_step(
-    run: Run, mesh: Mesh, accumulate: int = 1, averages: tuple[Average, ...] = ()
+    run: Run,
+    mesh: Mesh,
+    placement: Placement = ONE_DEVICE,
+    averages: tuple[Average, ...] = (),
 ) -> Step:
     """The compiled step: (state, rows, learning_rate) -> (state, metrics).
 
@@ -249,11 +276,13 @@ def make_train_step(
     Averages are computed by a program of their own, so that the weights do not depend
     on them by a bit.
 
-    Raises ValueError when `accumulate` or the devices along the batch do not divide the
-    smallest batch.
+    `placement` says how to save memory: micro-batches, remat and scanned layers.
+
+    Raises ValueError when the mesh does not divide the model, or when the mesh and the
+    micro-batches do not divide the smallest batch.
     """
-    _check_batch_divides(run, mesh, accumulate)
-    program = Program.of(run, mesh, accumulate)
+    check_placement(run, replace(placement, **mesh.shape))
+    program = Program.of(run, mesh, placement)
     compiled = _compiled_step(program)
     if not averages:
         return compiled
@@ -286,21 +315,6 @@ def weights_to_evaluate(
         for average in averages
     }
     return {"raw": raw, **averaged}
-
-
-def _check_batch_divides(run: Run, mesh: Mesh, accumulate: int) -> None:
-    sequences = run.first_batch_sequences
-    if sequences % accumulate:
-        raise ValueError(
-            f"Placement.accumulate {accumulate} does not divide the batch of {sequences} sequences"
-        )
-    micro_batch = sequences // accumulate
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    if micro_batch % devices:
-        raise ValueError(
-            f"Placement.data x fsdp = {devices} devices do not divide a micro-batch of "
-            f"{micro_batch} sequences"
-        )
 
 
 @functools.cache

@@ -172,3 +172,32 @@ def test_a_million_rows_are_fitted(call, tmp_path):
     assert code == 0 and record["verdict"] == "ok" and record["n_rows"] == 10**6
     assert record["params"]["alpha"] == pytest.approx(0.34, abs=2e-3)
     assert record["params"]["beta"] == pytest.approx(0.37, abs=2e-3)
+
+
+def test_groups_of_rows_give_one_table(call, tmp_path):
+    path = tmp_path / "runs.csv"
+    runs = random_runs(24)
+    sets = pd.concat([runs.assign(set="c4"), runs.assign(set="books", loss=runs.loss + 0.1)])
+    sets.to_csv(path, index=False)
+    law = ("--law", "chinchilla", "--fix", "alpha=0.34,beta=0.37", "--bootstrap", 0, "--by", "set")
+    code, text, error = call("fit", path, *law)
+    head, books, c4, *_ = text.splitlines()
+    assert code == 0 and head.split()[:4] == ["set", "rows", "verdict", "A"], error
+    assert books.split()[:2] == ["books", "24"] and c4.split()[:2] == ["c4", "24"]
+    code, text, _ = call("fit", path, *law, "--table", "markdown")
+    assert code == 0 and text.startswith("| set | rows | verdict | A |")
+    assert len(text.splitlines()) == 4
+    code, text, _ = call("fit", path, *law, "--json")
+    assert set(json.loads(text)) == {"books", "c4"}
+    code, _, error = call("fit", path, *law, "--out", tmp_path / "fit.json")
+    assert code == 2 and "remove --out" in error and not (tmp_path / "fit.json").exists()
+
+
+def test_a_figure_and_a_table_are_printed_for_one_fit(call, table, tmp_path):
+    columns = ("--columns", "params=size,tokens=seen,loss=val", "--bootstrap", 0)
+    law = ("--law", "chinchilla", "--fix", "E=1.8", *columns)
+    code, text, error = call("fit", table, *law, "--plot", tmp_path / "fit.png", "--table", "latex")
+    assert code == 0 and text.startswith(r"\begin{tabular}"), error
+    assert (tmp_path / "fit.png").stat().st_size > 10_000
+    code, _, error = call("fit", table, *law, "--plot", tmp_path / "fit.jpg")
+    assert code == 2 and ".png, .svg, .html" in error

@@ -14,6 +14,8 @@ RUN_ELSEWHERE = {
     "make quickstart": "takes minutes; CI runs its smoke study",
     "pip install -e .": "`make venv`, the first step of CI",
     "python benchmarks/": "benchmarks are not part of the test suite",
+    "make aot": "about 1 GB; the slow tests of study/topology use it where it was run",
+    "scalejax plan study.py --topology": "needs `make aot`; tests/study/topology",
     "git clone": "CI starts from a fresh clone",
 }
 

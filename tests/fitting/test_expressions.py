@@ -37,9 +37,29 @@ def test_a_column_of_any_name_can_be_written_in_backticks():
         row_mask(frame, "`size` > 1")
 
 
+def test_the_last_row_of_each_run_is_chosen():
+    frame = pd.DataFrame(
+        {"run": ["a", "b", "a", "b"], "step": [10, 20, 20, 10], "loss": [3.0, np.nan, 2.0, 2.5]}
+    )
+    assert row_mask(frame, "last(run, step)").tolist() == [False, True, True, False]
+    # Run b has no loss at its last step.
+    assert row_mask(frame, "last(run, step, loss)").tolist() == [False, False, True, True]
+    assert row_mask(frame, "last(run, step) and loss > 1").tolist() == [False, False, True, False]
+
+
+def test_numbers_that_are_written_as_text_are_compared_as_numbers():
+    frame = pd.DataFrame({"size": ["50M", "1.3B"]})
+    assert row_mask(frame, "size > 1e8").tolist() == [False, True]
+    assert row_mask(frame, "size in (5e7, 1)").tolist() == [True, False]
+    assert row_mask(frame, "size == '50M'").tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     "expression",
     [
+        "last(set)",
+        "last(set, width)",
+        "last('set', size)",
         "__import__('os').system('true') == 0",
         "size > set",
         "1 < size < 3",

@@ -82,6 +82,7 @@ def test_options_that_isoflop_does_not_read_are_refused(options):
         fits.fit(isoflop_table(), laws.isoflop_law(), **options)
 
 
-def test_no_parameter_of_isoflop_can_be_held():
-    with pytest.raises(ValueError, match="params_exponent of the isoflop law cannot be held"):
-        laws.isoflop_law().hold(params_exponent=0.5)
+def test_an_exponent_of_isoflop_can_be_held_and_a_coefficient_cannot():
+    assert laws.isoflop_law().hold(params_exponent=0.5).fixed == (("params_exponent", 0.5),)
+    with pytest.raises(ValueError, match="params_coefficient of the isoflop law cannot be held"):
+        laws.isoflop_law().hold(params_coefficient=0.1)

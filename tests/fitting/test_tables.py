@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 
 from scalejax.fitting import tables
@@ -49,19 +50,31 @@ def test_params_of_a_results_table_include_the_head_unless_another_count_is_name
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot be read as CSV"),
         ("a,b\n", r"no rows \(columns: a, b\)"),
-        ("a,b\n1,2\n1,2,3,4\n", "cannot be read as CSV"),
-        ("a;b\n1,5;2\n", "separates its columns by ';'; expected commas"),
-        ("a\tb\n1\t2\n", "separates its columns by"),
         ("a,a \n1,2\n", "two columns named 'a'"),
     ],
 )
-def test_a_file_that_is_not_a_table_is_refused(tmp_path, content, message):
+def test_a_file_without_rows_or_with_equal_names_is_refused(tmp_path, content, message):
     path = tmp_path / "table.csv"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         tables.read(path)
+
+
+def test_what_pandas_takes_is_read_as_a_table():
+    columns = {"params": [1e6, 1e7], "loss": [3.0, 2.9]}
+    records = [{"params": 1e6, "loss": 3.0}, {"params": 1e7, "loss": 2.9}]
+    arrow = pyarrow.table(columns)
+    for table in (columns, records, arrow, pd.DataFrame(columns, index=["a", "b"])):
+        pd.testing.assert_frame_equal(tables.read(table), pd.DataFrame(columns))
+    with pytest.raises(ValueError, match="a float cannot be read as a table"):
+        tables.read(3.0)
+
+
+def test_an_unknown_column_in_an_expression_is_named():
+    frame = pd.DataFrame({"params": [1e6], "loss": [3.0]})
+    with pytest.raises(ValueError, match=r"no column 'ppl' for 'log\(ppl\)'"):
+        tables.read_columns(frame, ("params",), "loss", {"loss": "log(ppl)"})
 
 
 def test_parquet_and_csv_files_give_the_same_table(tmp_path):

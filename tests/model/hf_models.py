@@ -33,7 +33,8 @@ PLAIN = Model(width=24, depth=2, heads=4, kv_heads=2, head_size=8, mlp_width=40,
 MODELS = {
     "plain": PLAIN,
     "tied": replace(PLAIN, tied=True),
-    "qk_norm": replace(PLAIN, qk_norm=True, kv_heads=4),
+    # Another base of RoPE, too.
+    "qk_norm": replace(PLAIN, qk_norm=True, kv_heads=4, rope_theta=500.0),
 }
 PARAMETRIZATIONS = {
     "standard": standard(),

@@ -77,14 +77,26 @@ def test_shards_and_bfloat16_are_read(exported):
     assert np.array_equal(imported["embedding"], expected)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"rope_theta": 500.0}, {"rope_theta": None, "rope_parameters": {"rope_theta": 500.0}}],
+)
+def test_the_base_of_rope_is_read_where_transformers_4_or_5_writes_it(changes, exported):
+    assert import_hf(exported)[0] == PLAIN
+    edit_config(exported, **changes)
+    model, params = import_hf(exported)
+    assert model == dataclasses.replace(PLAIN, rope_theta=500.0)
+    tokens = random_tokens(PLAIN)
+    far = logits(model, standard(), params, tokens) - logits(PLAIN, standard(), params, tokens)
+    assert np.abs(far).max() > 1e-3
+
+
 # Changes of config.json, and what the message says.
 UNSUPPORTED = [
     ({"model_type": "gpt2"}, "model_type 'gpt2'"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ({"attention_bias": True}, "attention_bias True"),
     ({"use_sliding_window": True}, "use_sliding_window True"),
-    ({"rope_theta": 500_000.0}, r"rope_theta 500000\.0; scalejax models support only 10000\.0"),
-    ({"rope_parameters": {"rope_theta": 1e6}, "rope_theta": None}, r"rope_theta 1000000\.0"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "RoPE type 'llama3'"),
     ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ({"rms_norm_eps": 0.0}, "must be positive"),

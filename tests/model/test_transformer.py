@@ -47,8 +47,8 @@ def test_logits_at_t_do_not_depend_on_later_tokens():
 
 def test_products_of_queries_and_keys_depend_only_on_differences_of_positions():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
-    rotated_q = rotate(jnp.tile(q, (1, 9, 1, 1)))[0, :, 0]
-    rotated_k = rotate(jnp.tile(k, (1, 9, 1, 1)))[0, :, 0]
+    rotated_q = rotate(jnp.tile(q, (1, 9, 1, 1)), 10_000.0)[0, :, 0]
+    rotated_k = rotate(jnp.tile(k, (1, 9, 1, 1)), 10_000.0)[0, :, 0]
     products = np.asarray(rotated_q @ rotated_k.T)
     for offset in range(-4, 5):
         diagonal = np.diagonal(products, offset)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
+from scalejax.charts.chart import Band, Chart, Line, Points, size_colours
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.forms import Chinchilla
 from scalejax.report import figures
-from scalejax.report.charts import Band, Chart, Line, Points
 
 LAW = {"A": 60.0, "B": 900.0, "E": 1.7, "alpha": 0.45, "beta": 0.5}
 
@@ -42,7 +42,7 @@ def rows_on_the_law() -> pd.DataFrame:
 
 
 def colours(rows: pd.DataFrame) -> dict[float, str]:
-    return figures.size_colours(rows["params_with_head"])
+    return size_colours(rows["params_with_head"])
 
 
 def lines(chart: Chart) -> list[Line]:

@@ -233,3 +233,37 @@ def test_sigterm_saves_the_study_and_the_same_command_continues_it(calm, experim
         == 0
     )
     assert losses(tmp_path / "tiny@1") == losses(calm[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="pins processes to cores")
+def test_workers_that_are_killed_at_random_moments_share_a_study(calm, experiment, tmp_path):
+    moments, folder = random.Random(0), tmp_path / "tiny@1"
+    launcher = subprocess.Popen(
+        scalejax("run", experiment, "--out", tmp_path, "--devices", "0"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (folder / "jobs.json").exists():
+        time.sleep(0.1)
+
+    def start_worker():
+        return subprocess.Popen(scalejax("work", folder), stderr=subprocess.DEVNULL)
+
+    workers, kills = [start_worker(), start_worker()], 0
+    while launcher.poll() is None:
+        time.sleep(moments.uniform(4, 10))
+        victim = workers.pop(0)
+        if kills < 5 and victim.poll() is None:
+            victim.kill()
+            kills += 1
+        elif victim.poll() is None:
+            workers.append(victim)
+            continue
+        victim.wait()
+        workers.append(start_worker())
+    assert launcher.returncode == 0
+    assert [worker.wait(60) for worker in workers][-1] == 0
+    assert kills >= 2 and losses(folder) == losses(calm[0])
+    assert list((folder / "claims").glob("*.json")) == []
+    assert len(read_lines(folder / "forecasts.jsonl")) == 2

@@ -6,9 +6,12 @@ from scalejax.config import Placement
 from scalejax.study.study import Study
 
 
-def test_a_batch_that_the_placement_cannot_divide_is_refused(tiny_run):
-    with pytest.raises(ValueError, match=r"has 4 sequences.* 3 equal parts"):
+def test_a_placement_that_divides_a_forecast_run_unequally_is_refused(tiny_run):
+    with pytest.raises(ValueError, match=r"s@1, run \w{16}: .*3 does not divide the batch of 4"):
         Study("s@1", [tiny_run], placement=Placement(accumulate=3))
+    wide = tiny_run.replace(batch_tokens=96)
+    with pytest.raises(ValueError, match=r"the batch of 6 sequences"):
+        Study("s@1", [tiny_run], [wide], placement=Placement(accumulate=4))
 
 
 def test_a_name_without_a_version_is_refused(tiny_run):

@@ -111,7 +111,7 @@ def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
     """(state, metrics) on the host after one step."""
     placement = placement or Placement()
     mesh = make_mesh(placement)
-    train_step = make_train_step(run, mesh, placement.accumulate)
+    train_step = make_train_step(run, mesh, placement)
     return jax.device_get(train_step(init_state(run, mesh), batch, np.float32(0.01)))
 
 

@@ -1,7 +1,5 @@
 """The training step (mirrors scalejax/training/step.py)."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +49,7 @@ def rows() -> np.ndarray:
 def take_steps(run: Run, rows: np.ndarray, placement: Placement = ONE_DEVICE, steps: int = 1):
     """(state, metrics) on the host after steps on the same rows."""
     mesh = make_mesh(placement)
-    state, step = init_state(run, mesh), make_train_step(run, mesh, placement.accumulate)
+    state, step = init_state(run, mesh), make_train_step(run, mesh, placement)
     metrics = {}
     for _ in range(steps):
         state, metrics = step(state, rows, RATE)
@@ -183,17 +181,10 @@ def test_equal_seeds_give_equal_initial_values_and_others_do_not(run):
     assert np.all(np.asarray(first) != np.asarray(other))
 
 
-def test_micro_batches_that_do_not_divide_the_batch_are_refused(run):
-    mesh = make_mesh(ONE_DEVICE)
-    with pytest.raises(ValueError, match="accumulate 3 does not divide the batch of 8 sequences"):
-        make_train_step(run, mesh, 3)
-
-
 @pytest.mark.skipif(len(jax.devices()) < 4, reason="needs 4 devices, virtual ones will do")
-def test_devices_that_do_not_divide_a_micro_batch_are_refused(run):
-    mesh = make_mesh(Placement(data=4))
-    with pytest.raises(ValueError, match="4 devices do not divide a micro-batch of 2 sequences"):
-        make_train_step(run, mesh, 4)
-    small = dataclasses.replace(run, batch_tokens=32)
-    with pytest.raises(ValueError, match="micro-batch of 2"):
-        make_train_step(small, mesh)
+def test_a_mesh_and_micro_batches_that_do_not_divide_the_batch_are_refused(run):
+    with pytest.raises(ValueError, match=r"accumulate 3 = 3 .* batch of 8 sequences"):
+        make_train_step(run, make_mesh(ONE_DEVICE), Placement(accumulate=3))
+    # The mesh counts, not the placement's number of devices.
+    with pytest.raises(ValueError, match=r"data 4 x fsdp 1 x accumulate 4 = 16"):
+        make_train_step(run, make_mesh(Placement(data=4)), Placement(accumulate=4))

@@ -101,8 +101,12 @@ def rolling_origin(
 def _splits(law: ParametricLaw[Any], inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Masks of the rows to fit, (rows,) each; the other rows are more expensive."""
     logs = [
-        COST_POWERS.get(name, 1) * np.log(x) for name, x in zip(law.inputs, inputs, strict=True)
+        COST_POWERS.get(name, 1) * np.log(x)
+        for name, x in zip(law.inputs, inputs, strict=True)
+        if name not in law.signed
     ]
+    if not (logs or law.additive):
+        return []
     cost = -inputs[0] if law.additive else np.sum(logs, axis=0)
     levels = np.unique(cost)
     cuts = {float(np.quantile(cost, share, method="lower")) for share in SPLIT_SHARES}

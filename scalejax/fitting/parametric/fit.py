@@ -13,6 +13,8 @@ from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.parametric.units import check_units
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, STORED, Interval, Scores, Seconds, dropped_reasons
 from scalejax.laws import forms
 from scalejax.laws.inference import design, identification, intervals, profile
@@ -49,6 +51,7 @@ def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> Param
     loss = losses.parse_loss(options.loss)
     weights = _weights(data, options.weights, loss)
     at = find_optimum(law, data.inputs, data.target, weights, loss)
+    check_units(law, at, data.inputs)
     solved = time.perf_counter()
     judged = _judge(law, at, data, weights, options)
     fitted = _without_numbers(law, at, loss, data, judged, options)
@@ -79,9 +82,10 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
     columns, count = dict(options.columns), PARAMETER_COUNTS.get(law.form, "")
     if count in frame.columns and "params" not in columns:
         columns["params"] = count
-    read = tables.read_columns(frame, law.inputs, law.target, columns)
+    read = tables.read_columns(frame, law.inputs, law.target, columns, law.signed)
     complete = frame.loc[read.complete]
-    _check_one_row_per_run(complete, options.columns.get("run", "run"))
+    run = options.columns.get("run", "run")
+    diagnoses.check_one_row_per_run(complete, run, options.cluster)
     out = options.held_out_mask(len(frame))[read.complete]
     data = _Data(
         rows=complete.loc[~out],
@@ -136,6 +140,7 @@ def _judge(
     misfit = lack_of_fit(residuals, points, weights, law.free)
     quality = Quality.of(law, at, data.rows, options.columns.get("run", "run"), misfit)
     reasons = [
+        *tables.diagnose(data.rows, law, data.inputs, data.target, options.columns),
         *verdict.reasons,
         *design.held_reasons(law, data.target),
         *design.duplicate_reasons(data.inputs, data.target),
@@ -272,17 +277,6 @@ def _with_column_of_table(
             f"{', '.join(choices) or 'none of them'}: name one, such as --columns params=THEIRS"
         )
     return dataclasses.replace(law, inputs=(choices[0],))
-
-
-def _check_one_row_per_run(rows: "DataFrame", column: str) -> None:
-    if column not in rows.columns:
-        return
-    repeated = rows[column][rows[column].duplicated()].tolist()
-    if repeated:
-        raise ValueError(
-            f"run {repeated[0]!r} has several rows, and the law reads one row per run; "
-            "choose rows with --where"
-        )
 
 
 def _weights(data: _Data, column: str | None, loss: Loss) -> np.ndarray:

@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalejax.charts.chart import Chart
+from scalejax.fitting.extrapolation import SAME_VALUE, extrapolation
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.quality import Quality
+from scalejax.fitting.plots import parametric as plots
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
@@ -18,9 +22,6 @@ from scalejax.laws.law import F, ParametricLaw
 from scalejax.laws.solver import losses
 from scalejax.laws.solver.multistart import Optimum
 from scalejax.laws.solver.problem import Problem, parameters_in_table_units, unconstrained
-
-# Inputs whose relative difference is smaller than this are the same value.
-SAME_VALUE = 1e-6
 
 # A compute-optimal run this many times beyond the fitted sizes or tokens, or below
 # them, is not one: the law has lost a term.
@@ -117,6 +118,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
             return predicted * np.exp(-residuals)
         return predicted - residuals
 
+    def charts(self) -> list[Chart]:
+        """Return the panels of the figure: the law with its rows, and the residuals."""
+        self._check_converged()
+        return plots.charts(self)
+
     def influence(self, **inputs: float) -> np.ndarray:
         """Return d prediction / d target of each fitted row, (rows,).
 
@@ -168,7 +174,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 f"got {', '.join(inputs) or 'nothing'}"
             )
         for name, value in inputs.items():
-            if not 0 < value < np.inf:
+            if not np.isfinite(value) or (value <= 0 and name not in law.signed):
                 raise ValueError(f"{name} must be positive; got {value}")
 
     def _run(self, inputs: dict[str, float]) -> dict[str, float]:
@@ -176,6 +182,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         self._check_converged()
         if set(inputs) != {"flops"} or self.law.inputs != ("params", "tokens"):
             return inputs
+        diagnoses.check_units_of_flops(self.ranges)
         best = optimal.compute_optimal(self._form(self.params), inputs["flops"])
         if not 0 < best.params < np.inf:
             raise ValueError("no compute-optimal run: a size or exponent of the fit is zero")
@@ -240,7 +247,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         for quantity, fitted in self.unvaried.items():
             numerator, _, denominator = quantity.partition("/")
             value = inputs[numerator] / (inputs[denominator] if denominator else 1.0)
-            if abs(value / fitted - 1) > SAME_VALUE:
+            if abs(value - fitted) > SAME_VALUE * abs(fitted):
                 changes.append(
                     f"{quantity} was {fitted:.4g} in every fitted row, and here it is {value:.4g}"
                 )
@@ -248,14 +255,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
     def extrapolation(self, inputs: dict[str, float]) -> list[str]:
         """Say how far each input of a run lies beyond the fitted rows."""
-        beyond = []
-        for name in self.law.inputs:
-            value, (low, high) = inputs[name], self.ranges.get(name, (0.0, np.inf))
-            if value > high * (1 + SAME_VALUE):
-                beyond.append(f"{name} is {value / high:.3g} times the largest fitted")
-            elif value < low * (1 - SAME_VALUE):
-                beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
-        return beyond
+        return extrapolation(inputs, self.ranges)
 
     def summary(self) -> dict[str, Any]:
         """What `scalejax fit --json` prints: everything except the draws."""

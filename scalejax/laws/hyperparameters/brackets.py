@@ -5,13 +5,18 @@ import numpy as np
 from scalejax.laws.hyperparameters.sweep import Sweep
 
 
-def unbracketed(cell: Sweep) -> dict[str, str]:
-    """Hyperparameters whose sweep does not bracket the best run, and why not."""
+def unbracketed(
+    cell: Sweep, swept: tuple[str, ...] = ("learning_rate", "batch_tokens")
+) -> dict[str, str]:
+    """Hyperparameters whose sweep does not bracket the best run, and why not.
+
+    swept: those that must vary in the cell.
+    """
     reasons = {}
     where = f"cell of {cell.params[0]:.3g} params and {cell.tokens[0]:.3g} tokens"
-    # A sweep need not vary beta2, but it must vary the other two.
+    # A sweep need not vary beta2.
     beta2_was_swept = len(np.unique(cell.beta2)) > 1
-    for name in ("learning_rate", "batch_tokens", *(("beta2",) if beta2_was_swept else ())):
+    for name in (*swept, *(("beta2",) if beta2_was_swept else ())):
         values = getattr(cell, name)
         best = values[np.argmin(cell.loss)]
         if values.min() == values.max():

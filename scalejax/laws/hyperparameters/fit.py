@@ -12,13 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from scalejax.laws.hyperparameters.brackets import bracketed_cells, unbracketed
-from scalejax.laws.hyperparameters.forms import Beta2, Hyperparameters
+from scalejax.laws.hyperparameters.forms import NAMES, Beta2, Hyperparameters
 from scalejax.laws.hyperparameters.optimum import (
+    MIN_PARABOLA_RUNS,
     MIN_SURFACE_RUNS,
     NEAR_RANGE,
     SURFACE_RANGE,
     Optimum,
     near_optimum,
+    parabola_optimum,
     surface_optimum,
 )
 from scalejax.laws.hyperparameters.regression import (
@@ -43,15 +45,18 @@ class SweepFit(NamedTuple):
     """The fitted laws, and what they cost in every cell."""
 
     law: Hyperparameters
-    """nan where the cells do not identify it."""
+    """nan where the cells do not identify it, and for the batch size unless swept."""
+    swept: tuple[str, ...]
+    """Which of learning_rate and batch_tokens the law describes."""
     runs_used: int
     """Number of runs that determine the optima of the cells."""
     objective: float
     """Sum over cells of e'We, where e is the law's (log LR, log batch) minus the cell's
     optimum and W the weight of the optimum."""
     gradient_norm: float
-    draws: Float[np.ndarray, "draws 5"]
-    """Refits to resampled cells, in the order of NAMES; nan where unidentified."""
+    draws: Float[np.ndarray, "draws k"]
+    """Refits to resampled cells, in the order of NAMES; nan where unidentified. The
+    last two are missing where the batch size was not swept."""
     beta2: Beta2 | None
     """None unless several beta2 were swept at two or more batch sizes."""
     beta2_draws: Float[np.ndarray, "draws 2"]
@@ -72,7 +77,7 @@ class SweepFit(NamedTuple):
 def fit_hyperparameters(
     sweep: Sweep,
     *,
-    optimum: Callable[[Sweep], Optimum | None] = surface_optimum,
+    optimum: Callable[[Sweep], Optimum | None] | None = None,
     draws: int = 0,
     seed: int = 0,
 ) -> SweepFit:
@@ -82,17 +87,22 @@ def fit_hyperparameters(
     log batch on (1, log D), in one regression, because the weight of an optimum couples
     the two. log(1 - beta2) on (1, log batch) is a second regression, over the runs near
     the lowest loss of their batch size in their cell: it describes the best beta2 of
-    every batch size, not only of the best one.
+    every batch size, not only of the best one. Where every cell has one batch size, the
+    law of the learning rate is fitted without that of the batch size.
 
-    optimum: finds the optimum of a cell; if it returns None for any cell,
-    `near_optimum` is used for all of them, so that all optima are estimated alike.
+    optimum: finds the optimum of a cell, `surface_optimum` by default, or
+    `parabola_optimum` where one batch size was trained. If it returns None for any
+    cell, `near_optimum` is used for all of them, so that all optima are estimated
+    alike.
     draws: number of refits to resampled cells; runs of one cell share their optimum and
     are not resampled. Diverged runs do no harm: their loss is far from the lowest.
 
     Raises ValueError for fewer than three cells, or a beta2 of 1 or more.
     """
     cells = _checked_cells(sweep)
-    optima, without_surface = _optima(cells, optimum)
+    swept = sweep.swept()
+    by_default = surface_optimum if len(swept) == 2 else parabola_optimum
+    optima, without_surface = _optima(cells, optimum or by_default, swept)
     equations, of_beta2 = optimum_equations(cells, optima), beta2_equations(cells)
 
     # The regressions differ in the weights of the cells: all, a resample, all but one.
@@ -103,22 +113,24 @@ def fit_hyperparameters(
     law = _law(log_law)
     left_out = zip(regress(equations, all_but_one).coefficients, cells, strict=True)
 
-    edges = [unbracketed(cell) for cell in cells]
+    edges = [unbracketed(cell, swept) for cell in cells]
     at_boundary = tuple(
-        name for name, needed in PARAMETERS_OF_LAW.items() if bracketed_cells(name, edges) < needed
+        name for name in swept if bracketed_cells(name, edges) < PARAMETERS_OF_LAW[name]
     )
+    coefficients = LAW_COEFFICIENTS[: len(swept)]
     return SweepFit(
         law=law,
+        swept=swept,
         runs_used=sum(best.runs for best in optima),
         objective=_objective(cells, optima, log_law),
         gradient_norm=float(np.max(np.abs(equations.gradient(log_law)))),
-        draws=exponentiate(regress(equations, resamples).coefficients, LAW_COEFFICIENTS),
+        draws=exponentiate(regress(equations, resamples).coefficients, coefficients),
         beta2=_beta2(beta2.coefficients[0]) if beta2.identified[0] else None,
         beta2_draws=exponentiate(regress(of_beta2, resamples).coefficients, BETA2_COEFFICIENTS),
         regret=np.array([regret(law, cell) for cell in cells]),
         left_out_regret=np.array([regret(_law(x), cell) for x, cell in left_out]),
         verdict="unidentified" if not identified else "at-boundary" if at_boundary else "ok",
-        reasons=_reasons(identified, without_surface, edges, at_boundary),
+        reasons=_reasons(identified, without_surface, edges, at_boundary, swept),
         at_boundary=at_boundary,
     )
 
@@ -136,12 +148,12 @@ def _checked_cells(sweep: Sweep) -> list[Sweep]:
 
 
 def _optima(
-    cells: list[Sweep], optimum: Callable[[Sweep], Optimum | None]
+    cells: list[Sweep], optimum: Callable[[Sweep], Optimum | None], swept: tuple[str, ...]
 ) -> tuple[list[Optimum], int]:
     """The optima of the cells, and for how many of them `optimum` has none."""
     optima = [best for best in map(optimum, cells) if best is not None]
     if len(optima) < len(cells):
-        return [near_optimum(cell) for cell in cells], len(cells) - len(optima)
+        return [near_optimum(cell, swept) for cell in cells], len(cells) - len(optima)
     return optima, 0
 
 
@@ -151,13 +163,20 @@ def _resamples(cells: int, draws: int, seed: int) -> Float[np.ndarray, "draws ce
     return rng.multinomial(cells, np.full(cells, 1 / cells), size=draws).astype(float)
 
 
-def _objective(cells: list[Sweep], optima: list[Optimum], log_law: Float[np.ndarray, "5"]) -> float:
-    misses = [design(cell) @ log_law - best.at for cell, best in zip(cells, optima, strict=True)]
+def _objective(
+    cells: list[Sweep], optima: list[Optimum], log_law: Float[np.ndarray, " k"]
+) -> float:
+    misses = [
+        design(cell, len(best.at)) @ log_law - best.at
+        for cell, best in zip(cells, optima, strict=True)
+    ]
     return float(sum(e @ best.weight @ e for e, best in zip(misses, optima, strict=True)))
 
 
-def _law(log_law: Float[np.ndarray, "5"]) -> Hyperparameters:
-    return Hyperparameters(*exponentiate(log_law, LAW_COEFFICIENTS).tolist())
+def _law(log_law: Float[np.ndarray, " k"]) -> Hyperparameters:
+    # The law of the batch size is nan where only the learning rate was swept.
+    padded = np.pad(log_law, (0, len(NAMES) - len(log_law)), constant_values=np.nan)
+    return Hyperparameters(*exponentiate(padded, LAW_COEFFICIENTS).tolist())
 
 
 def _beta2(log_law: Float[np.ndarray, "2"]) -> Beta2:
@@ -169,8 +188,15 @@ def _reasons(
     without_surface: int,
     edges: list[dict[str, str]],
     at_boundary: tuple[str, ...],
+    swept: tuple[str, ...],
 ) -> tuple[str, ...]:
-    reasons = []
+    reasons, runs = [], MIN_SURFACE_RUNS
+    if len(swept) == 1:
+        runs = MIN_PARABOLA_RUNS
+        reasons.append(
+            "every cell has one batch size, so that only the law of the learning rate is fitted; "
+            "it holds for these batch sizes"
+        )
     if not identified:
         reasons.append(
             "params and tokens move together over the cells, so that their exponents cannot "
@@ -178,7 +204,7 @@ def _reasons(
         )
     if without_surface:
         reasons.append(
-            f"{without_surface} of {len(edges)} cells have fewer than {MIN_SURFACE_RUNS} runs "
+            f"{without_surface} of {len(edges)} cells have fewer than {runs} runs "
             f"within {SURFACE_RANGE:.0%} of their best around a lowest point; in every cell the "
             f"mean of the runs within {NEAR_RANGE:.2%} of the best is used as the optimum instead"
         )

@@ -1,6 +1,7 @@
-"""The best learning rate and batch size of one cell of a sweep, in two ways.
+"""The best learning rate and batch size of one cell of a sweep, in several ways.
 
-Shapes: the axis of length 2 is (log learning rate, log batch size).
+Shapes: the axis of length 2 is (log learning rate, log batch size), and that of length
+k is log learning rate alone where one batch size was trained.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,9 @@ SURFACE_RANGE = 0.01
 # A quadratic surface of two variables has six coefficients; noise calls for more runs.
 MIN_SURFACE_RUNS = 10
 
+# A parabola has three coefficients.
+MIN_PARABOLA_RUNS = 4
+
 # Runs whose loss is within this fraction of the lowest count as optimal in the
 # published estimator (Li et al. 2025, section 4).
 NEAR_RANGE = 0.0025
@@ -25,8 +29,8 @@ NEAR_RANGE = 0.0025
 class Optimum(NamedTuple):
     """Where a cell's loss is lowest."""
 
-    at: Float[np.ndarray, "2"]
-    weight: Float[np.ndarray, "2 2"]
+    at: Float[np.ndarray, " k"]
+    weight: Float[np.ndarray, "k k"]
     """Weight of the cell in the regression: a miss of e has the square e' weight e."""
     runs: int
     """Number of runs that determine the optimum."""
@@ -66,12 +70,39 @@ def surface_optimum(cell: Sweep) -> Optimum | None:
     return Optimum(at, hessian, int(near.sum())) if inside else None
 
 
-def near_optimum(cell: Sweep) -> Optimum:
-    """Average (log LR, log batch) over the runs within NEAR_RANGE of the best.
+def parabola_optimum(cell: Sweep) -> Optimum | None:
+    """Find the lowest point of a parabola in log LR, for a cell of one batch size.
+
+    It is `surface_optimum` in one dimension: least squares over the rates within
+    SURFACE_RANGE of the best, weighted by the curvature.
+
+    Returns None where fewer than MIN_PARABOLA_RUNS rates are that close to the best,
+    where the parabola opens downwards, and where its lowest point is outside of them.
+    """
+    pairs, lowest = settings(cell)
+    near = lowest <= lowest.min() * (1 + SURFACE_RANGE)
+    if near.sum() < MIN_PARABOLA_RUNS:
+        return None
+    rates = pairs[near, 0]
+    x = rates - rates.mean()
+    terms = np.column_stack([np.ones(len(x)), x, x * x / 2])
+    (_, slope, curvature), *_ = np.linalg.lstsq(terms, lowest[near] / lowest.min(), rcond=None)
+    if curvature <= 0:
+        return None
+    at = rates.mean() - slope / curvature
+    if not rates.min() <= at <= rates.max():
+        return None
+    return Optimum(np.array([at]), np.array([[curvature]]), int(near.sum()))
+
+
+def near_optimum(
+    cell: Sweep, swept: tuple[str, ...] = ("learning_rate", "batch_tokens")
+) -> Optimum:
+    """Average the logs of what was swept over the runs within NEAR_RANGE of the best.
 
     The published estimator (Li et al. 2025, section 4), in which each of these runs
     counts once in the regression.
     """
     near = cell.loss <= cell.loss.min() * (1 + NEAR_RANGE)
-    at = np.array([np.log(cell.learning_rate[near]).mean(), np.log(cell.batch_tokens[near]).mean()])
-    return Optimum(at, near.sum() * np.eye(2), int(near.sum()))
+    at = np.array([np.log(getattr(cell, name)[near]).mean() for name in swept])
+    return Optimum(at, near.sum() * np.eye(len(swept)), int(near.sum()))

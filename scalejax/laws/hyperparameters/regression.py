@@ -36,7 +36,10 @@ class Equations(NamedTuple):
 
 
 def optimum_equations(cells: list[Sweep], optima: list[Optimum]) -> Equations:
-    """Joint equations of log LR on (1, log N, log D), log batch on (1, log D)."""
+    """Joint equations of log LR on (1, log N, log D), log batch on (1, log D).
+
+    Optima of the rate alone give the first of the two regressions.
+    """
     return _stack(map(_equations_of_optimum, cells, optima))
 
 
@@ -50,16 +53,22 @@ def _stack(equations: Iterable[tuple[np.ndarray, np.ndarray]]) -> Equations:
     return Equations(np.stack(XX), np.stack(Xy))
 
 
-def design(cell: Sweep) -> Float[np.ndarray, "2 5"]:
-    """Map (log a, b, c, log d, e) of the law to log LR and log batch of the cell."""
+def design(cell: Sweep, swept: int = 2) -> Float[np.ndarray, "rows k"]:
+    """Map (log a, b, c, log d, e) of the law to log LR and log batch of the cell.
+
+    swept: 1 for log LR alone, which depends on (log a, b, c).
+    """
     n, d = np.log(cell.params[0]), np.log(cell.tokens[0])
+    if swept == 1:
+        return np.array([[1, n, d]])
     return np.array([[1, n, d, 0, 0], [0, 0, 0, 1, d]])
 
 
 def _equations_of_optimum(cell: Sweep, best: Optimum) -> tuple[np.ndarray, np.ndarray]:
     # W couples the two rows of the design: log LR and log batch.
-    weighted = design(cell).T @ best.weight
-    return weighted @ design(cell), weighted @ best.at
+    rows = design(cell, len(best.at))
+    weighted = rows.T @ best.weight
+    return weighted @ rows, weighted @ best.at
 
 
 def _equations_of_beta2(cell: Sweep) -> tuple[np.ndarray, np.ndarray]:

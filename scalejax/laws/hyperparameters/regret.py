@@ -22,6 +22,8 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     below .05% say little on sweeps like StepLaw's.
     """
     N, D = cell.params[0], cell.tokens[0]
+    if np.isnan(law.batch_coefficient) and np.ptp(cell.batch_tokens) == 0:
+        return _regret_of_rate(float(law.learning_rate(N, D)), cell)
     at = np.log(np.array([law.learning_rate(N, D), law.batch_tokens(D)]))
     if not np.isfinite(at).all():
         return np.nan
@@ -34,3 +36,12 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     if not np.isfinite(loss):
         loss = float(lowest[np.argmin(np.sum((pairs - at) ** 2, axis=1))])
     return loss / float(cell.loss.min()) - 1
+
+
+def _regret_of_rate(rate: float, cell: Sweep) -> float:
+    """The regret of a learning rate in a cell of one batch size."""
+    if not np.isfinite(rate):
+        return np.nan
+    pairs, lowest = settings(cell)
+    # The rates ascend; outside of them np.interp takes the nearest.
+    return float(np.interp(np.log(rate), pairs[:, 0], lowest)) / float(cell.loss.min()) - 1

@@ -34,6 +34,21 @@ class Sweep(NamedTuple):
         _, cell = np.unique(sizes, axis=1, return_inverse=True)
         return [Sweep(*(x[cell == c] for x in self)) for c in range(cell.max() + 1)]
 
+    def swept(self) -> tuple[str, ...]:
+        """Which of learning_rate and batch_tokens vary within a cell.
+
+        Where one batch size per cell was trained at several rates, only the rate has an
+        optimum to find. A sweep that varies nothing is judged by both.
+        """
+        cells = self.cells()
+        varies = {
+            name: any(len(np.unique(getattr(cell, name))) > 1 for cell in cells)
+            for name in ("learning_rate", "batch_tokens")
+        }
+        if varies["learning_rate"] and not varies["batch_tokens"]:
+            return ("learning_rate",)
+        return ("learning_rate", "batch_tokens")
+
 
 class Settings(NamedTuple):
     """The settings of a cell: pairs of learning rate and batch size."""

@@ -74,6 +74,9 @@ def unvaried(law: ParametricLaw, inputs: list[np.ndarray]) -> dict[str, float]:
     terms = _free_terms(law)
     axes: dict[int, _Axis] = {}
     for name, axis, values in zip(law.inputs, law.axes, inputs, strict=True):
+        # No parameter has a unit in a raw input, so none is a term in it.
+        if name in law.raw:
+            continue
         log_values = values if law.additive else np.log(values)
         axes.setdefault(axis, _Axis(name, values, log_values))
     single = {

@@ -6,22 +6,21 @@ Shapes: [rows] one entry per run; [draws] noise draws; [budgets] compute budgets
 [sizes] model sizes of a budget, padded to the largest number of sizes.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from scalejax.laws.isoflop.budgets import IsoFLOPCurve, isoflop_curves, listed
 from scalejax.laws.isoflop.minima import Minima, Protocol, find_minima
 from scalejax.laws.isoflop.noise import Noise
+from scalejax.laws.isoflop.outliers import outlier_reasons
 from scalejax.laws.isoflop.power_laws import Budget, IsoFLOPResult, fit_power_laws
 
-# Runs whose log C is within this of their neighbour share a budget. A coarser rule,
-# such as rounding to one figure, merges 1.5e19 with 2.4e19.
-SAME_BUDGET = 0.01
-
-# A parabola has three coefficients.
-MIN_MODELS = 3
+# With more budgets left out than this, one sentence names them all.
+MAX_REASONS = 3
 
 # A budget needs an interior minimum in this fraction of the noise draws.
 MIN_VALID = 0.5
@@ -37,12 +36,14 @@ def fit_isoflop(
     noise: Noise | None = None,
     draws: int = 0,
     seed: int = 0,
+    fixed: Mapping[str, float] | None = None,
 ) -> IsoFLOPResult:
     """Fit N*(C) and D*(C) to the minima of isoFLOP curves.
 
     params, tokens, flops, loss: (rows,), positive. Rows whose flops differ by less than
-    1% share a budget; of several runs of one size at one budget, the lowest loss
-    counts.
+    1% share a budget, and so do rows that scatter by more, if the gaps between budgets
+    are clearly wider. The losses of such a budget are moved to its mean. Of several
+    runs of one size at one budget, the lowest loss counts.
 
     protocol: `parabola` fits L as a quadratic in log N (Hoffmann et al. 2022, approach
     2); `akima` takes the lowest of 25 (n - 1) points of an Akima spline of log L in log
@@ -52,31 +53,27 @@ def fit_isoflop(
     draws: the number of times that Gaussian noise is added to all losses. N* of a
     budget is then its median over the draws, a budget needs an interior minimum in half
     of them, and the power laws weight it by 1 / std^2 of log N*. The i-th draw of all
-    budgets gives the i-th power law; their percentiles are the intervals.
+    budgets gives the i-th power law; their percentiles are the intervals. Where the
+    optima scatter about the law by more than this noise explains, the draws are spread
+    by as much, and a reason says so.
+
+    fixed: exponents of `PowerLaws` that are held, by name.
 
     Raises ValueError for an unknown protocol, for draws without noise, and when no
     budget has three models.
     """
-    if protocol not in ("akima", "parabola"):
-        raise ValueError(f"isoflop protocol {protocol!r} must be one of akima, parabola")
-    if draws and noise is None:
-        raise ValueError(
-            "noise draws need the noise of a measured loss in nats per token, as STD or "
-            "STD@LOSS,STD@LOSS (--noise 0.002)"
-        )
-    curves, reasons = _isoflop_curves(
-        *(np.asarray(x, float) for x in (params, tokens, flops, loss))
-    )
+    method = _checked_protocol(protocol, noise, draws)
+    curves, reasons = isoflop_curves(*(np.asarray(x, float) for x in (params, tokens, flops, loss)))
     # Without noise the measured losses are the only draw.
     losses = np.stack([curve.loss for curve in curves])[None]
     if draws and noise is not None:
         losses = _noisy(losses[0], noise, draws, seed)
     count = np.array([curve.models for curve in curves])
     # N* and D* are found separately, hence N* D* need not be C / 6.
-    of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, protocol)
-    of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, protocol)
+    of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, method)
+    of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, method)
     budgets = [
-        _budget(curve, params_optimum, tokens_optimum, protocol)
+        _budget(curve, params_optimum, tokens_optimum, method)
         for curve, params_optimum, tokens_optimum in zip(
             curves,
             _optima(of_params, with_noise=draws > 0),
@@ -84,60 +81,11 @@ def fit_isoflop(
             strict=True,
         )
     ]
-    reasons += [budget.reason for budget in budgets if budget.reason]
+    reasons += _left_out_reasons(budgets)
+    if method == "parabola":
+        reasons += outlier_reasons(curves, noise)
     minima = (of_params.log_size, of_tokens.log_size) if draws else None
-    return fit_power_laws(budgets, minima, reasons)
-
-
-class _IsoFLOPCurve(NamedTuple):
-    """The runs of one budget, by ascending N; padded with copies of the largest."""
-
-    log_N: Float[np.ndarray, " sizes"]
-    log_D: Float[np.ndarray, " sizes"]
-    loss: Float[np.ndarray, " sizes"]
-    models: int
-    """Number of entries that are not padding."""
-    flops: float
-
-
-def _isoflop_curves(
-    N: Float[np.ndarray, " rows"],
-    D: Float[np.ndarray, " rows"],
-    C: Float[np.ndarray, " rows"],
-    L: Float[np.ndarray, " rows"],
-) -> tuple[list[_IsoFLOPCurve], list[str]]:
-    """One curve per budget with enough models, and a reason for every other budget."""
-    order = np.argsort(C, kind="stable")
-    breaks = np.flatnonzero(np.diff(np.log(C[order])) > SAME_BUDGET) + 1
-    budgets, reasons = [], []
-    for rows in np.split(order, breaks):
-        flops = float(np.exp(np.log(C[rows]).mean()))
-        # By N, then by loss: the first row of each size has its lowest loss.
-        rows = rows[np.lexsort((L[rows], N[rows]))]
-        rows = rows[np.unique(N[rows], return_index=True)[1]]
-        if len(rows) < MIN_MODELS:
-            reasons.append(
-                f"budget {flops:.3g} left out: it has {len(rows)} model sizes, and an isoFLOP "
-                f"curve needs {MIN_MODELS}"
-            )
-        else:
-            budgets.append((rows, flops))
-    if not budgets:
-        raise ValueError(
-            f"no budget has {MIN_MODELS} model sizes ({len(reasons)} budgets in {len(C)} rows): "
-            "an isoFLOP table needs several sizes at each value of flops"
-        )
-    longest = max(len(rows) for rows, _ in budgets)
-
-    def pad(x):
-        return np.pad(x, (0, longest - len(x)), mode="edge")
-
-    log_N, log_D = np.log(N), np.log(D)
-    curves = [
-        _IsoFLOPCurve(pad(log_N[rows]), pad(log_D[rows]), pad(L[rows]), len(rows), flops)
-        for rows, flops in budgets
-    ]
-    return curves, reasons
+    return fit_power_laws(budgets, minima, reasons, fixed)._replace(curves=tuple(curves))
 
 
 def _noisy(
@@ -147,6 +95,17 @@ def _noisy(
     noisy = losses + noise.std(losses) * rng.standard_normal((draws, *losses.shape))
     # A draw cannot make a loss negative.
     return np.maximum(noisy, 1e-9)
+
+
+def _checked_protocol(protocol: str, noise: Noise | None, draws: int) -> Protocol:
+    if protocol not in ("akima", "parabola"):
+        raise ValueError(f"isoflop protocol {protocol!r} must be one of akima, parabola")
+    if draws and noise is None:
+        raise ValueError(
+            "noise draws need the noise of a measured loss in nats per token, as STD or "
+            "STD@LOSS,STD@LOSS (--noise 0.002)"
+        )
+    return "akima" if protocol == "akima" else "parabola"
 
 
 class _Optimum(NamedTuple):
@@ -176,7 +135,7 @@ def _optima(minima: Minima, *, with_noise: bool) -> list[_Optimum]:
 
 
 def _budget(
-    curve: _IsoFLOPCurve, of_params: _Optimum, of_tokens: _Optimum, protocol: Protocol
+    curve: IsoFLOPCurve, of_params: _Optimum, of_tokens: _Optimum, protocol: Protocol
 ) -> Budget:
     valid = min(of_params.valid, of_tokens.valid)
     has_optimum = np.isfinite(of_params.log_size + of_tokens.log_size)
@@ -192,7 +151,7 @@ def _budget(
     )
 
 
-def _why_left_out(curve: _IsoFLOPCurve, valid: float, protocol: Protocol) -> str:
+def _why_left_out(curve: IsoFLOPCurve, valid: float, protocol: Protocol) -> str:
     """Why a budget has no optimum, judged by its measured losses."""
     budget = f"budget {curve.flops:.3g} left out: "
     lowest = int(np.argmin(curve.loss[: curve.models]))
@@ -207,3 +166,16 @@ def _why_left_out(curve: _IsoFLOPCurve, valid: float, protocol: Protocol) -> str
         reason = "the parabola opens downwards or has its vertex outside of the sizes"
     share = f" in {100 * (1 - valid):.0f}% of the noise draws" if 0 < valid < 1 else ""
     return budget + reason + share
+
+
+def _left_out_reasons(budgets: list[Budget]) -> list[str]:
+    """One sentence per budget without an optimum, or one for all if they are many."""
+    left_out = [budget for budget in budgets if budget.reason]
+    if len(left_out) <= MAX_REASONS:
+        return [budget.reason for budget in left_out]
+    flops = np.array([budget.flops for budget in left_out])
+    first = left_out[0].reason
+    return [
+        f"{len(left_out)} of {len(budgets)} budgets have no interior minimum and are left out: "
+        f"{listed(flops)}. The first: {first}"
+    ]

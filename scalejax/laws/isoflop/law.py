@@ -26,11 +26,13 @@ class IsoFLOP(Law):
         return inspect.getdoc(PowerLaws) or ""
 
     def allowed(self, name: str) -> Allowed:
-        """Raise ValueError: the power laws are regressions that hold no parameter."""
-        raise ValueError(
-            f"{name} of the isoflop law cannot be held: exponents and coefficients follow "
-            "from the optimum of each budget"
-        )
+        """An exponent is between 0 and 1; raises ValueError for a coefficient."""
+        if not name.endswith("exponent"):
+            raise ValueError(
+                f"{name} of the isoflop law cannot be held: it follows from the optimum of each "
+                "budget. Hold an exponent, such as params_exponent=0.5"
+            )
+        return Allowed(0.0, 1.0)
 
 
 def isoflop_law() -> IsoFLOP:

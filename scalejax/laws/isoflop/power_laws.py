@@ -5,11 +5,18 @@ C training FLOPs, N parameters, D tokens.
 Shapes: [draws] noise draws; [budgets] budgets with an optimum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import chi2
+
+from scalejax.laws.isoflop.budgets import IsoFLOPCurve
+
+# Probability of a misfit by chance below which it is reported, and intervals are
+# widened.
+SIGNIFICANT = 1e-3
 
 # Percentiles of a 95% interval.
 INTERVAL_PERCENTILES = (2.5, 97.5)
@@ -77,6 +84,8 @@ class IsoFLOPResult(NamedTuple):
     verdict: str
     """ok or unidentified."""
     reasons: tuple[str, ...]
+    curves: tuple[IsoFLOPCurve, ...] = ()
+    """The isoFLOP curve of each budget, for figures; empty for approach 1."""
 
     def interval(self, name: Literal["params", "tokens"], flops: float) -> tuple[float, float]:
         """95% interval of N* (name params) or D* (tokens); nan without draws."""
@@ -91,6 +100,7 @@ def fit_power_laws(
     budgets: Sequence[Budget],
     minima: tuple[np.ndarray, np.ndarray] | None,
     reasons: Sequence[str],
+    fixed: Mapping[str, float] | None = None,
 ) -> IsoFLOPResult:
     """Regresse log N* and log D* on log C over the budgets that have an optimum.
 
@@ -98,8 +108,9 @@ def fit_power_laws(
     are weighted by 1 / std^2.
 
     minima: log N* and log D* of every noise draw, (draws, all budgets) each, or None.
-    reasons: what to report about the budgets.
+    reasons: what to report about the budgets.  fixed: exponents that are held.
     """
+    held = fixed or {}
     used = np.array([i for i, budget in enumerate(budgets) if not budget.reason], int)
     if len(used) < 2:
         reason = f"{len(used)} budgets with an interior minimum: a power law needs two"
@@ -118,13 +129,17 @@ def fit_power_laws(
         np.log([budget.params for budget in optima]),
         np.array([budget.params_std for budget in optima]),
         None if minima is None else minima[0][:, used],
+        held.get("params_exponent"),
     )
     of_tokens = _regress(
         log_C,
         np.log([budget.tokens for budget in optima]),
         np.array([budget.tokens_std for budget in optima]),
         None if minima is None else minima[1][:, used],
+        held.get("tokens_exponent"),
     )
+    if minima is not None:
+        reasons = [*reasons, *_misfit_reasons(of_params, of_tokens, optima)]
     return IsoFLOPResult(
         law=PowerLaws(
             of_params.exponent, of_params.coefficient, of_tokens.exponent, of_tokens.coefficient
@@ -161,7 +176,14 @@ class _Regression(NamedTuple):
     objective: float
     gradient_norm: float
     draws: Float[np.ndarray, "draws 2"]
-    """Exponent and coefficient of every noise draw."""
+    """Exponent and coefficient of every noise draw, spread by `widening`."""
+    squares: Float[np.ndarray, " budgets"]
+    """Weighted squared residual of each budget; their expected sum is `dof`."""
+    dof: int
+    """Number of budgets minus number of fitted parameters."""
+    widening: float
+    """Factor by which the intervals are widened; 1 where the noise explains the
+    residuals."""
 
 
 def _regress(
@@ -169,15 +191,24 @@ def _regress(
     y: Float[np.ndarray, " budgets"],
     std: Float[np.ndarray, " budgets"],
     y_draws: Float[np.ndarray, "draws budgets"] | None,
+    held: float | None,
 ) -> _Regression:
     weights = 1 / std**2
     # The point fit is the same regression with a single row.
-    (slope,), (intercept,) = _line(x, y[None], weights)
+    (slope,), (intercept,) = _line(x, y[None], weights, held)
     residual = y - intercept - slope * x
-    gradient = max(abs(weights @ residual), abs(weights @ (residual * x)))
-    draws = np.empty((0, 2))
+    gradient = abs(weights @ residual)
+    if held is None:
+        gradient = max(gradient, abs(weights @ (residual * x)))
+    draws, widening = np.empty((0, 2)), 1.0
+    squares, dof = weights * residual**2, len(x) - (2 if held is None else 1)
     if y_draws is not None:
-        slopes, intercepts = _line(x, y_draws, weights)
+        slopes, intercepts = _line(x, y_draws, weights, held)
+        if dof and chi2.sf(squares.sum(), dof) < SIGNIFICANT:
+            # Birge's ratio: the scatter that is seen, over the one that is expected.
+            widening = float(np.sqrt(squares.sum() / dof))
+            slopes = slope + widening * (slopes - slope)
+            intercepts = intercept + widening * (intercepts - intercept)
         draws = np.stack([slopes, np.exp(intercepts)], 1)
     return _Regression(
         exponent=float(slope),
@@ -186,17 +217,39 @@ def _regress(
         objective=float(weights @ residual**2),
         gradient_norm=float(gradient),
         draws=draws,
+        squares=squares,
+        dof=dof,
+        widening=widening,
     )
+
+
+def _misfit_reasons(
+    of_params: _Regression, of_tokens: _Regression, optima: Sequence[Budget]
+) -> list[str]:
+    """Say that the optima scatter by more than the noise explains."""
+    # With D = C / 6 N both regressions have the same residuals: the worse one is named.
+    name, fitted = max(("N*", of_params), ("D*", of_tokens), key=lambda pair: pair[1].widening)
+    if fitted.widening == 1:
+        return []
+    worst = int(np.argmax(fitted.squares))
+    return [
+        f"the optima scatter about the power law of {name} by more than the noise explains: "
+        f"weighted squares {fitted.squares.sum():.3g} on {fitted.dof} degrees of freedom, "
+        f"{fitted.squares[worst]:.3g} of them from budget {optima[worst].flops:.3g}; intervals are "
+        f"{fitted.widening:.2g} times wider for it"
+    ]
 
 
 def _line(
     x: Float[np.ndarray, " budgets"],
     y: Float[np.ndarray, "draws budgets"],
     weights: Float[np.ndarray, " budgets"],
+    held: float | None = None,
 ) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
     """Weighted least squares of each row of y on x: slopes and intercepts.
 
     An entry of y that is nan is left out; a row with fewer than two others gives nan.
+    held: a slope that is not fitted.
     """
     w = np.where(np.isfinite(y), weights, 0.0)
     y = np.nan_to_num(y)
@@ -207,4 +260,6 @@ def _line(
     centred = x - mean_x[:, None]
     spread = np.where((w > 0).sum(1) >= 2, (w * centred**2).sum(1), np.nan)
     slope = (w * centred * (y - mean_y[:, None])).sum(1) / spread
+    if held is not None:
+        slope = np.where(np.isfinite(slope), held, np.nan)
     return slope, mean_y - slope * mean_x

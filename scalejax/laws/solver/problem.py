@@ -30,7 +30,8 @@ class Problem(NamedTuple):
     """One law on one table, in centred units."""
 
     inputs: tuple[Float[Array, " n"], ...]
-    """Divided by their geometric mean; for additive laws, minus their mean."""
+    """Divided by their geometric mean; for additive laws, minus their mean. Inputs that
+    are raw stay as they are."""
     targets: Float[Array, " n"]
     """In table units."""
     offset: Float[Array, " p"]
@@ -42,7 +43,8 @@ class Problem(NamedTuple):
     high: Float[Array, " p"]
     """Upper bounds of theta."""
     centre: Float[Array, " axes"]
-    """Log of the unit of each axis; for additive laws, what was subtracted."""
+    """Log of the unit of each axis; for additive laws, what was subtracted. It is 0 for
+    raw inputs."""
 
     @property
     def held(self) -> Bool[AnyArray, " p"]:

@@ -85,13 +85,23 @@ def _prepare(
     # Inputs that share an axis (tokens and unique tokens) share the unit of its first
     # input.
     first_inputs = [law.axes.index(axis) for axis in range(max(law.axes) + 1)]
-    centre = jnp.stack(
-        [mean(inputs[i] if law.additive else jnp.log(inputs[i])) for i in first_inputs]
-    )
+    is_raw = [name in law.raw for name in law.inputs]
+
+    def centre_of(i: int) -> Array:
+        if is_raw[i]:
+            return jnp.zeros(())
+        return mean(inputs[i] if law.additive else jnp.log(inputs[i]))
+
+    centre = jnp.stack([centre_of(i) for i in first_inputs])
     shifts = [centre[axis] for axis in law.axes]
+
+    def centred_input(x: Array, shift: Array, raw: bool) -> Array:
+        if raw:
+            return x
+        return x - shift if law.additive else jnp.exp(jnp.log(x) - shift)
+
     centred = tuple(
-        x - shift if law.additive else jnp.exp(jnp.log(x) - shift)
-        for x, shift in zip(inputs, shifts, strict=True)
+        centred_input(x, shift, raw) for x, shift, raw in zip(inputs, shifts, is_raw, strict=True)
     )
     # The bounds of a term's size are relative to the typical target (see
     # `Coordinate.low`).

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalejax.report.charts import (
+from scalejax.charts.chart import (
     BAND_OPACITY,
     FONT,
     INK,
@@ -78,8 +78,11 @@ def _set_axes(figure: "Figure", chart: Chart) -> None:
     y_title = {"text": chart.y_label, "font": {"size": 14}}
     figure.update_xaxes(title=x_title, range=ends, **style)
     figure.update_yaxes(title=y_title, automargin=True, **style)
+    if chart.log_y:
+        figure.update_yaxes(type="log", exponentformat="power")
     if chart.y_range:
-        figure.update_yaxes(range=chart.y_range)
+        ends = [math.log10(end) for end in chart.y_range] if chart.log_y else chart.y_range
+        figure.update_yaxes(range=ends)
     if chart.log_x:
         ticks = log_ticks(low, high)
         labels = [compact_number(tick) for tick in ticks]

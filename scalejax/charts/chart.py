@@ -1,7 +1,7 @@
 """Charts as data: axes and marks, to be drawn by plotly or by matplotlib."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,13 +70,14 @@ class Chart:
     """A figure: axes, marks and a caption."""
 
     name: str
-    """Name of the PNG file without the suffix."""
+    """Name of the image file without the suffix."""
     title: str
     caption: str
     x_label: str
     y_label: str
     marks: list[Mark]
     log_x: bool = False
+    log_y: bool = False
     y_ticks: dict[float, str] = field(default_factory=dict)
     """Labels that replace the numbers along y."""
     y_range: tuple[float, float] | None = None
@@ -140,3 +141,14 @@ def compact_number(number: float) -> str:
         if unit * 0.9995 <= abs(number) < unit * 1e3:
             return f"{number / unit:.3g}{name}"
     return f"{number:.3g}"
+
+
+def size_colours(sizes: Iterable[float]) -> dict[float, str]:
+    """Return a colour for each model size, or budget: viridis by its rank."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    ordered = sorted(set(sizes))
+    # The last 15% of viridis are yellow, which is hard to see on white.
+    step = 0.85 / max(1, len(ordered) - 1)
+    return {size: to_hex(colormaps["viridis"](step * i)) for i, size in enumerate(ordered)}

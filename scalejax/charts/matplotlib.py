@@ -1,9 +1,10 @@
-"""Draw charts with matplotlib, as PNG images for paper."""
+"""Draw charts with matplotlib, as PNG or SVG images for paper."""
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
-from scalejax.report.charts import (
+from scalejax.charts.chart import (
     BAND_OPACITY,
     QUIET,
     RULE,
@@ -25,6 +26,9 @@ DOTS_PER_INCH = 200
 # Width of a page's text, in inches.
 WIDTH = 7.0
 
+# Width of a panel beside others, in inches.
+PANEL_WIDTH = 4.8
+
 # Converts the height of a chart on the page to inches.
 PIXELS_PER_INCH = 105
 
@@ -34,24 +38,45 @@ MARKERS = {"circle": "o", "diamond": "D"}
 
 def png(chart: Chart) -> bytes:
     """The chart as a PNG image."""
+    return image([chart], "png")
+
+
+def image(charts: Sequence[Chart], form: Literal["png", "svg"]) -> bytes:
+    """The charts as one image, side by side."""
     # Figure draws without pyplot, which would keep global state.
     from matplotlib.figure import Figure
 
-    height = max(2.2, chart.height / PIXELS_PER_INCH)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
+    height = max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
+    width = max(WIDTH, PANEL_WIDTH * len(charts))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(1, len(charts), squeeze=False).ravel()
+    for axes, chart in zip(panels, charts, strict=True):
+        _draw_chart(axes, chart, titled=len(charts) > 1)
+    stream = io.BytesIO()
+    # Without a date, equal charts give equal files.
+    metadata = {"Date": None} if form == "svg" else None
+    figure.savefig(stream, dpi=DOTS_PER_INCH, format=form, metadata=metadata)
+    return stream.getvalue()
+
+
+def _draw_chart(axes: "Axes", chart: Chart, *, titled: bool) -> None:
     for mark, in_legend in legend_entries(chart.marks):
         _draw(axes, mark, mark.label if in_legend else None)
     if chart.reference:
         position, label = chart.reference
         axes.axhline(position, color=QUIET, linewidth=0.9, linestyle="--", label=label or None)
     _set_axes(axes, chart)
-    axes.legend(
-        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4
-    )
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=DOTS_PER_INCH, format="png")
-    return stream.getvalue()
+    if titled:
+        axes.set_title(chart.title, fontsize=10, loc="left")
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    # A panel beside others has no room for a legend on its right.
+    if titled:
+        axes.legend(frameon=False, fontsize=7, handlelength=1.4, loc="best")
+    else:
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.4
+        )
 
 
 def _set_axes(axes: "Axes", chart: Chart) -> None:
@@ -64,6 +89,10 @@ def _set_axes(axes: "Axes", chart: Chart) -> None:
     low, high = x_range(chart)
     if chart.y_range:
         axes.set_ylim(*chart.y_range)
+    if chart.log_y:
+        axes.set_yscale("log")
+        ticks = log_ticks(*axes.get_ylim())
+        axes.set_yticks(ticks, [compact_number(tick) for tick in ticks])
     if chart.log_x:
         ticks = log_ticks(low, high)
         axes.set_xscale("log")

@@ -1,0 +1,203 @@
+"""Claims: which process trains which segment of a study, as files in its folder.
+
+Any number of processes, on any machines that see the folder, can train a study
+together. Before it trains a segment, a process creates `claims/<id>.json`, which only
+one can do. While it trains, a thread counts up a number in the file. A process that
+sees the number stand still for STALE_SECONDS takes the claim over: its owner is dead,
+or as good as dead. An owner that comes back to life finds the claim lost before it
+writes.
+
+No clock is compared with that of another machine: a process measures with its own how
+long it has seen the number unchanged. Only the claim of a process that has died on this
+very machine is taken over at once.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scalejax.files import FORMAT
+
+# Seconds between two counts of an owner, and how long a count may stand still. A busy
+# machine or a slow network drive delays counts, so that several must be missing.
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+# An owner does not read its claim again within this time. A process that was paused
+# for longer than STALE_SECONDS always reads it.
+FRESH_SECONDS = 1.0
+
+
+class ClaimLost(Exception):
+    """Another process has taken the segment over; this one must not write any more."""
+
+
+class Claim:
+    """A segment that this process trains; see `Claims.take`.
+
+    A context manager: at its end, the segment is given back.
+    """
+
+    def __init__(self, path: Path, owner: dict[str, Any]):
+        self._path, self._owner, self._count = path, owner, 0
+        self._seen_at = time.monotonic()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._count_up, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Claim":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def check(self) -> None:
+        """Raise ClaimLost unless this process still owns the claim."""
+        # After a pause of the process, more than this has passed, and the file is read.
+        if time.monotonic() - self._seen_at < FRESH_SECONDS:
+            return
+        if not self._is_ours():
+            raise ClaimLost(f"another process has taken over {self._path.stem}")
+        self._seen_at = time.monotonic()
+
+    def release(self) -> None:
+        """Give the segment back. The next process that asks can take it at once."""
+        self._closing.set()
+        self._thread.join()
+        if self._is_ours():
+            self._path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        return _read(self._path).get("token") == self._owner["token"]
+
+    def _count_up(self) -> None:
+        while not self._closing.wait(HEARTBEAT_SECONDS):
+            if not self._is_ours():
+                return
+            self._count += 1
+            _replace(self._path, self._owner | {"heartbeat": self._count})
+
+
+class _Sight(NamedTuple):
+    """A claim of another process as it was last seen."""
+
+    content: dict[str, Any]
+    at: float
+    """When this content was first seen, by this process's monotonic clock."""
+
+
+class Claims:
+    """The claims of a study's folder, as one process sees them."""
+
+    def __init__(self, study: Path):
+        self.folder = study / "claims"
+        self._owner = {
+            "format": FORMAT,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "machine": _machine(),
+            # Process numbers are used again; this is not.
+            "token": uuid.uuid4().hex,
+        }
+        self._sights: dict[str, _Sight] = {}
+
+    def take(self, segment: str) -> Claim | None:
+        """Claim a segment, given by its id; None while another process owns it."""
+        path = self.folder / f"{segment}.json"
+        if path.exists() and self._is_stale(segment, path):
+            self._remove(path, self._sights[segment].content)
+        self.folder.mkdir(exist_ok=True)
+        if not _create(path, self._owner | {"heartbeat": 0}):
+            return None
+        self._sights.pop(segment, None)
+        return Claim(path, self._owner)
+
+    def _is_stale(self, segment: str, path: Path) -> bool:
+        """Whether the owner has died here, or has not counted for STALE_SECONDS."""
+        content, now = _read(path), time.monotonic()
+        seen = self._sights.get(segment)
+        if seen is None or seen.content != content:
+            seen = self._sights[segment] = _Sight(content, now)
+        return _has_died_here(content) or now - seen.at > STALE_SECONDS
+
+    def _remove(self, path: Path, stale: dict[str, Any]) -> None:
+        """Remove a stale claim, unless somebody else was faster.
+
+        Two processes may find the same claim stale. The second one must not remove the
+        new claim of the first: it moves the file aside, and puts it back when its
+        content is another one.
+        """
+        aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.stale")
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)
+            if _read(aside) != stale:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path)
+            aside.unlink()
+
+
+def owners(study: Path) -> dict[str, str]:
+    """Return who trains what: `host:process` by the id of the segment."""
+    claims = {path.stem: _read(path) for path in (study / "claims").glob("*.json")}
+    return {
+        segment: f"{claim.get('host', '?')}:{claim.get('process', '?')}"
+        for segment, claim in claims.items()
+    }
+
+
+def _machine() -> str:
+    """What tells apart machines, restarts of a machine, and containers on it.
+
+    Empty where the system does not say, as outside Linux.
+    """
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return ""
+
+
+def _has_died_here(claim: dict[str, Any]) -> bool:
+    """Whether a claim is of a process of this machine that does not exist any more."""
+    process = claim.get("process")
+    if not isinstance(process, int) or not _machine() or claim.get("machine") != _machine():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Create a file with its content, or return False when there is one."""
+    try:
+        # O_EXCL lets exactly one of several processes succeed, over NFS as well.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(content))
+    return True
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a claim. One that is being written, or was cut by a crash, is empty."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,1 @@
+"""Plans for accelerators that are not at hand: compile the step, read the program."""

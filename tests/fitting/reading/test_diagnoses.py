@@ -1,0 +1,96 @@
+"""Mistakes in tables are named with their remedy (mirrors .../reading/diagnoses.py)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import scalejax
+from scalejax import laws
+from scalejax.fitting.reading import diagnoses
+
+N, D = (x.ravel() for x in np.meshgrid(np.geomspace(5e7, 8e8, 5), np.geomspace(1e9, 1e11, 5)))
+LOSS = 1.69 + 406.4 * N**-0.34 + 410.7 * D**-0.28
+RUNS = pd.DataFrame({"params": N, "tokens": D, "loss": LOSS})
+
+
+def test_a_clean_table_gets_no_remark():
+    assert scalejax.fit(RUNS, laws.chinchilla()).reasons == []
+
+
+def test_perplexities_are_named_and_their_logarithm_gives_the_law():
+    table = RUNS.assign(ppl=np.exp(LOSS))
+    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "ppl"})
+    assert "look like perplexities" in fit.reasons[0] and "loss=log(ppl)" in fit.reasons[0]
+    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "log(ppl)"})
+    assert fit.reasons == [] and fit.params["alpha"] == pytest.approx(0.34, rel=1e-6)
+
+
+def test_one_diverged_run_is_no_perplexity():
+    assert diagnoses.loss_reasons("loss", np.array([2.5, 2.6, 13.0])) == []
+
+
+def test_an_accuracy_in_place_of_the_error_is_named_and_its_error_gives_the_law():
+    loss = np.linspace(3.6, 2.0, 15)
+    accuracy = 1 - (0.2 + 0.55 / (1 + np.exp(-4 * (loss - 2.7))))
+    table = pd.DataFrame({"loss": loss, "acc": accuracy, "percent": 100 * accuracy})
+    for law in (laws.sigmoid(), laws.downstream()):
+        fit = scalejax.fit(table, law, columns={"top1_error": "acc"})
+        assert "is it an accuracy?" in fit.reasons[0]
+        assert "--columns top1_error=1-acc" in fit.reasons[0]
+    fit = scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "1-acc"})
+    assert fit.verdict == "ok" and fit.params["midpoint"] == pytest.approx(2.7, rel=1e-5)
+    with pytest.raises(ValueError, match="top1_error=percent/100"):
+        scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "percent"})
+
+
+def test_an_accuracy_that_rises_with_the_data_is_named():
+    table = pd.DataFrame({"tokens": np.geomspace(1e2, 1e4, 8), "loss": 0.2 * np.arange(1, 9) / 2})
+    fit = scalejax.fit(table, laws.power("tokens"))
+    assert fit.reasons[0].startswith("loss rises with tokens; is it an accuracy?")
+
+
+def test_flops_in_other_units_than_params_and_tokens_are_named():
+    table = RUNS.assign(params=N / 1e6, tokens=D / 1e9, flops=6 * N * D)
+    (reason,) = scalejax.fit(table, laws.chinchilla()).reasons
+    assert reason.startswith("flops is about 1e+15 times 6 x params x tokens")
+    columns = {"params": "params*1e6", "tokens": "tokens*1e9"}
+    assert scalejax.fit(table, laws.chinchilla(), columns=columns).reasons == []
+
+
+def test_flops_are_refused_for_a_law_in_millions_and_billions():
+    fit = scalejax.fit(RUNS.assign(params=N / 1e6, tokens=D / 1e9), laws.chinchilla())
+    with pytest.raises(ValueError, match=r"params are 50 to 800 and tokens are 1 to 100"):
+        fit.predict(flops=1e21)
+    columns = {"params": "params*1e6", "tokens": "tokens*1e9"}
+    table = RUNS.assign(params=N / 1e6, tokens=D / 1e9)
+    fit = scalejax.fit(table, laws.chinchilla(), columns=columns)
+    best = fit.forecast(flops=1e21).run
+    assert best["params"] * best["tokens"] == pytest.approx(1e21 / 6)
+
+
+@pytest.mark.parametrize("column", ["run", "run_id", "Name"])
+def test_a_table_of_histories_is_refused_and_the_remedy_works(column):
+    histories = [
+        pd.DataFrame(
+            {
+                column: f"run {i}",
+                "trainer/global_step": [10, 20, 30],
+                "params": RUNS.params[i],
+                "tokens": RUNS.tokens[i] * np.array([1 / 3, 2 / 3, 1]),
+                "loss": RUNS.loss[i] + np.array([0.5, 0.3, 0.0]),
+            }
+        )
+        for i in RUNS.index
+    ]
+    table = pd.concat(histories, ignore_index=True)
+    remedy = f"last({column}, `trainer/global_step`)"
+    with pytest.raises(ValueError, match="several rows") as refusal:
+        scalejax.fit(table, laws.chinchilla())
+    assert remedy in str(refusal.value)
+    fit = scalejax.fit(table, laws.chinchilla(), where=remedy)
+    assert fit.n_rows == len(RUNS) and fit.params["alpha"] == pytest.approx(0.34, rel=1e-6)
+
+
+def test_a_name_that_repeats_without_steps_is_no_history():
+    table = RUNS.assign(name=["a", "b", "c", "d", "e"] * 5)
+    assert scalejax.fit(table, laws.chinchilla()).reasons == []
