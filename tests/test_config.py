@@ -106,6 +106,8 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: Placement(remat="all"), "Placement.remat"),
         (lambda: Placement(scan_layers=cast(Any, 1)), "scan_layers must be True or False"),
         (lambda: Data(source=""), "empty"),
+        (lambda: Data(skip_bad=cast(Any, "yes")), "Data.skip_bad must be True or False"),
+        (lambda: Data(mixture="wiki=1, =2"), "each domain once; got 'wiki=1,=2'"),
     ],
 )
 def test_an_invalid_value_is_refused_with_its_field_and_what_is_valid(create, message):
@@ -128,6 +130,11 @@ def test_whole_numbers_of_any_type_become_python_integers():
 def test_a_list_becomes_a_tuple():
     assert measure(suites=["continuation"]) == measure(suites=("continuation",))
     assert measure(averages=[Average(kind="ema", tokens=5)]).averages[0].name == "ema-5"
+
+
+def test_blanks_in_a_mixture_mean_nothing():
+    data = Data(mixture=" wiki = 1,  code=3 ")
+    assert data == Data(mixture="wiki=1,code=3") and data.weights == {"wiki": 0.25, "code": 0.75}
 
 
 def test_the_last_batch_is_filled_up():

@@ -1,5 +1,6 @@
 """Grids, cooldown branches and identities (mirrors scalejax/grids.py)."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -79,7 +80,19 @@ def test_an_identity_is_the_same_in_another_process():
 
 
 def test_a_run_is_recovered_from_its_json():
-    assert from_dict(Run, json.loads(canonical(BASE))) == BASE
+    data = Data(source="a", validation="b", skip_bad=True, sequence_length=32)
+    for run in (BASE, BASE.replace(data=data)):
+        assert from_dict(Run, json.loads(canonical(run))) == run
+
+
+def test_a_field_that_was_added_later_leaves_earlier_runs_their_identity():
+    """The id is that of the code before `Data` had `validation` and `skip_bad`."""
+    assert run_id(BASE) == "e88eec281cac5801"
+    for data in (
+        dataclasses.replace(BASE.data, validation="held.txt"),
+        dataclasses.replace(BASE.data, skip_bad=True),
+    ):
+        assert run_id(BASE.replace(data=data)) != run_id(BASE)
 
 
 def test_an_unknown_or_missing_field_in_json_is_refused():

@@ -44,6 +44,14 @@ class Data:
     # below the source.
     domain: str = ""
 
+    # Path of the held-out text: a file or folder as for --source. By default what a
+    # folder calls validation is held out, or else 4% of the documents.
+    validation: str = ""
+
+    # Leave out records that cannot be used (empty, not JSON, without text) and say how
+    # many there were. By default the first one ends the preparation.
+    skip_bad: bool = False
+
     # New folder for the shards, which is then a source itself: Data(source=OUT,
     # tokenizer="own"). By default they go to the user's cache.
     out: Path | None = None
@@ -65,6 +73,8 @@ class Data:
             tokenizer=self.tokenizer or default_tokenizer,
             field=self.field,
             domain=self.domain,
+            validation=self.validation,
+            skip_bad=self.skip_bad,
         )
         if self.action == "contamination":
             if self.items is None:

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from scalejax.config.checks import check_choice, require, set_integer
+from scalejax.config.model import ADDED_LATER
 
 PACKINGS = ("concatenate", "documents")
 
@@ -52,6 +54,13 @@ class Data:
     packing: str = "concatenate"
     """`concatenate`: attention crosses document boundaries. `documents`: it does not,
     and the `inputs` of seqio tasks are masked from the loss."""
+    validation: str = dataclass_field(default="", metadata=ADDED_LATER)
+    """Path of the held-out text: a file or folder as for `source`, or a .bin file for a
+    source of .bin files. Empty: what a folder calls `validation` is held out, or else
+    4% of the documents."""
+    skip_bad: bool = dataclass_field(default=False, metadata=ADDED_LATER)
+    """Leave out records that cannot be used (empty, not JSON, without text) and count
+    them. By default the first one ends the preparation."""
 
     def __post_init__(self):
         require(
@@ -70,6 +79,14 @@ class Data:
         )
         set_integer(self, "sequence_length", 2)
         check_choice(self, "packing", PACKINGS)
+        require(
+            isinstance(self.skip_bad, bool),
+            f"Data.skip_bad must be True or False; got {self.skip_bad!r}",
+        )
+        # Blanks around a name mean nothing, so they must not make another run.
+        items = [item.rpartition("=") for item in self.mixture.split(",")]
+        mixture = ",".join(name.strip() + equals + weight.strip() for name, equals, weight in items)
+        object.__setattr__(self, "mixture", mixture)
         # Parsing the mixture raises an error if it is malformed.
         _ = self.weights
 

@@ -1,5 +1,6 @@
 """Prepares corpora: a source is written to shards once, and opened from then on."""
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -21,8 +22,10 @@ from scalejax.data.shards import (
 )
 from scalejax.data.sources.parse import parse_source
 from scalejax.data.sources.prepared_shards import PreparedShards
-from scalejax.data.sources.records import documents
-from scalejax.data.sources.source import CachedSource, ReadySource
+from scalejax.data.sources.records import UnusableRecords, documents
+from scalejax.data.sources.source import CachedSource, ReadySource, TextSource
+from scalejax.data.sources.text_files import TextFiles
+from scalejax.data.sources.token_files import TokenFiles
 from scalejax.data.staging import HELD_OUT
 from scalejax.data.tokenizers import read_model
 from scalejax.data.writer import write_text
@@ -37,7 +40,7 @@ def prepare(data: Data, cache: Path | None = None) -> Shards:
     or not at all. Raises ValueError for a source or tokenizer that cannot be read, and
     for shards that were changed since they were written.
     """
-    source = parse_source(data.source)
+    source = source_of(data)
     if source.brings_tokenizer and data.tokenizer != "own":
         raise ValueError(
             f"{data.source} brings its own tokenizer or vocabulary, so Data.tokenizer must be "
@@ -60,23 +63,28 @@ def write(
     tokenizer: str,
     field: str = "text",
     domain: str = "",
+    skip_bad: bool = False,
 ) -> Shards:
     """Write shards from any iterable of dicts, for instance a Hugging Face dataset.
 
     The new folder is then a source: `Data(source=str(folder), tokenizer="own")`.
     `field` is the field of a record that holds its text, `domain` (if not empty) the
-    field that holds its domain, and `tokenizer` is as in Data. Raises ValueError with
-    the number of the record that cannot be used, and when the folder exists.
+    field that holds its domain; `tokenizer` and `skip_bad` are as in Data. Raises
+    ValueError with the number of the record that cannot be used, and when the folder
+    exists.
     """
     if folder.exists():
         raise ValueError(f"{folder} exists already; name a new folder")
     # Data checks the arguments.
-    data = Data(source=str(folder), tokenizer=tokenizer, field=field, domain=domain)
+    data = Data(
+        source=str(folder), tokenizer=tokenizer, field=field, domain=domain, skip_bad=skip_bad
+    )
+    unusable = UnusableRecords(skip=skip_bad)
     places = ((f"record {number}", record) for number, record in enumerate(records))
-    texts = documents(places, field=field, domain=domain, default="text")
+    texts = documents(places, field=field, domain=domain, default="text", on_error=unusable.handle)
 
     def write_files(scratch: Path) -> Contents:
-        return write_text(
+        contents = write_text(
             texts,
             scratch,
             source=data.source,
@@ -84,6 +92,7 @@ def write(
             licence="as of the records given",
             attribution="records",
         )
+        return unusable.counted(contents)
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     _write_folder(folder, data.source, write_files)
@@ -91,7 +100,7 @@ def write(
 
 
 def export(data: Data, folder: Path) -> Shards:
-    """Copie the shards of `data` to a folder, which is then a source.
+    """Copy the shards of `data` to a folder, which is then a source.
 
     Read it with `Data(source=str(folder), tokenizer="own")`. Does nothing when the
     folder holds these shards already. Raises ValueError when it holds anything else,
@@ -122,7 +131,7 @@ def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None
     Reads only the manifest: nothing is prepared or checked. None when `data` has not
     been prepared yet, and for .bin files, which have no manifest.
     """
-    source = parse_source(data.source)
+    source = source_of(data)
     folder = _shards_folder(source, data, cache or default_cache())
     if folder is None or not (folder / "manifest.json").is_file():
         return None
@@ -143,16 +152,40 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "scalejax", "data")
 
 
+def source_of(data: Data) -> CachedSource | ReadySource:
+    """The source that `data` names, with its held-out text.
+
+    Raises ValueError for a source that is not known, and when `Data.validation` is set
+    for a source that brings its own held-out tokens.
+    """
+    source = parse_source(data.source)
+    if not data.validation or isinstance(source, TokenFiles):
+        return source
+    held_out = parse_source(data.validation)
+    if not isinstance(source, TextSource) or not isinstance(held_out, TextFiles):
+        raise ValueError(
+            f"Data.validation {data.validation!r} with the source {data.source!r}: held-out text "
+            "can be named for a source of text, as a file or folder of text or records, and for "
+            "a .bin file, as a .bin file; remove Data.validation, because every other source "
+            "has its own held-out tokens"
+        )
+    return dataclasses.replace(source, held_out=held_out)
+
+
 def cache_name(source: CachedSource, data: Data) -> str:
     """Name of the folder of shards: the source's name and a hash.
 
     The hash covers what decides the shards: the source's content, the tokenizer, the
-    fields that are read, the share of documents held out, and the format of the files.
+    fields that are read, what is held out, and the format of the files.
     """
     label = re.sub(r"[^\w.-]+", "-", Path(source.name).stem)
     path = Path(data.tokenizer).expanduser()
     tokenizer = hashlib.sha256(read_model(path)).hexdigest() if path.exists() else data.tokenizer
     content = f"{source.fingerprint()}{tokenizer} {data.field} {data.domain}"
+    if isinstance(source, TextSource) and source.held_out is not None:
+        content += f" validation {source.held_out.fingerprint()}"
+    if data.skip_bad:
+        content += " skip_bad"
     digest = hashlib.sha256(f"{FORMAT} {HELD_OUT} {content}".encode()).hexdigest()
     return f"{label}-{digest[:16]}"
 

@@ -56,6 +56,8 @@ class Contents(Counts):
     attribution: str
     tokenizer: TokenizerEntry
     duplicates_dropped: NotRequired[int]
+    records_skipped: NotRequired[int]
+    """Records that could not be used and were left out, with `Data.skip_bad`."""
     vocabulary: int
     dtype: str
     shares: dict[str, float]

@@ -21,6 +21,9 @@ class Document(NamedTuple):
     text: str
     domain: str
     """Where it comes from. Mixtures weight domains; each has its own held-out loss."""
+    held_out: bool = False
+    """Whether the user named it as held-out text. When any document is marked, those
+    that are marked are held out and no others."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class StagingFile:
         # 16 bytes per document.
         self._hashes = bytearray()
         self._sizes = array("q")
+        self._held_out = bytearray()
         self._domains = array("i")
         # Domains are numbered in the order in which they first occur.
         self._domain_numbers: dict[str, int] = {}
@@ -68,6 +72,7 @@ class StagingFile:
         self._file.write(raw)
         self._hashes += bytes.fromhex(document_hash(text)[:32])
         self._sizes.append(len(raw))
+        self._held_out.append(document.held_out)
         number = self._domain_numbers.setdefault(document.domain, len(self._domain_numbers))
         self._domains.append(number)
 
@@ -80,15 +85,21 @@ class StagingFile:
         self._file.flush()
         # Big-endian halves of the hash: sorting by the pair sorts by the hash itself.
         hashes = np.frombuffer(bytes(self._hashes), ">u8").reshape(-1, 2).astype(np.uint64)
-        # lexsort is stable, so the first one added leads each group of equal documents.
-        order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+        named = np.frombuffer(bytes(self._held_out), np.bool_)
+        # lexsort is stable, so of equal documents the first one added is kept; but one
+        # that is also held-out text must not be trained on.
+        order = np.lexsort((~named, hashes[:, 1], hashes[:, 0]))
         first = np.ones(len(order), bool)
         first[1:] = (hashes[order][1:] != hashes[order][:-1]).any(axis=1)
         order = order[first]
         names = sorted(self._domain_numbers)
         domains = self._sorted_domain_numbers(names)
-        _check_counts(source, names, domains[order])
-        held_out = held_out_documents(hashes[order, 0], domains[order])
+        if named.any():
+            held_out = named[order]
+            _check_text_to_train_on(source, held_out)
+        else:
+            _check_counts(source, names, domains[order])
+            held_out = held_out_documents(hashes[order, 0], domains[order])
         mixed = order[~held_out]
         # Stable: within a domain, the documents stay in the order of their hashes.
         by_domain = mixed[np.argsort(domains[mixed], kind="stable")]
@@ -179,6 +190,14 @@ def held_out_documents(hashes: np.ndarray, domains: np.ndarray) -> np.ndarray:
         members = np.flatnonzero(domains == domain)
         held_out[members[0]], held_out[members[-1]] = True, False
     return held_out
+
+
+def _check_text_to_train_on(source: str, held_out: np.ndarray) -> None:
+    if held_out.all():
+        raise ValueError(
+            f"all documents of {source!r} are held-out text, too, so nothing is left to train "
+            "on; name other files in Data.validation"
+        )
 
 
 def _check_counts(source: str, names: list[str], domains: np.ndarray) -> None:

@@ -33,7 +33,7 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     """
     files = {}
     if isinstance(tokenizer, HuggingFace):
-        files["tokenizer.json"] = tokenizer.model
+        files["tokenizer.json"] = tokenizer.tokenizer_json
     elif isinstance(tokenizer, SentencePiece):
         files["tokenizer.json"] = _to_bytes(_sentencepiece_json(tokenizer))
         files["tokenizer.model"] = tokenizer.model

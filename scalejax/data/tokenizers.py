@@ -5,6 +5,8 @@ import importlib
 import io
 import json
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -66,7 +68,9 @@ def read_model(path: Path) -> bytes:
     """The bytes of the tokenizer at a path, as `restore_tokenizer` takes them.
 
     A folder with vocab.json and merges.txt is GPT-2's byte-level BPE; it is converted
-    to a tokenizer.json. Raises ValueError when there is no tokenizer at the path.
+    to a tokenizer.json. The `eos_token` of a tokenizer_config.json beside a
+    tokenizer.json ends documents. Raises ValueError when there is no tokenizer at the
+    path, and when the tokenizer does not have that token.
     """
     if path.is_dir() and (path / "tokenizer.json").is_file():
         path = path / "tokenizer.json"
@@ -80,6 +84,9 @@ def read_model(path: Path) -> bytes:
         )
     if not (model := path.read_bytes()):
         raise ValueError(f"{path} is empty; get the file again")
+    config = path.with_name("tokenizer_config.json")
+    if path.name == "tokenizer.json" and config.is_file():
+        return with_end_token(model, path, config)
     return model
 
 
@@ -154,22 +161,25 @@ class SentencePiece:
 class HuggingFace:
     """A tokenizer.json, read with the package `tokenizers`.
 
-    The first of END_TOKENS that it has ends a document. Special tokens that are spelled
-    out in a text are encoded as ordinary text. Raises ValueError when the bytes are not
-    a tokenizer.json, and when it has none of END_TOKENS.
+    The token that `with_end_token` stored ends a document, or else the first of
+    END_TOKENS that it has. Special tokens that are spelled out in a text are encoded as
+    ordinary text. Raises ValueError when the bytes are not a tokenizer.json, and when
+    it has none of END_TOKENS.
     """
 
     END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 
     def __init__(self, model: bytes):
         tokenizers = _import_tokenizers()
+        named, self.tokenizer_json = split_end_token(model)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(model.decode())
+            self._tokenizer = tokenizers.Tokenizer.from_str(self.tokenizer_json.decode())
         # The package raises plain Exceptions.
         except Exception as error:
             raise ValueError(f"this is not a Hugging Face tokenizer.json: {error}") from error
         token_to_id = self._tokenizer.token_to_id
-        ends = [token for token in self.END_TOKENS if token_to_id(token) is not None]
+        candidates = [named] if named else self.END_TOKENS
+        ends = [token for token in candidates if token_to_id(token) is not None]
         if not ends:
             raise ValueError(
                 "this tokenizer.json has no end-of-text token; add one of "
@@ -194,6 +204,71 @@ class HuggingFace:
         """The text of these ids, without end tokens."""
         text_ids = [int(i) for i in ids if i != self.end]
         return self._tokenizer.decode(text_ids, skip_special_tokens=False)
+
+
+# The first key of a tokenizer.json whose end-of-document token was named elsewhere.
+END_KEY = b'{"scalejax_end_token": '
+
+
+def with_end_token(model: bytes, path: Path, config: Path) -> bytes:
+    """A tokenizer.json with the end token that its tokenizer_config.json names.
+
+    The model is unchanged when the config names none, or the one that is used anyway.
+    Raises ValueError when a file is not JSON, and when the tokenizer lacks the token.
+    """
+    try:
+        end = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        record = json.loads(model)
+        vocabulary = record["model"]["vocab"]
+        tokens = {token["content"] for token in record["added_tokens"]}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{config} and {path} are not the two files of a Hugging Face tokenizer: {error!r}; "
+            "get them again"
+        ) from error
+    # A Unigram model lists pairs of a piece and its score.
+    tokens |= set(
+        vocabulary if isinstance(vocabulary, dict) else (piece for piece, _ in vocabulary)
+    )
+    end = end.get("content") if isinstance(end, dict) else end
+    if end is None or end == next((t for t in HuggingFace.END_TOKENS if t in tokens), None):
+        return model
+    if end not in tokens:
+        raise ValueError(
+            f"{config} says that {end!r} ends a document, but {path} has no such token; correct "
+            "eos_token, or remove tokenizer_config.json"
+        )
+    return END_KEY + json.dumps(end).encode() + b"," + model.lstrip()[1:]
+
+
+def split_end_token(model: bytes) -> tuple[str, bytes]:
+    """The end token that `with_end_token` stored, or "", and the tokenizer.json."""
+    if not model.startswith(END_KEY):
+        return "", model
+    end, length = json.JSONDecoder().raw_decode(model[len(END_KEY) :].decode())
+    # JSON as `with_end_token` writes it is ASCII, so characters are bytes.
+    return end, b"{" + model[len(END_KEY) + length + 1 :]
+
+
+def lost_text(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[float, str]:
+    """What does not come back when texts are encoded and decoded.
+
+    Returns the share of characters that are lost, and up to ten of them. White space,
+    case, accents and Unicode's compatible forms are not counted: many tokenizers change
+    them on purpose.
+    """
+    lost, total = Counter[str](), 0
+    for text in texts:
+        before = _characters(text)
+        total += before.total()
+        lost += before - _characters(tokenizer.decode(tokenizer.encode([text])[0].tolist()))
+    return lost.total() / max(total, 1), "".join(sorted(lost, key=lost.__getitem__)[-10:])
+
+
+def _characters(text: str) -> "Counter[str]":
+    """How often each character occurs, without white space and accents."""
+    characters = "".join(unicodedata.normalize("NFKD", text).casefold().split())
+    return Counter(each for each in characters if not unicodedata.combining(each))
 
 
 def train_bpe(documents: Iterable[str], *, pieces: int) -> SentencePiece:

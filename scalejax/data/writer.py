@@ -17,11 +17,17 @@ from scalejax.data.shards import (
     token_dtype,
 )
 from scalejax.data.staging import Document, StagedDocuments, StagingFile
-from scalejax.data.tokenizers import Tokenizer, make_tokenizer
+from scalejax.data.tokenizers import Tokenizer, lost_text, make_tokenizer
 
 # Characters that are tokenized at once: enough to keep every core busy, in 200 MB of
 # memory.
 CHUNK_CHARACTERS = 2_000_000
+
+# How much text is encoded and decoded, to find out whether it comes back.
+TESTED_DOCUMENTS, TESTED_CHARACTERS = 200, 2_000
+# Largest share of characters that may be lost. Tokenizers for one language lose a few
+# rare ones; one that loses more was made for other text.
+MOST_LOST = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ def write_text(
         # the beginning of a large corpus.
         training_texts = staged.texts(staged.mixed.tolist())
         tokenizer = make_tokenizer(tokenizer_name, training_texts)
+        sample = staged.texts(staged.mixed[:TESTED_DOCUMENTS].tolist())
+        _check_text_comes_back(tokenizer, tokenizer_name, source, sample)
         splits = {split: _write_split(staged, split, tokenizer, folder) for split in staged.splits}
     staging_path.unlink()
     (folder / "tokenizer.model").write_bytes(tokenizer.model)
@@ -77,6 +85,25 @@ def write_text(
         "shares": {},
         "entropy_rate": None,
     }
+
+
+def _check_text_comes_back(
+    tokenizer: Tokenizer, name: str, source: str, texts: Iterable[str]
+) -> None:
+    """Refuse a tokenizer that loses the text; warn of one that loses a few characters.
+
+    The bits per byte would otherwise divide the loss of the text that is left by the
+    bytes of the whole text.
+    """
+    share, characters = lost_text(tokenizer, (text[:TESTED_CHARACTERS] for text in texts))
+    message = (
+        f"the tokenizer {name} loses {share:.2%} of the characters of {source}, among them "
+        f"{characters!r}: they are missing when its ids are decoded"
+    )
+    if share > MOST_LOST:
+        raise ValueError(f"{message}; use a tokenizer that covers this text, such as `byte`")
+    if share:
+        say(f"warning: {message}, but bits per byte count them as text")
 
 
 def _write_split(

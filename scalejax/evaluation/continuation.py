@@ -39,7 +39,16 @@ class ContinuationItems:
 # Cached because every run of a study with the same data and window uses the same items.
 @functools.lru_cache(maxsize=4)
 def items_for_window(shards: Shards, count: int, window: int) -> ContinuationItems:
-    """`count` items whose context and choice fill `window` tokens together."""
+    """`count` items whose context and choice fill `window` tokens together.
+
+    Raises ValueError for a window that leaves no context before a choice.
+    """
+    if window <= CHOICE_TOKENS:
+        raise ValueError(
+            f"Data.sequence_length is {window}, but an item of the continuation task is a choice "
+            f"of {CHOICE_TOKENS} tokens after a context of at least 1; use a sequence_length of "
+            f"at least {CHOICE_TOKENS + 1}, or leave out the task with Measure(items=0)"
+        )
     return continuation_items(
         shards, count=count, context=window - CHOICE_TOKENS, continuation=CHOICE_TOKENS, seed=0
     )
@@ -83,7 +92,7 @@ def continuation_items(
         raise ValueError(
             f"the continuation task needs {CHOICES} held-out documents of at least {length} "
             f"tokens; {available} of {len(shards.validation_starts)} are that long. Use more "
-            "text or a shorter context, or leave out the task (Measure.items = 0)"
+            "text or a shorter Data.sequence_length, or leave out the task with Measure(items=0)"
         )
     windows = np.lib.stride_tricks.sliding_window_view(shards.validation, length)
     passages = windows[starts].astype(np.int32)
@@ -141,5 +150,5 @@ def _draw_choices(
     raise ValueError(
         f"the held-out documents repeat one another: there are no {CHOICES} different "
         f"continuations from {CHOICES} documents. Use more text, or leave out the task "
-        "(Measure.items = 0)"
+        "with Measure(items=0)"
     )

@@ -41,6 +41,8 @@ class TaskMetadata(TypedDict):
     shots: NotRequired[int]
     delimiter: NotRequired[str]
     tokenizer: NotRequired[str]
+    answer_prefix: NotRequired[str]
+    """White space before an answer, if it is not a single space."""
     run: NotRequired[str]
     step: NotRequired[int]
     checkpoint: NotRequired[str]

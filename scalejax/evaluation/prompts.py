@@ -65,8 +65,8 @@ def build_requests(
 ) -> Iterator[Request]:
     """Yield a request for every choice of every item, in order.
 
-    A continuation gets a leading space if the tokenizer encodes " a" as one token and
-    the continuation does not start with a space already. No special tokens are added.
+    A continuation that does not start with white space gets the `answer_prefix`. No
+    special tokens are added.
 
     Args:
         items: all items of the task.
@@ -74,7 +74,7 @@ def build_requests(
         shots: number of few-shot examples.
         delimiter: text between a context and its continuation.
     """
-    leading_space = needs_leading_space(tokenizer)
+    prefix = answer_prefix(tokenizer, delimiter)
     prompts = build_prompts(items, shots=shots, delimiter=delimiter)
     for start in range(0, len(items), ITEMS_PER_CALL):
         block = items[start : start + ITEMS_PER_CALL]
@@ -82,23 +82,25 @@ def build_requests(
         # The block comes first in zip: when it ends, no prompt of the next one is
         # consumed.
         for item, prompt in zip(block, prompts, strict=False):
-            texts += prompt_texts(item, prompt, leading_space)
+            texts += prompt_texts(item, prompt, prefix)
         ids = iter(tokenizer.encode(texts))
         for number, item in enumerate(block, start):
             yield from _item_requests(number, item, ids)
 
 
-def check_lengths(items: Sequence[Item], tokenizer: Tokenizer, window: int) -> None:
+def check_lengths(
+    items: Sequence[Item], tokenizer: Tokenizer, window: int, *, delimiter: str
+) -> None:
     """Check that every continuation fits the window with one token of context.
 
     Raises ValueError with the file and line of the longest continuation if one does not
     fit.
     """
-    leading_space = needs_leading_space(tokenizer)
+    prefix = answer_prefix(tokenizer, delimiter)
     texts, locations = [], []
     for item in items:
         for continuation in item.continuations:
-            texts.append(_with_leading_space(continuation, leading_space))
+            texts.append(_with_prefix(continuation, prefix))
             locations.append(item.location)
     lengths = np.array([len(ids) for ids in tokenizer.encode(texts)])
     longest, too_long = int(lengths.argmax()), int((lengths >= window).sum())
@@ -116,7 +118,8 @@ def build_prompts(items: Sequence[Item], *, shots: int, delimiter: str) -> Itera
 
     An example is its context, `delimiter` and its answer. Examples are joined by a
     newline, and the item follows after another newline. The item's own context ends
-    where its text ends: trailing whitespace of the delimiter is removed.
+    where its text ends: trailing whitespace of the delimiter is removed, and
+    `answer_prefix` puts it before the answer.
     """
     for item, examples in zip(items, few_shot_indices(items, shots), strict=True):
         example_text = EXAMPLE_SEPARATOR.join(_example(items[i], delimiter) for i in examples)
@@ -149,14 +152,27 @@ def few_shot_indices(items: Sequence[Item], shots: int) -> list[list[int]]:
     return indices
 
 
-def needs_leading_space(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer attaches spaces to words, as in one token " a"."""
-    return len(tokenizer.encode([" a"])[0]) == 1
+def answer_prefix(tokenizer: Tokenizer, delimiter: str) -> str:
+    """The white space between a context and its answer, encoded with the answer.
+
+    A tokenizer that attaches spaces to words, as in one token " a", gets a space, as in
+    LLM-foundry. Every other tokenizer gets the white space at the end of the delimiter,
+    unless it separates texts that are encoded one by one of its own accord.
+    """
+    if len(tokenizer.encode([" a"])[0]) == 1:
+        return " "
+    one, two = tokenizer.encode(["a", "a"])
+    if tokenizer.decode([*one.tolist(), *two.tolist()]).strip() != "aa":
+        return ""
+    return delimiter[len(delimiter.rstrip()) :]
 
 
-def prompt_texts(item: Item, prompt: Prompt, leading_space: bool) -> list[str]:
-    """Texts of an item in the order of encoding: examples, contexts, answers."""
-    continuations = [_with_leading_space(text, leading_space) for text in item.continuations]
+def prompt_texts(item: Item, prompt: Prompt, prefix: str) -> list[str]:
+    """Texts of an item in the order of encoding: examples, contexts, answers.
+
+    `prefix` is the `answer_prefix`.
+    """
+    continuations = [_with_prefix(text, prefix) for text in item.continuations]
     return [prompt.examples, *prompt.contexts, *continuations]
 
 
@@ -198,5 +214,5 @@ def _example(item: Item, delimiter: str) -> str:
     return f"{context}{delimiter}{answer}"
 
 
-def _with_leading_space(text: str, leading_space: bool) -> str:
-    return f" {text}" if leading_space and not text.startswith(" ") else text
+def _with_prefix(text: str, prefix: str) -> str:
+    return text if text.startswith(" ") else prefix + text

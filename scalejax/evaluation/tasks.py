@@ -162,8 +162,8 @@ def prepare_tasks(suite: Suite, shards: Shards, *, items: int, window: int) -> l
 
 def _read_tasks(suite: Suite, tokenizer: Tokenizer, window: int) -> list[tuple[Task, list[Item]]]:
     tasks = [(task, task.read()) for task in suite.tasks]
-    all_items = [item for _, items in tasks for item in items]
-    prompts.check_lengths(all_items, tokenizer, window)
+    for task, items in tasks:
+        prompts.check_lengths(items, tokenizer, window, delimiter=task.delimiter)
     return tasks
 
 
@@ -193,6 +193,8 @@ def _task_from_file(task: Task, items: list[Item], tokenizer: Tokenizer) -> Prep
         "delimiter": task.delimiter,
         "tokenizer": tokenizer.hash,
     }
+    if (prefix := prompts.answer_prefix(tokenizer, task.delimiter)) != " ":
+        metadata["answer_prefix"] = prefix
 
     def requests() -> Iterator[Request]:
         return prompts.build_requests(items, tokenizer, shots=task.shots, delimiter=task.delimiter)

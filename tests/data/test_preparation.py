@@ -1,5 +1,6 @@
 """Sources are written once (mirrors scalejax/data/preparation.py)."""
 
+import dataclasses
 import json
 import multiprocessing
 
@@ -192,3 +193,58 @@ def test_another_field_gives_other_shards(tmp_path):
     )
     assert all(text.startswith("two") for text in texts(second.train, second))
     assert first.hash != second.hash
+
+
+def lines(count: int, prefix: str) -> list[str]:
+    return [json.dumps({"text": f"{prefix} document {i} says {i * i}"}) for i in range(count)]
+
+
+def test_validation_files_are_held_out_and_never_trained_on(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    train, held_out = lines(60, "TRAIN"), lines(20, "HELD")
+    # Held-out documents that occur among the others must not be trained on.
+    (folder / "train.jsonl").write_text("\n".join(train + held_out[:5]) + "\n")
+    (folder / "validation.jsonl").write_text("\n".join(held_out) + "\n")
+    shards = prepare(Data(source=str(folder), tokenizer="byte"), tmp_path / "cache")
+    assert len(texts(shards.train, shards)) == 60 and len(shards.validation_starts) == 20
+    assert not any("HELD" in text for text in texts(shards.train, shards))
+    assert all("HELD" in text for text in texts(shards.validation, shards))
+
+
+def test_named_held_out_text_takes_the_place_of_the_share(tmp_path):
+    for name, prefix in (("a", "TRAIN"), ("b", "HELD")):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines(30, prefix)) + "\n")
+    data = Data(source=str(tmp_path / "a.jsonl"), tokenizer="byte")
+    named = dataclasses.replace(data, validation=str(tmp_path / "b.jsonl"))
+    shards, usual = prepare(named, tmp_path / "cache"), prepare(data, tmp_path / "cache")
+    assert len(texts(shards.train, shards)) == 30 and len(shards.validation_starts) == 30
+    assert all("HELD" in text for text in texts(shards.validation, shards))
+    assert len(texts(usual.train, usual)) < 30
+    (tmp_path / "b.jsonl").write_text("\n".join(lines(31, "HELD")) + "\n")
+    assert prepare(named, tmp_path / "cache").hash != shards.hash
+    same = dataclasses.replace(data, validation=data.source)
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        prepare(same, tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"synthetic:32.*remove Data\.validation"):
+        prepare(dataclasses.replace(named, source="synthetic:32", tokenizer="own"), tmp_path)
+
+
+def test_records_that_cannot_be_used_are_skipped_and_counted_on_request(tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join([*lines(20, "A"), '{"text": null}', '{"text": ""}', "{"]) + "\n")
+    data = Data(source=str(path), tokenizer="byte")
+    with pytest.raises(ValueError, match=r"line 21: .* Data\.skip_bad=True \(--skip-bad\)"):
+        prepare(data, tmp_path / "cache")
+    shards = prepare(dataclasses.replace(data, skip_bad=True), tmp_path / "cache")
+    assert shards.manifest.get("records_skipped") == 3
+    assert sum(shards.manifest["documents"].values()) == 20
+    err = capsys.readouterr().err
+    assert "line 21: the field 'text' holds NoneType" in err and "skipped 3 record(s)" in err
+    written = write(
+        [{"text": "one"}, {"text": ""}, {"text": "two"}],
+        tmp_path / "out",
+        tokenizer="byte",
+        skip_bad=True,
+    )
+    assert written.manifest.get("records_skipped") == 1

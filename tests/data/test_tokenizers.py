@@ -5,10 +5,13 @@ import random
 
 import pytest
 
+from scalejax.data.preparation import write
+from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.data.tokenizers import (
     Bytes,
     HuggingFace,
     SentencePiece,
+    lost_text,
     make_tokenizer,
     restore_tokenizer,
     train_bpe,
@@ -135,6 +138,63 @@ def test_a_tokenizer_json_is_read_from_the_file_or_its_folder(gpt2, tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(make_tokenizer(str(gpt2), []).model)
     assert make_tokenizer(str(path), []).hash == make_tokenizer(str(tmp_path), []).hash
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("as_record", [False, True])
+def test_the_end_token_of_tokenizer_config_json_is_used(gpt2, tokenizers, tmp_path, as_record):
+    path, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    made = tokenizers.Tokenizer.from_str(make_tokenizer(str(gpt2), []).model.decode())
+    made.add_special_tokens(["<|stop|>"])
+    path.write_text(made.to_str())
+    usual = make_tokenizer(str(tmp_path), [])
+    assert usual.end_token == "<|endoftext|>"
+    config.write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    assert make_tokenizer(str(path), []).hash == usual.hash
+    config.write_text(
+        json.dumps({"eos_token": {"content": "<|stop|>"} if as_record else "<|stop|>"})
+    )
+    other = make_tokenizer(str(path), [])
+    assert (other.end_token, other.end) == ("<|stop|>", made.token_to_id("<|stop|>"))
+    restored = restore_tokenizer(other.model)
+    assert restored.end == other.end and restored.hash == other.hash != usual.hash
+    assert tokenizer_files(restored)["tokenizer.json"] == path.read_bytes()
+    config.write_text(json.dumps({"eos_token": "<|absent|>"}))
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json says that '<\|absent\|>' ends"):
+        make_tokenizer(str(path), [])
+
+
+def test_text_that_does_not_come_back_is_found(bpe):
+    assert lost_text(Bytes(), ODD_TEXTS) == (0.0, "")
+    assert lost_text(bpe, ODD_TEXTS) == (0.0, "")
+
+    class WithoutX(Bytes):
+        """Bytes that drop every x."""
+
+        def encode(self, texts):
+            return super().encode([text.lower().replace("x", "") for text in texts])
+
+    assert lost_text(WithoutX(), ["xaxb", "Xc"]) == (0.5, "x")
+
+
+@pytest.mark.data
+def test_a_tokenizer_that_loses_text_is_refused_by_name(tokenizers, tmp_path, capsys):
+    """The first tokenizer lacks most letters, the second only a rare one."""
+    letters = "abcdefghijklmnopqrstuvwxyz 0123456789"
+    text = [{"text": f"{i} quick zebras jump over a lazy dog " * 9} for i in range(60)]
+    for name, alphabet in (("few", letters[:9]), ("most", letters)):
+        vocabulary = {letter: i for i, letter in enumerate(alphabet)}
+        made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+        made.add_special_tokens(["</s>"])
+        made.save(str(tmp_path / f"{name}.json"))
+    with pytest.raises(ValueError, match=r"few\.json loses \d\d\.\d\d% of the characters"):
+        write(text, tmp_path / "a", tokenizer=str(tmp_path / "few.json"))
+    assert not (tmp_path / "a").exists()
+    write(text, tmp_path / "b", tokenizer=str(tmp_path / "most.json"))
+    assert "warning" not in capsys.readouterr().err
+    text[0] = {"text": text[0]["text"] + "\N{SNOWMAN}"}
+    write(text, tmp_path / "c", tokenizer=str(tmp_path / "most.json"))
+    assert "warning: the tokenizer" in capsys.readouterr().err
 
 
 @pytest.mark.data

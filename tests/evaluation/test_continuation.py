@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scalejax.data.shards import Manifest, Shards
-from scalejax.evaluation.continuation import continuation_items
+from scalejax.evaluation.continuation import continuation_items, items_for_window
 
 END = 99
 
@@ -126,3 +126,11 @@ def test_blocks_of_symbols_need_no_end_token():
     )
     items = continuation_items(blocks, count=8, context=5, continuation=3, seed=0)
     assert len(items) == 8 and set(items.documents[np.arange(8), items.gold]) == set(range(8))
+
+
+@pytest.mark.parametrize("window", [8, 12, 16])
+def test_a_sequence_without_room_for_a_context_is_refused(window):
+    message = rf"sequence_length is {window}, .* at least 17, or .* Measure\(items=0\)"
+    with pytest.raises(ValueError, match=message):
+        items_for_window(shards(HELD_OUT), 64, window)
+    assert items_for_window(shards(HELD_OUT), 64, 17).contexts.shape[1] == 1

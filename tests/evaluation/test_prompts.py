@@ -64,7 +64,7 @@ def test_prompts_are_those_of_llm_foundry(files, task):
         built = prompts.build_prompts(items, shots=shots, delimiter=published.delimiter)
         texts = []
         for item, prompt in zip(items, built, strict=True):
-            texts += prompts.prompt_texts(item, prompt, leading_space)
+            texts += prompts.prompt_texts(item, prompt, " " * leading_space)
         assert hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16] == digest
 
 
@@ -127,17 +127,39 @@ class Words:
         raise NotImplementedError
 
 
+class OwnSpaces(Bytes):
+    """A tokenizer that puts a space before every text itself, as Llama's does."""
+
+    def encode(self, texts):
+        return super().encode([f" {text}" for text in texts])
+
+
 def first_request(tokenizer) -> prompts.Request:
     return next(prompts.build_requests(QUIZ, tokenizer, shots=0, delimiter=" "))
 
 
-def test_an_answer_gets_a_leading_space_only_if_the_tokenizer_attaches_it():
-    assert prompts.needs_leading_space(Words())
-    assert not prompts.needs_leading_space(Bytes())
+@pytest.mark.parametrize("tokenizer", [Bytes(), OwnSpaces()])
+@pytest.mark.parametrize("shots", [0, 1])
+def test_one_space_stands_before_the_answer_under_every_tokenizer(tokenizer, shots):
+    request = next(prompts.build_requests(QUIZ, tokenizer, shots=shots, delimiter=" "))
+    text = tokenizer.decode([*request.context, *request.continuation])
+    assert text.endswith("q0 yes0")
+
+
+def test_a_tokenizer_that_attaches_spaces_gets_one_with_every_delimiter():
     assert first_request(Words()).continuation.tolist() == [hash(" yes0") % 1000]
-    assert bytes(first_request(Bytes()).continuation.tolist()) == b"yes0"
-    # The stored text of the answer has no leading space in either case.
+    assert prompts.answer_prefix(Words(), "\n") == " "
+    # The stored text of the answer has no leading space.
     assert first_request(Words()).choice.text == first_request(Bytes()).choice.text == "yes0"
+
+
+@pytest.mark.parametrize("delimiter", ["", "\n", "\nAnswer: ", "\nAnswer:\n"])
+def test_bytes_keep_the_white_space_of_the_delimiter(delimiter):
+    request = next(prompts.build_requests(QUIZ, Bytes(), shots=0, delimiter=delimiter))
+    assert Bytes().decode([*request.context, *request.continuation]) == f"q0{delimiter}yes0"
+    he = Item(("He", "She"), ("came",), 0, "", "here")
+    request = next(prompts.build_requests([he], Bytes(), shots=0, delimiter=" "))
+    assert Bytes().decode([*request.context, *request.continuation]) == "He came"
 
 
 def test_parts_are_encoded_separately_and_every_choice_is_a_request():
@@ -159,12 +181,14 @@ def test_requests_do_not_depend_on_the_number_of_items_per_call(monkeypatch):
 
 
 def test_an_answer_that_does_not_fit_the_window_is_refused_by_line():
-    prompts.check_lengths(QUIZ, Bytes(), window=5)
+    prompts.check_lengths(QUIZ, Bytes(), window=5, delimiter="")
+    with pytest.raises(ValueError, match="an answer of 5 tokens"):
+        prompts.check_lengths(QUIZ, Bytes(), window=5, delimiter=" ")
     message = (
         r"here: an answer of 4 tokens leaves no context in a window of 4 tokens \(3 other answers"
     )
     with pytest.raises(ValueError, match=message):
-        prompts.check_lengths(QUIZ, Bytes(), window=4)
+        prompts.check_lengths(QUIZ, Bytes(), window=4, delimiter="")
 
 
 def test_the_message_names_the_longest_answer_and_a_window_that_fits_it():
@@ -173,5 +197,5 @@ def test_the_message_names_the_longest_answer_and_a_window_that_fits_it():
         r"there: an answer of 9 tokens .*; shorten it, or score with a window of at least 10 tokens"
     )
     with pytest.raises(ValueError, match=message):
-        prompts.check_lengths([*QUIZ, long], Bytes(), window=8)
-    prompts.check_lengths([*QUIZ, long], Bytes(), window=10)
+        prompts.check_lengths([*QUIZ, long], Bytes(), window=8, delimiter="")
+    prompts.check_lengths([*QUIZ, long], Bytes(), window=10, delimiter="")

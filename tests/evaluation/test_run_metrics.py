@@ -67,7 +67,7 @@ def test_a_file_that_was_changed_is_checked_again(setup):
 
 def test_an_answer_longer_than_a_sequence_is_refused_before_training(setup):
     shards, run, measure, path = setup
-    path.write_text(json.dumps({**ITEM, "choices": ["a", "b" * 16]}) + "\n")
+    path.write_text(json.dumps({**ITEM, "choices": ["a", "b" * 15]}) + "\n")
     message = "an answer of 16 tokens leaves no context in a window of 16"
     with pytest.raises(ValueError, match=message):
         run_metrics.check_measure(shards, run, measure)

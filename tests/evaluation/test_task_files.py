@@ -73,7 +73,7 @@ MALFORMED = {
         line(MULTIPLE_CHOICE, query="\ud83d"),
         "query contains half of a surrogate pair, U+D83D",
     ),
-    "blank line": (b"\n", "is blank; remove it"),
+    "blank line": (b"\n" + line(MULTIPLE_CHOICE), "is blank; remove the line"),
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scalejax.config import Data
+from scalejax.data.sources.records import OnError, raise_error
 from scalejax.data.sources.source import TextSource
 from scalejax.data.sources.wheel_texts import articles, code, documentation, plays
 from scalejax.data.staging import Document
@@ -135,7 +136,9 @@ class PackagedCorpus(TextSource):
         """The wheels of all domains."""
         return [wheel for wheels in CORPORA[self.name].values() for wheel in wheels]
 
-    def documents(self, data: Data, cache: Path) -> Iterator[Document]:
+    def documents(
+        self, data: Data, cache: Path, on_error: OnError = raise_error
+    ) -> Iterator[Document]:
         """The documents; the wheels are kept in the folder `wheels` of the cache.
 
         `english` is a single domain; `mini` has those of CORPORA. Raises ValueError

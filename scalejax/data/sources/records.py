@@ -4,10 +4,12 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from scalejax.data.progress import say
+from scalejax.data.shards import Contents
 from scalejax.data.staging import Document
 
 # `.json.gz` is how C4 names its JSON lines.
@@ -30,7 +32,49 @@ def is_records(path: Path) -> bool:
     return path.name.endswith(RECORD_SUFFIXES)
 
 
-def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterator[Document]:
+# What is called with the error of a record that cannot be used. When it returns, the
+# record is left out.
+OnError = Callable[[ValueError], None]
+
+
+def raise_error(error: ValueError) -> None:
+    """Raise the error: the first record that cannot be used ends the reading."""
+    raise error
+
+
+class UnusableRecords:
+    """Records of a corpus that cannot be used: an error, or skipped and counted."""
+
+    def __init__(self, *, skip: bool):
+        self.skip = skip
+        self.count = 0
+
+    def handle(self, error: ValueError) -> None:
+        """Count a record that cannot be used; raise ValueError if none is skipped."""
+        if not self.skip:
+            raise ValueError(
+                f"{error}. To leave out every record that cannot be used, set "
+                "Data.skip_bad=True (--skip-bad)"
+            ) from error
+        if not self.count:
+            say(f"skipping records that cannot be used; the first of them: {error}")
+        self.count += 1
+
+    def counted(self, contents: Contents) -> Contents:
+        """The description of a corpus, with the number of records that were skipped."""
+        if self.count:
+            say(f"skipped {self.count:,} record(s) that cannot be used")
+        return {**contents, "records_skipped": self.count}
+
+
+def read_records(
+    path: Path,
+    *,
+    field: str,
+    domain: str,
+    default: str,
+    on_error: OnError = raise_error,
+) -> Iterator[Document]:
     """The documents of a file of records, one at a time.
 
     `field` names the field that holds the text of a record. `domain` names the field
@@ -38,21 +82,26 @@ def read_records(path: Path, *, field: str, domain: str, default: str) -> Iterat
     `default`.
 
     Raises ValueError with file and line (or row) for a record that is not an object,
-    lacks a field, or has an empty text or one longer than LONGEST_RECORD, and for a
-    compressed file that is damaged.
+    lacks a field, or has an empty text or one longer than LONGEST_RECORD, unless
+    `on_error` returns; and for a compressed file that is damaged.
     """
     if path.name.endswith(".parquet"):
         # Only the columns that are needed: `meta.set` is a field of the column `meta`.
         records = _parquet_rows(path, [name.split(".")[0] for name in (field, domain) if name])
     elif path.name.endswith(".array_record"):
-        records = _array_records(path)
+        records = _array_records(path, on_error)
     else:
-        records = json_lines(path)
-    return documents(records, field=field, domain=domain, default=default)
+        records = json_lines(path, on_error)
+    return documents(records, field=field, domain=domain, default=default, on_error=on_error)
 
 
 def documents(
-    records: Iterable[tuple[str, object]], *, field: str, domain: str, default: str
+    records: Iterable[tuple[str, object]],
+    *,
+    field: str,
+    domain: str,
+    default: str,
+    on_error: OnError,
 ) -> Iterator[Document]:
     """Check (place, record) pairs and turn them into documents.
 
@@ -65,11 +114,13 @@ def documents(
                 f"{place} is {type(record).__name__}, not a dict of fields; for a dataset with "
                 "splits, pass one split"
             )
-        text = _text(record, field, place)
-        if domain:
-            yield Document(text, str(_field(record, domain, place, "Data.domain")))
+        try:
+            text = _text(record, field, place)
+            label = str(_field(record, domain, place, "Data.domain")) if domain else default
+        except ValueError as error:
+            on_error(error)
         else:
-            yield Document(text, default)
+            yield Document(text, label)
 
 
 def _text(record: Mapping[str, object], field: str, place: str) -> str:
@@ -112,16 +163,32 @@ def _field(record: Mapping[str, object], name: str, place: str, option: str) -> 
     return value
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+def json_lines(
+    path: Path, on_error: OnError = raise_error
+) -> Iterator[tuple[str, Mapping[str, object]]]:
     """(place, object) for every line of a .jsonl file, plain or compressed (.gz, .zst).
 
-    `place` is the file and the line. Raises ValueError starting with the place for a
-    line that is not one JSON object in UTF-8, for a byte-order mark, and for a damaged
+    `place` is the file and the line. Blank lines at the end of the file are no records.
+    Raises ValueError starting with the place for a line that is not one JSON object in
+    UTF-8 and for a byte-order mark, unless `on_error` returns; and for a damaged
     file.
     """
+    # Whether a blank line is inside the file is known at the next line that is not.
+    blank: list[int] = []
     for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            blank.append(number)
+            continue
+        for earlier in blank:
+            on_error(ValueError(f"{path}, line {earlier} is blank; remove the line"))
+        blank = []
         place = f"{path}, line {number}"
-        yield place, _json_object(line, place)
+        try:
+            record = _json_object(line, place)
+        except ValueError as error:
+            on_error(error)
+        else:
+            yield place, record
 
 
 def _json_object(line: bytes, place: str) -> Mapping[str, object]:
@@ -130,8 +197,6 @@ def _json_object(line: bytes, place: str) -> Mapping[str, object]:
         raise ValueError(
             f"{place} begins with a byte-order mark; save the file as UTF-8 without one"
         )
-    if not line.strip():
-        raise ValueError(f"{place} is blank; remove it")
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -222,7 +287,7 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[tuple[str, Mapping
         ) from error
 
 
-def _array_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+def _array_records(path: Path, on_error: OnError) -> Iterator[tuple[str, Mapping[str, object]]]:
     """(place, object) for the records of an ArrayRecord file, JSON in UTF-8."""
     try:
         from array_record.python import (  # pyright: ignore[reportMissingImports]
@@ -236,7 +301,12 @@ def _array_records(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     with array_record.ArrayRecordDataSource(str(path)) as source:
         for number in range(len(source)):
             place = f"{path}, record {number}"
-            yield place, _json_object(source[number], place)
+            try:
+                record = _json_object(source[number], place)
+            except ValueError as error:
+                on_error(error)
+            else:
+                yield place, record
 
 
 def _too_long(place: str) -> str:

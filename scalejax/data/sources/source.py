@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from scalejax.config import Data
 from scalejax.data.shards import Contents, Shards
+from scalejax.data.sources.records import OnError, UnusableRecords, raise_error
 from scalejax.data.staging import Document
 from scalejax.data.writer import write_text
 
@@ -54,6 +55,9 @@ class CachedSource(Source):
 class TextSource(CachedSource):
     """A source of text, which is cleaned, deduplicated, split and tokenized."""
 
+    held_out: "TextSource | None" = field(default=None, kw_only=True)
+    """The source that `Data.validation` names, if it names one."""
+
     @property
     @abstractmethod
     def licence(self) -> str:
@@ -65,18 +69,34 @@ class TextSource(CachedSource):
         """Whom to name, and where the text was taken from."""
 
     @abstractmethod
-    def documents(self, data: Data, cache: Path) -> Iterator[Document]:
+    def documents(
+        self, data: Data, cache: Path, on_error: OnError = raise_error
+    ) -> Iterator[Document]:
         """The documents, unchanged, as a stream. Raises ValueError as `write` does."""
 
     def write(self, data: Data, folder: Path, cache: Path) -> Contents:
-        return write_text(
-            self.documents(data, cache),
+        unusable = UnusableRecords(skip=data.skip_bad)
+        contents = write_text(
+            self._all_documents(data, cache, unusable.handle),
             folder,
             source=self.name,
             tokenizer_name=data.tokenizer,
             licence=self.licence,
             attribution=self.attribution,
         )
+        return unusable.counted(contents)
+
+    def _all_documents(self, data: Data, cache: Path, on_error: OnError) -> Iterator[Document]:
+        """The documents of this source and those of `held_out`."""
+        documents = self.documents(data, cache, on_error)
+        if self.held_out is None:
+            yield from documents
+            return
+        # Text that the source itself calls `validation` is neither trained on nor
+        # measured: the user has named other held-out text.
+        yield from (document for document in documents if not document.held_out)
+        for document in self.held_out.documents(data, cache, on_error):
+            yield document._replace(held_out=True)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalejax.config import Data
-from scalejax.data.sources.records import RECORD_SUFFIXES, is_records, read_records
+from scalejax.data.progress import say
+from scalejax.data.sources.corpus_files import TEXT_SUFFIXES, CorpusFile, corpus_files
+from scalejax.data.sources.records import (
+    RECORD_SUFFIXES,
+    OnError,
+    is_records,
+    raise_error,
+    read_records,
+)
 from scalejax.data.sources.source import TextSource
 from scalejax.data.staging import Document
 from scalejax.files import sha256
-
-TEXT_SUFFIXES = (".txt", ".md")
 
 # A document of a text file ends at the first blank line after this many characters.
 DOCUMENT_CHARACTERS = 2_048
@@ -47,27 +53,46 @@ class TextFiles(TextSource):
         path does not, so a copy of a folder has the same fingerprint.
         """
         digest = hashlib.sha256()
-        for path in self.files():
-            digest.update(f"{self.domain(path)} {path.suffix} {_sha256(path)}\n".encode())
+        for file in self.files():
+            held_out = " validation" if file.held_out else ""
+            content = f"{file.domain} {file.path.suffix} {_sha256(file.path)}{held_out}\n"
+            digest.update(content.encode())
         return digest.hexdigest()
 
-    def documents(self, data: Data, cache: Path) -> Iterator[Document]:
-        for path in self.files():
-            domain = self.domain(path)
-            if is_records(path):
-                yield from read_records(path, field=data.field, domain=data.domain, default=domain)
-            else:
-                yield from (Document(text, domain) for text in split_documents(decoded(path)))
+    def documents(
+        self, data: Data, cache: Path, on_error: OnError = raise_error
+    ) -> Iterator[Document]:
+        files = self.files()
+        if held_out := [str(file.path) for file in files if file.held_out]:
+            say(f"{self.name}: held out because of their names: {', '.join(held_out[:5])}")
+        for file in files:
+            for document in self._read(file, data, on_error):
+                yield document._replace(held_out=file.held_out)
 
-    def files(self) -> list[Path]:
-        """The files to read, sorted by path; ValueError for a folder without any."""
+    def _read(self, file: CorpusFile, data: Data, on_error: OnError) -> Iterator[Document]:
+        """The documents of one file."""
+        if is_records(file.path):
+            yield from read_records(
+                file.path,
+                field=data.field,
+                domain=data.domain,
+                default=file.domain,
+                on_error=on_error,
+            )
+        else:
+            texts = split_documents(decoded(file.path))
+            yield from (Document(text, file.domain) for text in texts)
+
+    def files(self) -> list[CorpusFile]:
+        """The files to read, sorted by path.
+
+        Raises ValueError for a folder without any, and for a file that holds neither
+        text nor records.
+        """
         if self.path.is_file():
-            return [self.path]
-        files = sorted(
-            file
-            for file in self.path.rglob("*")
-            if (file.suffix in TEXT_SUFFIXES or is_records(file)) and file.is_file()
-        )
+            _check_is_text(self.path)
+            return [CorpusFile(self.path, "text", held_out=False)]
+        files = corpus_files(self.path)
         if not files:
             raise ValueError(
                 f"the folder {self.name!r} has nothing to read; it must hold text "
@@ -76,10 +101,16 @@ class TextFiles(TextSource):
             )
         return files
 
-    def domain(self, path: Path) -> str:
-        """The first folder below the source in which `path` lies, or else `text`."""
-        parts = path.relative_to(self.path).parts if self.path.is_dir() else ()
-        return parts[0] if len(parts) > 1 else "text"
+
+def _check_is_text(path: Path) -> None:
+    """Raise ValueError for a file whose suffix says that it is not plain text."""
+    if path.suffix not in ("", *TEXT_SUFFIXES) and not is_records(path):
+        raise ValueError(
+            f"{path} is a {path.suffix} file, which is not read as plain text; expected text "
+            f"({', '.join(TEXT_SUFFIXES)}) or records ({', '.join(RECORD_SUFFIXES)}): write its "
+            'texts to a .jsonl file, one {"text": ...} per line, or rename the file to .txt '
+            "if all of it is text to train on"
+        )
 
 
 def decoded(path: Path) -> Iterator[str]:

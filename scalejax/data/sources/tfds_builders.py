@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalejax.config import Data
-from scalejax.data.sources.records import documents
+from scalejax.data.sources.records import OnError, documents, raise_error
 from scalejax.data.sources.source import TextSource
 from scalejax.data.staging import Document
 
@@ -30,14 +30,18 @@ class TfdsBuilder(TextSource):
         """Hash of the source's name; a version of a builder does not change."""
         return hashlib.sha256(self.name.encode()).hexdigest()
 
-    def documents(self, data: Data, cache: Path) -> Iterator[Document]:
+    def documents(
+        self, data: Data, cache: Path, on_error: OnError = raise_error
+    ) -> Iterator[Document]:
         """The documents; without `data.domain`, their domain is the builder's name."""
         places = (
             (f"tfds {self.builder}, example {number}", record)
             for number, record in enumerate(self._records())
         )
         name = self.builder.split("/")[0].split(":")[0]
-        yield from documents(places, field=data.field, domain=data.domain, default=name)
+        yield from documents(
+            places, field=data.field, domain=data.domain, default=name, on_error=on_error
+        )
 
     def _records(self) -> Iterator[dict[str, object]]:
         """The examples of the train split, with bytes decoded to text."""

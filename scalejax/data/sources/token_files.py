@@ -23,6 +23,21 @@ BLOCK_TOKENS = 1_024
 
 VALIDATION_NAMES = ("val.bin", "validation.bin")
 
+# First bytes of files that hold more than ids.
+HEADERS = {
+    b"\x93NUMPY": "a NumPy .npy file",
+    # 20240520 and 20240801 as int32, followed by 1,016 bytes of header.
+    (20240520).to_bytes(4, "little"): "an llm.c token file (1,024 bytes)",
+    (20240801).to_bytes(4, "little"): "an llm.c token file (1,024 bytes)",
+    b"MMIDIDX": "a Megatron index; its ids are in the .bin file of the same name",
+    b"PK\x03\x04": "a zip archive, such as a NumPy .npz or a torch file",
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+}
+# Bytes at the start of a file whose format is checked.
+CHECKED_BYTES = 2**20
+
 
 class TokenSplits(NamedTuple):
     """Memory-mapped ids, and the files that they lie in."""
@@ -41,14 +56,17 @@ class TokenFiles(ReadySource):
     def open(self, data: Data) -> Shards:
         """The ids, memory-mapped, with the tokenizer that `data` names.
 
-        The last 4% of a single file are held out. Raises ValueError when a file is
-        missing, empty or ends within an id, and, with file and place, for an id outside
-        the vocabulary.
+        The last 4% of a single file are held out, unless `Data.validation` names
+        another one. Raises ValueError when a file is missing, empty or ends within an
+        id, when it has a header or ids of another dtype, and, with file and place, for
+        an id outside the vocabulary.
         """
         tokenizer, vocabulary = self._vocabulary(data.tokenizer)
-        train, validation, files = self._splits(token_dtype(vocabulary))
+        dtype = token_dtype(vocabulary)
+        train, validation, files = self._splits(dtype, data.validation)
         for path in files:
-            check_ids(path, token_dtype(vocabulary), vocabulary)
+            _check_format(path, dtype)
+            check_ids(path, dtype, vocabulary)
         starts = document_starts(validation, tokenizer.end if tokenizer else None)
         counts = {"train": len(train), "validation": len(validation)}
         tokenizer_hash = tokenizer.hash if tokenizer else None
@@ -62,7 +80,7 @@ class TokenFiles(ReadySource):
                 "end": tokenizer.end if tokenizer else None,
             },
             "vocabulary": vocabulary,
-            "dtype": token_dtype(vocabulary).name,
+            "dtype": dtype.name,
             "documents": {"validation": len(starts)},
             "tokens": counts,
             "domains": {"text": counts},
@@ -93,7 +111,9 @@ class TokenFiles(ReadySource):
         loaded = make_tokenizer(tokenizer, [])
         return loaded, loaded.vocabulary
 
-    def _splits(self, dtype: np.dtype) -> TokenSplits:
+    def _splits(self, dtype: np.dtype, held_out: str) -> TokenSplits:
+        if held_out:
+            return self._named_splits(dtype, Path(held_out).expanduser())
         if self.path.suffix == ".bin":
             ids = _memory_map(self.path, dtype)
             # A split needs two tokens at least: an input and a target.
@@ -109,6 +129,17 @@ class TokenFiles(ReadySource):
             )
         files = [train, validation]
         return TokenSplits(_memory_map(train, dtype), _memory_map(validation, dtype), files)
+
+    def _named_splits(self, dtype: np.dtype, held_out: Path) -> TokenSplits:
+        """The splits when `Data.validation` names the file of held-out ids."""
+        train = self.path if self.path.suffix == ".bin" else self.path / "train.bin"
+        if held_out.suffix != ".bin" or held_out.resolve() == train.resolve():
+            raise ValueError(
+                f"Data.validation {str(held_out)!r} must be another .bin file of ids than "
+                f"{train}, made by the same tokenizer"
+            )
+        files = [train, held_out]
+        return TokenSplits(_memory_map(train, dtype), _memory_map(held_out, dtype), files)
 
 
 def document_starts(ids: np.ndarray, end: int | None) -> np.ndarray:
@@ -150,6 +181,35 @@ def _memory_map(path: Path, dtype: np.dtype) -> np.ndarray:
             "uint32 above), so name the tokenizer that made the ids"
         )
     return np.memmap(path, dtype, "r")
+
+
+def _check_format(path: Path, dtype: np.dtype) -> None:
+    """Raise ValueError for a file with a header, or with ids of a wider dtype.
+
+    Both would be read without any other error: zeros and the halves of a number are
+    valid ids.
+    """
+    with path.open("rb") as file:
+        start = file.read(CHECKED_BYTES)
+    for magic, name in HEADERS.items():
+        if start.startswith(magic):
+            raise ValueError(
+                f"{path} begins with the header of {name}; expected ids from the first byte "
+                f"on, as {dtype.name}: write the ids alone, with "
+                f"`ids.astype(numpy.{dtype.name}).tofile(path)`"
+            )
+    # The high parts of wider ids are zero as long as the vocabulary is small.
+    ids = np.frombuffer(start, dtype, len(start) // dtype.itemsize)
+    for wider in ("int64", "int32"):
+        parts = np.dtype(wider).itemsize // dtype.itemsize
+        columns = ids[: len(ids) // parts * parts].reshape(-1, parts)
+        if parts > 1 and len(columns) >= 8 and columns[:, 0].any() and not columns[:, 1:].any():
+            raise ValueError(
+                f"{path} looks like {wider}: in groups of {parts}, all {dtype.name} ids but the "
+                f"first are 0. Expected {dtype.name}, which the vocabulary asks for; convert the "
+                f"file with `numpy.fromfile(path, numpy.{wider}).astype(numpy.{dtype.name})"
+                ".tofile(new_path)`"
+            )
 
 
 def _number_of_ids(tokenizer: str) -> int:

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 
 from scalejax.data.sources import records
-from scalejax.data.sources.records import read_records
+from scalejax.data.sources.records import UnusableRecords, read_records
 
 TEXTS = ["plain", "two\nlines", "a\u2028line\u2029separator\x85", "日本 🙂", " \ufeff inside"]
 LINES = "".join(
@@ -88,7 +88,7 @@ BAD_LINES = [
         "line 3 is not UTF-8 text: byte 13 of the line is 0xe9; convert the file to UTF-8",
     ),
     (b'{"text": " \\n\\t "}\n', "line 3: the document is empty; remove this record"),
-    (b"\n", "line 3 is blank; remove it"),
+    (b" \n" + GOOD, "line 3 is blank; remove the line"),
     (
         b'{"txt": "x"}\n',
         "line 3: no field 'text'; the fields are txt; set Data.field to one of them",
@@ -130,6 +130,24 @@ def test_a_line_that_cannot_be_used_is_named_with_the_remedy(tmp_path, line, mes
     with pytest.raises(ValueError, match=re.escape(message)) as refusal:
         read(path)
     assert str(refusal.value).startswith(f"{path}, line 3") and len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES)
+def test_lines_that_cannot_be_used_can_be_skipped_and_counted(tmp_path, line, message):
+    path, unusable = tmp_path / "bad.jsonl", UnusableRecords(skip=True)
+    path.write_bytes(GOOD + line.rstrip(b"\n") + b"\n" + GOOD)
+    documents = read_records(
+        path, field="text", domain="", default="here", on_error=unusable.handle
+    )
+    # One of the bad lines is followed by a good one already.
+    assert len(list(documents)) == 2 + line.endswith(GOOD) * line.startswith(b" ")
+    assert unusable.count == 1
+
+
+def test_a_blank_last_line_is_no_record(tmp_path):
+    path = tmp_path / "blank.jsonl"
+    path.write_bytes(GOOD * 2 + b"\n  \n")
+    assert len(read(path)) == 2
 
 
 def test_a_record_as_long_as_a_corpus_is_refused(tmp_path, monkeypatch):

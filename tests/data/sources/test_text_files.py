@@ -51,7 +51,7 @@ def test_a_folder_is_read_sorted_by_name_and_fingerprinted_by_content(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "c.py").write_text("print()")
-    assert [path.name for path in source(tmp_path).files()] == ["a.txt", "b.md"]
+    assert [file.path.name for file in source(tmp_path).files()] == ["a.txt", "b.md"]
     before = source(tmp_path).fingerprint()
     (tmp_path / "c.py").write_text("other")
     assert source(tmp_path).fingerprint() == before
@@ -74,6 +74,13 @@ def test_domains_are_the_first_folders_below_the_source(tmp_path):
     assert source(tmp_path).fingerprint() != before, (
         "shards with the old name of the domain would be opened"
     )
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.csv", "notes.ipynb", "ids.npy"])
+def test_a_file_that_is_not_plain_text_is_refused(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a"}')
+    with pytest.raises(ValueError, match=rf"{name} is a .* file, which is not read as plain text"):
+        prepare(Data(source=str(tmp_path / name), tokenizer="byte"), tmp_path / "cache")
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_file_and_offset(tmp_path):

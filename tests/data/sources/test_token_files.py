@@ -1,5 +1,7 @@
 """Token files are used as they are (mirrors scalejax/data/sources/token_files.py)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,56 @@ def test_the_hash_follows_the_content_and_the_vocabulary(tmp_path):
     tokens[5] ^= 1
     tokens.tofile(path)
     assert prepare(Data(source=str(path), tokenizer="byte")).hash != hashes[0]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "stored", "named"),
+    [
+        (257, "int32", "int32"),
+        (257, "int64", "int64"),
+        (257, "uint32", "int32"),
+        (100_000, "int64", "int64"),
+    ],
+)
+def test_ids_of_a_wider_dtype_are_refused_and_the_dtype_is_named(
+    tmp_path, vocabulary, stored, named
+):
+    path, tokens = tmp_path / "x.bin", ids(5_000, vocabulary)
+    tokens.astype(stored).tofile(path)
+    data = Data(source=str(path), tokenizer=f"ids:{vocabulary}")
+    with pytest.raises(ValueError, match=rf"x\.bin looks like {named}: .* convert the file"):
+        prepare(data)
+    # Many zeros are no reason to refuse ids of the right dtype.
+    right = np.dtype("uint16" if vocabulary == 257 else "uint32")
+    (tokens * (np.arange(5_000) % 3 > 0)).astype(right).tofile(path)
+    assert len(prepare(data).train) == 4_800
+
+
+def test_a_file_with_a_header_is_refused(tmp_path):
+    tokens, path = ids(5_000, 257).astype(np.uint16), tmp_path / "x.bin"
+    header = np.zeros(256, np.int32)
+    header[:3] = 20240520, 1, len(tokens)
+    path.write_bytes(header.tobytes() + tokens.tobytes())
+    # Every number of the header is a valid id of this vocabulary.
+    with pytest.raises(ValueError, match=r"x\.bin begins with the header of an llm\.c token file"):
+        prepare(Data(source=str(path), tokenizer="ids:65536"))
+    with path.open("wb") as file:
+        np.save(file, tokens)
+    with pytest.raises(ValueError, match=r"header of a NumPy \.npy file; .* write the ids alone"):
+        prepare(Data(source=str(path), tokenizer="ids:65536"))
+
+
+def test_another_file_can_be_named_as_held_out(tmp_path):
+    train, held_out = ids(5_000, 257), ids(300, 257, 1)
+    for name, tokens in (("a.bin", train), ("b.bin", held_out)):
+        tokens.astype(np.uint16).tofile(tmp_path / name)
+    data = Data(source=str(tmp_path / "a.bin"), tokenizer="byte")
+    named = dataclasses.replace(data, validation=str(tmp_path / "b.bin"))
+    shards = prepare(named)
+    assert np.array_equal(shards.train, train) and np.array_equal(shards.validation, held_out)
+    assert len(prepare(data).train) == 4_800
+    with pytest.raises(ValueError, match=r"must be another \.bin file"):
+        prepare(dataclasses.replace(data, validation=data.source))
 
 
 def test_files_that_are_not_token_files_are_refused_with_file_and_position(tmp_path):
