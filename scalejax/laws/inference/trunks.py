@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 MANY_TRUNKS = 20
 
 # The values of rho that correlated branches may have, equally likely. On the quickstart
-# .54 was measured; higher values are assumed, because four trunks whose rho is .8 would
-# otherwise be covered too rarely.
-PRIOR = np.linspace(0.7, 0.95, 6)
+# .54 was measured; higher values are assumed, because forecasts from four trunks whose
+# rho is .8 would otherwise cover too rarely.
+PRIOR = np.linspace(0.8, 0.95, 4)
 
 # Branches count as correlated unless their residuals favour independence by more than
-# this. Of the thresholds that were simulated it is the lowest one whose intervals cover
-# 90% at a correlation of .8 with four trunks and no replicates.
-ODDS = 4.0
+# this. Of the thresholds that were simulated for four trunks without replicates, it is
+# the lowest one at which forecasts cover 90% at correlations of .5 and .8.
+ODDS = 4.5
 
 # A direction of the law counts if its singular value exceeds this, relatively.
 MIN_DIRECTION = 1e-7
