@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from scalejax.config import Measure, Placement, Run
 from scalejax.data.batches import Rows, batches
+from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
@@ -35,6 +36,7 @@ from scalejax.training.result import (
     ResultRow,
     RunCounts,
     code_version,
+    has_diverged,
     is_finished,
     result_row,
 )
@@ -73,8 +75,9 @@ def train(
     A run may span many hosts: every process makes the same call (see
     `scalejax.training.distributed`).
 
-    Raises ValueError when the folder belongs to another run or was trained on other
-    data, when the data cannot be read, or when its vocabulary does not fit the model.
+    Raises ValueError when the folder belongs to another run, is in use by another
+    process or was trained on other data, when the data cannot be read, or when its
+    vocabulary does not fit the model.
     """
     folder = Path(out)
     job = TrainingJob(
@@ -83,12 +86,16 @@ def train(
         measure=measure or Measure(),
         placement=placement or Placement(),
     )
-    if distributed.is_main():
-        job.write(folder)
-    else:
+    if not distributed.is_main():
         job.check(folder)
-    train_segment(job, folder, parent=None)
-    return Result.load(folder)
+        train_segment(job, folder, parent=None)
+        return Result.load(folder)
+    # Two processes in one folder would overwrite each other's checkpoints and curves.
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder):
+        job.write(folder)
+        train_segment(job, folder, parent=None)
+        return Result.load(folder)
 
 
 def train_segment(
@@ -304,6 +311,10 @@ class Trainer:
         """Evaluate the finished run: its row of the results table."""
         run, progress = self.job.segment.run, self.progress
         scores = self.evaluate_loss()
+        skipped = int(progress.state.skipped) * run.data.sequence_length
+        tokens = run.batch_schedule.tokens_after(progress.step)
+        if has_diverged(scores, self.shards, skipped / tokens):
+            progress.diverged, scores = True, {}
         if scores:
             params = weights_to_evaluate(run, progress.state)["raw"]
             model = scored_model(
@@ -314,9 +325,7 @@ class Trainer:
             step=progress.step,
             skipped=int(progress.state.skipped),
             seconds=progress.seconds,
-            epochs=self.rows.epochs(
-                run.batch_schedule.tokens_after(progress.step) / run.batch_tokens
-            ),
+            epochs=self.rows.epochs(tokens / run.batch_tokens),
         )
         row = result_row(self.job, self.shards, scores, self.status, run_counts)
         return row | {"code_changed": len(progress.code) > 1}

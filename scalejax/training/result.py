@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,16 @@ import jax
 
 from scalejax.config import Measure, Placement
 from scalejax.data.shards import Shards
-from scalejax.files import read_json, write_json
+from scalejax.files import read_json, write_json, wrong_field
 from scalejax.grids import as_dict, flatten, from_dict, run_id
 from scalejax.model.flops import PEAK_FLOPS, flops_6nd, mfu, training_flops
 from scalejax.model.transformer import counts
 from scalejax.training.segment import TrainingJob
 from scalejax.training.status import Status, utc_now
+
+# A run that skipped this share of its tokens or more has diverged: its weights are
+# those of a much shorter run.
+MOST_SKIPPED = 0.5
 
 # The columns of results.parquet. Which ones a row has depends on what was evaluated.
 ResultRow = dict[str, Any]
@@ -63,21 +68,60 @@ class Result:
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
-        """Read folder/result.json."""
-        row = read_json(folder / "result.json")
-        measure = from_dict(Measure, row.pop("measure"))
-        row.pop("format")
-        if row["status"] == "diverged":
+        """Read folder/result.json.
+
+        Raises ValueError, naming the file, when it is damaged.
+        """
+        path = folder / "result.json"
+        row = read_json(path)
+        del row["format"]
+        try:
+            measure = from_dict(Measure, row.pop("measure"))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(_damaged(path, "measure")) from error
+        if row.get("status") == "diverged":
             row["loss"] = math.inf
+        if wrong := _wrong_field(row):
+            raise ValueError(_damaged(path, wrong))
         return cls(row=row, measure=measure)
 
 
 def is_finished(job: TrainingJob, folder: Path) -> bool:
-    """Whether the folder is trained, and evaluated with the job's Measure."""
+    """Whether the folder is trained, and evaluated with the job's Measure.
+
+    Raises ValueError when it holds another run, such as a copied folder does.
+    """
     if not (folder / "DONE").exists():
         return False
+    job.check(folder)
     # Trunks are never evaluated, so that no Measure can be out of date there.
-    return not job.segment.final or Result.load(folder).measure == job.measure
+    if not job.segment.final:
+        return True
+    # Without a result the last checkpoint is evaluated again.
+    if not (folder / "result.json").exists():
+        return False
+    result = Result.load(folder)
+    if result.row["run"] != job.segment.id:
+        raise ValueError(
+            f"{folder / 'result.json'} is the result of run {result.row['run']}, but its folder "
+            f"is that of run {job.segment.id}; delete the file and run again"
+        )
+    return result.measure == job.measure
+
+
+def has_diverged(scores: Mapping[str, float | None], shards: Shards, skipped: float) -> bool:
+    """Whether a finished run is of no use to a law.
+
+    That is a run whose held-out loss is not below that of guessing, ln V for V token
+    ids, and one that skipped MOST_SKIPPED of its tokens or more.
+
+    scores: its held-out losses; empty when they are not finite.
+    skipped: the share of its tokens that it skipped.
+    """
+    loss = scores.get("loss")
+    # Weights that have exploded can give every token the same probability, and so ln V
+    # up to rounding.
+    return loss is None or loss >= math.log(shards.vocabulary) - 1e-5 or skipped >= MOST_SKIPPED
 
 
 def result_row(
@@ -129,6 +173,26 @@ def result_row(
         "started": status["started"],
         "finished": utc_now(),
     }
+
+
+def _wrong_field(row: ResultRow) -> str:
+    """The first field of a result row that is missing or of the wrong kind, or ""."""
+    number = (int, float)
+    kinds = {"run": str, "study": str, "status": str, "step": int, "tokens": int, "loss": number}
+    kinds |= {"params_with_head": int, "wall_seconds": number}
+    if wrong := wrong_field(row, kinds):
+        return wrong
+    nested = [name for name, value in row.items() if isinstance(value, (dict, list))]
+    if nested:
+        return nested[0]
+    return "" if row["status"] in ("done", "diverged") else "status"
+
+
+def _damaged(path: Path, field: str) -> str:
+    return (
+        f"{path} is damaged: its field {field} is missing or has a value that it cannot have; "
+        "delete the file and run again, which evaluates the last checkpoint anew"
+    )
 
 
 def allocator() -> str:

@@ -103,7 +103,7 @@ class TrainingJob:
         if differing:
             raise ValueError(
                 f"{folder} holds another run: {', '.join(differing)} differ; train this one "
-                "in another folder"
+                "in another folder, or delete that one to train it anew"
             )
 
     def write(self, folder: Path) -> None:
