@@ -60,11 +60,38 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); delete it and run again") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ValueError(f"{path} is not a scalejax file of format {FORMAT}")
     return value
+
+
+def wrong_field(record: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
+    """The first field of a record that is missing or not of its type; "" without one.
+
+    `kinds` maps each required field to its type or types. A truth value is no number.
+
+    >>> wrong_field({"step": 3, "loss": True}, {"step": int, "loss": (int, float)})
+    'loss'
+    """
+    for name, kind in kinds.items():
+        value = record.get(name)
+        is_bool = isinstance(value, bool)
+        takes_bool = kind is bool or (isinstance(kind, tuple) and bool in kind)
+        if not isinstance(value, kind) or (is_bool and not takes_bool) or _is_huge(value):
+            return name
+    return ""
+
+
+def _is_huge(value: object) -> bool:
+    """Whether a number is beyond what a float holds: JSON can spell such integers."""
+    return isinstance(value, int) and abs(value) >= 2**1023
+
+
+def content_hash(record: Mapping[str, Any]) -> str:
+    """The sha256 of a record of JSON values, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -87,6 +114,44 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         os.fsync(handle.fileno())
 
 
+def append_chained(path: Path, row: Mapping[str, object]) -> None:
+    """Append a JSON line that carries the sha256 of the line before, as `previous`.
+
+    A later change of a line therefore shows in the line that follows it.
+    """
+    lines = _complete_lines(path)
+    append_lines(path, [{**row, "previous": _line_hash(lines[-1]) if lines else ""}])
+
+
+def broken_link(path: Path) -> int | None:
+    """The number of the first line that `append_chained` cannot have written, from 1.
+
+    None for a file whose chain is whole. Lines without `previous` before the first line
+    with it are not part of the chain.
+    """
+    before, chained = b"", False
+    for number, line in enumerate(_complete_lines(path), start=1):
+        try:
+            record = json.loads(line)
+            previous = record.get("previous")
+        except (ValueError, AttributeError):
+            return number
+        chained = chained or previous is not None
+        if chained and previous != (_line_hash(before) if number > 1 else ""):
+            return number
+        before = line
+    return None
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """The lines of a file that end in a newline, without it."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
+def _line_hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; an absent file has none.
 
@@ -95,7 +160,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is not UTF-8 text ({error})") from error
     # Not splitlines, which would also split at a U+2028 inside a string.
     lines = text.split("\n")
     rows = []
@@ -103,6 +171,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
+        if not isinstance(rows[-1], dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object: {line[:80]!r}")
     return rows

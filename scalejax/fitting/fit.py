@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, overload
 import numpy as np
 
 from scalejax import laws
+from scalejax.files import content_hash
 from scalejax.fitting import expressions, hyperparameters, isoflop, tables
 from scalejax.fitting.curves import fit as curves
 from scalejax.fitting.curves.result import CurveFit
@@ -183,6 +184,12 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
         if record["format"] != FORMAT:
             raise ValueError(
                 f"{path} is not a fit of format {FORMAT}: fit again with this scalejax"
+            )
+        digest = record.pop("sha256", None)
+        if digest is not None and digest != content_hash(record):
+            raise ValueError(
+                f"{path} is not as it was written: it was damaged or changed by hand; restore "
+                "it, or fit again"
             )
         fitted = _law_of_file(path, record, law)
         return kind_of(fitted).result.from_record(record, fitted)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 
-from scalejax.files import write_text
+from scalejax.files import content_hash, write_text
 from scalejax.fitting.display.displayed import Displayed
 from scalejax.laws.inference.replicates import NoiseFloor
 from scalejax.laws.law import Law
@@ -301,7 +301,9 @@ class Fit(Displayed, ABC, Generic[L]):
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         record = self.summary() | {"form": self._law_record(), "spread": self._spread_record()}
-        write_text(target, json.dumps(record, allow_nan=False, indent=1))
+        # A fit is evidence: `load` compares the hash, so that a change by hand shows.
+        sealed = record | {"sha256": content_hash(json.loads(json.dumps(record)))}
+        write_text(target, json.dumps(sealed, allow_nan=False, indent=1))
 
     @classmethod
     def from_record(cls, record: dict[str, Any], law: Any) -> Self:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from scalejax.files import read_json, read_lines
+from scalejax.files import broken_link, read_json, wrong_field
 from scalejax.fitting import fit as fits
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
+from scalejax.report.ledger_lines import read_ledger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ Row = Mapping[Hashable, Any]
 
 # Without these a report cannot be written.
 REQUIRED_STUDY_KEYS = ("name", "question", "runs", "forecast", "plan")
+# Columns of results.parquet and curves.parquet that must hold numbers.
+NUMBER_COLUMNS = {PARAMS_COLUMN, "tokens", "step", "loss", "train_loss", "top1_error"}
 REQUIRED_COLUMNS = ("run", "status", PARAMS_COLUMN, "tokens", "loss")
 
 
@@ -75,8 +78,8 @@ class Score(TypedDict):
     measured: float
     error: float
     """`measured` minus the forecast value."""
-    inside: bool
-    """Whether `measured` lies in the forecast interval."""
+    inside: bool | None
+    """Whether `measured` lies in the forecast interval; None if it has none."""
 
 
 class ScoredForecast(NamedTuple):
@@ -133,6 +136,11 @@ class Record:
         values = list(self.results["top1_chance"].dropna())
         return float(values[0]) if values else None
 
+    @cached_property
+    def broken_ledger_line(self) -> int | None:
+        """The line of forecasts.jsonl at which a later change shows, if any does."""
+        return broken_link(self.folder / "forecasts.jsonl")
+
     @property
     def unfinished(self) -> list[str]:
         """Ids of the study's runs that have not finished."""
@@ -147,8 +155,6 @@ def read_study(folder: Path) -> Record:
     Raises FileNotFoundError if it is not the folder of a study, and ValueError if no
     run has finished or a table is damaged.
     """
-    import pandas as pd
-
     study_path, results_path = folder / "study.json", folder / "results.parquet"
     if not study_path.is_file():
         raise FileNotFoundError(
@@ -159,10 +165,11 @@ def read_study(folder: Path) -> Record:
             f"{folder} has nothing to report yet: it has no results.parquet, which "
             "`scalejax run` writes when runs finish"
         )
-    study, results = read_json(study_path), pd.read_parquet(results_path)
+    study, results = read_json(study_path), _read_table(results_path)
     if not len(results):
         raise ValueError(f"{folder} has no finished run to report on; run the study first")
     _check_complete(study_path, study, REQUIRED_STUDY_KEYS)
+    _check_study(study_path, study)
     _check_complete(results_path, list(results.columns), REQUIRED_COLUMNS)
     curves_path = folder / "curves.parquet"
     readable, unreadable = _read_fits(folder / "fits")
@@ -170,8 +177,8 @@ def read_study(folder: Path) -> Record:
         folder=folder,
         study=cast(StudyFile, study),
         results=results,
-        curves=pd.read_parquet(curves_path) if curves_path.is_file() else None,
-        forecasts=_with_scores(read_lines(folder / "forecasts.jsonl")),
+        curves=_read_table(curves_path) if curves_path.is_file() else None,
+        forecasts=_with_scores(read_ledger(folder)),
         fits=readable,
         unreadable_fits=unreadable,
     )
@@ -182,6 +189,48 @@ def _check_complete(
 ) -> None:
     if missing := [name for name in required if name not in names]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; `scalejax run` writes it again")
+
+
+def _check_study(path: Path, study: Mapping[str, Any]) -> None:
+    """Raise ValueError for a study.json with a field of the wrong type."""
+    texts, number = "a list of texts", (int, float)
+    kinds = {"name": str, "question": str, "runs": list, "forecast": list, "plan": dict}
+    plan_kinds = {"flops": number, "flops_separate": number, "saved_fraction": number}
+    wrong = wrong_field(study, kinds) or wrong_field(study["plan"], plan_kinds)
+    lists = {
+        "runs": study["runs"],
+        "forecast": study["forecast"],
+        "warnings": study["plan"].get("warnings") if isinstance(study["plan"], dict) else None,
+    }
+    for name, values in lists.items():
+        is_texts = isinstance(values, list) and all(isinstance(value, str) for value in values)
+        wrong = wrong or ("" if is_texts else f"{name}, which must be {texts},")
+    unfitted = study.get("unfitted", {})
+    if not isinstance(unfitted, dict) or not all(isinstance(v, str) for v in unfitted.values()):
+        wrong = wrong or "unfitted"
+    if wrong:
+        raise ValueError(
+            f"{path} is damaged: the field {wrong} has a value that it cannot have; `scalejax run` "
+            "writes it again"
+        )
+
+
+def _read_table(path: Path) -> "pd.DataFrame":
+    """A table of the study. Raises ValueError, naming the file, when it is damaged."""
+    import pandas as pd
+    import pyarrow
+
+    try:
+        table = pd.read_parquet(path)
+        # A standard error is None where a single document was read, and a training loss
+        # where every step was skipped; a column of None holds no floats as it is.
+        numbers = [name for name in table.columns if name.endswith("_se") or name in NUMBER_COLUMNS]
+        return table.astype(
+            {name: float for name in numbers if not pd.api.types.is_numeric_dtype(table[name])}
+        )
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason}); `scalejax run` writes it again") from error
 
 
 def _read_fits(folder: Path) -> tuple[dict[str, Fit], list[str]]:

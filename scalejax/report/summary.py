@@ -149,6 +149,11 @@ def warnings(record: Record) -> list[str]:
         runs = list(rows.loc[rows[column].fillna(0) > 0, "run"]) if column in rows else []
         if runs:
             texts.append(f"{what}: {', '.join(runs)}.")
+    if record.broken_ledger_line is not None:
+        texts.append(
+            f"forecasts.jsonl was changed by hand: line {record.broken_ledger_line} does not carry "
+            "the hash of the line before it, so its forecasts are no evidence."
+        )
     texts += record.study["plan"]["warnings"]
     texts += [f"A fit could not be read: {reason}." for reason in record.unreadable_fits]
     return texts
@@ -174,7 +179,7 @@ def forecast_interval(forecast: Forecast, digits: int) -> str:
     return f" [{low}, {high}]"
 
 
-def coverage_text(forecast: Forecast, inside: bool) -> str:
+def coverage_text(forecast: Forecast, inside: bool | None) -> str:
     """Whether the interval contains the measurement.
 
     An interval that is open at both ends contains everything, which says nothing.

@@ -73,14 +73,16 @@ def fit_laws(study: Study, rows: "pd.DataFrame", folder: Path) -> StudyFits:
 
 def register_forecasts(
     study: Study, fits: dict[str, Fit], rows: "pd.DataFrame", folder: Path
-) -> None:
+) -> list[str]:
     """Register what the fits predict for every run of `Study.forecast`.
 
     Call this before any of those runs starts. rows: what the laws were fitted to.
+    Returns the ids of runs that had started: their forecasts are not registered.
     """
+    late: dict[str, None] = {}
     for run in study.forecast:
         for prediction in _predictions(run, fits):
-            ledger.register(
+            registered = ledger.register(
                 folder,
                 run=f"{study.name}/{run_id(run)}",
                 law="+".join(prediction.laws),
@@ -89,6 +91,9 @@ def register_forecasts(
                 fits=[_fit_file(folder, law) for law in prediction.laws],
                 rows=rows,
             )
+            if not registered:
+                late[run_id(run)] = None
+    return list(late)
 
 
 def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:

@@ -1,7 +1,7 @@
 """The ledger of forecasts: registered before a run starts, scored when it is done.
 
 The ledger is `forecasts.jsonl` in the study's folder. Lines are only ever added to it,
-so a forecast cannot be changed once the truth is known.
+and each carries the hash of the line before, so that a later change shows.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 import numpy as np
 
-from scalejax.files import append_lines, read_lines
+from scalejax.files import append_chained, broken_link, content_hash
+from scalejax.report.ledger_lines import read_ledger
 from scalejax.training.result import code_version
 from scalejax.training.status import utc_now
 
@@ -48,7 +49,7 @@ class Forecast(TypedDict):
     level: float
     """Coverage of the interval, such as 0.95."""
     fit_sha256: str
-    """sha256 of the files of the fits that made the forecast."""
+    """sha256 of the files of the fits that made the forecast, without their timings."""
     rows_sha256: str
     """sha256 of the rows that the fits used."""
     code: str
@@ -67,8 +68,8 @@ class Score(TypedDict):
     """What the run measured."""
     error: float
     """`measured` minus the forecast value."""
-    inside: bool
-    """Whether `measured` lies in the forecast interval."""
+    inside: bool | None
+    """Whether `measured` lies in the forecast interval; None if it has none."""
     created: str
     """Time of scoring, ISO 8601 in UTC."""
 
@@ -89,22 +90,26 @@ def register(
     estimate: "Estimate",
     fits: Sequence[Path],
     rows: "pd.DataFrame",
-) -> str:
-    """Add a forecast to the ledger, unless it is already there, and return its id.
+) -> bool:
+    """Add a forecast to the ledger; return whether the ledger has it now.
+
+    A forecast that is there already is not added again, and one whose run has started
+    is not registered any more.
 
     run: `<study>/<run id>`.
     law, metric: what predicts, and what is predicted.
     fits: the files of the fits that made the forecast; several for a chain of laws.
     rows: the rows that the fits used.
 
-    The id is the sha256 of run, law, metric and rows. A study that resumes after a kill
-    therefore registers no forecast twice.
+    The forecast's id is the sha256 of run, law, metric and rows. A study that resumes
+    after a kill therefore registers no forecast twice.
     """
     rows_sha256 = hash_rows(rows)
     key = hashlib.sha256(json.dumps([run, law, metric, rows_sha256]).encode()).hexdigest()
-    if any(line["id"] == key for line in read_lines(folder / LEDGER)):
-        return key
-    fit_files = b"".join(path.read_bytes() for path in fits)
+    if any(line["id"] == key for line in read_ledger(folder)):
+        return True
+    if has_started(folder, run):
+        return False
     forecast: Forecast = {
         "kind": "forecast",
         "id": key,
@@ -115,13 +120,33 @@ def register(
         "low": estimate.low,
         "high": estimate.high,
         "level": estimate.level,
-        "fit_sha256": hashlib.sha256(fit_files).hexdigest(),
+        "fit_sha256": _hash_fits(fits),
         "rows_sha256": rows_sha256,
         "code": code_version(),
         "created": utc_now(),
     }
-    append_lines(folder / LEDGER, [dict(forecast)])
-    return key
+    append_chained(folder / LEDGER, dict(forecast))
+    return True
+
+
+def has_started(folder: Path, run: str) -> bool:
+    """Whether `<study>/<run id>` has taken steps of its own in the study's folder.
+
+    Its trunk, which other runs share, may have been trained.
+    """
+    run_folder = folder / "runs" / run.rpartition("/")[2]
+    return any((run_folder / name).exists() for name in ("status.json", "metrics.jsonl", "DONE"))
+
+
+def check_ledger(folder: Path) -> None:
+    """Raise ValueError if a line of the ledger was changed after it was written."""
+    path = folder / LEDGER
+    if (number := broken_link(path)) is not None:
+        raise ValueError(
+            f"{path}: line {number} does not carry the hash of the line before it, so one of the "
+            "two was changed, added or removed by hand; restore the file, or move it away: "
+            "forecasts of runs that have started are then lost"
+        )
 
 
 def score(folder: Path, results: "pd.DataFrame") -> list[ScoredForecast]:
@@ -130,7 +155,7 @@ def score(folder: Path, results: "pd.DataFrame") -> list[ScoredForecast]:
     results: the results table of the study. A forecast of a run that diverged, or whose
     metric was not measured, stays without a score.
     """
-    lines = read_lines(folder / LEDGER)
+    lines = read_ledger(folder)
     forecasts = [cast(Forecast, line) for line in lines if line["kind"] == "forecast"]
     scores = {line["id"]: cast(Score, line) for line in lines if line["kind"] == "score"}
     rows = {row["run"]: row for row in results.to_dict("records")}
@@ -141,7 +166,7 @@ def score(folder: Path, results: "pd.DataFrame") -> list[ScoredForecast]:
         measured = float(rows[run][forecast["metric"]])
         if np.isfinite(measured):
             new_score = _score(forecast, measured)
-            append_lines(folder / LEDGER, [dict(new_score)])
+            append_chained(folder / LEDGER, dict(new_score))
             scores[forecast["id"]] = new_score
     return [ScoredForecast(forecast, scores.get(forecast["id"])) for forecast in forecasts]
 
@@ -155,16 +180,27 @@ def hash_rows(rows: "pd.DataFrame") -> str:
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
+def _hash_fits(fits: Sequence[Path]) -> str:
+    """The sha256 of fits; how long they took is not part of what they are."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in fits]
+    for record in records:
+        # The file's own hash covers the seconds.
+        for name in ("seconds", "sha256"):
+            record.pop(name, None)
+    return content_hash({"fits": records})
+
+
 def _score(forecast: Forecast, measured: float) -> Score:
     low, high = forecast["low"], forecast["high"]
     # An interval that is open at one end contains everything on that side.
     above_low = low is None or low <= measured
     below_high = high is None or measured <= high
+    has_interval = low is not None or high is not None
     return {
         "kind": "score",
         "id": forecast["id"],
         "measured": measured,
         "error": measured - forecast["value"],
-        "inside": above_low and below_high,
+        "inside": above_low and below_high if has_interval else None,
         "created": utc_now(),
     }

@@ -1,14 +1,19 @@
 """The tables of a study: one row per finished run, and one row per evaluation."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalejax.files import read_json, read_lines, replacing
+from scalejax.files import read_json, read_lines, replacing, wrong_field
 from scalejax.training.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Types of the columns in metrics.jsonl; all but the step may be absent.
+NUMBER = (int, float, type(None))
+CURVE_TYPES = {"step": int, "tokens": NUMBER, "learning_rate": NUMBER, "train_loss": NUMBER}
+CURVE_TYPES |= {"loss": NUMBER, "weights": str}
 CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss", "weights")
 
 
@@ -24,14 +29,21 @@ def results(folder: str | Path) -> "pd.DataFrame":
     folder = Path(folder)
     rows = [Result.load(run).row for run in finished_runs(folder)]
     trunks = read_json(folder / "study.json").get("trunks", {})
+    if not isinstance(trunks, dict) or not all(isinstance(name, str) for name in trunks.values()):
+        raise ValueError(
+            f"{folder / 'study.json'} is damaged: its field trunks does not name the trunk of each "
+            "run; `scalejax run` writes it again"
+        )
     # The columns that say what a row is come first.
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {"run": row["run"], "study": row["study"], "trunk": trunks.get(row["run"], row["run"])}
             | row
             for row in rows
         ]
     )
+    # The standard error of a loss is None when a single document was read.
+    return table.astype({name: float for name in table.columns if name.endswith("_se")})
 
 
 def curves(folder: str | Path) -> "pd.DataFrame":
@@ -49,11 +61,28 @@ def curves(folder: str | Path) -> "pd.DataFrame":
         # The training loss and the held-out loss of one step are logged on separate
         # lines.
         merged: dict[tuple[int, str], dict[str, Any]] = {}
-        for row in read_lines(run / "metrics.jsonl"):
+        for row in read_curve(run):
             key = (row["step"], row.get("weights", "raw"))
             merged.setdefault(key, {"run": run.name, "weights": "raw"}).update(row)
         rows += merged.values()
     return pd.DataFrame(rows).reindex(columns=list(CURVE_COLUMNS))
+
+
+def read_curve(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl; none before its first step.
+
+    Raises ValueError, with file and line, for a row that is damaged.
+    """
+    path = run / "metrics.jsonl"
+    rows = read_lines(path)
+    for number, row in enumerate(rows, start=1):
+        kinds = {name: kind for name, kind in CURVE_TYPES.items() if name in row or name == "step"}
+        if wrong := wrong_field(row, kinds):
+            raise ValueError(
+                f"{path}, line {number}: the field {wrong} is missing or has a value that it "
+                f"cannot have; restore the file, or delete {run} to train the run anew"
+            )
+    return rows
 
 
 def write_tables(folder: Path) -> "pd.DataFrame":
@@ -76,5 +105,19 @@ def finished_runs(folder: Path) -> list[Path]:
             "run the study first"
         )
     study = read_json(folder / "study.json")
-    runs = [folder / "runs" / name for name in [*study["runs"], *study["forecast"]]]
+    names = []
+    for field in ("runs", "forecast"):
+        values = study.get(field)
+        # A name is part of a path: one with a slash could lead out of the study.
+        if not isinstance(values, list) or not all(map(_is_run_name, values)):
+            raise ValueError(
+                f"{folder / 'study.json'} is damaged: its field {field} is not a list of run ids; "
+                "`scalejax run` writes it again"
+            )
+        names += values
+    runs = [folder / "runs" / name for name in names]
     return [run for run in runs if (run / "DONE").exists()]
+
+
+def _is_run_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\w+", value) is not None

@@ -84,12 +84,14 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> St
     devices: the largest number of workers; None for one on every core.
 
     Raises ValueError, before anything is written, if the data cannot be read or does
-    not fit a model, or if `devices` is more than the machine has.
+    not fit a model, if `devices` is more than the machine has, or if the ledger of
+    forecasts was changed by hand.
     """
     planned = plan(study)
     cores = worker_cores(devices, study.placement)
-    _check_data(study)
     folder = out / study.name
+    ledger.check_ledger(folder)
+    _check_data(study)
     with locked(folder) as lock, Progress(planned) as progress:
         write_json(folder / "study.json", dict(study_record(planned, question)))
         pool = Pool(
@@ -132,7 +134,8 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
 
     # Register the forecasts first: only then may the runs that they are about start.
     if study.forecast:
-        register_forecasts(study, fits, rows, folder)
+        for run in register_forecasts(study, fits, rows, folder):
+            progress.say(f"run {run} has started, so no forecast of it is registered any more")
         jobs = planned.jobs([*study.runs, *study.forecast])
         write_jobs(folder, pool.in_order(jobs), complete=True)
         pool.train(planned.jobs(study.forecast))

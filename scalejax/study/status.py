@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from scalejax.files import read_lines
 from scalejax.study.plan import Plan
+from scalejax.study.results import read_curve
 from scalejax.training.result import Result
 
 
@@ -50,7 +50,7 @@ def run_status(run: Path) -> RunStatus:
         row = Result.load(run).row
         loss = row["loss"] if row["status"] == "done" else None
         return {"status": row["status"], "step": row["step"], "loss": loss}
-    rows = read_lines(run / "metrics.jsonl")
+    rows = read_curve(run)
     return {
         "status": "started" if (run / "status.json").exists() else "waiting",
         "step": rows[-1]["step"] if rows else 0,

@@ -10,6 +10,7 @@ import pytest
 from scalejax import laws
 from scalejax.files import write_json
 from scalejax.fitting.fit import fit
+from scalejax.report.record import read_study
 from scalejax.report.write import run_table, write_report
 from tests.report.studies import (
     DIVERGED_RUN,
@@ -189,3 +190,13 @@ def test_a_setting_has_a_column_only_if_runs_differ_in_it():
     rows.loc[0, "learning_rate"] = 0.016
     html = run_table(rows)
     assert "learning rate</button>" in html and "same in every run" not in html
+
+
+def test_a_study_that_read_one_held_out_document_has_a_report(tmp_path):
+    """Its losses have no standard error, which is None in the table."""
+    rows = results_table()
+    rows["loss_se"] = None
+    folder = write_study(tmp_path / "made@1", rows)
+    write_report(folder)
+    assert "made@1" in page(folder)
+    assert not np.isfinite(read_study(folder).results["loss_se"]).any()

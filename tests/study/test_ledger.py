@@ -3,6 +3,8 @@
 Mirrors scalejax/study/ledger.py.
 """
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -40,9 +42,9 @@ def results(loss, status="done"):
 
 def test_a_forecast_is_registered_once_for_the_same_rows_in_any_order(tmp_path, fit_file):
     first = register(tmp_path, fit_file)
-    assert register(tmp_path, fit_file, rows=ROWS.iloc[::-1]) == first
+    assert first and register(tmp_path, fit_file, rows=ROWS.iloc[::-1])
     assert len(read_lines(tmp_path / "forecasts.jsonl")) == 1
-    assert register(tmp_path, fit_file, rows=ROWS.assign(loss=[3.0, 2.90001])) != first
+    assert register(tmp_path, fit_file, rows=ROWS.assign(loss=[3.0, 2.90001]))
     assert len(read_lines(tmp_path / "forecasts.jsonl")) == 2
 
 
@@ -53,6 +55,7 @@ def test_a_forecast_is_registered_once_for_the_same_rows_in_any_order(tmp_path, 
         (2.95, 2.7, 2.9, False),
         (2.0, None, 2.9, True),
         (3.0, None, 2.9, False),
+        (2.8, None, None, None),
     ],
 )
 def test_an_interval_contains_what_lies_between_its_ends_and_an_open_end_bounds_nothing(
@@ -72,3 +75,47 @@ def test_scores_are_written_once_and_only_for_runs_that_are_done(tmp_path, fit_f
         ledger.score(tmp_path, results(2.85))
     lines = read_lines(tmp_path / "forecasts.jsonl")
     assert [line["kind"] for line in lines] == ["forecast", "score"]
+
+
+def test_the_forecast_of_a_run_that_has_started_is_refused(tmp_path, fit_file):
+    assert register(tmp_path, fit_file, run="s@1/a")
+    for run, name in (("a", "status.json"), ("b", "metrics.jsonl"), ("c", "DONE")):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / name).touch()
+    assert not register(tmp_path, fit_file, run="s@1/b")
+    assert not register(tmp_path, fit_file, run="s@1/c")
+    assert register(tmp_path, fit_file, run="s@1/a"), "it was registered before the run started"
+    assert not register(tmp_path, fit_file, run="s@1/a", rows=ROWS.iloc[:1]), "a second thought"
+    assert len(read_lines(tmp_path / "forecasts.jsonl")) == 1
+
+
+def test_a_line_that_was_changed_is_found(tmp_path, fit_file):
+    for run in ("s@1/a", "s@1/b", "s@1/c"):
+        register(tmp_path, fit_file, run=run)
+    ledger.score(tmp_path, results(2.85))
+    ledger.check_ledger(tmp_path)
+    path = tmp_path / "forecasts.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    changes = [
+        [lines[0].replace(b"2.8,", b"2.85,"), *lines[1:]],
+        lines[1:],
+        [lines[0], *lines[2:]],
+        [lines[1], lines[0], *lines[2:]],
+    ]
+    for changed in changes:
+        path.write_bytes(b"".join(changed))
+        with pytest.raises(
+            ValueError, match=r"forecasts\.jsonl: line [12] does not carry the hash"
+        ):
+            ledger.check_ledger(tmp_path)
+
+
+def test_the_hash_of_a_fit_does_not_depend_on_how_long_it_took(tmp_path, fit_file):
+    hashes = []
+    for number, content in enumerate(({"seconds": 1}, {"seconds": 2}, {"seconds": 1, "A": 2})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fit_file.write_text(json.dumps(content))
+        register(folder, fit_file)
+        hashes.append(read_lines(folder / "forecasts.jsonl")[0]["fit_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
