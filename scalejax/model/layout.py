@@ -16,8 +16,8 @@ hidden features of the MLP: tensor parallelism communicates only where the two a
 the residual stream again, and in the softmax over the vocabulary.
 
 Activations need constraints. Without them XLA derives their split from that of the
-parameters, and on an fsdp mesh it then gathers the whole batch on every device, which
-doubles the FLOPs of a device and multiplies the bytes it exchanges by 30.
+parameters, and on an fsdp mesh it then gathers the whole batch on every device: with 8
+devices they exchange 36 times the bytes.
 
 Two sizes need not be divisible by `tensor`. Key and value heads are repeated until they
 are, and their parameters are not split over tensor. The same holds for the parameters

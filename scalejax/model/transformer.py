@@ -117,8 +117,11 @@ class Transformer(nnx.Module):
         """The residual stream before the first block."""
         # Tokens are looked up in a whole copy of the embedding: a lookup in a split
         # table would make XLA gather its result, which is larger.
-        embedding_vd = self.layout.constrain(self.embedding[...].astype(self.compute_dtype))
-        return self.layout.constrain(embedding_vd[tokens_bt], *RESIDUAL)
+        embedding_vd = self.layout.constrain(self.embedding[...])
+        # Looked up in float32 and rounded afterwards. The other way round, the gradient
+        # of a frequent token would be a long sum in bfloat16, which stops growing.
+        x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
+        return self.layout.constrain(x_btd, *RESIDUAL)
 
     def logits(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
         """The head, separate from `hidden` so that a loss can apply it in chunks.

@@ -95,3 +95,17 @@ def test_bfloat16_activations_give_float32_logits_near_the_exact_ones():
 def test_a_network_with_values_has_the_declarations_of_the_abstract_one():
     _, specs = abstract(MODEL, STANDARD)
     assert specs_of(network(MODEL)) == specs
+
+
+def test_the_gradient_of_a_frequent_token_is_summed_in_float32():
+    """In bfloat16 a sum of ones stops at 256."""
+    model = Model.sized(width=8, depth=1, head_size=8, vocabulary=4)
+    graphdef, _ = abstract(model, standard(), "bfloat16")
+    params = initialize(model, standard(), jax.random.key(0))
+    tokens = np.zeros((1, 1024), np.int32)
+
+    def total(params):
+        return jnp.sum(nnx.merge(graphdef, params).embed(tokens).astype(jnp.float32))
+
+    gradient = jax.grad(total)(params)["embedding"]
+    np.testing.assert_array_equal(gradient[0], 1024.0)

@@ -7,7 +7,7 @@ from typing import Any
 from scalejax.files import read_lines
 from scalejax.training.result import Result
 
-# Columns that depend on the clock or on the study, not on the run.
+# Columns that depend on the clock, the study or the process, not on the run.
 TIMES = {"allocator", "wall_seconds", "tokens_per_second", "mfu", "started", "finished", "study"}
 
 
