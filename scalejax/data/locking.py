@@ -26,6 +26,25 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock for the block. Raises ValueError when another process does.
+
+    The lock is on the folder itself and leaves no file behind.
+    """
+    try:
+        handle = _lock(folder, fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{folder} is in use by another process; wait until that has ended, or name another "
+            "folder"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A new, locked folder beside `folder`; deleted at the end unless it was renamed.
 
