@@ -35,12 +35,13 @@ def test_a_robust_loss_ranks_first_when_some_runs_are_far_off():
 
 
 def test_all_candidates_are_scored_on_the_splits_that_all_could_fit():
-    # Half of 9 rows are enough for the four parameters of one law, not for five.
-    frame = ladder(noise=0.001).iloc[:18:2]
+    # 5 of 9 rows are enough for the four parameters of one law, not for five, and 6 of
+    # them leave A and alpha of the other law open.
+    frame = ladder(noise=0.001).iloc[[0, 1, 2, 3, 5, 6, 7, 10, 11]]
     candidates = (laws.overtraining(), laws.chinchilla())
     selection = select(frame, candidates, ["log-mse"])
     single = {law.name: fits.fit(frame, law, loss="log-mse").cross_validation for law in candidates}
-    assert single["overtraining"].splits > single["chinchilla"].splits
+    assert single["overtraining"].splits > single["chinchilla"].splits > 0
     splits = {candidate.splits for candidate in selection.ranking}
     assert splits == {single["chinchilla"].splits}
     errors = {candidate.law: candidate.mean_rel_error for candidate in selection.ranking}
