@@ -102,6 +102,8 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> St
             on_step=progress.step,
             on_done=progress.done,
         )
+        if not cores:
+            progress.say(f"waiting for workers: scalejax work {folder}")
         with contextlib.closing(pool):
             return _train_and_conclude(planned, folder, pool, progress)
 

@@ -85,7 +85,7 @@ def test_the_runs_of_a_study_that_was_never_run_are_waiting(call, experiment, tm
     assert code == 0 and json.loads(out)["totals"] == {"waiting": 1}
 
 
-@pytest.mark.parametrize("devices", [0, 100_000])
+@pytest.mark.parametrize("devices", [-1, 100_000])
 def test_a_number_of_devices_that_the_machine_does_not_have_is_refused(
     devices, call, experiment, tmp_path
 ):

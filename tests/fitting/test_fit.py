@@ -90,6 +90,8 @@ LINE = ParametricLaw(
     coordinates=(Coordinate(-100.0, 100.0), Coordinate(0.0, 10.0)),
     linear=Linear(("top",), lambda law, N: (1.0 + 0 * N,)),
     grid=(("fall", (0.1, 0.3)),),
+    # `top` is the value at one parameter, so it changes with the unit of params.
+    raw=("params",),
 )
 
 
@@ -110,8 +112,10 @@ def test_a_fit_of_a_users_own_law_is_loaded_with_that_law(tmp_path):
 
 
 def test_something_that_is_not_a_law_is_refused():
-    not_a_law: Any = "chinchilla"
-    with pytest.raises(ValueError, match=r"expected a law, such as .*; got 'chinchilla'"):
+    with pytest.raises(ValueError, match=r"'chinchila' is not one of .*chinchilla"):
+        fits.fit(ladder(), "chinchila")
+    not_a_law: Any = 3
+    with pytest.raises(ValueError, match=r"expected a law, such as .*; got 3"):
         fits.fit(ladder(), not_a_law)
 
 
@@ -230,7 +234,7 @@ def test_several_rows_of_one_run_are_refused():
     frame.loc[1, "run"] = "r0"
     with pytest.raises(ValueError, match="run 'r0' has several rows"):
         fits.fit(frame, laws.chinchilla())
-    with pytest.raises(ValueError, match="run 'r0' has several rows"):
+    with pytest.raises(ValueError, match="name 'r0' has several rows"):
         fits.fit(frame.rename(columns={"run": "name"}), laws.chinchilla(), columns={"run": "name"})
 
 
