@@ -79,9 +79,9 @@ def test_the_size_term_is_known_at_one_size_when_its_exponent_and_offset_are_hel
 def test_a_forecast_says_how_far_it_lies_beyond_the_rows():
     table = ladder()
     fit = fits.fit(table, laws.chinchilla(), bootstrap=40)
-    far = {"params": 10 * table.params.max(), "tokens": table.tokens.max()}
+    far = {"params": 10 * float(table.params.max()), "tokens": float(table.tokens.max())}
     assert fit.predict(**far).method.endswith("; params is 10 times the largest fitted")
-    near = {"params": table.params.min() / 4, "tokens": table.tokens.max()}
+    near = {"params": float(table.params.min()) / 4, "tokens": float(table.tokens.max())}
     assert fit.predict(**near).method.endswith("; params is 0.25 times the smallest fitted")
 
 
