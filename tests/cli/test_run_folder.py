@@ -32,7 +32,7 @@ MALFORMED_FILES = [
     (
         "long.jsonl",
         b'{"query": "q", "choices": ["a", "' + b"x" * 40 + b'"], "gold": 0}\n',
-        "line 2: an answer of 40 tokens leaves no context in a window of 32 tokens; shorten it",
+        "line 2: an answer of 41 tokens leaves no context in a window of 32 tokens; shorten it",
     ),
     (
         "mixed.jsonl",
