@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ TOP1_ERROR = "top1_error"
 NOT_FINITE = ("nan", "inf", "+inf", "-inf", "infinity", "none", "null")
 
 # What `scalejax.fit` reads: a path, a data frame, or anything that pandas takes.
-Table = Any
+Table = object
 
 
 def read(table: Table) -> "DataFrame":
@@ -45,15 +45,17 @@ def read(table: Table) -> "DataFrame":
 
     if isinstance(table, str | os.PathLike):
         return _read_path(Path(table))
-    if not isinstance(table, pd.DataFrame):
+    frame = table
+    if not isinstance(frame, pd.DataFrame):
         try:
-            table = table.to_pandas() if hasattr(table, "to_pandas") else pd.DataFrame(table)
+            to_pandas = getattr(table, "to_pandas", None)
+            frame = to_pandas() if to_pandas else pd.DataFrame(cast(Any, table))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"a {type(table).__name__} cannot be read as a table: {error}. Give a path, a "
                 "data frame, a dictionary of columns or a list of records"
             ) from error
-    return _with_distinct_columns(table.reset_index(drop=True), "the table")
+    return _with_distinct_columns(frame.reset_index(drop=True), "the table")
 
 
 def _read_path(path: Path) -> "DataFrame":
