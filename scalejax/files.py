@@ -76,7 +76,10 @@ def wrong_field(record: Mapping[str, Any], kinds: Mapping[str, Any]) -> str:
     'loss'
     """
     for name, kind in kinds.items():
-        value = record.get(name)
+        # A field that may be null must still be there.
+        if name not in record:
+            return name
+        value = record[name]
         is_bool = isinstance(value, bool)
         takes_bool = kind is bool or (isinstance(kind, tuple) and bool in kind)
         if not isinstance(value, kind) or (is_bool and not takes_bool) or _is_huge(value):
