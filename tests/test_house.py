@@ -31,12 +31,11 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
     "launch": {"config", "files", "grids", "training"},
     "laws": set(),
-    "charts": {"files"},
-    "fitting": {"laws", "charts", "files"},
-    "report": {"laws", "charts", "fitting", "files"},
+    "fitting": {"laws", "files"},
+    "report": {"laws", "fitting", "files"},
     "study": {"config", "files", "grids", "model", "optim", "data", "evaluation"}
     | {"training", "launch", "laws", "fitting", "report"},
-    "cli": {"config", "data", "evaluation", "training", "laws", "charts", "fitting", "report"}
+    "cli": {"config", "data", "evaluation", "training", "laws", "fitting", "report"}
     | {"launch", "study", "files"},
 }
 

@@ -99,11 +99,11 @@ class Fit:
 
     def run(self) -> int:
         compile_cache.enable()
-        from scalejax.charts.write import check_suffix
         from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import fit_text
         from scalejax.fitting import tables
+        from scalejax.fitting.charts.write import check_suffix
 
         if self.plot:
             check_suffix(self.plot)

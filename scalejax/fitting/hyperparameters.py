@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
+from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.plots import hyperparameters as plots

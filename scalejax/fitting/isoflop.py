@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from scalejax.charts.chart import Chart
 from scalejax.fitting import tables
+from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.parametric import fit as parametric

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from scalejax.charts.chart import (
+from scalejax.fitting.charts.chart import (
     ALARM,
     QUIET,
     Band,

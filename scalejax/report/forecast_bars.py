@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scalejax.charts.chart import Chart, Line, Mark, Points, compact_number
+from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, compact_number
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.figures import LOSS_LABEL
 from scalejax.report.record import Row, ScoredForecast

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from string import Template
 
-from scalejax.charts.chart import ALARM, FONT, INK, QUIET, RULE
+from scalejax.fitting.charts.chart import ALARM, FONT, INK, QUIET, RULE
 
 
 @dataclass(frozen=True)

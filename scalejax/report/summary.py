@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from scalejax.charts.chart import compact_number
+from scalejax.fitting.charts.chart import compact_number
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.record import Forecast, Record, Row, ScoredForecast

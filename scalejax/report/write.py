@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from scalejax.charts.chart import Chart, compact_number, size_colours
-from scalejax.charts.matplotlib import png
-from scalejax.charts.plotly import plotly_html
 from scalejax.files import write_text
+from scalejax.fitting.charts.chart import Chart, compact_number, size_colours
+from scalejax.fitting.charts.matplotlib import png
+from scalejax.fitting.charts.plotly import plotly_html
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.charts.chart import Band, Chart, Line, Points, size_colours
+from scalejax.fitting.charts.chart import Band, Chart, Line, Points, size_colours
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.forms import Chinchilla
 from scalejax.report import figures

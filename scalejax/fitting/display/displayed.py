@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalejax.charts import write
-from scalejax.charts.chart import Chart
+from scalejax.fitting.charts import write
+from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.display import tables, text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalejax.charts.chart import Chart
+from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.extrapolation import SAME_VALUE, extrapolation
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.charts.chart import Chart, Line, Mark, Points, compact_number, size_colours
+from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, compact_number, size_colours
 from scalejax.fitting.plots.lines import LAW_COLOUR
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from scalejax.charts.chart import Band, Line, Mark, compact_number
+from scalejax.fitting.charts.chart import Band, Line, Mark, compact_number
 
 # Points of a fitted line.
 LINE_POINTS = 40

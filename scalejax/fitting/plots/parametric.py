@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalejax.charts.chart import Chart, Mark, Points, size_colours
+from scalejax.fitting.charts.chart import Chart, Mark, Points, size_colours
 from scalejax.fitting.plots.lines import LAW_COLOUR, in_words, predicted, spaced
 
 # More sizes than this get one legend entry for all.

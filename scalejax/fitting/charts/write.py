@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from scalejax.charts.chart import FONT, INK, Chart
-from scalejax.charts.matplotlib import image
-from scalejax.charts.plotly import plotly_html
 from scalejax.files import replacing
+from scalejax.fitting.charts.chart import FONT, INK, Chart
+from scalejax.fitting.charts.matplotlib import image
+from scalejax.fitting.charts.plotly import plotly_html
 
 SUFFIXES = (".png", ".svg", ".html")
 

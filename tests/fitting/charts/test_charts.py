@@ -6,7 +6,7 @@ Mirrors scalejax/report/charts.py, plotly_charts.py and png_charts.py.
 import numpy as np
 import pytest
 
-from scalejax.charts.chart import (
+from scalejax.fitting.charts.chart import (
     Band,
     Chart,
     Line,
@@ -17,8 +17,8 @@ from scalejax.charts.chart import (
     log_ticks,
     x_range,
 )
-from scalejax.charts.matplotlib import png
-from scalejax.charts.plotly import plotly_html
+from scalejax.fitting.charts.matplotlib import png
+from scalejax.fitting.charts.plotly import plotly_html
 
 X, Y = np.array([1e5, 1e6]), np.array([3.0, 2.5])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalejax.charts.chart import (
+from scalejax.fitting.charts.chart import (
     BAND_OPACITY,
     FONT,
     INK,

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from scalejax.charts.chart import (
+from scalejax.fitting.charts.chart import (
     BAND_OPACITY,
     QUIET,
     RULE,
