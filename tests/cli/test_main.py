@@ -149,18 +149,24 @@ def test_ctrl_c_during_imports_is_one_line_and_exit_130(module, arguments):
     assert done.stderr.startswith("scalejax: stopped by Ctrl-C") and done.stderr.count("\n") == 1
 
 
+# A background job of a shell starts with SIGINT ignored, and so do its children.
+WITH_CTRL_C = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("scalejax.cli", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_study_at_once_without_a_traceback(tmp_path):
     (tmp_path / "long.py").write_text(LONG_STUDY)
     process = subprocess.Popen(
-        [sys.executable, "-m", "scalejax.cli", "run", "long.py", "--devices", "1"],
+        [sys.executable, "-c", WITH_CTRL_C, "run", "long.py", "--devices", "1"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        # A background job of a shell starts with SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 240
