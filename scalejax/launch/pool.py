@@ -2,15 +2,15 @@
 
 import contextlib
 import queue
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scalejax.config import Model
 from scalejax.launch.attempt import failure, forget_failure
 from scalejax.launch.events import Event
+from scalejax.launch.signals import stopping_on_signals
 from scalejax.launch.worker_process import WorkerProcess
 from scalejax.training.result import is_finished
 from scalejax.training.segment import Segment, TrainingJob
@@ -91,7 +91,7 @@ class Pool:
                 forget_failure(self.folder / job.segment.folder)
         if not self.cores:
             self.waiting, self.elsewhere = {}, self.waiting
-        with self._stopping_on_signals():
+        with stopping_on_signals(self._stop):
             # Workers of an earlier call are still there: start only the missing ones.
             for core in self.cores[len(self.workers) : len(self.waiting)]:
                 self._start_worker(core)
@@ -213,24 +213,10 @@ class Pool:
             self.elsewhere.pop(branch.folder, None)
             self._fail(branch, f"its trunk {segment.folder} failed")
 
-    @contextlib.contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        """While `train` runs, SIGTERM and Ctrl-C stop the workers, not the launcher."""
-
-        def stop(number: int, _: object) -> None:
-            if self.result.preempted and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.result.preempted = True
-            for worker in self.workers:
-                worker.stop()
-
-        signals = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, stop) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _stop(self) -> None:
+        self.result.preempted = True
+        for worker in self.workers:
+            worker.stop()
 
 
 def next_job(

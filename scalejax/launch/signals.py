@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], bool]]:
+def stopping_on_signals(
+    on_stop: Callable[[], None] = lambda: None,
+) -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether SIGTERM or Ctrl-C has arrived.
 
-    A second Ctrl-C raises KeyboardInterrupt.
+    `on_stop()` is called when one arrives. A Ctrl-C after that raises
+    KeyboardInterrupt.
     """
     halt = threading.Event()
 
@@ -18,6 +21,7 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
         if halt.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         halt.set()
+        on_stop()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

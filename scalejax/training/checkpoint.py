@@ -14,8 +14,6 @@ arrays; process 0 alone writes the records. All processes see the same folder.
 """
 
 import functools
-import hashlib
-import json
 import logging
 import re
 import shutil
@@ -25,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.files import read_json, sync, write_json
+from scalejax.files import content_hash, read_json, sync, write_json
 from scalejax.training import distributed
 
 # Number of checkpoints that are kept. With two, a damaged newest one costs only the
@@ -250,7 +248,7 @@ def _load_arrays(folder: Path, like: State) -> State:
 
 def _seal(record: dict[str, Any]) -> str:
     """First 16 hex digits of the sha256 of a record's content."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    return content_hash(record)[:16]
 
 
 def _layouts(state: State) -> dict[str, list[str | list[int]]]:
