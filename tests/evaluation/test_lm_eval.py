@@ -40,7 +40,7 @@ output_type: multiple_choice
 doc_to_text: "{{{{query}}}}"
 doc_to_target: gold
 doc_to_choice: "{{{{choices}}}}"
-target_delimiter: ""
+target_delimiter: " "
 metric_list:
   - metric: acc
 """
