@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scalejax.config import Placement as Placement
     from scalejax.config import Run as Run
     from scalejax.config import Schedule as Schedule
+    from scalejax.fitting.comparison.compare import compare as compare
     from scalejax.fitting.fit import fit as fit
     from scalejax.fitting.fit import influence as influence
     from scalejax.fitting.fit import predict as predict
@@ -47,6 +48,7 @@ _HOMES = {
     "Placement": "scalejax.config",
     "Run": "scalejax.config",
     "Schedule": "scalejax.config",
+    "compare": "scalejax.fitting.comparison.compare",
     "fit": "scalejax.fitting.fit",
     "influence": "scalejax.fitting.fit",
     "predict": "scalejax.fitting.fit",

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from scalejax.study.run import StudyResult
 
 DONE = 0
-# A run failed, or the machine did: the disk is full, for example.
+# A run failed, or the machine did: the disk is full, for example. So did a comparison
+# whose gain may be below what was required.
 FAILED = 1
 # The user gave something that cannot be used: a file, a value, a flag.
 BAD_INPUT = 2

@@ -107,7 +107,9 @@ class Fit:
 
         if self.plot:
             check_suffix(self.plot)
-        fixed = {name: _number(name, value) for name, value in _pairs(self.fix, "--fix").items()}
+        fixed = {
+            name: _number(name, value) for name, value in parse_pairs(self.fix, "--fix").items()
+        }
         law = find_law(self.law).hold(**fixed)
         if self.by is not None:
             return self._run_groups(tables.read(self.table), law)
@@ -153,7 +155,7 @@ class Fit:
             cluster=self.cluster,
             bootstrap=self.bootstrap,
             seed=self.seed,
-            columns=_pairs(self.columns, "--columns"),
+            columns=parse_pairs(self.columns, "--columns"),
             schedules=self.schedules,
             protocol=self.protocol,
             noise=self.noise,
@@ -215,7 +217,7 @@ class Predict:
             "depth": self.depth,
         }
         given = {name: value for name, value in inputs.items() if value is not None}
-        others = _pairs(self.inputs, "--inputs").items()
+        others = parse_pairs(self.inputs, "--inputs").items()
         given |= {name: _number(name, value, "--inputs") for name, value in others}
         own = find_law(self.law) if self.law else None
         forecast = fits.load(self.fit, own).forecast(**given)
@@ -223,12 +225,12 @@ class Predict:
         return exit_codes.DONE
 
 
-def _pairs(text: str, flag: str) -> dict[str, str]:
+def parse_pairs(text: str, flag: str) -> dict[str, str]:
     """The pairs of a flag such as `--columns params=N,tokens=D`.
 
     Raises ValueError if an item is not a pair, or if a name is given twice.
 
-    >>> _pairs("params=N, loss=`val, loss`", "--columns")
+    >>> parse_pairs("params=N, loss=`val, loss`", "--columns")
     {'params': 'N', 'loss': '`val, loss`'}
     """
     pairs: dict[str, str] = {}

@@ -18,6 +18,7 @@ from typing import Protocol
 import tyro
 
 from scalejax.cli import exit_codes
+from scalejax.cli.compare import Compare
 from scalejax.cli.data import Data
 from scalejax.cli.fit import Fit, Predict
 from scalejax.cli.new import New
@@ -40,6 +41,7 @@ VERBS = {
     "status": Status,
     "fit": Fit,
     "predict": Predict,
+    "compare": Compare,
     "eval": Eval,
     "report": Report,
     "export": Export,
@@ -49,9 +51,9 @@ VERBS = {
 
 DESCRIPTION = (
     "From a grid of language-model runs to a scaling law with confidence intervals. "
-    "Exit codes: 0 done; 1 a run failed; 2 bad input; 3 every run diverged; 75 stopped and "
-    "saved, so run the same command again; 130 stopped at once by Ctrl-C. Add --debug to any "
-    "command to see the traceback of an error."
+    "Exit codes: 0 done; 1 a run failed, or a gain is too small; 2 bad input; 3 every run "
+    "diverged; 75 stopped and saved, so run the same command again; 130 stopped at once by "
+    "Ctrl-C. Add --debug to any command to see the traceback of an error."
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scalejax.laws.inference.convergence import converged
-from scalejax.laws.inference.identification import linearize
+from scalejax.laws.inference.identification import Linearization, linearize
 from scalejax.laws.inference.spread import residual_spread
 from scalejax.laws.inference.trunks import TrunkErrors, clipped, draw_errors, trunk_errors
 from scalejax.laws.law import ParametricLaw
@@ -52,7 +52,7 @@ def residual_bootstrap(
     rows = len(weights)
     standardized = residuals * np.sqrt(weights * rows / max(rows - law.free, 1))
     drawn = standardized[rng.integers(rows, size=(count, rows))]
-    return _refit_to_errors(law, optimum, drawn / np.sqrt(weights))
+    return refit_to_errors(law, optimum, drawn / np.sqrt(weights))
 
 
 def noise_bootstrap(
@@ -73,7 +73,7 @@ def noise_bootstrap(
     relative = optimum.loss.residual == "log"
     scale = std / (targets * np.exp(residuals)) if relative else std
     errors = scale * rng.standard_normal((count, len(residuals)))
-    return _refit_to_errors(law, optimum, errors)
+    return refit_to_errors(law, optimum, errors)
 
 
 def trunk_bootstrap(
@@ -88,6 +88,19 @@ def trunk_bootstrap(
     trunks: labels 0, 1, ...; rows of one trunk share an effect. Returns theta, the
     errors of one run of another trunk, and what the residuals say of the errors.
     """
+    weights, (residuals, jacobian) = _weights(optimum), linearized_errors(law, optimum)
+    known = trunk_errors(residuals, jacobian, trunks)
+    of_rows, of_new_run = draw_errors(known, trunks, count, rng)
+    theta = refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
+    return theta, of_new_run, known
+
+
+def linearized_errors(law: ParametricLaw, optimum: Optimum) -> Linearization:
+    """Return the residuals of a law and their derivatives, both at weight 1.
+
+    The columns of parameters that cannot move are zero. Residuals of a robust fit are
+    clipped: a run that diverged says nothing of the noise of the others.
+    """
     weights, local = _weights(optimum), linearize(law, optimum)
     residuals = local.residuals * np.sqrt(weights)
     if np.isfinite(optimum.loss.deltas[-1]):
@@ -95,10 +108,7 @@ def trunk_bootstrap(
         residuals = clipped(residuals, spread)
     moving = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
     jacobian = np.where(moving, local.jacobian, 0.0) * np.sqrt(weights)[:, None]
-    known = trunk_errors(residuals, jacobian, trunks)
-    of_rows, of_new_run = draw_errors(known, trunks, count, rng)
-    theta = _refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
-    return theta, of_new_run, known
+    return Linearization(residuals, jacobian)
 
 
 def resample_counts(
@@ -139,7 +149,7 @@ def chance_of_too_few_points(rows: int, points: int, free: int) -> float:
     return float(np.linalg.matrix_power(transition, rows)[0].sum())
 
 
-def _refit_to_errors(
+def refit_to_errors(
     law: ParametricLaw, optimum: Optimum, errors: Float[np.ndarray, "draws n"]
 ) -> Float[np.ndarray, "p draws"]:
     """Refit to the law's own predictions minus errors, predicted - observed."""

@@ -1,0 +1,165 @@
+"""The result of a comparison: gains of compute by budget and by domain."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scalejax.fitting.charts.chart import QUIET, Chart, Line, Mark, Points, size_colours
+from scalejax.fitting.charts.write import write
+from scalejax.fitting.display import tables
+from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.result import finite_or_none
+
+# Version of what `scalejax compare --json` prints.
+FORMAT = 1
+
+
+class Gain(NamedTuple):
+    """How many times the compute of B its rival A needs for the same loss."""
+
+    column: str
+    """The column of the loss, such as loss or loss_wiki."""
+    flops: float
+    """Budget C of B."""
+    loss: float
+    """The loss that B reaches with it."""
+    value: float
+    """g, such that A reaches this loss with g C; infinite if A never does."""
+    low: float | None
+    """Lower end of the 95% interval; None where nothing bounds it."""
+    high: float | None
+    notes: tuple[str, ...]
+    """How far the runs of A and B are exceeded."""
+
+    def record(self) -> dict[str, Any]:
+        """The gain in JSON."""
+        return {
+            "column": self.column,
+            "flops": self.flops,
+            "loss": self.loss,
+            "gain": finite_or_none(self.value),
+            "interval": [self.low, self.high],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """Recipe or corpus B against A, at equal loss."""
+
+    law: str
+    column: str
+    """The column of the loss; the gains in it are the result, others are domains."""
+    gains: list[Gain]
+    pairs: int
+    """Number of rows of A that share inputs and seed with one of B."""
+    correlation: float | None
+    """Of the errors of paired runs; None if they count as independent."""
+    reasons: list[str]
+    """What to know of the interval, and of the two tables."""
+    fits: dict[str, tuple[ParametricFit[Any], ParametricFit[Any]]] = field(repr=False)
+    """Fits of A and B by the column of the loss."""
+
+    def shortfalls(self, require: float) -> list[Gain]:
+        """Return the gains in the loss, not in domains, that may be below `require`."""
+        return [
+            gain
+            for gain in self.gains
+            if gain.column == self.column and (gain.low is None or gain.low < require)
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """What `scalejax compare --json` prints."""
+        rows = [fit.n_rows for fit in self.fits[self.column]]
+        return {
+            "format": FORMAT,
+            "law": self.law,
+            "column": self.column,
+            "gains": [gain.record() for gain in self.gains],
+            "rows": rows,
+            "pairs": self.pairs,
+            "correlation": self.correlation,
+            "reasons": self.reasons,
+        }
+
+    def __str__(self) -> str:
+        rows = " and ".join(str(fit.n_rows) for fit in self.fits[self.column])
+        agree = "independent errors"
+        if self.correlation is not None:
+            agree = f"{self.pairs} pairs whose errors are correlated by {self.correlation:.2f}"
+        lines = [f"B against A at equal loss: {self.law} law, {rows} rows, {agree}"]
+        lines += [f"  {reason}" for reason in self.reasons]
+        head = ["column", "FLOPs of B", "loss", "A needs", "95%"]
+        cells = [
+            [
+                gain.column,
+                f"{gain.flops:.3g}",
+                f"{gain.loss:.4f}",
+                f"{gain.value:.3f} x" if np.isfinite(gain.value) else "never",
+                tables.interval_text((gain.low, gain.high)),
+            ]
+            for gain in self.gains
+        ]
+        notes = dict.fromkeys(
+            f"{gain.column} at {gain.flops:.3g} FLOPs: {note}"
+            for gain in self.gains
+            for note in gain.notes
+        )
+        return "\n".join([*lines, tables.plain(head, cells), *notes])
+
+    def charts(self) -> list[Chart]:
+        """Return the figure: gains against the budget, one line per column."""
+        columns = list(dict.fromkeys(gain.column for gain in self.gains))
+        colours = size_colours(range(len(columns)))
+        marks: list[Mark] = []
+        for number, column in enumerate(columns):
+            own = [gain for gain in self.gains if gain.column == column]
+            marks += _marks(own, column, colours[number], shift=1.02**number)
+        return [
+            Chart(
+                name="gain",
+                title="Compute that B saves at equal loss",
+                caption=(
+                    "How many times the FLOPs of B its rival A needs for the same loss. Bars are "
+                    "95% intervals; a bar without an end is open."
+                ),
+                x_label="training FLOPs of B",
+                y_label="FLOPs of A / FLOPs of B",
+                marks=marks,
+                log_x=True,
+                reference=(1.0, "equal"),
+            )
+        ]
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Write the figure as .png, .svg or .html; raises ValueError for others."""
+        write(self.charts(), path, "B against A")
+
+
+def _marks(gains: Sequence[Gain], label: str, colour: str, shift: float) -> list[Mark]:
+    """Points with their intervals; columns are shifted so that bars do not overlap."""
+    known = [gain for gain in gains if np.isfinite(gain.value)]
+    marks: list[Mark] = []
+    for gain in known:
+        # An open end is drawn to the value only, in grey.
+        ends = [gain.value if end is None else end for end in (gain.low, gain.high)]
+        open_end = None in (gain.low, gain.high)
+        bar = np.full(2, gain.flops * shift)
+        marks.append(
+            Line(
+                label=label,
+                colour=QUIET if open_end else colour,
+                x=bar,
+                y=np.array(ends),
+                width=2.0,
+                in_legend=False,
+            )
+        )
+    if known:
+        x = np.array([gain.flops * shift for gain in known])
+        y = np.array([gain.value for gain in known])
+        marks.append(Points(label=label, colour=colour, x=x, y=y))
+    return marks

@@ -1,0 +1,136 @@
+"""Gains of compute between two tables (mirrors scalejax/fitting/comparison/)."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import scalejax
+from scalejax import laws
+from scalejax.fitting.comparison import checks
+from scalejax.fitting.comparison.pairing import pair_rows
+
+matplotlib.use("Agg")
+
+
+def runs(saving=1.0, *, noise=0.0, seed=0, shared=0, E=1.6, sizes=4):
+    """Runs of a recipe whose loss is that of `saving` times the compute.
+
+    noise: of the loss, relative. seed: of the runs. shared: seed of the noise that
+    tables have in common.
+    """
+    params, tokens = (
+        x.ravel() for x in np.meshgrid(33e3 * 2.0 ** np.arange(sizes), np.geomspace(4.5e5, 7e6, 5))
+    )
+    # With equal exponents, N and D both count as sqrt(saving) times what they are.
+    n, d = params * saving**0.5, tokens * saving**0.5
+    own, common = (np.random.default_rng(x) for x in (seed + 100, shared))
+    error = noise * (common.normal(size=n.size) + 0.3 * own.normal(size=n.size))
+    loss = (E + 20 * n**-0.34 + 60 * d**-0.35) * np.exp(error)
+    return pd.DataFrame({"params": params, "tokens": tokens, "seed": 0, "loss": loss})
+
+
+def test_without_noise_the_gain_is_the_true_one_at_every_budget():
+    result = scalejax.compare(runs(), runs(1.5), "chinchilla", draws=40)
+    assert [gain.value for gain in result.gains] == pytest.approx([1.5] * 3, rel=1e-3)
+    assert result.pairs == 20 and not any(gain.notes for gain in result.gains[:2])
+
+
+def test_pairs_make_the_interval_narrower_and_domains_are_compared(tmp_path):
+    a, b = (runs(x, noise=0.003, seed=i) for i, x in enumerate((1.0, 1.5)))
+    a["loss_web"], a["loss_web_se"] = 1.1 * a["loss"], 0.01
+    b["loss_web"], b["loss_web_se"] = 1.1 * b["loss"], 0.01
+    a["loss_code"] = a["loss"]
+    paired = scalejax.compare(a, b, "chinchilla", draws=100)
+    unpaired = scalejax.compare(
+        a[["params", "tokens", "seed", "loss"]], b.assign(seed=1), "chinchilla", draws=100
+    )
+    assert (paired.pairs, unpaired.pairs) == (20, 0)
+    assert paired.correlation is not None and paired.correlation > 0.7
+    for one, other in zip(paired.gains, unpaired.gains, strict=False):
+        assert one.low and one.high and other.low and other.high
+        assert one.low < 1.5 < one.high and other.low < 1.5 < other.high
+        assert one.high / one.low < 0.9 * other.high / other.low
+    assert [gain.column for gain in paired.gains] == ["loss"] * 3 + ["loss_web"] * 3
+    # The gate is about the loss, not about its domains.
+    worst = min(gain.low for gain in paired.gains[:3] if gain.low)
+    assert not paired.shortfalls(worst) and len(paired.shortfalls(worst + 1e-6)) == 1
+    assert "A needs" in str(paired) and "loss_web" in str(paired)
+    paired.plot(tmp_path / "gain.svg")
+    assert "<svg" in (tmp_path / "gain.svg").read_text()
+
+
+def test_a_loss_that_a_never_reaches_has_an_open_interval():
+    a, b = runs(E=2.2, noise=1e-4), runs(E=1.6, noise=1e-4)
+    result = scalejax.compare(a, b, "chinchilla", draws=40, flops=[1e16])
+    (gain,) = result.gains
+    assert gain.value == np.inf and (gain.low, gain.high) == (None, None)
+    assert gain.notes[0].startswith("A does not reach this loss")
+    assert gain.record()["gain"] is None
+    assert result.shortfalls(1.0) == [gain]
+
+
+def test_tables_without_a_common_range_extrapolate_and_say_how_far():
+    large = runs(sizes=8).query("params > 1e6 and tokens > 3e6")
+    large = pd.concat([large.assign(tokens=large.tokens * x) for x in (5, 9, 40)])
+    large["loss"] = 1.6 + 20 * large.params**-0.34 + 60 * large.tokens**-0.35
+    result = scalejax.compare(runs(), large, "chinchilla", draws=40)
+    assert any("A extrapolates: flops is" in note for gain in result.gains for note in gain.notes)
+    assert result.gains[-1].value == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_law_of_flops_and_a_fixed_ratio_compare_runs_of_one_ratio():
+    a, b = (runs(x, sizes=7).assign(tokens=lambda t: 20 * t.params) for x in (1.0, 1.3))
+    for table, saving in ((a, 1.0), (b, 1.3)):
+        n, d = table.params * saving**0.5, table.tokens * saving**0.5
+        table["loss"] = 1.6 + 20 * n**-0.34 + 60 * d**-0.34
+        table["flops"] = 6 * table.params * table.tokens
+    a, b = (table.drop_duplicates("params") for table in (a, b))
+    result = scalejax.compare(a, b, laws.power("flops"), draws=40)
+    assert [gain.value for gain in result.gains] == pytest.approx([1.3] * 3, rel=0.02)
+    with pytest.raises(ValueError, match="--tokens-per-param 20"):
+        scalejax.compare(a, b, "chinchilla", draws=40)
+    held = laws.chinchilla(alpha=0.34, beta=0.34)
+    gain = scalejax.compare(a, b, held, draws=40, tokens_per_param=20).gains[0]
+    assert gain.value == pytest.approx(1.3, rel=0.02)
+
+
+def test_seeds_decide_which_rows_are_pairs():
+    frame = pd.DataFrame({"seed": [0, 1, 1], "trunk": ["x", "x", "y"]})
+    inputs = [np.array([1.0, 1.0, 2.0])]
+    other = frame.assign(seed=[1, 0, 2])
+    assert pair_rows([frame, other], [inputs, inputs], "seed").pairs.tolist() == [[0, 1], [1, 0]]
+    # Without seeds, nothing says which of two equal rows is the partner.
+    bare = frame.drop(columns="seed")
+    pairing = pair_rows([bare, other], [inputs, inputs], "seed")
+    assert pairing.pairs.tolist() == [[2, 2]] and pairing.trunks[0].tolist() == [0, 0, 1]
+
+
+REFUSED = [
+    ({"loss": lambda t: t.loss / np.log(2)}, {}, "ratio of nats to bits. Convert B to nats"),
+    ({"params": lambda t: t.params * 1e6}, {}, "times apart; give params, tokens and FLOPs in"),
+    ({"tokenizer": "bpe:512"}, {}, "tokenizer byte and B has bpe:512: .*loss=bits_per_byte"),
+    ({}, {"law": "downstream"}, "does not say what a run costs"),
+    ({}, {"flops": [-1.0]}, "flops must be positive"),
+    ({}, {"draws": 10}, "40 draws or more; got draws=10"),
+    ({}, {"tokens_per_param": -1.0}, "must be a positive number"),
+    ({}, {"where": "params > 1e12"}, "leaves no rows"),
+]
+
+
+@pytest.mark.parametrize(("changes", "options", "message"), REFUSED)
+def test_what_cannot_be_compared_is_refused(changes, options, message):
+    a = runs().assign(tokenizer="byte")
+    options = {"law": "chinchilla", "draws": 40} | options
+    with pytest.raises(ValueError, match=message):
+        scalejax.compare(a, a.assign(**changes), **options)
+
+
+def test_other_data_without_a_common_held_out_text_is_mentioned():
+    a = runs().assign(data_hash="a", validation="")
+    b = runs(1.2).assign(data_hash="b", validation="")
+    (reason,) = checks.held_out_reasons([a, b])
+    assert "the same text" in reason
+    assert not checks.held_out_reasons([a, b.assign(data_hash="a")])
+    shared = [table.assign(validation="held-out.jsonl") for table in (a, b)]
+    assert not checks.held_out_reasons(shared)
