@@ -23,29 +23,50 @@ class Plan:
     # have installed their compilers. This takes minutes.
     topology: str | None = None
 
+    # Number of further runs to propose: those that narrow the forecasts of a study with
+    # finished runs most. Needs --budget.
+    next: int | None = None
+
+    # Training FLOPs that the proposed runs may cost together. Example: 1e19.
+    budget: float | None = None
+
+    # Folder of all studies, as for `scalejax run`; read by --next.
+    out: Path = Path("results")
+
     # Print one JSON object instead of text.
     json: bool = False
 
     def run(self) -> int:
         from scalejax.cli.text import as_json
+        from scalejax.cli.text.next_runs import next_runs_text
         from scalejax.cli.text.study import plan_text
         from scalejax.cli.text.topology import topology_text
         from scalejax.study.experiment import load_study
+        from scalejax.study.next_runs import next_runs
         from scalejax.study.plan import plan
         from scalejax.study.topology.chips import parse_topology
         from scalejax.study.topology.report import topology_report
 
+        if (self.next is None) != (self.budget is None):
+            raise ValueError("--next K and --budget FLOPS belong together; give both or neither")
         topology = parse_topology(self.topology) if self.topology else None
         study, _ = load_study(self.study)
         planned = plan(study)
         report = topology_report(study, topology) if topology else None
+        proposal = None
+        if self.next is not None and self.budget is not None:
+            folder = self.out / study.name
+            proposal = next_runs(study, folder, count=self.next, budget=self.budget)
         if self.json:
-            extra = {"topology": report} if report else {}
+            extra: dict[str, object] = {"topology": report} if report else {}
+            extra |= {"next": proposal.summary()} if proposal else {}
             print(as_json({**planned.summary(), **extra}))
         else:
             print(plan_text(planned))
             if report:
                 print(topology_text(report))
+            if proposal:
+                print(next_runs_text(proposal))
         return exit_codes.DONE
 
 

@@ -115,7 +115,7 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     ]
     predictions = []
     for name in loss_laws:
-        inputs = _inputs(run, fits[name])
+        inputs = run_inputs(run, fits[name])
         predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs)))
         for error_law in error_laws:
             # The error's interval must include the error of the predicted loss.
@@ -124,7 +124,7 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     return predictions
 
 
-def _inputs(run: Run, fit: Fit) -> dict[str, float]:
+def run_inputs(run: Run, fit: Fit) -> dict[str, float]:
     """The inputs of a fit for a run, with its parameters counted as the fit counts."""
     count = fit.columns.get("params", PARAMS_COLUMN)
     known = {"params": getattr(counts(run.model), count), "tokens": run.tokens_read}

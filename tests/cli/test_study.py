@@ -80,6 +80,14 @@ def test_plan_prints_one_json_object_and_trains_nothing(call, experiment, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.py"]
 
 
+def test_next_runs_need_a_budget_and_finished_runs(call, experiment, tmp_path):
+    code, out, err = call("plan", experiment(), "--next", 3)
+    assert (code, out) == (2, "") and "give both or neither" in err
+    command = ("plan", experiment(), "--next", 3, "--budget", "1e12", "--out", tmp_path)
+    code, out, err = call(*command)
+    assert (code, out) == (2, "") and "no law of the loss on params and tokens" in err
+
+
 def test_the_runs_of_a_study_that_was_never_run_are_waiting(call, experiment, tmp_path):
     code, out, _ = call("status", experiment(), "--out", tmp_path, "--json")
     assert code == 0 and json.loads(out)["totals"] == {"waiting": 1}

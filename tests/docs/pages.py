@@ -16,6 +16,7 @@ RUN_ELSEWHERE = {
     "python benchmarks/": "benchmarks are not part of the test suite",
     "make aot": "about 1 GB; the slow tests of study/topology use it where it was run",
     "scalejax plan study.py --topology": "needs `make aot`; tests/study/topology",
+    "scalejax plan study.py --next": "needs a trained study; tests/study/test_next_runs.py",
     "git clone": "CI starts from a fresh clone",
 }
 
