@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 # Types of the columns in metrics.jsonl; all but the step may be absent.
 NUMBER = (int, float, type(None))
 CURVE_TYPES = {"step": int, "tokens": NUMBER, "learning_rate": NUMBER, "train_loss": NUMBER}
-CURVE_TYPES |= {"loss": NUMBER, "weights": str}
-CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss", "weights")
+CURVE_TYPES |= {"grad_norm": NUMBER, "loss": NUMBER, "weights": str}
+CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "grad_norm", "loss")
+CURVE_COLUMNS += ("weights",)
 
 
 def results(folder: str | Path) -> "pd.DataFrame":

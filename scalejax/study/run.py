@@ -122,7 +122,8 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
     study = planned.study
 
     # Train the runs that the laws are fitted to.
-    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), complete=not study.forecast)
+    later = pool.in_order(planned.jobs(study.forecast))
+    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), later)
     training = pool.train(planned.jobs(study.runs))
     if training.preempted:
         return StudyResult(folder=folder, plan=planned, training=training)
@@ -139,7 +140,7 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
         for run in register_forecasts(study, fits, rows, folder):
             progress.say(f"run {run} has started, so no forecast of it is registered any more")
         jobs = planned.jobs([*study.runs, *study.forecast])
-        write_jobs(folder, pool.in_order(jobs), complete=True)
+        write_jobs(folder, pool.in_order(jobs))
         pool.train(planned.jobs(study.forecast))
         if training.preempted:
             return StudyResult(folder=folder, plan=planned, training=training)

@@ -31,6 +31,7 @@ from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
 from scalejax.training.metrics import MetricsFile, open_metrics
+from scalejax.training.observation.profile import profiled
 from scalejax.training.result import (
     Result,
     ResultRow,
@@ -140,7 +141,7 @@ def train_segment(
 
     # ---- Steps ---------------------------------------------------------------
     rows = batches(shards, run)
-    with open_metrics(folder / "metrics.jsonl", history=start.history) as metrics:
+    with open_metrics(job, folder, history=start.history) as metrics:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
         trainer.run_steps(report, stopping, check_claim)
 
@@ -192,7 +193,11 @@ class Trainer:
         run, stop = self.job.segment.run, self.job.segment.stop
         progress, placement = self.progress, self.job.placement
         averages = self.job.measure.averages
-        train_step = make_train_step(run, self.mesh, placement, averages)
+        train_step = profiled(
+            make_train_step(run, self.mesh, placement, averages),
+            self.folder / "profile",
+            self.job.measure.profile_steps,
+        )
         # The schedule is computed once, in float64 on the host, and each step gets its
         # rate as an argument. One executable serves every schedule, and the array that
         # a whole-curve law reads is the array that was trained.
@@ -217,7 +222,10 @@ class Trainer:
             if logged:
                 now = time.monotonic()
                 progress.seconds, resumed = progress.seconds + now - resumed, now
-                report(progress.step, self.log_losses(float(rate)))
+                report(
+                    progress.step,
+                    self.log_losses(float(rate), float(jax.device_get(metrics["grad_norm"]))),
+                )
 
             # ---- Evaluation, except at the run's end, which is evaluated anyway
             if self.evaluation_is_due(before, after) and progress.step < run.steps:
@@ -252,9 +260,10 @@ class Trainer:
             lambda start, stop: self.rows.rows(first + start, first + stop),
         )
 
-    def log_losses(self, learning_rate: float) -> float:
+    def log_losses(self, learning_rate: float, grad_norm: float) -> float:
         """Write a metrics row of the steps since the last one; return their mean loss.
 
+        `learning_rate` and `grad_norm`, before clipping, are those of the last step.
         Skipped steps are left out of the mean; it is NaN, and null in the file, when
         every step was skipped.
         """
@@ -269,6 +278,7 @@ class Trainer:
         row = self.row_head() | {
             "learning_rate": learning_rate,
             "train_loss": loss if math.isfinite(loss) else None,
+            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
             "seconds": round(progress.seconds, 3),
         }
         self.metrics.write(row)

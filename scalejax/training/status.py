@@ -138,7 +138,7 @@ def environment() -> Environment:
         "processes": jax.process_count(),
         "jax": jax.__version__,
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
     }
 
 
@@ -148,7 +148,7 @@ def utc_now() -> str:
 
 
 @functools.cache
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """The CPU's model name; outside Linux, what Python knows of it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
