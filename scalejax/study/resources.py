@@ -17,8 +17,8 @@ from scalejax.study.plan_warnings import most_epochs
 from scalejax.training.checkpoint import KEEP
 from scalejax.training.status import cpu_model, read_status
 
-# Moments that each optimizer keeps, in copies of the parameters.
-MOMENTS = {"adamw": 2, "lion": 1, "muon": 1, "schedule-free-adamw": 2}
+# Moments that each optimizer keeps, in copies of the parameters, at most.
+MOMENTS = {"adamw": 2, "lion": 1, "muon": 2, "schedule-free-adamw": 2}
 
 # What is assumed where nothing was measured: FLOPs per second on one CPU core, on which
 # the runs of the quickstart reach 6e9 to 15e9, and the share of an accelerator's peak.
@@ -110,10 +110,13 @@ def measured_speed(results: Path, device_kind: str | None) -> Speed | None:
 
     Compilation and evaluations are part of their time, as they will be of the plan's.
     """
+    paths = sorted(results.glob("*/results.parquet"))
+    if not paths:
+        return None
     import pandas as pd
 
     tables = []
-    for path in sorted(results.glob("*/results.parquet")):
+    for path in paths:
         try:
             table = pd.read_parquet(path, columns=COLUMNS)
         # A table that is damaged, or of an older version, measures nothing.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalejax.files import read_json, read_lines, replacing, wrong_field
 from scalejax.training.result import Result
+from scalejax.training.status import check_seal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,7 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
     Raises ValueError, with file and line, for a row that is damaged.
     """
     path = run / "metrics.jsonl"
+    check_seal(path)
     rows = read_lines(path)
     for number, row in enumerate(rows, start=1):
         kinds = {name: kind for name, kind in CURVE_TYPES.items() if name in row or name == "step"}
