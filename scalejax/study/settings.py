@@ -70,7 +70,7 @@ def _value(run: Run, path: tuple[str, ...]) -> Any:
     value: Any = run
     for name in path:
         value = getattr(value, name)
-    # A tuple becomes text, as in the results table, and a number of NumPy's a plain one.
+    # A tuple becomes text, as in the results table, and a NumPy number a plain one.
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return value.item() if hasattr(value, "item") else value

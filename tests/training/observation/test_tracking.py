@@ -117,7 +117,6 @@ def test_a_row_has_the_gradient_norm_and_the_last_window_is_logged(tiny_run, tmp
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_every_row_once_at_its_tokens(tiny_run, tmp_path):
     pytest.importorskip("tensorboardX", reason="needs the extra `track`: make test-track")
-    from tensorboardX.event_file_writer import EventsWriter  # noqa: F401
     from tensorboardX.proto.event_pb2 import Event
 
     folder = tmp_path / "s@1" / "runs" / "a"
