@@ -13,7 +13,7 @@ from typing import TypedDict, cast
 
 import jax
 
-from scalejax.files import read_json, sha256, write_json
+from scalejax.files import read_json, sha256, write_json, write_text
 from scalejax.training import distributed
 
 # The files of a finished run whose hashes are in DONE.
@@ -126,8 +126,9 @@ def close_folder(folder: Path, status: Status, *, step: int, diverged: bool) -> 
         write_json(folder / "status.json", {**status, "status": final, "step": step})
         # Written last: a kill before this line leaves a folder that can be trained
         # further.
-        sealed = {name: sha256(folder / name) for name in SEALED if (folder / name).exists()}
-        write_json(folder / "DONE", {"finished": utc_now(), "sha256": sealed})
+        # The lines of `sha256sum`, below the time.
+        seals = [f"{sha256(folder / name)}  {name}" for name in SEALED if (folder / name).exists()]
+        write_text(folder / "DONE", "\n".join([utc_now(), *seals, ""]))
     distributed.wait_for_all(f"closed {folder}")
 
 
@@ -140,9 +141,8 @@ def check_seal(path: Path) -> None:
     done = path.parent / "DONE"
     if not done.exists():
         return
-    sealed = read_json(done).get("sha256")
-    if not isinstance(sealed, dict):
-        raise ValueError(f"{done} is damaged: it has no hashes; delete it and run again")
+    seals = [line.split() for line in done.read_text(errors="replace").split("\n")[1:]]
+    sealed = {words[1]: words[0] for words in seals if len(words) == 2}
     if path.name in sealed and (not path.exists() or sealed[path.name] != sha256(path)):
         raise ValueError(
             f"{path} is not as the run left it: it was damaged or changed by hand; restore it, or "

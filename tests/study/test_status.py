@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from scalejax.files import append_lines, write_json
+from scalejax.files import append_lines, write_json, write_text
 from scalejax.grids import cooldowns, grid
 from scalejax.launch import claims as claims_module
 from scalejax.launch.claims import Claims
@@ -103,7 +103,7 @@ def test_the_trunk_says_what_its_branches_wait_for(planned, tmp_path):
     assert (run["state"], run["error"]) == ("failed", "its trunk failed: ValueError: no data")
     (tmp_path / trunk.folder / "failed.json").unlink()
     write_json(tmp_path / trunk.folder / "status.json", {"status": "done"})
-    write_json(tmp_path / trunk.folder / "DONE", {"sha256": {}})
+    write_text(tmp_path / trunk.folder / "DONE", "now\n")
     assert look.settle()["runs"][branch.id]["state"] == "waiting"
 
 
