@@ -124,10 +124,10 @@ def close_folder(folder: Path, status: Status, *, step: int, diverged: bool) -> 
         # Branches of a trunk read this: those of a diverged one are not trained.
         final = "diverged" if diverged else "done"
         write_json(folder / "status.json", {**status, "status": final, "step": step})
-        # Written last: a kill before this line leaves a folder that can be trained
-        # further.
         # The lines of `sha256sum`, below the time.
         seals = [f"{sha256(folder / name)}  {name}" for name in SEALED if (folder / name).exists()]
+        # Written last: a kill before this line leaves a folder that can be trained
+        # further.
         write_text(folder / "DONE", "\n".join([utc_now(), *seals, ""]))
     distributed.wait_for_all(f"closed {folder}")
 
