@@ -1,5 +1,7 @@
 """All forecasts of a results folder (mirrors scalejax/report/calibration.py)."""
 
+from pathlib import Path
+
 import pytest
 
 from scalejax.files import append_chained
@@ -11,7 +13,16 @@ from scalejax.report.calibration import (
 )
 
 
-def add(study, name, *, distance=2.0, low=2.7, high=2.9, measured=None, inside=None):
+def add(
+    study: Path,
+    name: str,
+    *,
+    distance: float | None = 2.0,
+    low: float | None = 2.7,
+    high: float | None = 2.9,
+    measured: float | None = None,
+    inside: bool | None = None,
+) -> None:
     study.mkdir(exist_ok=True)
     forecast = {"kind": "forecast", "id": name, "run": f"{study.name}/{name}", "law": "kaplan"}
     forecast |= {"metric": "loss", "value": 2.8, "low": low, "high": high, "level": 0.95}

@@ -142,7 +142,7 @@ class TensorBoard:
     """
 
     def __init__(self, job: TrainingJob, folder: Path, target: Path, tokens: int):
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
         # Points behind the checkpoint are trained again; `purge_step` hides the old.
         purge = tokens + 1 if target.exists() and tokens else None
@@ -167,7 +167,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, job: TrainingJob, folder: Path, target: Path, tokens: int):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self._run = wandb.init(
             project=None if "WANDB_PROJECT" in os.environ else "scalejax",
@@ -201,7 +201,7 @@ def _tensorboard_folder(job: TrainingJob, folder: Path) -> Path:
     return folder.parent.parent / "tensorboard" / folder.name
 
 
-def _numbers(row: Row, job: TrainingJob) -> dict[str, float]:
+def _numbers(row: Row, job: TrainingJob) -> Row:
     """The finite numbers of a row, with the FLOPs so far.
 
     The losses of an average of the weights are named after it, as in `loss/ema-2000`.

@@ -117,7 +117,7 @@ def test_a_row_has_the_gradient_norm_and_the_last_window_is_logged(tiny_run, tmp
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_every_row_once_at_its_tokens(tiny_run, tmp_path):
     pytest.importorskip("tensorboardX", reason="needs the extra `track`: make test-track")
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
 
     folder = tmp_path / "s@1" / "runs" / "a"
     interrupt_and_finish(job(tiny_run, "tensorboard"), folder)
@@ -169,7 +169,7 @@ def wandb_records(content):
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs the extra `track`: make test-track")
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2 as pb  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracked = job(tiny_run, "wandb")
@@ -180,7 +180,7 @@ def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
     rows, runs = [], []
     for file in files:
         for data in wandb_records(file.read_bytes()):
-            record = Record.FromString(data)
+            record = pb.Record.FromString(data)
             if record.WhichOneof("record_type") == "history":
                 items = record.history.item
                 rows.append({i.key or i.nested_key[0]: float(i.value_json) for i in items})
