@@ -172,6 +172,8 @@ def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
     from wandb.proto import wandb_internal_pb2 as pb  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("WANDB_MODE", "offline")
+    # wandb starts a process of its own, which takes long on a busy machine.
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 300)
     tracked = job(tiny_run, "wandb")
     interrupt_and_finish(tracked, tmp_path / "run")
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
