@@ -13,6 +13,7 @@ from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric import cross_validation
+from scalejax.fitting.parametric import fit as parametric_fit
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.inference import bootstrap
 
@@ -364,3 +365,15 @@ def test_many_trunks_are_resampled_and_single_runs_are_rows():
     assert (single.clusters, single.resample) == (None, "pairs")
     with pytest.raises(ValueError, match="needs rows of several trunks"):
         fits.fit(ladder(), laws.chinchilla(), resample="trunks", bootstrap=0)
+
+
+def test_a_fit_makes_a_thousand_draws_unless_that_takes_long(monkeypatch):
+    by_default = fits.fit(ladder(), laws.chinchilla())
+    assert len(by_default.draws["alpha"]) == 1000 and by_default.reasons == []
+    assert fits.fit(ladder(), laws.chinchilla(), bootstrap=0).intervals == {}
+    # With 24 rows, these limits leave 300 draws, and 100, which are too few.
+    for rows, count in ((7200, "300"), (2400, "no")):
+        monkeypatch.setattr(parametric_fit, "MAX_DRAWN_ROWS", rows)
+        fit = fits.fit(ladder(), laws.chinchilla())
+        assert len(fit.draws.get("alpha", ())) == (300 if count == "300" else 0)
+        assert any(reason.startswith(f"{count} bootstrap draws instead") for reason in fit.reasons)
