@@ -29,7 +29,7 @@ TRUTHS = {
     "downstream": forms.Downstream(k=2.2, gamma=0.71, epsilon=0.86),
     "broken-power": BrokenPower(a=1.2, b=60.0, c0=0.2, c1=0.3, d=3e8, f=0.4),
     "loss-to-loss": LossToLoss(K=1.3, kappa=1.2, E0=1.6, E1=0.7),
-    "routed": Routed(a=-0.082, b=-0.108, c=0.009, d=2.5, E_start=1.85, span=312.0),
+    "routed": Routed(a=-0.082, b=-0.108, c=0.004, d=2.5, E_start=1.85, span=312.0),
     "timescale": Timescale(c=1.1, m=-0.53),
     "best-batch": BatchLine(c=0.6, m=0.57),
     # c, k and the exponents of code and books, relative to web.
