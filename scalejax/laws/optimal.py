@@ -27,7 +27,6 @@ class ChinchillaView(Protocol):
     def chinchilla(self) -> Chinchilla: ...
 
 
-@runtime_checkable
 class LawWithOptimum(Protocol):
     """A law that knows its compute-optimal size, such as `Interaction`."""
 
@@ -164,7 +163,7 @@ class _Float64(NamedTuple):
 
 def _law_with_optimum(law: Any) -> Any:
     """The law with fields in float64, or its view as Chinchilla's law."""
-    if isinstance(law, LawWithOptimum) and isinstance(law, tuple):
+    if callable(getattr(law, "optimal_params", None)):
         return type(law)(*(np.asarray(x, np.float64) for x in law))
     return Chinchilla._make(_in_float64(law))
 
