@@ -13,8 +13,8 @@ to spend it are compared by the R2 of the law on the test rows, which are larger
 - equal: rows equally spaced in the order of their costs, none above a tenth of the
   budget.
 
-The law of farseer is Chinchilla's, and that of data_constrained has its own name. No
-choice sees the losses of rows that it did not pay for.
+Every table is fitted by the law of its name. No choice sees the losses of rows that it
+did not pay for.
 """
 
 import argparse
@@ -47,7 +47,7 @@ LOSS = parse_loss("huber:1e-3")
 ROUND = 5
 
 TABLES: dict[str, tuple[ParametricLaw[Any], tuple[str, ...], str]] = {
-    "farseer": (laws.chinchilla(), ("N", "D"), "loss"),
+    "farseer": (laws.farseer(), ("N", "D"), "loss"),
     "data_constrained": (
         laws.data_constrained(),
         ("params", "tokens", "unique_tokens"),

@@ -30,7 +30,8 @@ from scalejax.laws.inference.trunks import trunk_errors
 from scalejax.laws.law import ParametricLaw
 from scalejax.model.transformer import counts
 from scalejax.study.cost import segment_flops
-from scalejax.study.fits import rows_to_fit, run_inputs
+from scalejax.study.fits import _inputs as run_inputs
+from scalejax.study.fits import rows_to_fit
 from scalejax.study.plan import plan
 from scalejax.study.results import results
 from scalejax.study.study import Study

@@ -1,4 +1,4 @@
-"""`scalejax plan`, `run` and `status` (mirrors scalejax/cli/study.py)."""
+"""`scalejax plan` and `run` (mirrors scalejax/cli/study.py)."""
 
 import json
 import subprocess
@@ -86,11 +86,6 @@ def test_next_runs_need_a_budget_and_finished_runs(call, experiment, tmp_path):
     command = ("plan", experiment(), "--next", 3, "--budget", "1e12", "--out", tmp_path)
     code, out, err = call(*command)
     assert (code, out) == (2, "") and "no law of the loss on params and tokens" in err
-
-
-def test_the_runs_of_a_study_that_was_never_run_are_waiting(call, experiment, tmp_path):
-    code, out, _ = call("status", experiment(), "--out", tmp_path, "--json")
-    assert code == 0 and json.loads(out)["totals"] == {"waiting": 1}
 
 
 @pytest.mark.parametrize("devices", [-1, 100_000])

@@ -18,6 +18,7 @@ RUN_ELSEWHERE = {
     "scalejax plan study.py --topology": "needs `make aot`; tests/study/topology",
     "scalejax plan study.py --next": "needs a trained study; tests/study/test_next_runs.py",
     "git clone": "CI starts from a fresh clone",
+    "python -m pytest -s tests/replication": "the command is a test itself",
 }
 
 
