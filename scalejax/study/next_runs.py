@@ -123,7 +123,7 @@ def next_runs(study: Study, folder: Path, *, count: int, budget: float) -> NextR
             f"no run of {study.name} in {folder} is finished, so there is no fit to improve; "
             "train some with `scalejax run` first"
         )
-    fitted = fit(rows, law)
+    fitted = fit(rows, law, bootstrap=0)
     assert isinstance(fitted, ParametricFit), "the law is one of params and tokens"
     if fitted.verdict in ("unidentified", "not-converged") or fitted.n_rows <= law.free:
         raise ValueError(

@@ -182,7 +182,7 @@ def _compare_column(
     rows = pair_rows(complete, [r.inputs for r in read], columns.get("seed", "seed"))
     pairs = rows.pairs
     checks.check_loss_units(read[1].target[pairs[:, 1]] / read[0].target[pairs[:, 0]])
-    fits = [fit(rows, law, columns=columns, loss=loss) for rows in complete]
+    fits = [fit(rows, law, columns=columns, loss=loss, bootstrap=0) for rows in complete]
     one, two = fits
     if not (isinstance(one, ParametricFit) and isinstance(two, ParametricFit)):
         raise ValueError(f"the {law.name} law is not fitted to one row per run")
