@@ -275,8 +275,10 @@ def interval_ends(gains: np.ndarray) -> list[tuple[float | None, float | None]]:
     beyond = math.ceil(TAIL * len(gains)) - 1
     lows = np.sort(np.where(np.isnan(gains), 0.0, gains), axis=0)[beyond]
     highs = np.sort(np.where(np.isnan(gains), np.inf, gains), axis=0)[-1 - beyond]
+    # A lower end that is infinite bounds nothing either: A never reaches the loss.
+    lows, highs = (np.where((x > 0) & (x < np.inf), x, np.nan).tolist() for x in (lows, highs))
     return [
-        (float(low) if low > 0 else None, float(high) if high < np.inf else None)
+        (None if np.isnan(low) else low, None if np.isnan(high) else high)
         for low, high in zip(lows, highs, strict=True)
     ]
 
