@@ -136,8 +136,9 @@ def next_runs(study: Study, folder: Path, *, count: int, budget: float) -> NextR
 
 def _law_of_loss(study: Study) -> ParametricLaw[Any]:
     for law in study.laws:
-        parametric = isinstance(law, ParametricLaw) and law.target == "loss"
-        if parametric and {*law.inputs} == {"params", "tokens"}:
+        if not isinstance(law, ParametricLaw) or law.target != "loss":
+            continue
+        if {*law.inputs} == {"params", "tokens"}:
             return law
     raise ValueError(
         f"study {study.name} has no law of the loss on params and tokens, which --next needs; add "
