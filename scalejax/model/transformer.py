@@ -124,7 +124,7 @@ class Transformer(nnx.Module):
         return self.layout.constrain(x_btd, *RESIDUAL)
 
     def logits(
-        self, x_btd: Float[Array, "b t d"], kernel_dv: Float[Array, "d v"] | None = None
+        self, x_btd: Float[Array, "b t d"], kernel_dv: Float[Array, "d _"] | None = None
     ) -> Float[Array, "b t v"]:
         """The head, separate from `hidden` so that a loss can apply it in chunks.
 

@@ -52,8 +52,9 @@ def summed_loss(
 Logits = Callable[[Array, Array], Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked(logits: Logits, chunks: int, kernel_dv, x_btd, targets_bt, weights_bt, z_loss):
+def _sums(
+    logits: Logits, chunks: int, kernel_dv, x_btd, targets_bt, weights_bt, z_loss
+) -> tuple[Array, Array]:
     return _forward(logits, chunks, kernel_dv, x_btd, targets_bt, weights_bt, z_loss)[0]
 
 
@@ -79,6 +80,7 @@ def _backward(logits: Logits, chunks: int, gradients, cotangents):
     return (*scaled, None, None, None)
 
 
+_chunked = jax.custom_vjp(_sums, nondiff_argnums=(0, 1))
 _chunked.defvjp(_forward, _backward)
 
 

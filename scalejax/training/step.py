@@ -232,7 +232,10 @@ def loss_share(
     model = network.bind(params)
     x_btd = model.hidden(ids[:, :-1], segments_bt)
     counts_bt = jnp.ones(x_btd.shape[:2]) if loss_mask_bt is None else loss_mask_bt
-    return summed_loss(model, x_btd, ids[:, 1:], counts_bt / jnp.float32(tokens), z_loss)
+    with_z_loss, without = summed_loss(
+        model, x_btd, ids[:, 1:], counts_bt.astype(jnp.float32), z_loss
+    )
+    return with_z_loss / tokens, without / tokens
 
 
 def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> TrainState:

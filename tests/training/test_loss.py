@@ -43,8 +43,9 @@ def batch():
     return x_btd, targets_bt, weights_bt
 
 
-def in_float64(kernel_dv, x_btd, targets_bt, weights_bt, multiplier):
+def in_float64(kernel_dv, batch, multiplier):
     """The formula, written once more: both sums, and the gradients of the first."""
+    x_btd, targets_bt, weights_bt = batch
     kernel, x, weights = (np.asarray(a, np.float64) for a in (kernel_dv, x_btd, weights_bt))
     logits = multiplier * x @ kernel
     maximum = logits.max(-1, keepdims=True)
@@ -65,7 +66,7 @@ def test_chunks_give_the_sums_and_gradients_of_the_formula(tied, positions, batc
     monkeypatch.setattr(loss, "CACHED_LOGITS", positions * 3 * 40)
     params, multiplier, sums = make_loss(tied=tied)
     kernel = params["embedding"].T if tied else params["head"]
-    expected_total, expected_without, expected_gradients = in_float64(kernel, *batch, multiplier)
+    expected_total, expected_without, expected_gradients = in_float64(kernel, batch, multiplier)
 
     def losses(params, x_btd):
         with_z_loss, without = sums(params, x_btd, *batch[1:], jnp.float32(Z_LOSS))
@@ -115,7 +116,7 @@ def test_bfloat16_activations_give_float32_sums_and_kernel_gradients(batch):
     value, (dparams, dx_btd) = jax.value_and_grad(total, argnums=(0, 1))(
         params, x_btd.astype(jnp.bfloat16)
     )
-    expected = in_float64(params["head"], *batch, multiplier)
+    expected = in_float64(params["head"], batch, multiplier)
     dtypes = (value.dtype, dparams["head"].dtype, dx_btd.dtype)
     assert dtypes == (jnp.float32, jnp.float32, jnp.bfloat16)
     np.testing.assert_allclose(value, expected[1], rtol=0.02)
