@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -200,6 +201,11 @@ class Predict:
     # The law of your own that was fitted, as FILE.py:NAME. No saved fit holds it.
     law: str | None = None
 
+    # Folder of a planned run, OUT/<study>/runs/<id>. Predicts its loss from its own
+    # size and tokens, and registers the forecast in the study's ledger. A run that has
+    # started is refused.
+    register: Path | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
@@ -207,7 +213,7 @@ class Predict:
         compile_cache.enable()
         from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
-        from scalejax.cli.text.fit import forecast_text
+        from scalejax.cli.text.fit import forecast_text, registered_text
         from scalejax.fitting import fit as fits
 
         inputs = {
@@ -223,6 +229,17 @@ class Predict:
         others = _pairs(self.inputs, "--inputs").items()
         given |= {name: _number(name, value, "--inputs") for name, value in others}
         own = find_law(self.law) if self.law else None
+        if self.register:
+            if given:
+                raise ValueError(
+                    "--register takes the inputs from the run's plan; remove "
+                    f"--{' and --'.join(name.replace('_', '-') for name in given)}"
+                )
+            from scalejax.study.fits import register_run
+
+            estimate = register_run(self.register, Path(self.fit), own)
+            print(as_json(estimate._asdict()) if self.json else registered_text(estimate))
+            return exit_codes.DONE
         forecast = fits.load(self.fit, own).forecast(**given)
         print(as_json(forecast.summary()) if self.json else forecast_text(forecast))
         return exit_codes.DONE
