@@ -1,6 +1,7 @@
 # Every target sets up what it needs, from nothing but Python >= 3.11 and PyPI.
 PYTHON ?= python3
 CORES ?= 2
+BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
 .PHONY: venv quickstart test test-data test-hf test-track aot docs bench clean
 .DEFAULT_GOAL := venv
@@ -66,8 +67,16 @@ docs: .venv-docs/.ready
 	$(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
-bench: venv
-	for file in benchmarks/*.py; do .venv/bin/python $$file; done
+bench: venv .venv-bench/.ready
+	for file in $(BENCHMARKS); do .venv/bin/python benchmarks/$$file.py; done
+
+# The baseline of benchmarks/train_speed.py, without scalejax.
+.venv-bench/.ready:
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch numpy \
+		--index-url https://download.pytorch.org/whl/cpu || \
+		.venv-bench/bin/python -m pip install -q --disable-pip-version-check torch numpy
+	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -76,7 +76,7 @@ def _delete_abandoned(folder: Path) -> None:
 
 
 def _lock(path: Path, flags: int = 0) -> int:
-    """Locks a file or folder; the lock is held until the returned descriptor is closed.
+    """Lock a file or folder; the lock is held until the returned descriptor is closed.
 
     Raises BlockingIOError when `flags` has LOCK_NB and another process holds the lock.
     """

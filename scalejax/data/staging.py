@@ -77,7 +77,7 @@ class StagingFile:
         self._domains.append(number)
 
     def finish(self, source: str) -> "StagedDocuments":
-        """Deduplicates, sorts and splits the documents.
+        """Deduplicate, sort and split the documents.
 
         They can be read until this file is closed. Raises ValueError, naming `source`,
         for a domain with fewer than two documents, one to train on and one to hold out.
@@ -154,7 +154,7 @@ class StagedDocuments:
 
 
 def clean(text: str) -> str:
-    r"""Removes what is invisible and keeps the words.
+    r"""Remove what is invisible and keep the words.
 
     Line ends become Unix line ends. Control characters other than newline and tab, and
     blanks at line ends are dropped. At most one blank line in a row is kept.

@@ -133,7 +133,7 @@ def _encode_in_chunks(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[np
 
 
 class SplitFile:
-    """Writes the token ids of one split.
+    """Write the token ids of one split.
 
     The file starts with an end token, and has one after every document. With
     `with_loss_mask`, a second file says which tokens count in the loss. Use it as a

@@ -123,22 +123,30 @@ class Transformer(nnx.Module):
         x_btd = embedding_vd[tokens_bt].astype(self.compute_dtype)
         return self.layout.constrain(x_btd, *RESIDUAL)
 
-    def logits(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+    def logits(
+        self, x_btd: Float[Array, "b t d"], kernel_dv: Float[Array, "d _"] | None = None
+    ) -> Float[Array, "b t v"]:
         """The head, separate from `hidden` so that a loss can apply it in chunks.
 
-        When `tensor` does not divide the vocabulary, the last logits are padding and
-        -inf.
+        Its kernel is `output_kernel_dv`, or another one of its shape. When `tensor`
+        does not divide the vocabulary, the last logits are padding and -inf.
         """
-        head_dv = self.embedding[...].T if self.tied else self.head[...]
+        if kernel_dv is None:
+            kernel_dv = self.output_kernel_dv
         padding = self.padded_vocabulary - self.vocabulary
         if padding:
-            head_dv = jnp.pad(head_dv, ((0, 0), (0, padding)))
-        logits_btv = project(x_btd * self.output_multiplier, head_dv, dtype=jnp.float32)
+            kernel_dv = jnp.pad(kernel_dv, ((0, 0), (0, padding)))
+        logits_btv = project(x_btd * self.output_multiplier, kernel_dv, dtype=jnp.float32)
         logits_btv = self.layout.constrain(logits_btv, *LOGITS)
         if padding:
             is_token_v = np.arange(self.padded_vocabulary) < self.vocabulary
             logits_btv = jnp.where(is_token_v, logits_btv, -jnp.inf)
         return logits_btv
+
+    @property
+    def output_kernel_dv(self) -> Float[Array, "d v"]:
+        """The kernel of the head: the embedding's transpose in a tied model."""
+        return self.embedding[...].T if self.tied else self.head[...]
 
     @property
     def padded_vocabulary(self) -> int:

@@ -22,13 +22,14 @@ from jax.typing import ArrayLike
 
 from scalejax.config import Average, Model, Parametrization, Placement, Run
 from scalejax.config.placement import check_placement
-from scalejax.evaluation.likelihood import cross_entropy, unpack_rows
+from scalejax.evaluation.likelihood import unpack_rows
 from scalejax.model.layout import Layout
 from scalejax.model.parameters import Params, scalings
 from scalejax.model.transformer import Transformer, abstract, initialize
 from scalejax.optim import averaging
 from scalejax.optim.averaging import Exponential, Window
 from scalejax.optim.optimizers import Hyperparameters, evaluation_params, hyperparameters, optimizer
+from scalejax.training.loss import summed_loss
 from scalejax.training.sharding import (
     batch_sharding,
     parameter_shardings,
@@ -225,14 +226,16 @@ def loss_share(
 ) -> tuple[jax.Array, jax.Array]:
     """What these rows add to the mean loss of the batch: (with z-loss, without).
 
-    The loss of a token is its cross-entropy + z_loss x log(Z)^2, where Z is the sum of
-    the exponentiated logits. `tokens` is the number of tokens of the whole batch that
-    count in the mean.
+    `tokens` is the number of tokens of the whole batch that count in the mean.
     """
     ids, segments_bt, loss_mask_bt = unpack_rows(rows, network.packing)
-    losses_bt, log_z_bt = cross_entropy(network.bind(params), ids, segments_bt)
-    loss = jnp.sum(losses_bt, where=loss_mask_bt) / tokens
-    return loss + z_loss * jnp.sum(jnp.square(log_z_bt), where=loss_mask_bt) / tokens, loss
+    model = network.bind(params)
+    x_btd = model.hidden(ids[:, :-1], segments_bt)
+    counts_bt = jnp.ones(x_btd.shape[:2]) if loss_mask_bt is None else loss_mask_bt
+    with_z_loss, without = summed_loss(
+        model, x_btd, ids[:, 1:], counts_bt.astype(jnp.float32), z_loss
+    )
+    return with_z_loss / tokens, without / tokens
 
 
 def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> TrainState:

@@ -8,7 +8,7 @@ from flax import nnx
 
 from scalejax.config import Model
 from scalejax.evaluation import likelihood
-from scalejax.evaluation.likelihood import cross_entropy, span_scores, token_losses
+from scalejax.evaluation.likelihood import chunk_count, span_scores, token_losses
 from scalejax.model.parametrization import standard
 from scalejax.model.transformer import Transformer, abstract, initialize
 
@@ -52,16 +52,16 @@ def test_greedy_says_whether_every_token_of_the_span_is_the_most_likely_one(netw
     assert not span_scores(network, jnp.asarray(matching), starts, counts, width=1)[1].any()
 
 
-def test_chunks_of_logits_change_neither_losses_nor_log_z(network, rows, monkeypatch):
-    whole = cross_entropy(network, rows)
+def test_chunks_of_logits_do_not_change_losses(network, rows, monkeypatch):
+    whole = token_losses(network, rows, "concatenate")
     # Three positions of four rows at a time: four chunks.
     monkeypatch.setattr(likelihood, "MAX_LOGITS", 3 * 4 * 32)
-    chunked = cross_entropy(network, rows)
+    chunked = token_losses(network, rows, "concatenate")
     np.testing.assert_allclose(chunked, whole, rtol=1e-6)
 
 
 def test_chunks_are_the_fewest_equal_ones_that_fit():
-    assert likelihood._chunk_count(128, logits_per_position=2**17) == 1
-    assert likelihood._chunk_count(128, logits_per_position=2**19) == 4
-    assert likelihood._chunk_count(128, logits_per_position=2**30) == 128
-    assert likelihood._chunk_count(96, logits_per_position=2**18) == 2
+    assert chunk_count(128, logits_per_position=2**17, most=2**24) == 1
+    assert chunk_count(128, logits_per_position=2**19, most=2**24) == 4
+    assert chunk_count(128, logits_per_position=2**30, most=2**24) == 128
+    assert chunk_count(96, logits_per_position=2**18, most=2**24) == 2

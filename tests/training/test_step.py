@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scalejax.config import Model, Optimizer, Placement, Run
-from scalejax.evaluation import likelihood
 from scalejax.model.parametrization import mup
 from scalejax.optim.schedules import constant
+from scalejax.training import loss
 from scalejax.training import step as step_module
 from scalejax.training.evaluate import make_token_losses
 from scalejax.training.sharding import make_mesh
@@ -137,7 +137,7 @@ def test_runs_that_differ_only_in_numbers_share_one_compiled_step(run, rows):
 def test_chunks_of_logits_change_neither_losses_nor_gradients(run, rows, monkeypatch):
     whole, whole_metrics = take_steps(run, rows)
     # Four positions of eight rows at a time.
-    monkeypatch.setattr(likelihood, "MAX_LOGITS", 8 * 64 * 4)
+    monkeypatch.setattr(loss, "CACHED_LOGITS", 8 * 64 * 4)
     step_module._compiled_step.cache_clear()
     chunked, chunked_metrics = take_steps(run, rows)
     step_module._compiled_step.cache_clear()

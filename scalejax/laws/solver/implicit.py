@@ -43,7 +43,7 @@ def rows_cotangent(
     parameters_cotangent: F,
     objective_cotangent: Float[Array, ""],
 ) -> Rows:
-    """Pulls the cotangents of a fit's parameters and objective back to the rows.
+    """Pull the cotangents of a fit's parameters and objective back to the rows.
 
     theta: the optimum on these rows. The cotangents are derivatives of some scalar with
     respect to the fitted parameters, in table units, and to the objective.

@@ -241,7 +241,7 @@ def _backward(
 def _backward_one(
     law: ParametricLaw[F], loss: Loss, saved: _Saved[F], cotangent: Solution[F]
 ) -> tuple[Rows, F | None]:
-    """Pulls the cotangents of parameters and objective back to the rows.
+    """Pull the cotangents of parameters and objective back to the rows.
 
     The gradient norm and the fraction of starts at the optimum have no derivative, and
     the starts have no effect on the optimum.

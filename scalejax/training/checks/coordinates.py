@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from scalejax.config import Model, Placement, Run
-from scalejax.evaluation.likelihood import cross_entropy
+from scalejax.evaluation.likelihood import token_losses
 from scalejax.model.attention import attention_logits
 from scalejax.model.parameters import Params, initial_values, named_key, scalings
 from scalejax.model.transformer import Transformer
@@ -239,7 +239,7 @@ def _compiled_training(
     network = program.network
 
     def loss(params: Params, rows: jax.Array) -> jax.Array:
-        return jnp.mean(cross_entropy(network.bind(params), rows)[0])
+        return jnp.mean(token_losses(network.bind(params), rows, "concatenate"))
 
     @jax.jit
     def train(

@@ -181,7 +181,7 @@ def test_epsilon_shrinks_with_size_as_fast_as_the_gradients_it_is_added_to(param
 
         def loss(params):
             network = nnx.merge(graphdef, params)
-            return jnp.mean(coordinates.cross_entropy(network, rows)[0])
+            return jnp.mean(coordinates.token_losses(network, rows, "concatenate"))
 
         def rms_and_epsilon(row, gradient):
             return float(jnp.sqrt(jnp.mean(gradient**2))), row.epsilon
