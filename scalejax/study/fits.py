@@ -124,7 +124,7 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     ]
     predictions = []
     for name in loss_laws:
-        inputs = _inputs(run, fits[name])
+        inputs = run_inputs(run, fits[name])
         far = _distance(fits[name], inputs)
         predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs), far))
         for error_law in error_laws:
@@ -159,7 +159,7 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
             "forecast of a run needs a law of the loss by params and tokens"
         )
     ledger.check_ledger(study)
-    values = _inputs(runs[name], fitted)
+    values = run_inputs(runs[name], fitted)
     estimate = fitted.predict(**values)
     # While this process holds the claim, nobody can start the run.
     claim = Claims(study).take(name)
@@ -182,7 +182,7 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
     return estimate
 
 
-def _inputs(run: Run, fit: Fit) -> dict[str, float]:
+def run_inputs(run: Run, fit: Fit) -> dict[str, float]:
     """The inputs of a fit for a run, with its parameters counted as the fit counts.
 
     Raises ValueError when the fit does not say how it counts them.

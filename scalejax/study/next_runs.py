@@ -30,8 +30,7 @@ from scalejax.laws.inference.trunks import trunk_errors
 from scalejax.laws.law import ParametricLaw
 from scalejax.model.transformer import counts
 from scalejax.study.cost import segment_flops
-from scalejax.study.fits import _inputs as run_inputs
-from scalejax.study.fits import rows_to_fit
+from scalejax.study.fits import rows_to_fit, run_inputs
 from scalejax.study.plan import plan
 from scalejax.study.results import results
 from scalejax.study.study import Study
@@ -288,4 +287,5 @@ def _ladder(budgets: list[float]) -> list[float]:
     distinct = np.array(sorted(set(budgets)))
     ratio = float(np.median(distinct[1:] / distinct[:-1])) if len(distinct) > 1 else 2.0
     steps = ratio ** np.arange(1, FURTHER_BUDGETS + 1)
-    return [*(distinct[0] / steps[::-1]).tolist(), *distinct.tolist(), *(distinct[-1] * steps)]
+    further = [distinct[0] / steps[::-1], distinct, distinct[-1] * steps]
+    return np.concatenate(further).tolist()

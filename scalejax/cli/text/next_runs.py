@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from scalejax.fitting.display import tables
-from scalejax.model.transformer import counts
 
 if TYPE_CHECKING:
     from scalejax.study.next_runs import NextRuns
@@ -14,14 +13,14 @@ def next_runs_text(proposal: "NextRuns") -> str:
     head = ["width", "depth", "params", "tokens", "seed", "further FLOPs"]
     cells = [
         [
-            str(run.model.width),
-            str(run.model.depth),
-            f"{counts(run.model).params_with_head:.3g}",
-            f"{run.tokens:.3g}",
-            str(run.seed),
-            f"{flops:.3g}",
+            str(run["width"]),
+            str(run["depth"]),
+            f"{run['params_with_head']:.3g}",
+            f"{run['tokens']:.3g}",
+            str(run["seed"]),
+            f"{run['flops']:.3g}",
         ]
-        for run, flops in zip(proposal.runs, proposal.flops, strict=True)
+        for run in proposal.summary()["runs"]
     ]
     lines = [
         f"next, by the {proposal.law} law: {len(cells)} runs, {sum(proposal.flops):.3g} of "

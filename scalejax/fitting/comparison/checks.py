@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TOKENIZER_COLUMNS = ("tokenizer", "vocabulary")
 
 # Two tables whose FLOPs are this many times apart are in different units.
-OTHER_UNITS = 1e5
+OTHER_UNITS = 1e3
 
 # Losses in the ratio of nats to bits, to within this fraction, are in different units.
 UNIT_TOLERANCE = 0.01

@@ -54,28 +54,23 @@ def compare(
     Both tables are fitted by the same law. The gain at a budget C of B is the g for
     which L_A(g C) = L_B(C). For a law of (params, tokens), L(C) is the loss of the
     compute-optimal run under C = 6 N D, because each recipe would be used at its own
-    best size. `tokens_per_param` compares at a fixed ratio instead: that of the runs,
-    if they have a single one and say nothing of the optimum. For a law of flops, L(C)
-    is the law along the runs as they were allocated.
+    best size; `tokens_per_param` fixes the ratio instead. For a law of flops, L(C) is
+    the law along the runs as they were allocated.
 
     Rows that share params, tokens and seed are paired. Intervals are percentiles over
     joint draws of both laws, in which paired rows share as much of their errors as
     their residuals do, and rows of one trunk as `scalejax.fit` says.
 
     a, b: tables as for `scalejax.fit`, or folders of studies.  flops: budgets of B; by
-    default the ends and the middle of the range that both tables cover.  columns,
-    where, loss: as for `scalejax.fit`, for both tables.  draws: number of joint draws.
+    default the ends and the middle of the range that both tables cover.  The other
+    options are those of `scalejax.fit`.  Gains in domains, such as loss_wiki, come last.
 
-    Each column NAME of the loss that has domains, such as loss and loss_wiki, gives
-    gains of the loss first and of the domains after it.
-
-    Raises ValueError for tables in different units or of different tokenizers, for laws
-    that do not tell what a run costs, and for fits that say nothing of the gain;
-    FileNotFoundError.
+    Raises ValueError for tables in different units or of different tokenizers, and for
+    laws that do not tell what a run costs; FileNotFoundError.
     """
     law = _checked(law, tokens_per_param)
-    if draws < MIN_DRAWS:
-        raise ValueError(f"a 95% interval needs {MIN_DRAWS} draws or more; got draws={draws}")
+    budgets = [float(budget) for budget in flops or ()]
+    _check_numbers(budgets, draws)
     named = dict(columns or {})
     frames = [_rows(table, where) for table in (a, b)]
     column = tables.column_for(frames[0], "loss", named)
@@ -88,13 +83,10 @@ def compare(
         compared = _compare_column(frames, law, named | {"loss": own}, loss, draws, seed)
         _check_fits(compared, tokens_per_param)
         first = first or compared
-        budgets = _budgets(first) if flops is None else [float(x) for x in flops]
-        if not all(np.isfinite(x) and x > 0 for x in budgets):
-            raise ValueError(f"flops must be positive numbers; got {flops}")
-        gains += _gains(own, compared, budgets, tokens_per_param)
+        gains += _gains(own, compared, budgets or _budgets(first), tokens_per_param)
         fits[own] = compared.fits
         reasons += [f"{own}: {reason}" for reason in compared.reasons]
-    assert first is not None, "there is at least the column of the loss"
+    assert first is not None  # There is at least the column of the loss.
     return Comparison(
         law=law.name,
         column=column,
@@ -104,6 +96,13 @@ def compare(
         reasons=reasons,
         fits=fits,
     )
+
+
+def _check_numbers(budgets: list[float], draws: int) -> None:
+    if draws < MIN_DRAWS:
+        raise ValueError(f"a 95% interval needs {MIN_DRAWS} draws or more; got draws={draws}")
+    if not all(np.isfinite(x) and x > 0 for x in budgets):
+        raise ValueError(f"flops must be positive numbers; got {budgets}")
 
 
 class _Compared(NamedTuple):

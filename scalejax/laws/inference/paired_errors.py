@@ -98,7 +98,7 @@ def _basis(jacobian: Float[np.ndarray, "m p"]) -> Float[np.ndarray, "m q"]:
 
 def _restricted(
     residuals: Float[np.ndarray, "m 2"],
-    bases: list[Float[np.ndarray, "m q"]],
+    bases: list[Float[np.ndarray, "m _"]],
     trunks: Int[np.ndarray, " m"],
     rho: float,
     degrees: int,
