@@ -9,6 +9,7 @@ from scalejax.laws.mixtures import FORMULA
 
 def test_the_law_of_equal_domains_is_one_law_and_says_its_formula():
     law = laws.named("mixture:web,code")
+    assert isinstance(law, laws.ParametricLaw)
     assert law == laws.mixture(("web", "code")) and law.formula == FORMULA.strip()
     assert law.inputs == ("web", "code") and law.names == ("c", "k", "t_code")
     # Proportions may be zero, and keep their unit.

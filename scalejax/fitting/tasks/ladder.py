@@ -17,6 +17,7 @@ from scalejax.fitting.fit import fit
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import LEVEL, Estimate
 from scalejax.laws import forms
+from scalejax.laws.law import ParametricLaw
 
 if TYPE_CHECKING:
     pass
@@ -96,9 +97,12 @@ def fit_ladder(
             fit(frame, law, columns=of_error, loss="mse", bootstrap=bootstrap, seed=seed)
             for law in (forms.sigmoid(), forms.sigmoid(floor=0.0))
         ]
-        for law in (forms.chinchilla(), forms.power("flops")):
+        first_laws: list[ParametricLaw[Any]] = [forms.chinchilla(), forms.power("flops")]
+        for law in first_laws:
             read = {name: named[name] for name in law.inputs} | {"loss": proxy}
-            loss_fit = fit(frame, law, columns=read, bootstrap=bootstrap, seed=seed)
+            loss_fit: ParametricFit[Any] = fit(
+                frame, law, columns=read, bootstrap=bootstrap, seed=seed
+            )
             chains += [Chain(proxy, loss_fit, error_fit) for error_fit in error_fits]
     converged = [
         one

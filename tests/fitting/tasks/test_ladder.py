@@ -43,11 +43,13 @@ def test_every_choice_of_laws_is_one_chain(ladder):
 def test_the_interval_holds_the_truth_and_the_values_of_the_chains(ladder):
     truth = 1 - float(measured(TARGET["params"], TARGET["tokens"])[2])
     estimate = ladder.predict(**TARGET)
+    assert estimate.low is not None and estimate.high is not None
     assert estimate.low < truth < estimate.high
     assert estimate.value == pytest.approx(truth, abs=0.05)
     assert estimate.method.startswith("8 chains of laws, whose values are 0.")
     # A single chain is more certain than the choice of chains allows.
     one = TaskLadder(ladder.chains[:1]).predict(**TARGET)
+    assert one.low is not None and one.high is not None
     assert one.high - one.low < estimate.high - estimate.low
 
 
