@@ -78,6 +78,15 @@ class Layout:
         """
         return self.mesh is not None and self.mesh.size > 1
 
+    @property
+    def platform(self) -> str:
+        """The platform of the devices, such as `tpu`; `cpu` without a mesh.
+
+        A mesh may consist of devices that this process does not have: a step can be
+        compiled for them all the same.
+        """
+        return "cpu" if self.mesh is None else self.mesh.devices.flat[0].platform
+
     def parts(self, axis: str) -> int:
         """Into how many parts the mesh splits a logical axis."""
         if self.mesh is None:

@@ -14,6 +14,12 @@ from typing import NamedTuple, TypedDict
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
+# On TPUs XLA overlaps a matmul with the gather of its weights: a loop multiplies the
+# part at hand while a permute brings the next part around a ring of devices. The same
+# is done for the reduce-scatter of a matmul's result. These are the loops' bodies.
+RING = re.compile(r"windowed_dot_general_body_(ag|rs)")
+RING_KINDS = {"ag": "all-gather", "rs": "reduce-scatter"}
+
 # Bytes of an element, for types whose names do not end with their number of bits.
 ELEMENT_BYTES = {"pred": 1, "s4": 1, "u4": 1}
 
@@ -47,18 +53,28 @@ class Instruction(NamedTuple):
 def collectives(program: str) -> dict[str, Collective]:
     """Count the collectives that one execution runs, and their bytes, by kind.
 
-    Whatever is in a loop counts once per iteration.
+    Whatever is in a loop counts once per iteration. A ring counts as the one gather or
+    reduce-scatter that it is (see RING), with the bytes of all its permutes.
     """
     computations, entry = _computations(program)
     found: dict[str, Collective] = {}
+
+    def add(kind: str, count: int, moved: int) -> None:
+        row = found.setdefault(kind, {"count": 0, "bytes": 0})
+        row["count"] += count
+        row["bytes"] += moved
+
     for name, times in _executions(computations, entry).items():
+        ring = RING.search(name)
         for instruction in computations[name]:
+            started = RING.search(instruction.line) if instruction.operation == "while" else None
             kind = _kind(instruction.operation, name)
-            if kind is None:
-                continue
-            row = found.setdefault(kind, {"count": 0, "bytes": 0})
-            row["count"] += times
-            row["bytes"] += times * _moved_bytes(instruction)
+            if started:
+                add(RING_KINDS[started[1]], times, 0)
+            elif ring and kind == "collective-permute":
+                add(RING_KINDS[ring[1]], 0, times * _moved_bytes(instruction))
+            elif kind:
+                add(kind, times, times * _moved_bytes(instruction))
     return found
 
 
@@ -111,21 +127,58 @@ def _calls(computations: dict[str, list[Instruction]], name: str) -> Iterator[tu
             called += re.findall(r"[\w.-]+", branches[1])
         iterations = 1
         if instruction.operation == "while":
-            condition = re.search(r"\bcondition=%?([\w.-]+)", instruction.line)
-            assert condition is not None
-            iterations = _trip_count(instruction.line, computations[condition[1]])
+            parts = re.findall(r"\b(condition|body)=%?([\w.-]+)", instruction.line)
+            condition, body = (computations[dict(parts)[name]] for name in ("condition", "body"))
+            iterations = _trip_count(instruction.line, condition, body)
         yield from ((target, iterations) for target in called if target in computations)
 
 
-def _trip_count(line: str, condition: list[Instruction]) -> int:
-    """Return the iterations of a loop: XLA's own note, or the bound of its counter.
+def _trip_count(line: str, condition: list[Instruction], body: list[Instruction]) -> int:
+    """Return the iterations of a loop: XLA's own note, or how often its counter, which
+    begins at 0, is increased before it reaches its bound.
 
     1 if neither is there.
     """
     if noted := re.search(r'known_trip_count[^}]*?"n":"(\d+)"', line):
         return int(noted[1])
-    bounds = [re.search(r" constant\((\d+)\)", instruction.line) for instruction in condition]
-    return max((int(bound[1]) for bound in bounds if bound), default=1)
+    bounds = [_constant(instruction) for instruction in condition]
+    bound = max((bound for bound in bounds if bound is not None), default=1)
+    return math.ceil(bound / _increment(condition, body))
+
+
+def _increment(condition: list[Instruction], body: list[Instruction]) -> int:
+    """Return what an iteration adds to the loop's counter; 1 if it cannot be read.
+
+    A ring is unrolled, so that its counter advances by more than 1.
+    """
+    by_name = {instruction.name: instruction for instruction in body}
+    counters = [
+        re.search(r"\bindex=(\d+)", instruction.line)
+        for instruction in condition
+        if instruction.operation == "get-tuple-element"
+    ]
+    # The last line of the body is the tuple that the next iteration gets.
+    next_values = _operands(body[-1]) if body else []
+    for counter in filter(None, counters):
+        sum_ = by_name.get(next_values[int(counter[1])]) if next_values else None
+        if sum_ is None or sum_.operation != "add":
+            continue
+        for operand in _operands(sum_):
+            added = _constant(by_name[operand]) if operand in by_name else None
+            if added:
+                return added
+    return 1
+
+
+def _operands(instruction: Instruction) -> list[str]:
+    """Return the names of an operation's arguments."""
+    arguments = instruction.line.split(f" {instruction.operation}(", 1)[1].split("), ")[0]
+    return re.findall(r"%([\w.-]+)", arguments)
+
+
+def _constant(instruction: Instruction) -> int | None:
+    number = re.search(r" constant\((\d+)\)", instruction.line)
+    return int(number[1]) if number else None
 
 
 def _kind(operation: str, computation: str) -> str | None:

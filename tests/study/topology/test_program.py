@@ -56,6 +56,38 @@ replica_groups={{0,1,2,3}}, to_apply=%add
 }
 """
 
+# A matmul that XLA overlaps with the gather of its weights; the loop is unrolled twice.
+RING = """HloModule jit_step
+
+%windowed_dot_general_cond_ag (p: (bf16[4,48], u32[])) -> pred[] {
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %n = u32[]{:T(128)} constant(8)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%wide.windowed_dot_general_body_ag.1 (p: (bf16[4,48], u32[])) -> (bf16[4,48], u32[]) {
+  %two = u32[]{:T(128)} constant(2)
+  %i.1 = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %start = (bf16[4,48]{1,0}, bf16[4,48]{1,0}) collective-permute-start(%w), channel_id=3, \
+source_target_pairs={{0,1},{1,0}}
+  %done = bf16[4,48]{1,0} collective-permute-done(%start)
+  %next = u32[]{:T(128)} add(%i.1, %two), metadata={op_name="dot"}
+  ROOT %tuple = (bf16[4,48]{1,0}, u32[]{:T(128)}) tuple(%done, /*index=1*/%next)
+}
+
+ENTRY %main (p: bf16[4,48]) -> bf16[4,48] {
+  ROOT %while = (bf16[4,48]{1,0}, u32[]) while(%t), condition=%windowed_dot_general_cond_ag, \
+body=%wide.windowed_dot_general_body_ag.1
+}
+"""
+
+
+def test_a_ring_of_permutes_is_one_gather_and_its_counter_advances_by_two():
+    assert collectives(RING) == {"all-gather": {"count": 1, "bytes": 4 * 2 * 4 * 48}}
+    assert collectives(RING.replace("constant(2)", "constant(1)")) == {
+        "all-gather": {"count": 1, "bytes": 8 * 2 * 4 * 48}
+    }
+
 
 def test_an_asynchronous_collective_counts_its_larger_side_once():
     assert collectives(ASYNCHRONOUS) == {
