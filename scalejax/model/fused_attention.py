@@ -51,11 +51,11 @@ def kernel_for(platform: str, q_btnh: Float[Array, "b t n h"]) -> str:
     t, h = q_btnh.shape[1], q_btnh.shape[3]
     if platform == "tpu" and t % SPLASH_BLOCKS[-1] == 0:
         return "splash"
-    # cuDNN has no kernels for float32, and builds its kernels on a GPU: a step that is
-    # compiled ahead of time, in a process without one, has to do without them.
-    half_precision = q_btnh.dtype in (jnp.bfloat16, jnp.float16)
-    has_gpu = platform == "gpu" and jax.default_backend() == "gpu"
-    if has_gpu and half_precision and h % 8 == 0 and h <= CUDNN_HEAD_SIZE:
+    # cuDNN has no kernels for float32, nor for masks of an odd length.
+    has_kernel = q_btnh.dtype == jnp.bfloat16 and h <= CUDNN_HEAD_SIZE and h % 8 == t % 2 == 0
+    # It builds its kernels on a GPU: a step that is compiled ahead of time, in a process
+    # without one, has to do without them.
+    if platform == "gpu" and jax.default_backend() == "gpu" and has_kernel:
         return "cudnn"
     return "blocks"
 

@@ -91,7 +91,9 @@ def load_weights(source: Source, run: Run, mesh: jax.sharding.Mesh) -> Params:
     other = TrainingJob.read(source.folder).segment
     _check_model(run, other.run.model, other.run.parametrization, source.folder)
     like = checkpoint.abstract(init_state(other.run, mesh))
-    restored = checkpoint.restore(source.folder / "checkpoints", like, other.id)
+    # The last checkpoint or none: the one before holds the weights of an earlier step.
+    folder = source.folder / "checkpoints"
+    restored = checkpoint.restore(folder, like, other.id, step=checkpoint.steps(folder)[-1])
     if restored is None:
         raise checkpoint.CheckpointError(f"{source.folder} has no checkpoint any more")
     return weights_to_evaluate(other.run, restored.state)["raw"]
@@ -108,6 +110,8 @@ def _find(start: str, job: TrainingJob, folder: Path) -> Source:
             raise ValueError(
                 f"Run.start is {start}, but the run in {path} is not finished: train it first"
             )
+        if read_json(path / "status.json")["status"] == "diverged":
+            raise ValueError(f"Run.start is {start}, but the run in {path} has diverged")
         return Source(path, True, checkpoint.fingerprint(path / "checkpoints"))
     files = sorted(path.glob("*.safetensors"))
     if not files:
