@@ -53,8 +53,8 @@ def kernel_for(platform: str, q_btnh: Float[Array, "b t n h"]) -> str:
         return "splash"
     # cuDNN has no kernels for float32, nor for masks of an odd length.
     has_kernel = q_btnh.dtype == jnp.bfloat16 and h <= CUDNN_HEAD_SIZE and h % 8 == t % 2 == 0
-    # It builds its kernels on a GPU: a step that is compiled ahead of time, in a process
-    # without one, has to do without them.
+    # It builds its kernels on a GPU: a step that is compiled ahead of time, in a
+    # process without one, has to do without them.
     if platform == "gpu" and jax.default_backend() == "gpu" and has_kernel:
         return "cudnn"
     return "blocks"
