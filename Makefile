@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test test-data test-hf aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track aot docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -42,6 +42,14 @@ test-hf: .venv-hf/.ready
 	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
 	@touch $@
 
+# Curves on dashboards: nothing is sent anywhere, wandb runs offline.
+test-track: .venv-track/.ready
+	.venv-track/bin/python -m pytest -p no:xdist tests/training/observation
+
+.venv-track/.ready: setup.py
+	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
+	@touch $@
+
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
 aot: .venv-aot/.ready
 
@@ -62,4 +70,4 @@ bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -105,6 +105,9 @@ class BatchSchedule:
         This equals `steps`, exactly, when the batch size never changes. Learning-rate
         schedules are functions of it.
         """
+        # Plans ask this of thousands of runs, and most have a single batch size.
+        if len(self.phases) == 1:
+            return np.asarray(steps, np.float64)
         first_steps = np.array([phase.first_step for phase in self.phases])
         tokens_before = np.array([phase.tokens_before for phase in self.phases])
         batch_tokens = np.array([phase.batch_tokens for phase in self.phases])

@@ -1,5 +1,6 @@
 """Files that appear complete or not at all, and JSON lines that survive a kill."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -120,10 +121,13 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 def append_chained(path: Path, row: Mapping[str, object]) -> None:
     """Append a JSON line that carries the sha256 of the line before, as `previous`.
 
-    A later change of a line therefore shows in the line that follows it.
+    A later change of a line therefore shows in the line that follows it. Processes that
+    append at the same time wait for each other.
     """
-    lines = _complete_lines(path)
-    append_lines(path, [{**row, "previous": _line_hash(lines[-1]) if lines else ""}])
+    with path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lines = _complete_lines(path)
+        append_lines(path, [{**row, "previous": _line_hash(lines[-1]) if lines else ""}])
 
 
 def broken_link(path: Path) -> int | None:

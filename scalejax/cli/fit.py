@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -27,9 +28,11 @@ class Fit:
     # file. A whole-curve law needs one row per evaluation instead.
     table: Positional[str]
 
-    # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
-    # sigmoid, width-depth, annealing, annealing-size, multipower, isoflop or
-    # hyperparameters. A law of your own is FILE.py:NAME.
+    # Law to fit: chinchilla, kaplan, overtraining, interaction, farseer, power,
+    # broken-power, data-constrained, width-depth, routed, mixture:DOMAIN,DOMAIN,
+    # downstream, sigmoid, loss-to-loss, timescale, best-batch, critical-batch,
+    # annealing, annealing-size, multipower, isoflop or hyperparameters. A law of your
+    # own is FILE.py:NAME.
     law: str
 
     # Columns that have other names or units in this table than in the law, as pairs
@@ -52,9 +55,10 @@ class Fit:
     # mse, log-mse or asymmetric:FACTOR.
     loss: str = "huber:1e-3"
 
-    # Number of bootstrap resamples behind the 95% confidence intervals. With 0 there
-    # are no intervals; 1000 is a good number.
-    bootstrap: int = 0
+    # Number of bootstrap resamples behind the 95% confidence intervals. By default 1000
+    # where that takes seconds; the fit says where it makes fewer. With 0 there are no
+    # intervals.
+    bootstrap: int | None = None
 
     # Column of row weights. A row of weight 2 counts as two rows.
     weights: str | None = None
@@ -180,7 +184,9 @@ class Predict:
     # and is the input of a power law of flops. Example: 5.88e23.
     flops: float | None = None
 
-    # Loss in nats per token, for laws of the error against the loss. Example: 2.1.
+    # Loss in nats per token, for laws of the error against the loss. For a law of the
+    # loss it asks which run reaches it: give it with --tokens for the params, with
+    # --params for the tokens, or by itself for the cheapest run. Example: 2.1.
     loss: float | None = None
 
     # Width of the model, for the width-depth law. Example: 1024.
@@ -195,6 +201,11 @@ class Predict:
     # The law of your own that was fitted, as FILE.py:NAME. No saved fit holds it.
     law: str | None = None
 
+    # Folder of a planned run, OUT/<study>/runs/<id>. Predicts its loss from its own
+    # size and tokens, and registers the forecast in the study's ledger. A run that has
+    # started is refused.
+    register: Path | None = None
+
     # Print one JSON object instead of text.
     json: bool = False
 
@@ -202,7 +213,7 @@ class Predict:
         compile_cache.enable()
         from scalejax.cli.law_files import find_law
         from scalejax.cli.text import as_json
-        from scalejax.cli.text.fit import forecast_text
+        from scalejax.cli.text.fit import forecast_text, registered_text
         from scalejax.fitting import fit as fits
 
         inputs = {
@@ -218,6 +229,17 @@ class Predict:
         others = _pairs(self.inputs, "--inputs").items()
         given |= {name: _number(name, value, "--inputs") for name, value in others}
         own = find_law(self.law) if self.law else None
+        if self.register:
+            if given:
+                raise ValueError(
+                    "--register takes the inputs from the run's plan; remove "
+                    f"--{' and --'.join(name.replace('_', '-') for name in given)}"
+                )
+            from scalejax.study.fits import register_run
+
+            estimate = register_run(self.register, Path(self.fit), own)
+            print(as_json(estimate._asdict()) if self.json else registered_text(estimate))
+            return exit_codes.DONE
         forecast = fits.load(self.fit, own).forecast(**given)
         print(as_json(forecast.summary()) if self.json else forecast_text(forecast))
         return exit_codes.DONE

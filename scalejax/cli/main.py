@@ -22,7 +22,8 @@ from scalejax.cli.data import Data
 from scalejax.cli.fit import Fit, Predict
 from scalejax.cli.new import New
 from scalejax.cli.run_folder import Eval, Export
-from scalejax.cli.study import Plan, Report, Run, Status, Work
+from scalejax.cli.status import Status
+from scalejax.cli.study import Plan, Report, Run, Work
 
 
 class Verb(Protocol):

@@ -1,9 +1,10 @@
-"""`scalejax plan`, `run`, `work`, `status` and `report`: studies."""
+"""`scalejax plan`, `run`, `work` and `report`: studies."""
 
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -18,6 +19,14 @@ class Plan:
     # FILE.py:NAME for another one. Example: experiments/quickstart.py:smoke.
     study: Positional[str]
 
+    # Folder of all studies. What finished runs in it measured on this kind of machine
+    # says how long the plan takes.
+    out: Path = Path("results")
+
+    # Dollars per hour of one device, which on a CPU is one core. Shows what the plan
+    # costs. Example: 1.20.
+    price: float | None = None
+
     # Accelerators to compile the most expensive run for, as CHIP:SHAPE: v5e:16x16,
     # v5p:4x4x4, v6e:8x8 or h100:8. None of them need be at hand, but `make aot` must
     # have installed their compilers. This takes minutes.
@@ -28,22 +37,28 @@ class Plan:
 
     def run(self) -> int:
         from scalejax.cli.text import as_json
-        from scalejax.cli.text.study import plan_text
+        from scalejax.cli.text.study import plan_text, resources_text
         from scalejax.cli.text.topology import topology_text
         from scalejax.study.experiment import load_study
         from scalejax.study.plan import plan
+        from scalejax.study.resources import resources
         from scalejax.study.topology.chips import parse_topology
         from scalejax.study.topology.report import topology_report
 
         topology = parse_topology(self.topology) if self.topology else None
         study, _ = load_study(self.study)
+        if self.price is not None and not self.price >= 0:
+            raise ValueError(f"--price {self.price} is no price; give dollars per device-hour")
         planned = plan(study)
+        kind = topology.chip.device_kind if topology else None
+        needs = resources(planned, self.out, device_kind=kind, price=self.price)
         report = topology_report(study, topology) if topology else None
         if self.json:
             extra = {"topology": report} if report else {}
-            print(as_json({**planned.summary(), **extra}))
+            print(as_json({**planned.summary(), "resources": needs, **extra}))
         else:
             print(plan_text(planned))
+            print(resources_text(needs))
             if report:
                 print(topology_text(report))
         return exit_codes.DONE
@@ -66,13 +81,20 @@ class Run:
     # `scalejax work` on its folder, and concludes when everything is trained.
     devices: int | None = None
 
+    # Dashboard that the curves are copied to while runs train; needs the extra `track`.
+    # metrics.jsonl in the folder of each run holds them in any case.
+    track: Literal["tensorboard", "wandb"] | None = None
+
     def run(self) -> int:
         compile_cache.enable()
         from scalejax.cli.text.study import stopped_text, study_text
         from scalejax.study.experiment import load_study
         from scalejax.study.run import run_study
+        from scalejax.study.study import tracked
 
         study, question = load_study(self.study)
+        if self.track:
+            study = tracked(study, self.track)
         result = run_study(study, self.out, question, self.devices)
         if result.training.preempted:
             print(stopped_text(result), file=sys.stderr)
@@ -119,40 +141,22 @@ def _say(line: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
-    """Show the state of every run of a study."""
-
-    # Experiment file, as FILE.py or FILE.py:NAME, as for `scalejax run`.
-    study: Positional[str]
-
-    # Folder of all studies, as for `scalejax run`.
-    out: Path = Path("results")
-
-    # Print one JSON object instead of text.
-    json: bool = False
-
-    def run(self) -> int:
-        from scalejax.cli.text import as_json
-        from scalejax.cli.text.study import status_text
-        from scalejax.study.experiment import load_study
-        from scalejax.study.plan import plan
-        from scalejax.study.status import study_status
-
-        study, _ = load_study(self.study)
-        status = study_status(plan(study), self.out / study.name)
-        print(as_json(status) if self.json else status_text(status))
-        return exit_codes.DONE
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write the report page of a study again, from the files in its folder."""
+    """Write the report page of a study again, or one on all studies' forecasts."""
 
-    # The study's folder. Example: results/quickstart@1.
+    # The study's folder, such as results/quickstart@1. Or the folder of all studies,
+    # such as results: then the page says how many of all registered forecasts contained
+    # what was measured later, by how far they extrapolated.
     folder: Positional[Path]
 
     def run(self) -> int:
+        from scalejax.report import calibration
         from scalejax.report.write import write_report
 
-        print(write_report(self.folder))
+        if any(self.folder.glob("*/forecasts.jsonl")):
+            forecasts = calibration.read_calibration(self.folder)
+            print(calibration.calibration_text(forecasts))
+            print(calibration.write_calibration(forecasts))
+        else:
+            print(write_report(self.folder))
         return exit_codes.DONE

@@ -1,6 +1,6 @@
 """What is measured during and after training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scalejax.config.checks import check_choice, require, set_integer, set_tuple
 
@@ -49,6 +49,9 @@ class Measure:
     averages: tuple[Average, ...] = ()
     """Averages of the weights that are taken during training. Their held-out loss is
     measured whenever that of the weights is."""
+    profile_steps: int = field(default=0, compare=False)
+    """Number of training steps to profile near the start of a run, into its folder
+    `profile`; 0 profiles none."""
 
     def __post_init__(self):
         set_tuple(self, "suites", "suite names")
@@ -68,6 +71,7 @@ class Measure:
         set_integer(self, "every", 0)
         set_integer(self, "tokens", 1)
         set_integer(self, "items", 0)
+        set_integer(self, "profile_steps", 0)
         for name in self.suites:
             kind = name.partition(":")[0].removesuffix("-available")
             require(

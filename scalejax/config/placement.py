@@ -7,6 +7,7 @@ from scalejax.config.checks import check_choice, check_interval, require, set_in
 from scalejax.config.run import Run
 
 REMAT = ("none", "block", "dots")
+TRACKERS = ("none", "tensorboard", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,15 @@ class Placement:
     but every step copies the weights."""
     checkpoint_seconds: float = 60.0
     """Seconds of training between checkpoints. One is always written at the end."""
+    track: str = "none"
+    """Where the curves are copied to as a run trains: `none`, `tensorboard` or
+    `wandb`."""
 
     def __post_init__(self):
         for name in ("data", "fsdp", "tensor", "accumulate"):
             set_integer(self, name, 1)
         check_choice(self, "remat", REMAT)
+        check_choice(self, "track", TRACKERS)
         require(
             isinstance(self.scan_layers, bool),
             f"Placement.scan_layers must be True or False; got {self.scan_layers!r}",

@@ -30,3 +30,18 @@ def extrapolation(
         elif value < low * (1 - SAME_VALUE):
             beyond.append(f"{name} is {value / low:.3g} times the smallest fitted")
     return beyond
+
+
+def distance(inputs: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> float:
+    """Return the largest factor by which an input lies beyond the fitted rows.
+
+    1 for a run within the range of every input.
+
+    >>> distance({"params": 4e9, "tokens": 5}, {"params": (1e7, 1e9), "tokens": (1, 9)})
+    4.0
+    """
+    factors = [1.0]
+    for name, (low, high) in ranges.items():
+        if name in inputs and low > 0:
+            factors += [inputs[name] / high, low / inputs[name]]
+    return max(factors)

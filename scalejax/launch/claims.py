@@ -101,8 +101,8 @@ class Claims:
             "format": FORMAT,
             "host": socket.gethostname(),
             "process": os.getpid(),
+            "born": _born(os.getpid()),
             "machine": _machine(),
-            # Process numbers are used again; this is not.
             "token": uuid.uuid4().hex,
         }
         self._sights: dict[str, _Sight] = {}
@@ -142,13 +142,43 @@ class Claims:
             aside.unlink()
 
 
-def owners(study: Path) -> dict[str, str]:
-    """Return who trains what: `host:process` by the id of the segment."""
-    claims = {path.stem: _read(path) for path in (study / "claims").glob("*.json")}
-    return {
-        segment: f"{claim.get('host', '?')}:{claim.get('process', '?')}"
-        for segment, claim in claims.items()
-    }
+class Owners:
+    """Who trains what in a study, as seen by somebody who only looks.
+
+    A file alone does not say whether its owner is alive. An owner on this machine is
+    looked up among its processes. That of another machine is alive when its number has
+    been seen to change, which takes two looks at least HEARTBEAT_SECONDS apart.
+    """
+
+    def __init__(self, study: Path):
+        self.folder = study / "claims"
+        self.silent: dict[str, str] = {}
+        """Claims of other machines that have not been seen to count, as `alive`."""
+        self._sights: dict[str, _Sight] = {}
+        self._counting: set[str] = set()
+
+    def alive(self) -> dict[str, str]:
+        """Look once; return `host:process` by the id of the segment that it trains."""
+        found: dict[str, str] = {}
+        self.silent = {}
+        for path in sorted(self.folder.glob("*.json")):
+            segment, content, now = path.stem, _read(path), time.monotonic()
+            name = f"{content.get('host', '?')}:{content.get('process', '?')}"
+            if _is_of_this_machine(content):
+                if not _has_died_here(content):
+                    found[segment] = name
+                continue
+            seen = self._sights.get(segment)
+            if seen is None or seen.content != content:
+                # The first sight of a file shows nothing; a later change does.
+                if seen is not None:
+                    self._counting.add(segment)
+                seen = self._sights[segment] = _Sight(content, now)
+            if segment in self._counting and now - seen.at < STALE_SECONDS:
+                found[segment] = name
+            else:
+                self.silent[segment] = name
+        return found
 
 
 def _machine() -> str:
@@ -162,18 +192,31 @@ def _machine() -> str:
     return ""
 
 
+def _is_of_this_machine(claim: dict[str, Any]) -> bool:
+    is_number = isinstance(claim.get("process"), int)
+    return is_number and bool(_machine()) and claim.get("machine") == _machine()
+
+
 def _has_died_here(claim: dict[str, Any]) -> bool:
-    """Whether a claim is of a process of this machine that does not exist any more."""
-    process = claim.get("process")
-    if not isinstance(process, int) or not _machine() or claim.get("machine") != _machine():
+    """Whether a claim is of a process of this machine that does not run any more."""
+    if not _is_of_this_machine(claim):
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+    born = _born(claim["process"])
+    return not born or born != claim.get("born", born)
+
+
+def _born(process: int) -> str:
+    """When a process of this machine began, in the kernel's ticks; "" for a dead one.
+
+    Process numbers are used again, but not together with the same beginning.
+    """
+    with contextlib.suppress(OSError):
+        # The name, in brackets, may hold spaces. The state is the first field behind it
+        # and the beginning the twentieth.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        # A zombie runs no more; in a container it may never be collected.
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""
 
 
 def _create(path: Path, content: dict[str, Any]) -> bool:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from scalejax.files import read_json, write_json
+from scalejax.files import read_json, write_json, wrong_field
 from scalejax.training.segment import TrainingJob
 
 JOBS = "jobs.json"
@@ -19,22 +19,51 @@ class Jobs(NamedTuple):
     """Whether these are all. Runs to forecast are added when the laws are fitted."""
 
 
-def write_jobs(study: Path, jobs: Sequence[TrainingJob], *, complete: bool) -> None:
-    """Write the jobs of a study; see `Jobs`."""
-    records = [job.record() for job in jobs]
-    write_json(study / JOBS, {"complete": complete, "jobs": records})
+def write_jobs(study: Path, jobs: Sequence[TrainingJob], later: Sequence[TrainingJob] = ()) -> None:
+    """Write the jobs of a study.
+
+    jobs: those that may be trained now, those to start first at the top.
+    later: those that wait until the laws are fitted.
+    """
+    names = {job.segment.folder for job in jobs}
+    records = {
+        "jobs": [job.record() for job in jobs],
+        "later": [job.record() for job in later if job.segment.folder not in names],
+    }
+    write_json(study / JOBS, {"complete": not records["later"], **records})
 
 
 def read_jobs(study: Path) -> Jobs:
-    """Read what `write_jobs` wrote.
+    """Read the jobs that may be trained now.
 
     Raises ValueError when the folder has no jobs.
     """
+    content = _read(study)
+    jobs = [TrainingJob.from_record(record) for record in content["jobs"]]
+    return Jobs(jobs, content["complete"])
+
+
+def read_plan(study: Path) -> list[TrainingJob]:
+    """Read all jobs of a study, with those that wait until the laws are fitted.
+
+    Raises ValueError when the folder has no jobs.
+    """
+    content = _read(study)
+    return [TrainingJob.from_record(record) for record in content["jobs"] + content["later"]]
+
+
+def _read(study: Path) -> dict[str, Any]:
     if not (study / JOBS).exists():
         raise ValueError(
             f"{study} is not the folder of a study with work to do: it has no {JOBS}; give "
             "OUT/<study>, and start `scalejax run` on the study first"
         )
-    content = read_json(study / JOBS)
-    jobs = [TrainingJob.from_record(record) for record in content["jobs"]]
-    return Jobs(jobs, content["complete"])
+    path = study / JOBS
+    content = read_json(path)
+    kinds = {"complete": bool, "jobs": list, "later": list}
+    if wrong := wrong_field(content, kinds):
+        raise ValueError(
+            f"{path} is damaged: its field {wrong} is missing or has a value that it cannot have; "
+            "`scalejax run` writes it again"
+        )
+    return content

@@ -33,7 +33,9 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         kind = line.get("kind")
         fields = FIELDS.get(kind) if isinstance(kind, str) else None
-        wrong = wrong_field(line, fields) if fields else "kind"
+        # Ledgers are kept for years, and the early ones have no distances.
+        optional = {"distance": OPTIONAL_NUMBER} if "distance" in line else {}
+        wrong = wrong_field(line, fields | optional) if fields else "kind"
         if wrong:
             raise ValueError(
                 f"{path}, line {number}: the field {wrong} is missing or has a value that it "

@@ -4,7 +4,7 @@ FLOPs are counted by the `exact` convention of `scalejax.model.flops`: matrix pr
 only, attention under the causal mask counted as half of the square.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scalejax.config import Run
 from scalejax.model.flops import training_flops
@@ -22,22 +22,31 @@ def run_flops(run: Run) -> int:
     return training_flops(run.model, run.data.sequence_length, run.tokens_read)
 
 
-def longest_chain_flops(segments: Sequence[Segment]) -> dict[str, int]:
+def longest_chain_flops(segments: Sequence[Segment]) -> dict[str, float]:
     """FLOPs of the most expensive chain of segments that starts with each segment.
 
+    The most expensive chain is the one to start first; see `longest_chains`.
+    """
+    return longest_chains(segments, segment_flops)
+
+
+def longest_chains(
+    segments: Sequence[Segment], cost: Callable[[Segment], float]
+) -> dict[str, float]:
+    """Cost of the most expensive chain of segments that starts with each segment.
+
     A chain is a segment, one of its branches, one of that branch's branches, and so on.
-    Its segments can only be trained in that order, one at a time, so the most expensive
-    chain is the one to start first.
+    Its segments can only be trained in that order, one at a time.
 
     segments: every trunk comes before its branches.
-    Returns FLOPs by the segment's folder.
+    Returns costs by the segment's folder.
     """
-    flops: dict[str, int] = {}
-    longest_branch: dict[str, int] = {}
+    costs: dict[str, float] = {}
+    longest_branch: dict[str, float] = {}
     # From the leaves to the roots: when a trunk is reached, its branches are known.
     for segment in reversed(segments):
-        flops[segment.folder] = segment_flops(segment) + longest_branch.get(segment.folder, 0)
+        costs[segment.folder] = cost(segment) + longest_branch.get(segment.folder, 0)
         longest_branch[segment.parent] = max(
-            longest_branch.get(segment.parent, 0), flops[segment.folder]
+            longest_branch.get(segment.parent, 0), costs[segment.folder]
         )
-    return flops
+    return costs

@@ -1,14 +1,20 @@
 """Fit the laws of a study, and register what they forecast."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scalejax.config import Run
 from scalejax.fitting import chain
-from scalejax.fitting.fit import fit
+from scalejax.fitting.extrapolation import distance
+from scalejax.fitting.fit import fit, load
+from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Estimate, Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.grids import run_id
+from scalejax.launch.claims import Claims
+from scalejax.launch.jobs import read_plan
+from scalejax.laws.law import Law
 from scalejax.model.transformer import counts
 from scalejax.study import ledger
 from scalejax.study.study import Study
@@ -35,6 +41,8 @@ class Prediction(NamedTuple):
     metric: str
     """`loss` or `top1_error`."""
     estimate: Estimate
+    distance: float | None
+    """How far the run is beyond the fitted rows; see `ledger.Forecast`."""
 
 
 def rows_to_fit(results: "pd.DataFrame", study: Study) -> "pd.DataFrame":
@@ -88,6 +96,7 @@ def register_forecasts(
                 law="+".join(prediction.laws),
                 metric=prediction.metric,
                 estimate=prediction.estimate,
+                distance=prediction.distance,
                 fits=[_fit_file(folder, law) for law in prediction.laws],
                 rows=rows,
             )
@@ -116,19 +125,81 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
     predictions = []
     for name in loss_laws:
         inputs = _inputs(run, fits[name])
-        predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs)))
+        far = _distance(fits[name], inputs)
+        predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs), far))
         for error_law in error_laws:
             # The error's interval must include the error of the predicted loss.
             estimate = chain.predict(fits[name], fits[error_law], **inputs)
-            predictions.append(Prediction((name, error_law), "top1_error", estimate))
+            predictions.append(Prediction((name, error_law), "top1_error", estimate, far))
     return predictions
 
 
+def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Estimate:
+    """Register what a saved fit predicts for one run of a study that has not started.
+
+    run_folder: OUT/<study>/runs/<id>, which need not exist yet.
+    law: the law of the fit if it is your own.
+
+    Raises ValueError when the study has no such run, when the run has started, or when
+    the law needs more than the run's size and tokens.
+    """
+    study, name = run_folder.absolute().parent.parent, run_folder.name
+    runs = {job.segment.id: job.segment.run for job in read_plan(study) if job.segment.final}
+    if name not in runs:
+        raise ValueError(
+            f"{run_folder} is not the folder of a run that {study.name} plans; expected "
+            f"{study / 'runs'}/<id> with an id that `scalejax status {study}` lists"
+        )
+    fitted, inputs = load(fit_path, law), set[str]()
+    if fitted.law.target == "loss":
+        inputs = set(fitted.law.inputs)
+    if not inputs or not inputs <= {"params", "tokens"}:
+        raise ValueError(
+            f"{fit_path} predicts {fitted.law.target} from {', '.join(fitted.law.inputs)}; the "
+            "forecast of a run needs a law of the loss by params and tokens"
+        )
+    ledger.check_ledger(study)
+    values = _inputs(runs[name], fitted)
+    estimate = fitted.predict(**values)
+    # While this process holds the claim, nobody can start the run.
+    claim = Claims(study).take(name)
+    with claim or contextlib.nullcontext():
+        registered = claim is not None and ledger.register(
+            study,
+            run=f"{study.name}/{name}",
+            law=fitted.law.name,
+            metric="loss",
+            estimate=estimate,
+            distance=_distance(fitted, values),
+            fits=[fit_path],
+            rows=None,
+        )
+    if not registered:
+        raise ValueError(
+            f"run {name} has started, so what a law says of it is no forecast any more; register "
+            f"forecasts of runs that `scalejax status {study}` lists as waiting"
+        )
+    return estimate
+
+
 def _inputs(run: Run, fit: Fit) -> dict[str, float]:
-    """The inputs of a fit for a run, with its parameters counted as the fit counts."""
-    count = fit.columns.get("params", PARAMS_COLUMN)
-    known = {"params": getattr(counts(run.model), count), "tokens": run.tokens_read}
+    """The inputs of a fit for a run, with its parameters counted as the fit counts.
+
+    Raises ValueError when the fit does not say how it counts them.
+    """
+    column, count = fit.columns.get("params", PARAMS_COLUMN), counts(run.model)
+    if column not in count._fields:
+        raise ValueError(
+            f"the law was fitted to parameters in the column {column!r}, which does not say "
+            "whether embeddings and the head count; fit it to a column named "
+            f"{', '.join(count._fields)}"
+        )
+    known = {"params": getattr(count, column), "tokens": run.tokens_read}
     return {name: known[name] for name in fit.law.inputs}
+
+
+def _distance(fit: Fit, inputs: dict[str, float]) -> float | None:
+    return distance(inputs, fit.ranges) if isinstance(fit, ParametricFit) else None
 
 
 def _fit_file(folder: Path, law: str) -> Path:

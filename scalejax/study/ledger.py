@@ -48,10 +48,13 @@ class Forecast(TypedDict):
     """Upper end of the prediction interval; None if the fit cannot bound it."""
     level: float
     """Coverage of the interval, such as 0.95."""
+    distance: float | None
+    """The largest factor by which an input of the law lies beyond the fitted rows, 1
+    within them; None if the fit does not say."""
     fit_sha256: str
     """sha256 of the files of the fits that made the forecast, without their timings."""
     rows_sha256: str
-    """sha256 of the rows that the fits used."""
+    """sha256 of the rows that the fits used; empty if only the fits are at hand."""
     code: str
     """Version of scalejax."""
     created: str
@@ -88,8 +91,9 @@ def register(
     law: str,
     metric: str,
     estimate: "Estimate",
+    distance: float | None,
     fits: Sequence[Path],
-    rows: "pd.DataFrame",
+    rows: "pd.DataFrame | None",
 ) -> bool:
     """Add a forecast to the ledger; return whether the ledger has it now.
 
@@ -99,13 +103,16 @@ def register(
     run: `<study>/<run id>`.
     law, metric: what predicts, and what is predicted.
     fits: the files of the fits that made the forecast; several for a chain of laws.
-    rows: the rows that the fits used.
+    rows: the rows that the fits used; None if only the fits are at hand.
+    distance: see `Forecast`.
 
-    The forecast's id is the sha256 of run, law, metric and rows. A study that resumes
-    after a kill therefore registers no forecast twice.
+    The forecast's id is the sha256 of run, law, metric and rows (or fits). A study that
+    resumes after a kill therefore registers no forecast twice.
     """
-    rows_sha256 = hash_rows(rows)
-    key = hashlib.sha256(json.dumps([run, law, metric, rows_sha256]).encode()).hexdigest()
+    fit_sha256 = _hash_fits(fits)
+    rows_sha256 = "" if rows is None else hash_rows(rows)
+    content = json.dumps([run, law, metric, rows_sha256 or fit_sha256])
+    key = hashlib.sha256(content.encode()).hexdigest()
     if any(line["id"] == key for line in read_ledger(folder)):
         return True
     if has_started(folder, run):
@@ -120,7 +127,8 @@ def register(
         "low": estimate.low,
         "high": estimate.high,
         "level": estimate.level,
-        "fit_sha256": _hash_fits(fits),
+        "distance": distance,
+        "fit_sha256": fit_sha256,
         "rows_sha256": rows_sha256,
         "code": code_version(),
         "created": utc_now(),
@@ -163,8 +171,8 @@ def score(folder: Path, results: "pd.DataFrame") -> list[ScoredForecast]:
         _, _, run = forecast["run"].rpartition("/")
         if forecast["id"] in scores or run not in rows or rows[run]["status"] != "done":
             continue
-        measured = float(rows[run][forecast["metric"]])
-        if np.isfinite(measured):
+        measured = rows[run].get(forecast["metric"])
+        if isinstance(measured, float) and np.isfinite(measured):
             new_score = _score(forecast, measured)
             append_chained(folder / LEDGER, dict(new_score))
             scores[forecast["id"]] = new_score

@@ -76,7 +76,7 @@ class Plan:
             segment = self.by_folder[segment.parent]
         return segment.id
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Training FLOPs of the study; a shared prefix counts once."""
         return self.flops_of(self.segments)
@@ -85,7 +85,7 @@ class Plan:
         """Training FLOPs of some of the segments."""
         return sum(segment_flops(segment) for segment in segments)
 
-    @property
+    @cached_property
     def flops_separate(self) -> int:
         """Training FLOPs if every run were trained from its first step."""
         return sum(run_flops(segment.run) for segment in self.segments if segment.final)

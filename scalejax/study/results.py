@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalejax.files import read_json, read_lines, replacing, wrong_field
 from scalejax.training.result import Result
+from scalejax.training.status import check_seal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 # Types of the columns in metrics.jsonl; all but the step may be absent.
 NUMBER = (int, float, type(None))
 CURVE_TYPES = {"step": int, "tokens": NUMBER, "learning_rate": NUMBER, "train_loss": NUMBER}
-CURVE_TYPES |= {"loss": NUMBER, "weights": str}
-CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "loss", "weights")
+CURVE_TYPES |= {"grad_norm": NUMBER, "loss": NUMBER, "weights": str}
+CURVE_COLUMNS = ("run", "step", "tokens", "learning_rate", "train_loss", "grad_norm", "loss")
+CURVE_COLUMNS += ("weights",)
 
 
 def results(folder: str | Path) -> "pd.DataFrame":
@@ -74,6 +76,7 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
     Raises ValueError, with file and line, for a row that is damaged.
     """
     path = run / "metrics.jsonl"
+    check_seal(path)
     rows = read_lines(path)
     for number, row in enumerate(rows, start=1):
         kinds = {name: kind for name, kind in CURVE_TYPES.items() if name in row or name == "step"}

@@ -29,6 +29,7 @@ from scalejax.study.progress import Progress
 from scalejax.study.results import write_tables
 from scalejax.study.study import Study
 from scalejax.training.loop import check_vocabulary
+from scalejax.training.status import check_data, read_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> St
     cores = worker_cores(devices, study.placement)
     folder = out / study.name
     ledger.check_ledger(folder)
-    _check_data(study)
+    _check_data(planned, folder)
     with locked(folder) as lock, Progress(planned) as progress:
         write_json(folder / "study.json", dict(study_record(planned, question)))
         pool = Pool(
@@ -108,21 +109,32 @@ def run_study(study: Study, out: Path, question: str, devices: int | None) -> St
             return _train_and_conclude(planned, folder, pool, progress)
 
 
-def _check_data(study: Study) -> None:
-    """Prepare the data of all runs and check that they can be trained and measured."""
+def _check_data(planned: Plan, folder: Path) -> None:
+    """Prepare the data of all runs and check that they can be trained and measured.
+
+    Raises ValueError as well when a finished run was trained on other data than those
+    at hand: rows of two data sets would share one law.
+    """
+    study, hashes = planned.study, {}
     # Runs of a grid mostly share their data: check one run for each.
-    run_by_data = {run.data: run for run in [*study.runs, *study.forecast]}
-    for run in run_by_data.values():
-        shards = prepare(run.data)
+    for data, run in {run.data: run for run in [*study.runs, *study.forecast]}.items():
+        shards = prepare(data)
         check_vocabulary(run, shards)
         run_metrics.check_measure(shards, run, study.measure)
+        hashes[data] = shards.hash
+    for segment in planned.segments:
+        path = folder / segment.folder
+        # Workers compare those that are not finished.
+        if (path / "DONE").exists():
+            check_data(path, read_status(path), hashes[segment.run.data])
 
 
 def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> StudyResult:
     study = planned.study
 
     # Train the runs that the laws are fitted to.
-    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), complete=not study.forecast)
+    later = pool.in_order(planned.jobs(study.forecast))
+    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), later)
     training = pool.train(planned.jobs(study.runs))
     if training.preempted:
         return StudyResult(folder=folder, plan=planned, training=training)
@@ -139,7 +151,7 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
         for run in register_forecasts(study, fits, rows, folder):
             progress.say(f"run {run} has started, so no forecast of it is registered any more")
         jobs = planned.jobs([*study.runs, *study.forecast])
-        write_jobs(folder, pool.in_order(jobs), complete=True)
+        write_jobs(folder, pool.in_order(jobs))
         pool.train(planned.jobs(study.forecast))
         if training.preempted:
             return StudyResult(folder=folder, plan=planned, training=training)

@@ -1,8 +1,9 @@
 """A study: one question, asked of a set of runs."""
 
+import importlib.util
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scalejax.config import Measure, Placement, Run
@@ -70,3 +71,17 @@ class Study:
                 check_placement(run, self.placement)
             except ValueError as error:
                 raise ValueError(f"study {self.name}, run {run_id(run)}: {error}") from None
+
+
+def tracked(study: Study, dashboard: str) -> Study:
+    """Return the study with its curves copied to a dashboard.
+
+    dashboard: `tensorboard` or `wandb`. Raises ValueError when its package is missing.
+    """
+    package = {"tensorboard": "tensorboardX", "wandb": "wandb"}[dashboard]
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f"--track {dashboard} needs the package {package}, which is not installed; install it "
+            "with: pip install 'scalejax[track]'"
+        )
+    return replace(study, placement=replace(study.placement, track=dashboard))

@@ -32,6 +32,7 @@ from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
 from scalejax.training.metrics import MetricsFile, open_metrics
+from scalejax.training.observation.profile import profiled
 from scalejax.training.result import (
     Result,
     ResultRow,
@@ -53,7 +54,7 @@ from scalejax.training.status import (
     read_status,
     record_checkpoint,
 )
-from scalejax.training.step import init_state, make_train_step, weights_to_evaluate
+from scalejax.training.step import Step, init_state, make_train_step, weights_to_evaluate
 
 # Steps between two rows of metrics.jsonl; a row's training loss is the mean over them.
 LOG_EVERY = 20
@@ -143,8 +144,7 @@ def train_segment(
 
     # ---- Steps ---------------------------------------------------------------
     rows = batches(shards, run)
-    path = folder / "metrics.jsonl"
-    with open_metrics(path, history=start.history) as metrics, checkpoint.Saver() as saver:
+    with open_metrics(job, folder, history=start.history) as metrics, checkpoint.Saver() as saver:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, saver, status)
         trainer.run_steps(report, stopping, check_claim)
 
@@ -196,7 +196,7 @@ class Trainer:
         """
         run, stop = self.job.segment.run, self.job.segment.stop
         progress, placement = self.progress, self.job.placement
-        train_step = make_train_step(run, self.mesh, placement, self.job.measure.averages)
+        train_step = self.training_step()
         # The schedule is computed once, in float64 on the host, and each step gets its
         # rate as an argument. One executable serves every schedule, and the array that
         # a whole-curve law reads is the array that was trained.
@@ -221,7 +221,7 @@ class Trainer:
             if logged:
                 now = time.monotonic()
                 progress.seconds, resumed = progress.seconds + now - resumed, now
-                report(progress.step, self.log_losses(float(rate)))
+                report(progress.step, self.log_losses(float(rate), metrics["grad_norm"]))
 
             # ---- Evaluation, except at the run's end, which is evaluated anyway
             if self.evaluation_is_due(before, after) and progress.step < run.steps:
@@ -244,6 +244,12 @@ class Trainer:
                 f"stopped at step {progress.step} of {stop}; the state is saved in {self.folder}"
             )
 
+    def training_step(self) -> Step:
+        """The compiled step; it is profiled when the Measure asks for that."""
+        run, measure = self.job.segment.run, self.job.measure
+        step = make_train_step(run, self.mesh, self.job.placement, measure.averages)
+        return profiled(step, self.folder / "profile", measure.profile_steps)
+
     def read_batch(self, before: int, after: int) -> ArrayLike:
         """The rows of the step that reads the run's tokens from `before` to `after`.
 
@@ -257,9 +263,10 @@ class Trainer:
             lambda start, stop: self.rows.rows(first + start, first + stop),
         )
 
-    def log_losses(self, learning_rate: float) -> float:
+    def log_losses(self, learning_rate: float, gradient_norm: jax.Array) -> float:
         """Write a metrics row of the steps since the last one; return their mean loss.
 
+        `learning_rate` and `gradient_norm`, before clipping, are of the last step.
         Skipped steps are left out of the mean; it is NaN, and null in the file, when
         every step was skipped.
         """
@@ -268,12 +275,14 @@ class Trainer:
         losses = np.array([float(loss) for loss in jax.device_get(progress.losses)])
         progress.diverged = int(progress.state.skipped_in_a_row) >= DIVERGED_AFTER
         progress.losses = []
+        grad_norm = float(jax.device_get(gradient_norm))
 
         finite = losses[np.isfinite(losses)]
         loss = float(np.mean(finite)) if finite.size else math.nan
         row = self.row_head() | {
             "learning_rate": learning_rate,
             "train_loss": loss if math.isfinite(loss) else None,
+            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
             "seconds": round(progress.seconds, 3),
         }
         self.metrics.write(row)

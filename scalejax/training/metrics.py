@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO, TypedDict
 
 from scalejax.files import write_text
 from scalejax.training import distributed
+from scalejax.training.observation.tracking import open_tracker
+from scalejax.training.segment import TrainingJob
 
 MetricsRow = Mapping[str, float | str | None]
 
@@ -29,9 +31,12 @@ class Position(TypedDict):
 class MetricsFile:
     """A run's metrics.jsonl, open for appending."""
 
-    def __init__(self, handle: TextIO | None, history: str):
-        """Append to `handle`, which holds `history` already; None writes nothing."""
-        self._handle = handle
+    def __init__(self, handle: TextIO | None, history: str, copy: Callable[[MetricsRow], None]):
+        """Append to `handle`, which holds `history` already; None writes nothing.
+
+        `copy` is called with every row that is written.
+        """
+        self._handle, self._copy = handle, copy
         self._rows = history.count("\n")
         self._digest = hashlib.sha256(history.encode())
 
@@ -50,6 +55,7 @@ class MetricsFile:
             # Flushed at once, so that `scalejax status` sees it; not synced, which is
             # slow.
             self._handle.flush()
+            self._copy(row)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
@@ -78,14 +84,19 @@ def read_history(path: Path, position: Position) -> str:
 
 
 @contextlib.contextmanager
-def open_metrics(path: Path, *, history: str) -> Iterator[MetricsFile]:
+def open_metrics(job: TrainingJob, folder: Path, *, history: str) -> Iterator[MetricsFile]:
     """Open metrics.jsonl with the rows of `history`, and drop all others.
 
-    On many hosts, process 0 alone writes the file.
+    Rows are also copied to where `Placement.track` says. On many hosts, process 0 alone
+    writes.
     """
     if not distributed.is_main():
-        yield MetricsFile(None, history)
+        yield MetricsFile(None, history, copy=lambda row: None)
         return
+    path = folder / "metrics.jsonl"
     write_text(path, history)
-    with open(path, "a", encoding="utf-8") as handle:
-        yield MetricsFile(handle, history)
+    with (
+        open_tracker(job, folder, history=history) as copy,
+        open(path, "a", encoding="utf-8") as handle,
+    ):
+        yield MetricsFile(handle, history, copy)

@@ -17,7 +17,7 @@ from scalejax.grids import as_dict, flatten, from_dict, run_id
 from scalejax.model.flops import PEAK_FLOPS, flops_6nd, mfu, training_flops
 from scalejax.model.transformer import counts
 from scalejax.training.segment import TrainingJob
-from scalejax.training.status import Status, utc_now
+from scalejax.training.status import Status, check_seal, utc_now
 
 # A run that skipped this share of its tokens or more has diverged: its weights are
 # those of a much shorter run.
@@ -70,7 +70,7 @@ class Result:
     def load(cls, folder: Path) -> "Result":
         """Read folder/result.json.
 
-        Raises ValueError, naming the file, when it is damaged.
+        Raises ValueError, naming the file, when it is damaged or was changed by hand.
         """
         path = folder / "result.json"
         row = read_json(path)
@@ -83,6 +83,7 @@ class Result:
             row["loss"] = math.inf
         if wrong := _wrong_field(row):
             raise ValueError(_damaged(path, wrong))
+        check_seal(path)
         return cls(row=row, measure=measure)
 
 

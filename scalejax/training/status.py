@@ -13,8 +13,11 @@ from typing import TypedDict, cast
 
 import jax
 
-from scalejax.files import read_json, write_json, write_text
+from scalejax.files import read_json, sha256, write_json, write_text
 from scalejax.training import distributed
+
+# The files of a finished run whose hashes are in DONE.
+SEALED = ("result.json", "metrics.jsonl")
 
 
 class Environment(TypedDict):
@@ -116,15 +119,35 @@ def record_checkpoint(folder: Path, status: Status, step: int) -> None:
 
 
 def close_folder(folder: Path, status: Status, *, step: int, diverged: bool) -> None:
-    """Write the final status.json, then `DONE`."""
+    """Write the final status.json, then `DONE` with the hashes of the other files."""
     if distributed.is_main():
         # Branches of a trunk read this: those of a diverged one are not trained.
         final = "diverged" if diverged else "done"
         write_json(folder / "status.json", {**status, "status": final, "step": step})
+        # The lines of `sha256sum`, below the time.
+        seals = [f"{sha256(folder / name)}  {name}" for name in SEALED if (folder / name).exists()]
         # Written last: a kill before this line leaves a folder that can be trained
         # further.
-        write_text(folder / "DONE", utc_now() + "\n")
+        write_text(folder / "DONE", "\n".join([utc_now(), *seals, ""]))
     distributed.wait_for_all(f"closed {folder}")
+
+
+def check_seal(path: Path) -> None:
+    """Raise ValueError when a file of a finished run is not the one that it ended with.
+
+    A loss that was edited by hand, or a curve that was copied from another run, would
+    otherwise enter every fit.
+    """
+    done = path.parent / "DONE"
+    if not done.exists():
+        return
+    seals = [line.split() for line in done.read_text(errors="replace").split("\n")[1:]]
+    sealed = {words[1]: words[0] for words in seals if len(words) == 2}
+    if path.name in sealed and (not path.exists() or sealed[path.name] != sha256(path)):
+        raise ValueError(
+            f"{path} is not as the run left it: it was damaged or changed by hand; restore it, or "
+            "delete it and run again, which evaluates the last checkpoint anew"
+        )
 
 
 def environment() -> Environment:
@@ -138,7 +161,7 @@ def environment() -> Environment:
         "processes": jax.process_count(),
         "jax": jax.__version__,
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
     }
 
 
@@ -148,7 +171,7 @@ def utc_now() -> str:
 
 
 @functools.cache
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """The CPU's model name; outside Linux, what Python knows of it."""
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,4 +1,4 @@
-"""`scalejax plan`, `run` and `status` (mirrors scalejax/cli/study.py)."""
+"""`scalejax plan` and `run` (mirrors scalejax/cli/study.py)."""
 
 import json
 import subprocess
@@ -78,11 +78,6 @@ def test_plan_prints_one_json_object_and_trains_nothing(call, experiment, tmp_pa
     code, out, _ = call("plan", experiment(), "--json")
     assert code == 0 and json.loads(out)["runs"] == 1 and json.loads(out)["saved_fraction"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.py"]
-
-
-def test_the_runs_of_a_study_that_was_never_run_are_waiting(call, experiment, tmp_path):
-    code, out, _ = call("status", experiment(), "--out", tmp_path, "--json")
-    assert code == 0 and json.loads(out)["totals"] == {"waiting": 1}
 
 
 @pytest.mark.parametrize("devices", [-1, 100_000])

@@ -17,8 +17,10 @@ from scalejax.grids import run_id
 from scalejax.report.record import read_study
 from scalejax.report.write import write_report
 from scalejax.study import ledger
+from scalejax.study.plan import plan
 from scalejax.study.results import curves, results
-from scalejax.study.status import run_status
+from scalejax.study.status import StatusReader
+from scalejax.study.study import Study
 from scalejax.training.loop import train
 from tests.faults.mutations import mutate
 from tests.report.studies import FORECAST_RUN, results_table, write_study
@@ -42,6 +44,7 @@ def study(tiny_run, tiny_measure, tmp_path_factory) -> Path:
         law="chinchilla",
         metric="loss",
         estimate=Estimate(2.5, 2.4, 2.6, 0.95, "pairs"),
+        distance=3.0,
         fits=[folder / "fits" / "chinchilla.json"],
         rows=rows,
     )
@@ -50,11 +53,11 @@ def study(tiny_run, tiny_measure, tmp_path_factory) -> Path:
 
 
 def readers(folder: Path, tiny_run) -> dict[str, Callable[[], object]]:
-    run, rows = folder / "runs" / run_id(tiny_run), results_table()
+    rows, segments = results_table(), plan(Study("made@1", [tiny_run])).segments
     return {
         "results": lambda: results(folder),
         "curves": lambda: curves(folder),
-        "status": lambda: run_status(run),
+        "status": lambda: StatusReader("made@1", folder, segments).read(),
         "score": lambda: (ledger.check_ledger(folder), ledger.score(folder, rows)),
         "study": lambda: read_study(folder),
         "fit": lambda: load(folder / "fits" / "chinchilla.json").predict(params=1e5, tokens=1e6),

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from scalejax.launch import claims as module
-from scalejax.launch.claims import ClaimLost, Claims, owners
+from scalejax.launch.claims import ClaimLost, Claims, Owners
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_a_segment_has_one_owner_until_it_is_given_back(tmp_path):
     first, second = Claims(tmp_path), Claims(tmp_path)
     claim = first.take("a")
     assert claim is not None and second.take("a") is None
-    assert owners(tmp_path)["a"].endswith(f":{os.getpid()}")
+    assert Owners(tmp_path).alive()["a"].endswith(f":{os.getpid()}")
     claim.check()
     claim.release()
-    assert owners(tmp_path) == {}
+    assert Owners(tmp_path).alive() == {}
     other = second.take("a")
     assert other is not None
     other.release()
@@ -123,9 +123,12 @@ def test_the_claim_of_a_process_that_was_killed_here_is_taken_over_at_once(tmp_p
         [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "taken\n"
-    claims = Claims(tmp_path)
-    assert claims.take("a") is None
+    claims, owners = Claims(tmp_path), Owners(tmp_path)
+    assert claims.take("a") is None and list(owners.alive()) == ["a"]
     process.send_signal(signal.SIGKILL)
+    # Dead, but not collected by its parent: a zombie, which `kill -0` would still find.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert owners.alive() == owners.silent == {}
     process.wait()
     process.stdout.close()
     claim = claims.take("a")
@@ -148,3 +151,28 @@ def test_a_claim_that_was_cut_short_by_a_crash_becomes_stale(tmp_path, fast):
     (tmp_path / "claims").mkdir()
     (tmp_path / "claims" / "a.json").write_text('{"host": "no')
     take_over(Claims(tmp_path)).release()
+
+
+def test_a_number_that_another_process_has_got_since_is_not_the_owner(tmp_path):
+    claims = Claims(tmp_path)
+    stop_counting(take(claims))
+    path = tmp_path / "claims" / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"born": "1"}))
+    assert Owners(tmp_path).alive() == {} or module._machine() == ""
+
+
+def test_an_owner_on_another_machine_is_alive_while_its_number_changes(tmp_path, fast):
+    stop_counting(take(Claims(tmp_path)))
+    path, owners = tmp_path / "claims" / "a.json", Owners(tmp_path)
+
+    def count(heartbeat):
+        there = {"machine": "x", "host": "far", "process": 7, "heartbeat": heartbeat}
+        path.write_text(json.dumps(json.loads(path.read_text()) | there))
+
+    count(1)
+    assert owners.alive() == {} and owners.silent == {"a": "far:7"}
+    assert owners.alive() == {}, "nothing has changed"
+    count(2)
+    assert owners.alive() == {"a": "far:7"} and owners.silent == {}
+    time.sleep(2 * module.STALE_SECONDS)
+    assert owners.alive() == {} and owners.silent == {"a": "far:7"}

@@ -8,7 +8,7 @@ from scalejax.config import Measure, Placement
 from scalejax.launch import work as module
 from scalejax.launch.attempt import failure, forget_failure
 from scalejax.launch.claims import Claims
-from scalejax.launch.jobs import read_jobs, write_jobs
+from scalejax.launch.jobs import read_jobs, read_plan, write_jobs
 from scalejax.launch.work import work
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
@@ -38,8 +38,11 @@ def run_worker(study, stopping=lambda: False):
 
 
 def test_jobs_come_back_as_they_were_written(jobs, tmp_path):
-    write_jobs(tmp_path, jobs, complete=False)
-    assert read_jobs(tmp_path) == (jobs, False)
+    write_jobs(tmp_path, jobs[:2], later=jobs)
+    assert read_jobs(tmp_path) == (jobs[:2], False)
+    assert read_plan(tmp_path) == jobs
+    write_jobs(tmp_path, jobs)
+    assert read_jobs(tmp_path) == (jobs, True) and read_plan(tmp_path) == jobs
 
 
 def test_a_folder_without_jobs_is_refused(tmp_path):
@@ -49,7 +52,7 @@ def test_a_folder_without_jobs_is_refused(tmp_path):
 
 def test_a_worker_trains_trunks_before_branches_and_ends_when_nothing_is_left(jobs, tmp_path):
     # Branches first: they have to wait for their trunk.
-    write_jobs(tmp_path, jobs[::-1], complete=True)
+    write_jobs(tmp_path, jobs[::-1])
     result, lines = run_worker(tmp_path)
     trunk, *branches = (job.segment.folder for job in jobs)
     assert result.trained[0] == trunk and set(result.trained[1:]) == set(branches)
@@ -62,7 +65,7 @@ def test_a_worker_trains_trunks_before_branches_and_ends_when_nothing_is_left(jo
 
 def test_a_worker_waits_for_what_another_one_trains(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOOK_AGAIN_SECONDS", 0.05)
-    write_jobs(tmp_path, jobs, complete=True)
+    write_jobs(tmp_path, jobs)
     claim = Claims(tmp_path).take(jobs[0].segment.id)
     assert claim is not None
     threading.Timer(0.5, claim.release).start()
@@ -71,7 +74,7 @@ def test_a_worker_waits_for_what_another_one_trains(jobs, tmp_path, monkeypatch)
 
 
 def test_a_failure_is_told_to_all_workers_and_ends_with_the_next_start(jobs, tmp_path):
-    write_jobs(tmp_path, jobs, complete=True)
+    write_jobs(tmp_path, jobs)
     folder = tmp_path / jobs[0].segment.folder
     folder.mkdir(parents=True)
     (folder / "status.json").write_text("{}")
@@ -89,7 +92,7 @@ def test_a_failure_is_told_to_all_workers_and_ends_with_the_next_start(jobs, tmp
 
 
 def test_a_worker_that_is_asked_to_stop_saves_and_gives_its_claim_back(jobs, tmp_path):
-    write_jobs(tmp_path, jobs, complete=True)
+    write_jobs(tmp_path, jobs)
     steps = iter(range(10**9))
     result, _ = run_worker(tmp_path, stopping=lambda: next(steps) >= 2)
     assert result.preempted and result.trained == []
@@ -102,5 +105,5 @@ def test_a_worker_that_is_asked_to_stop_saves_and_gives_its_claim_back(jobs, tmp
 def test_a_worker_does_not_wait_for_ever_for_runs_to_forecast(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(module, "FITTING_SECONDS", 0.2)
-    write_jobs(tmp_path, jobs[:1], complete=False)
+    write_jobs(tmp_path, jobs[:1], later=jobs)
     assert len(run_worker(tmp_path)[0].trained) == 1

@@ -1,14 +1,20 @@
 """The laws of a study and what they forecast (mirrors scalejax/study/fits.py)."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scalejax import laws
 from scalejax.files import read_lines
+from scalejax.fitting.fit import fit
 from scalejax.grids import run_id
+from scalejax.launch.claims import Claims
+from scalejax.launch.jobs import write_jobs
 from scalejax.model.transformer import counts
 from scalejax.study.fits import _inputs, fit_laws, register_forecasts, rows_to_fit
+from scalejax.study.plan import plan
 from scalejax.study.study import Study
 
 
@@ -67,3 +73,45 @@ def test_branches_share_an_error_and_kaplans_law_counts_without_embeddings(runs,
     assert {(fit.clusters, fit.resample) for fit in fits.values()} == {("trunk", "trunks")}
     assert _inputs(runs[3], fits["kaplan"])["params"] == size.params_non_embedding
     assert _inputs(runs[3], fits["chinchilla"])["params"] == size.params_with_head
+
+
+@pytest.fixture
+def planned(tiny_run, tmp_path):
+    """A planned study of two runs, and a fit that was made elsewhere."""
+    plans = plan(Study("s@1", [tiny_run, tiny_run.replace(seed=1)]))
+    (tmp_path / "s@1").mkdir()
+    write_jobs(tmp_path / "s@1", plans.jobs(plans.study.runs))
+    law_fit = fit(table_of_laws(), laws.chinchilla(), bootstrap=8)
+    law_fit.save(tmp_path / "fit.json")
+    return tmp_path, [tmp_path / "s@1" / segment.folder for segment in plans.segments], law_fit
+
+
+def test_a_fit_made_elsewhere_forecasts_a_run_that_has_not_started(planned, tiny_run, call):
+    folder, (run, _), law_fit = planned
+    code, out, _ = call("predict", folder / "fit.json", "--register", run, "--json")
+    size = counts(tiny_run.model).params_with_head
+    expected = law_fit.predict(params=size, tokens=3840)
+    assert code == 0 and json.loads(out)["value"] == expected.value
+    (line,) = read_lines(folder / "s@1" / "forecasts.jsonl")
+    assert line["run"] == f"s@1/{run.name}" and line["value"] == expected.value
+    # The run reads 3,840 tokens, and the smallest fitted one 100,000.
+    assert line["distance"] == pytest.approx(1e5 / 3840) and line["rows_sha256"] == ""
+    # Said twice, it is one forecast.
+    assert call("predict", folder / "fit.json", "--register", run)[0] == 0
+    assert len(read_lines(folder / "s@1" / "forecasts.jsonl")) == 1
+    assert not list((folder / "s@1" / "claims").iterdir())
+
+
+def test_the_forecast_of_a_run_that_started_or_is_unknown_is_refused(planned, call):
+    folder, (run, other), _ = planned
+    run.mkdir(parents=True)
+    (run / "status.json").write_text("{}")
+    code, out, err = call("predict", folder / "fit.json", "--register", run)
+    assert code == 2 and not out and f"run {run.name} has started" in err
+    with Claims(folder / "s@1").take(other.name) or pytest.fail("it is free"):
+        assert call("predict", folder / "fit.json", "--register", other)[0] == 2
+    code, _, err = call("predict", folder / "fit.json", "--register", run.parent / "abc")
+    assert code == 2 and "is not the folder of a run that s@1 plans" in err
+    code, _, err = call("predict", folder / "fit.json", "--register", other, "--params", "7")
+    assert code == 2 and "remove --params" in err
+    assert not (folder / "s@1" / "forecasts.jsonl").exists()

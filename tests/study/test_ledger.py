@@ -4,11 +4,15 @@ Mirrors scalejax/study/ledger.py.
 """
 
 import json
+import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from scalejax import laws
 from scalejax.files import read_lines
+from scalejax.fitting.fit import fit
 from scalejax.fitting.result import Estimate
 from scalejax.study import ledger
 
@@ -31,6 +35,7 @@ def register(folder, fit_file, rows=ROWS, run="s@1/c", low=2.7, high=2.9):
         law="chinchilla",
         metric="loss",
         estimate=estimate,
+        distance=2.0,
         fits=[fit_file],
         rows=rows,
     )
@@ -119,3 +124,31 @@ def test_the_hash_of_a_fit_does_not_depend_on_how_long_it_took(tmp_path, fit_fil
         register(folder, fit_file)
         hashes.append(read_lines(folder / "forecasts.jsonl")[0]["fit_sha256"])
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_hash_of_a_real_fit_has_no_time_in_it(tmp_path):
+    """Two fits of the same rows take different times, and are the same evidence."""
+    params, tokens = np.meshgrid([1e6, 4e6, 16e6, 64e6], [1e8, 4e8, 16e8, 64e8])
+    loss = 1.7 + 400 / params**0.34 + 410 / tokens**0.28
+    table = pd.DataFrame({"params": params.ravel(), "tokens": tokens.ravel(), "loss": loss.ravel()})
+    hashes = []
+    for number in range(2):
+        path = tmp_path / f"{number}.json"
+        fit(table, laws.chinchilla(), bootstrap=4).save(path)
+        hashes.append(ledger._hash_fits([path]))
+    contents = [(tmp_path / f"{number}.json").read_text() for number in range(2)]
+    assert contents[0] != contents[1], "the files hold the seconds"
+    assert hashes[0] == hashes[1]
+
+
+def test_several_processes_that_register_at_once_keep_the_chain(tmp_path, fit_file):
+    threads = [
+        threading.Thread(target=register, args=(tmp_path, fit_file), kwargs={"run": f"s@1/{name}"})
+        for name in "abcdefgh"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.check_ledger(tmp_path)
+    assert len(read_lines(tmp_path / "forecasts.jsonl")) == 8

@@ -12,6 +12,7 @@ from scalejax.config import Measure
 from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.files import read_json
+from scalejax.study.results import read_curve
 from scalejax.training.loop import train
 from scalejax.training.result import Result, has_diverged
 
@@ -64,8 +65,23 @@ def test_a_copied_folder_of_another_run_is_refused(tiny_run, folder):
         train(other, out=folder, measure=QUIET)
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(result | {"run": "0" * 16}))
+    (folder / "DONE").write_text("a folder of an earlier version has no hashes\n")
     with pytest.raises(ValueError, match=r"is the result of run 0000000000000000, but its folder"):
         train(tiny_run, out=folder, measure=QUIET)
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
+def test_a_number_that_was_changed_by_hand_is_refused(name, tiny_run, folder):
+    path, loss = folder / name, Result.load(folder).loss
+    read_curve(folder)
+    path.write_text(path.read_text().replace(f'"loss": {loss}', f'"loss": {loss - 0.5}'))
+    with pytest.raises(ValueError, match=rf"{name} is not as the run left it"):
+        Result.load(folder) if name == "result.json" else read_curve(folder)
+    # The remedy that the message names.
+    if name == "result.json":
+        path.unlink()
+        assert train(tiny_run, out=folder, measure=QUIET).loss == loss
+        assert Result.load(folder).loss == loss
 
 
 def test_a_result_that_is_missing_is_evaluated_again(tiny_run, folder):

@@ -1,4 +1,4 @@
-"""What `plan`, `run` and `status` print."""
+"""What `plan` and `run` print."""
 
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from scalejax.config import Model
     from scalejax.study.ledger import ScoredForecast
     from scalejax.study.plan import Plan
+    from scalejax.study.resources import Resources
     from scalejax.study.run import StudyResult
-    from scalejax.study.status import StudyStatus
     from scalejax.training.segment import Segment
+
+GB = 1e9
 
 
 def plan_text(plan: "Plan") -> str:
@@ -44,6 +46,22 @@ def cost_text(plan: "Plan") -> str:
     )
 
 
+def resources_text(needs: "Resources") -> str:
+    """What a plan needs: time, memory, disk, passes over the data, dollars."""
+    dollars = "" if needs["dollars"] is None else f", {needs['dollars']:,.2f} dollars"
+    memory, disk = needs["bytes_per_device"] / GB, needs["disk_bytes"] / GB
+    epochs = "" if needs["epochs"] is None else f", {needs['epochs']:.3g} passes over the data"
+    return (
+        f"about {_hours(needs['device_hours'])} of one device{dollars}, at least "
+        f"{_hours(needs['shortest_hours'])} on many ({needs['speed']})\n"
+        f"about {memory:.2g} GB of memory per device, up to {disk:.2g} GB of checkpoints{epochs}"
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
 def study_text(result: "StudyResult") -> str:
     """The result of a study.
 
@@ -66,16 +84,6 @@ def study_text(result: "StudyResult") -> str:
 def stopped_text(result: "StudyResult") -> str:
     """What a study prints when a signal stopped it."""
     return f"stopped; every run is saved in {result.folder}: the same command continues from there"
-
-
-def status_text(status: "StudyStatus") -> str:
-    """The state of a study: how many runs are in each state, then one line per run."""
-    totals = ", ".join(f"{number} {state}" for state, number in status["totals"].items())
-    lines = [f"{status['study']} in {status['folder']}: {totals}"]
-    for name, run in status["runs"].items():
-        loss = "" if run["loss"] is None else f", loss {run['loss']:.4f}"
-        lines.append(f"  {name}  {run['status']}, step {run['step']}{loss}")
-    return "\n".join(lines)
 
 
 def _runs_line(result: "StudyResult") -> str:

@@ -1,10 +1,10 @@
-"""What `plan`, `run` and `status` print (mirrors scalejax/cli/text/study.py)."""
+"""What `plan` and `run` print (mirrors scalejax/cli/text/study.py)."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from scalejax.cli.text.study import plan_text, status_text, stopped_text, study_text
+from scalejax.cli.text.study import plan_text, stopped_text, study_text
 from scalejax.grids import cooldowns
 from scalejax.launch.pool import PoolResult
 from scalejax.optim.schedules import constant
@@ -77,22 +77,3 @@ def test_a_forecast_stands_beside_what_was_measured(tiny_run):
 def test_a_stopped_study_says_where_it_is_saved_and_how_to_continue(tiny_run):
     text = stopped_text(result(tiny_run, training=PoolResult(preempted=True)))
     assert "every run is saved in out/s@1" in text and "the same command continues" in text
-
-
-def test_the_status_has_a_line_for_each_run():
-    text = status_text(
-        {
-            "study": "s@1",
-            "folder": "out/s@1",
-            "totals": {"done": 1, "waiting": 1},
-            "runs": {
-                "abc": {"status": "done", "step": 60, "loss": 3.25},
-                "def": {"status": "waiting", "step": 0, "loss": None},
-            },
-        }
-    )
-    assert text.split("\n") == [
-        "s@1 in out/s@1: 1 done, 1 waiting",
-        "  abc  done, step 60, loss 3.2500",
-        "  def  waiting, step 0",
-    ]
