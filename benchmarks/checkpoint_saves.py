@@ -24,6 +24,7 @@ def main() -> None:
     """Save a quarter of a gigabyte twice in each way; print the second time."""
     state = {"weights": jax.random.normal(jax.random.key(0), SHAPE)}
     gigabytes = state["weights"].nbytes / 1e9
+    waited = blocked = everything = ""
     with tempfile.TemporaryDirectory() as scratch, checkpoint.Saver() as saver:
         folder = Path(scratch)
         for step in range(2):

@@ -79,6 +79,9 @@ def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str,
     """
     checksums = _checksums(state, f"at step {step}: not saved in {folder}")
 
+    # Where no folder can be made, orbax leaves threads behind that fail minutes later.
+    folder.mkdir(parents=True, exist_ok=True)
+
     import orbax.checkpoint as ocp  # takes 1.5 s, which a plan or a status must not pay
 
     with ocp.StandardCheckpointer() as checkpointer:

@@ -162,8 +162,6 @@ def test_leaving_the_block_waits_for_the_save_in_flight(tmp_path):
     assert checkpoint.steps(tmp_path) == [1]
 
 
-# When a write fails, orbax drops a coroutine that was never awaited, and Python warns.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_error_of_a_save_in_the_background_is_raised_once(tmp_path):
     (tmp_path / "file").write_text("")
     with checkpoint.Saver() as saver:

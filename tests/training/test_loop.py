@@ -143,8 +143,6 @@ def test_saving_all_the_time_changes_no_bit(undisturbed, tiny_run, tiny_measure,
     assert first < last == tiny_run.steps
 
 
-# When a write fails, orbax drops a coroutine that was never awaited, and Python warns.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_save_that_fails_ends_training_with_its_error(tiny_run, tmp_path):
     (tmp_path / "checkpoints").write_text("")
     steps = []
