@@ -107,7 +107,8 @@ class StatusReader:
         """Read a study that `scalejax run` has planned, without its experiment file."""
         segments = [job.segment for job in read_plan(folder)]
         # Trunks come first: the state of a run may be that of its trunk.
-        return cls(folder.name, folder, sorted(segments, key=lambda segment: segment.stop))
+        segments.sort(key=lambda segment: segment.stop)
+        return cls(folder.absolute().name, folder, segments)
 
     def read(self) -> StudyStatus:
         """Look once. A claim of another machine needs a second look; see `settle`."""
