@@ -9,7 +9,7 @@ from typing import Any
 from scalejax.batching import BatchSchedule
 from scalejax.config.checks import as_number, check_choice, require, set_integer, set_tuple
 from scalejax.config.data import Data
-from scalejax.config.model import Model, Parametrization
+from scalejax.config.model import ADDED_LATER, Model, Parametrization
 from scalejax.config.optimizer import Optimizer
 from scalejax.config.schedule import Schedule
 
@@ -49,6 +49,10 @@ class Run:
     """Dtype of activations. Parameters, logits and losses are always float32."""
     seed: int = 0
     """Seed of the initial values and of the order of the data."""
+    start: str = field(default="", metadata=ADDED_LATER)
+    """Where the initial weights come from: the folder of a finished run, the id of
+    another run of the study, or the folder of a Hugging Face checkpoint. Empty: they
+    are random. The optimizer state and the step count always begin anew."""
 
     def __post_init__(self):
         self._check_parts()
@@ -61,6 +65,11 @@ class Run:
         self._check_tokens()
         check_choice(self, "compute_dtype", COMPUTE_DTYPES)
         set_integer(self, "seed", 0)
+        require(
+            isinstance(self.start, str),
+            "Run.start must be the path of a folder as text, the id of a run, or empty; "
+            f"got {self.start!r}",
+        )
         require(
             self.optimizer.name != "muon" or self.parametrization.name == "standard",
             f"Optimizer muon cannot be used with the {self.parametrization.name} "

@@ -205,13 +205,13 @@ class Pool:
             self._start_worker(worker.core)
 
     def _fail(self, segment: Segment, error: str) -> None:
-        """Record that a segment failed, and with it all segments that branch off it."""
+        """Record that a segment failed, and with it all segments that need it."""
         self.result.failed[segment.folder] = error
         left = [*self.waiting.values(), *self.elsewhere.values()]
-        for branch in [job.segment for job in left if job.segment.parent == segment.folder]:
+        for branch in [job.segment for job in left if job.segment.needs == segment.folder]:
             self.waiting.pop(branch.folder, None)
             self.elsewhere.pop(branch.folder, None)
-            self._fail(branch, f"its trunk {segment.folder} failed")
+            self._fail(branch, f"{segment.folder}, from which it begins, failed")
 
     def _stop(self) -> None:
         self.result.preempted = True
@@ -229,7 +229,8 @@ def next_job(
         highest priority first.
     busy: jobs that the other workers are training.
 
-    A segment is ready when its trunk is done. Among those, the order of preference is:
+    A segment is ready when its trunk, or the run that it begins from, is done. Among
+    those, the order of preference is:
 
     1. A segment of the model that the worker has compiled. Compiling the training step
        takes seconds, and the learning rate, the seed and the other hyperparameters are
@@ -245,7 +246,7 @@ def next_job(
     other_model = last_resort = None
     for job in waiting.values():
         segment = job.segment
-        if segment.parent in waiting or segment.parent in in_training:
+        if segment.needs in waiting or segment.needs in in_training:
             continue
         if segment.run.model == model:
             return job

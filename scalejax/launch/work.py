@@ -65,16 +65,16 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
 def _is_left(job: TrainingJob, study: Path, result: WorkResult) -> bool:
     """Whether a segment is still to be trained, by this process or another one."""
     segment = job.segment
-    if segment.parent in result.failed:
-        result.failed.setdefault(segment.folder, f"its trunk {segment.parent} failed")
+    if segment.needs in result.failed:
+        result.failed.setdefault(segment.folder, f"{segment.needs}, from which it begins, failed")
     elif error := failure(study / segment.folder):
         result.failed[segment.folder] = error
     return segment.folder not in result.failed and not is_finished(job, study / segment.folder)
 
 
 def _is_ready(job: TrainingJob, study: Path) -> bool:
-    """Whether the trunk of a segment is done."""
-    return not job.segment.parent or (study / job.segment.parent / "DONE").exists()
+    """Whether the trunk of a segment, or the run that it begins from, is done."""
+    return not job.segment.needs or (study / job.segment.needs / "DONE").exists()
 
 
 def _train(

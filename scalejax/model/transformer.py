@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from scalejax.config import Model, Parametrization
-from scalejax.model.attention import causal_attention
+from scalejax.model.fused_attention import attend
 from scalejax.model.layout import Layout
 from scalejax.model.parameters import (
     Counts,
@@ -212,13 +212,13 @@ class Attention(nnx.Module):
         v_btgh = project(x_btd, self.value[...])
         q_btnh = self.layout.constrain(q_btnh, *HEADS)
         k_btgh, v_btgh = self._split_kv_heads(k_btgh), self._split_kv_heads(v_btgh)
-        attend = self.layout.on_each_device(
-            lambda q, k, v, segments: causal_attention(
-                q, k, v, scale=self.scale, segments_bt=segments
+        attend_on_each = self.layout.on_each_device(
+            lambda q, k, v, segments: attend(
+                q, k, v, scale=self.scale, segments_bt=segments, platform=self.layout.platform
             ),
             *(HEADS, HEADS, HEADS, ("batch", "position")),
         )
-        y_btnh = attend(q_btnh, k_btgh, v_btgh, segments_bt)
+        y_btnh = attend_on_each(q_btnh, k_btgh, v_btgh, segments_bt)
         return project(y_btnh, self.output[...], input_axes=2)
 
     def _split_kv_heads(self, x_btgh: Float[Array, "b t g h"]) -> Float[Array, "b t r h"]:

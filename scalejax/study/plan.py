@@ -15,7 +15,7 @@ from scalejax.optim.schedules import learning_rates
 from scalejax.study.cost import run_flops, segment_flops
 from scalejax.study.plan_warnings import plan_warnings
 from scalejax.study.study import Study
-from scalejax.training.segment import Segment, TrainingJob
+from scalejax.training.segment import RUN_ID, Segment, TrainingJob
 
 
 class PlanSummary(TypedDict):
@@ -52,7 +52,7 @@ class Plan:
             folder = f"runs/{run_id(run)}"
             while folder and folder not in wanted:
                 wanted.add(folder)
-                folder = self.by_folder[folder].parent
+                folder = self.by_folder[folder].needs
         return [segment for segment in self.segments if segment.folder in wanted]
 
     def jobs(self, runs: Sequence[Run]) -> list[TrainingJob]:
@@ -120,11 +120,23 @@ def plan(study: Study) -> Plan:
     shared_fields = [
         field.name for field in fields(Run) if field.name not in ("schedule", "tokens")
     ]
+    runs_by_id = {run_id(run): run for run in [*study.runs, *study.forecast]}
+    _check_starts(runs_by_id)
     families: dict[tuple[object, ...], list[Run]] = defaultdict(list)
-    for run in {run_id(run): run for run in [*study.runs, *study.forecast]}.values():
+    for run in runs_by_id.values():
         families[tuple(getattr(run, name) for name in shared_fields)].append(run)
     segments = [segment for family in families.values() for segment in _divide(family)]
     return Plan(study=study, segments=tuple(segments))
+
+
+def _check_starts(runs_by_id: dict[str, Run]) -> None:
+    """Raise ValueError if a run is to begin from a run that is not in the study."""
+    for run in runs_by_id.values():
+        if RUN_ID.fullmatch(run.start) and run.start not in runs_by_id:
+            raise ValueError(
+                f"Run.start is the id {run.start}, but the study has no such run; add it to the "
+                "study, or give the path of its folder"
+            )
 
 
 def _divide(family: list[Run]) -> Iterator[Segment]:

@@ -17,7 +17,9 @@ import functools
 import logging
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +79,9 @@ def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str,
     """
     checksums = _checksums(state, f"at step {step}: not saved in {folder}")
 
+    # Where no folder can be made, orbax leaves threads behind that fail minutes later.
+    folder.mkdir(parents=True, exist_ok=True)
+
     import orbax.checkpoint as ocp  # takes 1.5 s, which a plan or a status must not pay
 
     with ocp.StandardCheckpointer() as checkpointer:
@@ -96,6 +101,69 @@ def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str,
             (folder / f"{old}.json").unlink()
             shutil.rmtree(folder / str(old))
     distributed.wait_for_all(f"saved {folder} {step}")
+
+
+class Saver:
+    """Saves checkpoints in a thread while training goes on, at most one at a time.
+
+    Training waits only while the state is copied to the host; writing, hashing and
+    flushing to the disk happen behind its back. With many processes it waits for all of
+    it: the processes of a save exchange checksums, which must not mix with what the
+    training steps exchange.
+
+    Leaving its `with` block waits for the save in flight.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[int] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save has begun that `completed` has not returned or raised yet."""
+        return self._saving is not None
+
+    def start(
+        self, folder: Path, step: int, state: State, origin: Origin, notes: dict[str, Any]
+    ) -> None:
+        """Begin to do what `save` does.
+
+        The state may change as soon as this returns.
+        """
+        assert not self.is_busy
+        many = jax.process_count() > 1
+        copy = state if many else _copy_on_host(state)
+
+        def write() -> int:
+            save(folder, step, copy, origin, notes)
+            return step
+
+        self._saving = self._thread.submit(write)
+        if many:
+            wait([self._saving])
+
+    def completed(self, *, wait_for_it: bool = False) -> int | None:
+        """Return the step of a save that has ended since the last call, None without
+        one.
+
+        Raises what the save raised: NotFinite, or OSError for a disk that is full.
+        """
+        if self._saving is None or not (wait_for_it or self._saving.done()):
+            return None
+        # Forgotten before its error is raised: an error is raised only once.
+        saving, self._saving = self._saving, None
+        return saving.result()
 
 
 def restore(
@@ -158,6 +226,18 @@ def array_names(folder: Path) -> list[str]:
     return []
 
 
+def fingerprint(folder: Path) -> str:
+    """Return 16 hex digits that say what the newest checkpoint's arrays hold.
+
+    They are a hash of the arrays' names, shapes and checksums, and no array is read.
+    Raises CheckpointError when there is no checkpoint, or its record is damaged.
+    """
+    saved = steps(folder)
+    if not saved:
+        raise CheckpointError(f"{folder} has no checkpoint")
+    return content_hash(_read_record(folder, saved[-1])["arrays"])[:16]
+
+
 def abstract(state: State) -> State:
     """The shapes, dtypes and shardings of a state's arrays, without their values."""
     return jax.tree.map(
@@ -178,6 +258,15 @@ def clean(folder: Path) -> None:
         is_ours = STEP_FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
         if is_ours and path.name not in complete:
             shutil.rmtree(path)
+
+
+def _copy_on_host(state: State) -> State:
+    """Return a copy of the state in the host's memory, split as the state is.
+
+    A training step overwrites the arrays of the state that it is given.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding.with_memory_kind("pinned_host"), state)
+    return jax.block_until_ready(jax.device_put(state, shardings))
 
 
 def _read_record(folder: Path, step: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
+from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
@@ -44,6 +45,7 @@ from scalejax.training.result import (
 from scalejax.training.resume import Progress, starting_point, warn_of_missing_evaluations
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
+from scalejax.training.start import initial_weights
 from scalejax.training.status import (
     Status,
     check_data,
@@ -134,15 +136,16 @@ def train_segment(
 
     # ---- State: this folder's last checkpoint, the trunk's, or step 0 ---------
     mesh = make_mesh(job.placement)
-    initial = init_state(run, mesh, job.measure.averages)
+    weights = initial_weights(job, folder, parent, mesh)
+    initial = init_state(run, mesh, job.measure.averages, weights)
     start = starting_point(job, folder, parent, initial, shards.hash, previous)
     warn_of_missing_evaluations(job, folder, start.progress.step)
     status = open_folder(folder, previous, shards.hash)
 
     # ---- Steps ---------------------------------------------------------------
     rows = batches(shards, run)
-    with open_metrics(job, folder, history=start.history) as metrics:
-        trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, status)
+    with open_metrics(job, folder, history=start.history) as metrics, checkpoint.Saver() as saver:
+        trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, saver, status)
         trainer.run_steps(report, stopping, check_claim)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
@@ -177,6 +180,7 @@ class Trainer:
     rows: Rows
     mesh: jax.sharding.Mesh
     metrics: MetricsFile
+    saver: checkpoint.Saver
     status: Status
 
     def run_steps(
@@ -225,19 +229,20 @@ class Trainer:
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
             check_claim()
-            overdue = time.monotonic() - saved > placement.checkpoint_seconds
-            agreed = distributed.agree(
-                progress.step, stop=stopping(), save=overdue, exchange=logged
-            )
-            preempted = agreed.stop and progress.step < stop
-            if preempted or agreed.save or progress.step == stop:
-                self.save_checkpoint()
+            late = time.monotonic() - saved > placement.checkpoint_seconds
+            agreed = distributed.agree(progress.step, stop=stopping(), save=late, exchange=logged)
+            last = agreed.stop or progress.step == stop
+            self.finish_save(wait=last)
+            if last or (agreed.save and not self.saver.is_busy):
+                self.start_save()
                 saved = time.monotonic()
-            if preempted:
-                raise Preempted(
-                    f"stopped at step {progress.step} of {stop}; "
-                    f"the state is saved in {self.folder}"
-                )
+            if last:
+                break
+        self.finish_save(wait=True)
+        if progress.step < stop and not progress.diverged:
+            raise Preempted(
+                f"stopped at step {progress.step} of {stop}; the state is saved in {self.folder}"
+            )
 
     def training_step(self) -> Step:
         """The compiled step; it is profiled when the Measure asks for that."""
@@ -337,10 +342,12 @@ class Trainer:
             epochs=self.rows.epochs(tokens / run.batch_tokens),
         )
         row = result_row(self.job, self.shards, scores, self.status, run_counts)
+        if run.start:
+            row["start_weights"] = read_json(self.folder / "start.json")["weights"]
         return row | {"code_changed": len(progress.code) > 1}
 
-    def save_checkpoint(self) -> None:
-        """Save the progress; if the weights are not finite, the run has diverged."""
+    def start_save(self) -> None:
+        """Begin to save the progress; training can go on."""
         progress = self.progress
         losses = [float(loss) for loss in jax.device_get(progress.losses)]
         progress.code |= {code_version()}
@@ -354,14 +361,22 @@ class Trainer:
         # The rows must be on the disk before the checkpoint: a resume drops later rows,
         # and cannot bring back earlier ones.
         self.metrics.sync()
+        folder = self.folder / "checkpoints"
+        self.saver.start(folder, progress.step, progress.state, origin, notes)
+
+    def finish_save(self, *, wait: bool) -> None:
+        """Record a save that has ended, or with `wait` the one in flight.
+
+        If the weights were not finite, the run has diverged. Raises the error of a save
+        that failed.
+        """
         try:
-            checkpoint.save(
-                self.folder / "checkpoints", progress.step, progress.state, origin, notes
-            )
+            step = self.saver.completed(wait_for_it=wait)
         except checkpoint.NotFinite:
-            progress.diverged = True
+            self.progress.diverged = True
         else:
-            record_checkpoint(self.folder, self.status, progress.step)
+            if step is not None:
+                record_checkpoint(self.folder, self.status, step)
 
     def row_head(self) -> dict[str, float | str | None]:
         """The first fields of every metrics row."""

@@ -6,6 +6,7 @@ from whose end each of these runs continues with a segment of its own.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,9 @@ from scalejax.config import Measure, Placement, Run
 from scalejax.files import read_json, write_json
 from scalejax.grids import as_dict, from_dict, run_id
 from scalejax.optim.schedules import learning_rates
+
+# How the id of a run looks. Any other text in `Run.start` is a path.
+RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,15 @@ class Segment:
     """Folder of the trunk that ends at `start`, relative to the study's, or empty."""
     final: bool = True
     """Whether the run ends here."""
+
+    @property
+    def needs(self) -> str:
+        """Folder of the segment that must be finished before this one, or empty.
+
+        That is its trunk, or the run of the study from whose weights it begins.
+        """
+        from_run = not self.parent and RUN_ID.fullmatch(self.run.start)
+        return f"runs/{self.run.start}" if from_run else self.parent
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -238,13 +238,16 @@ def loss_share(
     return with_z_loss / tokens, without / tokens
 
 
-def init_state(run: Run, mesh: Mesh, averages: tuple[Average, ...] = ()) -> TrainState:
+def init_state(
+    run: Run, mesh: Mesh, averages: tuple[Average, ...] = (), params: Params | None = None
+) -> TrainState:
     """The state before the first step, on the mesh.
 
-    Its values depend on the run's seed, not on the mesh.
+    Its values depend on the run's seed, not on the mesh. With `params` training begins
+    from these instead.
     """
     init = _compiled_init(Program.of(run, mesh), averages)
-    return init(jax.random.key(run.seed), hyperparameters(run))
+    return init(jax.random.key(run.seed), hyperparameters(run), params)
 
 
 def abstract_state(run: Run, mesh: Mesh) -> TrainState:
@@ -335,7 +338,7 @@ def _compiled_step(program: Program) -> Step:
 @functools.cache
 def _compiled_init(
     program: Program, averages: tuple[Average, ...]
-) -> Callable[[jax.Array, Hyperparameters], TrainState]:
+) -> Callable[[jax.Array, Hyperparameters, Params | None], TrainState]:
     return jax.jit(
         functools.partial(_initial_state, program, averages),
         out_shardings=_state_shardings(program, averages),
@@ -370,10 +373,15 @@ def _compiled_averaging(
 
 
 def _initial_state(
-    program: Program, averages: tuple[Average, ...], key: jax.Array, numbers: Hyperparameters
+    program: Program,
+    averages: tuple[Average, ...],
+    key: jax.Array,
+    numbers: Hyperparameters,
+    params: Params | None = None,
 ) -> TrainState:
     network = program.network
-    params = initialize(network.model, network.parametrization, key)
+    if params is None:
+        params = initialize(network.model, network.parametrization, key)
     moments = program.update_rule(numbers, numbers.peak).init(params)
     zero = jnp.int32(0)
     empty: Averages = {average.name: averaging.start(average, params) for average in averages}

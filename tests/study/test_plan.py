@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scalejax.config import Data, Measure, Model, Optimizer, Run, Schedule
 from scalejax.grids import cooldowns, grid, run_id
+from scalejax.launch.pool import next_job
 from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.cost import segment_flops
 from scalejax.study.plan import plan
@@ -153,3 +154,17 @@ def test_a_thousand_cooldowns_off_one_trunk_need_no_deep_recursion():
     trunks = [segment for segment in segments if not segment.final]
     assert [trunk.stop for trunk in trunks] == sorted(trunk.stop for trunk in trunks)
     assert all(low.folder == high.parent for low, high in pairwise(trunks))
+
+
+def test_a_run_that_begins_from_another_run_of_the_study_waits_for_it(tiny_run):
+    base = tiny_run.replace(seed=7)
+    tuned = tiny_run.replace(start=run_id(base))
+    planned = plan(Study("s@1", [tuned, base]))
+    needs = {segment.id: segment.needs for segment in planned.segments}
+    assert needs == {run_id(base): "", run_id(tuned): f"runs/{run_id(base)}"}
+    assert {segment.id for segment in planned.needed([tuned])} == {run_id(base), run_id(tuned)}
+    waiting = {job.segment.folder: job for job in planned.jobs([tuned])}
+    ready = next_job(None, waiting, busy=())
+    assert ready is not None and ready.segment.id == run_id(base)
+    with pytest.raises(ValueError, match="the study has no such run"):
+        plan(Study("s@1", [tuned]))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -129,3 +130,45 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     with pytest.raises(checkpoint.NotFinite, match=r"\['w'\] is not finite at step 2"):
         checkpoint.save(tmp_path, 2, {**STATE, "w": STATE["w"] * jnp.nan}, RUN, {})
     assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_a_save_in_the_background_keeps_the_state_that_it_was_given(tmp_path, monkeypatch):
+    """The step after `start` overwrites the arrays while nothing is written yet."""
+    may_write, save_now = threading.Event(), checkpoint.save
+
+    def save_later(*arguments):
+        may_write.wait()
+        save_now(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_later)
+    double = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x, state), donate_argnums=0)
+    with checkpoint.Saver() as saver:
+        state = jax.tree.map(jnp.copy, STATE)
+        saver.start(tmp_path, 1, state, RUN, {})
+        changed = double(state)
+        assert saver.is_busy and saver.completed() is None and not checkpoint.steps(tmp_path)
+        may_write.set()
+        assert saver.completed(wait_for_it=True) == 1
+        assert not saver.is_busy and saver.completed() is None
+    restored = checkpoint.restore(tmp_path, LIKE, RUN.segment)
+    assert restored is not None
+    np.testing.assert_array_equal(restored.state["w"], STATE["w"])
+    assert np.asarray(changed["w"] != STATE["w"]).all() and state["w"].is_deleted()
+
+
+def test_leaving_the_block_waits_for_the_save_in_flight(tmp_path):
+    with checkpoint.Saver() as saver:
+        saver.start(tmp_path, 1, STATE, RUN, {})
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+def test_the_error_of_a_save_in_the_background_is_raised_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with checkpoint.Saver() as saver:
+        saver.start(tmp_path / "file", 1, STATE, RUN, {})
+        with pytest.raises(OSError, match="file"):
+            saver.completed(wait_for_it=True)
+        assert saver.completed(wait_for_it=True) is None
+        saver.start(tmp_path, 2, {**STATE, "w": STATE["w"] * jnp.nan}, RUN, {})
+        with pytest.raises(checkpoint.NotFinite):
+            saver.completed(wait_for_it=True)

@@ -134,6 +134,28 @@ def test_when_the_batch_doubles_every_sequence_is_read_once_in_order(
     assert evaluated == [1312, 1952]
 
 
+def test_saving_all_the_time_changes_no_bit(undisturbed, tiny_run, tiny_measure, tmp_path):
+    result = train(tiny_run, Placement(checkpoint_seconds=1e-9), tmp_path, measure=tiny_measure)
+    assert reproducible_row(result) == reproducible_row(undisturbed[1])
+    assert curve(tmp_path) == curve(undisturbed[0])
+    # The last two checkpoints are kept; one of them was written during training.
+    first, last = checkpoint.steps(tmp_path / "checkpoints")
+    assert first < last == tiny_run.steps
+
+
+def test_a_save_that_fails_ends_training_with_its_error(tiny_run, tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    steps = []
+    with pytest.raises(OSError, match="checkpoints"):
+        train_segment(
+            job_for(Segment(run=tiny_run, start=0, stop=tiny_run.steps), Measure(items=0)),
+            tmp_path,
+            None,
+            report=lambda step, loss: steps.append(step),
+        )
+    assert not (tmp_path / "DONE").exists()
+
+
 def test_a_finished_folder_is_not_trained_again(undisturbed, tiny_run, tiny_measure):
     folder, result = undisturbed
     before = (folder / "result.json").stat().st_mtime_ns

@@ -18,6 +18,9 @@ def topology_text(report: "TopologyReport") -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
     lines = [f"{report['name']}: run {report['run']} on {report['devices']} devices, {mesh}"]
     lines.append(f"  {_memory_line(report)}")
+    if report["fused_attention"] is not None:
+        kernel = "the chip's fused kernel" if report["fused_attention"] else "blocks of queries"
+        lines.append(f"  attention by {kernel}")
     for kind, row in sorted(report["collectives"].items()):
         lines.append(f"  {row['count']} x {kind}: {row['bytes'] / 1e6:,.1f} MB per step and device")
     lines.append(f"  {report['flops_per_device']:.3g} FLOPs per step and device")

@@ -34,9 +34,6 @@ def main(request_path: str, result_path: str, program_path: str) -> None:
     run = from_dict(Run, request["run"])
     placement = from_dict(Placement, request["placement"])
     options = request["topology"]
-    # Functions that choose a kernel ask JAX for the platform they run on. Here it is
-    # the platform of the abstract devices, not that of this process.
-    jax.default_backend = lambda: "tpu" if options["platform"] == "tpu" else "gpu"
     started = time.monotonic()
     try:
         mesh = abstract_mesh(options, placement)

@@ -34,6 +34,10 @@ MAX_FSDP = 64
 MAX_REMEDIES = 3
 
 
+# How a compiled program names the kernels of scalejax.model.fused_attention.
+KERNELS = ('custom_call_target="tpu_custom_call"', "__cudnn$fmha")
+
+
 class TopologyReport(TypedDict):
     """What `scalejax plan --topology` reports, per device and step."""
 
@@ -53,6 +57,9 @@ class TopologyReport(TypedDict):
     capacity_bytes: int
     flops_per_device: int
     """Training FLOPs by the `exact` convention, recomputation not counted."""
+    fused_attention: bool | None
+    """Whether the step has the attention kernel of the chip; see
+    `scalejax.model.fused_attention`."""
     collectives: dict[str, Collective]
     step_seconds: float | None
     """A lower bound: the longest of computing, reading memory and communicating, each
@@ -81,6 +88,7 @@ class CompiledStep:
     code_bytes: int = 0
     flops: float = 0.0
     bytes_accessed: float = 0.0
+    fused_attention: bool | None = None
     collectives: dict[str, Collective] = field(default_factory=dict)
 
 
@@ -153,7 +161,9 @@ def compile_for(run: Run, topology: Topology, placement: Placement) -> CompiledS
         compiled = CompiledStep(**json.loads(result.read_text()))
         if compiled.error is not None:
             return compiled
-        return replace(compiled, collectives=collectives(program.read_text()))
+        text = program.read_text()
+        fused = any(name in text for name in KERNELS)
+        return replace(compiled, fused_attention=fused, collectives=collectives(text))
 
 
 def aot_python() -> Path:
@@ -206,6 +216,7 @@ def _report(
         "temporary_bytes_per_device": None,
         "capacity_bytes": chip.memory_bytes,
         "flops_per_device": flops,
+        "fused_attention": compiled.fused_attention,
         "collectives": compiled.collectives,
         "step_seconds": None,
         "bound": None,

@@ -2,6 +2,7 @@
 scalejax/study/topology/report.py).
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -84,8 +85,13 @@ def test_the_real_step_is_compiled_for_devices_that_are_not_there(name, wide_run
         aot_python()
     except ValueError as error:
         pytest.skip(str(error))
-    found = topology_report(Study("s@1", [wide_run]), parse_topology(name))
+    # The attention kernel of TPUs needs sequences of a multiple of 128.
+    data = dataclasses.replace(wide_run.data, sequence_length=128)
+    model = Model.sized(width=128, depth=1, head_size=16, vocabulary=32)
+    run = wide_run.replace(model=model, data=data, batch_tokens=8 * 128, tokens=80 * 128)
+    found = topology_report(Study("s@1", [run]), parse_topology(name))
     assert found["fits"], found["error"]
+    assert found["fused_attention"] == (name == "v5e:2x2")
     assert found["bytes_per_device"] and found["bytes_per_device"] < found["capacity_bytes"]
     # The parameters are gathered and the gradients are reduced.
     assert found["collectives"]["all-gather"]["bytes"] > 0

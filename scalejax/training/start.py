@@ -1,0 +1,145 @@
+"""Initial weights from elsewhere: another run, or a Hugging Face checkpoint.
+
+    start.json     in the folder of a run that begins from other weights: their source
+                   and their hash
+
+The source may be replaced while the run waits or is stopped. It would then be another
+run under the same id, which is why the hash is compared at every start.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from scalejax.config import Model, Parametrization, Run
+from scalejax.files import read_json, write_json
+from scalejax.grids import as_dict
+from scalejax.model.hf_import import import_hf
+from scalejax.model.parameters import Params
+from scalejax.training import checkpoint, distributed
+from scalejax.training.segment import RUN_ID, TrainingJob
+from scalejax.training.step import Network, init_state, weights_to_evaluate
+
+# Differences in these fields leave every weight its shape and its meaning: longer
+# sequences need longer wavelengths.
+FREE_FIELDS = ("rope_theta",)
+
+
+class Source(NamedTuple):
+    """Where initial weights come from."""
+
+    folder: Path
+    is_run: bool
+    """Whether it is the folder of a run; else it is that of a Hugging Face model."""
+    weights: str
+    """16 hex digits of a hash of its weights."""
+
+
+def initial_weights(
+    job: TrainingJob, folder: Path, parent: Path | None, mesh: jax.sharding.Mesh
+) -> Params | None:
+    """Return the weights that `Run.start` names, or None for random ones.
+
+    Raises ValueError; see `check_source` and `load_weights`.
+    """
+    source = check_source(job, folder, parent)
+    return load_weights(source, job.segment.run, mesh) if source else None
+
+
+def check_source(job: TrainingJob, folder: Path, parent: Path | None) -> Source | None:
+    """Find what `Run.start` names, and note its hash in folder/start.json.
+
+    None for a run with random initial weights. `parent` is the folder of the segment's
+    trunk.
+
+    Raises ValueError when there is no such source, or when its weights are not those
+    that this run, or its trunk, began from.
+    """
+    start = job.segment.run.start
+    if not start:
+        return None
+    source = _find(start, job, folder)
+    for earlier in (folder, parent):
+        if earlier is None or not (earlier / "start.json").exists():
+            continue
+        weights = read_json(earlier / "start.json").get("weights")
+        if weights != source.weights:
+            raise ValueError(
+                f"{folder} began from the weights of {source.folder} when their hash was "
+                f"{weights}; now it is {source.weights}: restore the earlier weights, or train "
+                "in another folder (a study: under another version)"
+            )
+    if distributed.is_main():
+        write_json(folder / "start.json", {"start": start, "weights": source.weights})
+    return source
+
+
+def load_weights(source: Source, run: Run, mesh: jax.sharding.Mesh) -> Params:
+    """Return the weights of a source on the mesh.
+
+    Those of a run are the ones that it was evaluated with. Raises ValueError, which
+    names the fields, when the model or its parametrization is another one.
+    """
+    shardings = Network.of(run, mesh).param_shardings
+    if not source.is_run:
+        model, params = import_hf(source.folder)
+        _check_model(run, model, Parametrization(), source.folder)
+        return jax.device_put(params, shardings)
+
+    other = TrainingJob.read(source.folder).segment
+    _check_model(run, other.run.model, other.run.parametrization, source.folder)
+    like = checkpoint.abstract(init_state(other.run, mesh))
+    # The last checkpoint or none: the one before holds the weights of an earlier step.
+    folder = source.folder / "checkpoints"
+    restored = checkpoint.restore(folder, like, other.id, step=checkpoint.steps(folder)[-1])
+    if restored is None:
+        raise checkpoint.CheckpointError(f"{source.folder} has no checkpoint any more")
+    return weights_to_evaluate(other.run, restored.state)["raw"]
+
+
+def _find(start: str, job: TrainingJob, folder: Path) -> Source:
+    """Return the source that `Run.start` names; raises ValueError when it is none."""
+    path = Path(start).expanduser()
+    if RUN_ID.fullmatch(start) and job.study:
+        # folder is STUDY/runs/ID or STUDY/trunks/ID.
+        path = folder.parent.parent / "runs" / start
+    if (path / "checkpoints").is_dir():
+        if not (path / "DONE").exists():
+            raise ValueError(
+                f"Run.start is {start}, but the run in {path} is not finished: train it first"
+            )
+        if read_json(path / "status.json")["status"] == "diverged":
+            raise ValueError(f"Run.start is {start}, but the run in {path} has diverged")
+        return Source(path, True, checkpoint.fingerprint(path / "checkpoints"))
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"Run.start is {start}, but {path} is neither the folder of a trained run, with "
+            "checkpoints, nor that of a Hugging Face model, with *.safetensors; give the path "
+            "of such a folder, or, in a study, the id of another of its runs"
+        )
+    digest = hashlib.sha256()
+    for file in [path / "config.json", *files]:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return Source(path, False, digest.hexdigest()[:16])
+
+
+def _check_model(run: Run, model: Model, parametrization: Parametrization, folder: Path) -> None:
+    """Raise ValueError when weights of another model cannot be those of the run."""
+    pairs = [("Model", as_dict(run.model), as_dict(model))]
+    pairs.append(("Parametrization", as_dict(run.parametrization), as_dict(parametrization)))
+    differences = [
+        f"{owner}.{name} is {ours[name]!r} here and {theirs[name]!r} there"
+        for owner, ours, theirs in pairs
+        for name in ours.keys() & theirs.keys() - set(FREE_FIELDS)
+        if ours[name] != theirs[name]
+    ]
+    if differences:
+        raise ValueError(
+            f"Run.start is {run.start}, but {folder} holds the weights of another network: "
+            f"{'; '.join(sorted(differences))}; give the run the same ones"
+        )
