@@ -63,7 +63,7 @@ def compare(
 
     a, b: tables as for `scalejax.fit`, or folders of studies.  flops: budgets of B; by
     default the ends and the middle of the range that both tables cover.  The other
-    options are those of `scalejax.fit`.  Gains in domains, such as loss_wiki, come last.
+    options are those of `scalejax.fit`.  Gains in domains (loss_wiki) come last.
 
     Raises ValueError for tables in different units or of different tokenizers, and for
     laws that do not tell what a run costs; FileNotFoundError.
