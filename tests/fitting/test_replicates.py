@@ -11,8 +11,8 @@ from scalejax.fitting.parametric.result import ParametricFit
 from tests.fitting.test_fit import ladder
 
 
-def fitted(frame, **options) -> ParametricFit:
-    return fits.fit(frame, laws.chinchilla(), loss="log-mse", **{"bootstrap": 0} | options)
+def fitted(frame, *, bootstrap: int = 0, **options) -> ParametricFit:
+    return fits.fit(frame, laws.chinchilla(), loss="log-mse", bootstrap=bootstrap, **options)
 
 
 def repeated(seed=0, noise=0.004, bend=0.0):

@@ -13,7 +13,7 @@ from scalejax.grids import run_id
 from scalejax.launch.claims import Claims
 from scalejax.launch.jobs import write_jobs
 from scalejax.model.transformer import counts
-from scalejax.study.fits import _inputs, fit_laws, register_forecasts, rows_to_fit
+from scalejax.study.fits import fit_laws, register_forecasts, rows_to_fit, run_inputs
 from scalejax.study.plan import plan
 from scalejax.study.study import Study
 
@@ -71,8 +71,8 @@ def test_branches_share_an_error_and_kaplans_law_counts_without_embeddings(runs,
     study = Study("s@1", runs[:3], laws=[laws.chinchilla(), laws.kaplan()], bootstrap=50)
     fits, _ = fit_laws(study, table, tmp_path)
     assert {(fit.clusters, fit.resample) for fit in fits.values()} == {("trunk", "trunks")}
-    assert _inputs(runs[3], fits["kaplan"])["params"] == size.params_non_embedding
-    assert _inputs(runs[3], fits["chinchilla"])["params"] == size.params_with_head
+    assert run_inputs(runs[3], fits["kaplan"])["params"] == size.params_non_embedding
+    assert run_inputs(runs[3], fits["chinchilla"])["params"] == size.params_with_head
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def test_a_forecast_stands_beside_what_was_measured(tiny_run):
         low=2.7,
         high=None,
         level=0.95,
+        distance=1.5,
         fit_sha256="",
         rows_sha256="",
         code="",
