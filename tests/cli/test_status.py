@@ -12,6 +12,7 @@ from scalejax.files import write_json
 from scalejax.launch.jobs import write_jobs
 from scalejax.study.plan import plan
 from scalejax.study.study import Study
+from tests.cli.test_main import WITH_CTRL_C
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_watching_ends_when_no_run_is_left_and_prints_changes_to_a_pipe(study, c
 
 
 def test_ctrl_c_ends_watching_with_130(study):
-    arguments = [sys.executable, "-m", "scalejax.cli", "status", str(study), "--watch"]
+    arguments = [sys.executable, "-c", WITH_CTRL_C, "status", str(study), "--watch"]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as command:

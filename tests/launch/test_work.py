@@ -83,7 +83,7 @@ def test_a_failure_is_told_to_all_workers_and_ends_with_the_next_start(jobs, tmp
     for result in (first, second):
         assert result.trained == [] and len(result.failed) == 3
         assert "status.json" in result.failed[jobs[0].segment.folder]
-        assert "its trunk" in result.failed[jobs[1].segment.folder]
+        assert "from which it begins, failed" in result.failed[jobs[1].segment.folder]
     assert "status.json" in (failure(folder) or "")
     forget_failure(folder)
     (folder / "status.json").unlink()
