@@ -144,7 +144,7 @@ def test_a_segment_that_kills_every_worker_fails_with_its_branches(tiny_run, sta
     log = tmp_path / "logs" / "worker-0.log"
     assert result.failed == {
         trunk.folder: f"the worker died; its log is {log}",
-        branch.folder: f"its trunk {trunk.folder} failed",
+        branch.folder: f"{trunk.folder}, from which it begins, failed",
     }
 
 
