@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.signal import lfilter
 
 from scalejax.laws.curves.data import CurveData
 from scalejax.laws.curves.power_kernel import (
@@ -65,6 +64,9 @@ def annealing_area(data: CurveData) -> Basis:
     derivative n_t = dm_t / dlambda satisfies n_i = lambda n_{i-1} + m_{i-1}, the same
     filter applied to m one step later.
     """
+    # Takes 1.4 s, which fits of one row per run need not pay.
+    from scipy.signal import lfilter
+
     drops = [decrements(rates, np) for rates in data.rates]
     rows_of_curve = [np.flatnonzero(data.curve == c) for c in range(len(drops))]
     total_drop = np.empty(len(data.loss))

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from scalejax.laws.isoflop.budgets import IsoFLOPCurve
 
@@ -204,7 +204,7 @@ def _regress(
     squares, dof = weights * residual**2, len(x) - (2 if held is None else 1)
     if y_draws is not None:
         slopes, intercepts = _line(x, y_draws, weights, held)
-        if dof and chi2.sf(squares.sum(), dof) < SIGNIFICANT:
+        if dof and chdtrc(dof, squares.sum()) < SIGNIFICANT:
             # Birge's ratio: the scatter that is seen, over the one that is expected.
             widening = float(np.sqrt(squares.sum() / dof))
             slopes = slope + widening * (slopes - slope)
