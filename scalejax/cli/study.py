@@ -59,7 +59,7 @@ class Plan:
         topology = parse_topology(self.topology) if self.topology else None
         study, _ = load_study(self.study)
         if self.price is not None and not self.price >= 0:
-            raise ValueError(f"--price {self.price} is no price; give dollars per device-hour")
+            raise ValueError(f"--price must be 0 or more dollars per device-hour; got {self.price}")
         planned = plan(study)
         kind = topology.chip.device_kind if topology else None
         needs = resources(planned, self.out, device_kind=kind, price=self.price)

@@ -241,7 +241,7 @@ class _Proposal:
                     try:
                         run = members[-1].replace(seed=seed, tokens=tokens)
                         run_id(run)
-                    # A budget below one batch, or below the warmup, is no run.
+                    # A run cannot be shorter than one batch, or than its warmup.
                     except ValueError:
                         continue
                     if run_id(run) not in taken:

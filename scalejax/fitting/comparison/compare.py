@@ -32,7 +32,7 @@ BUDGETS = 3
 # An optimum within this factor of the fitted sizes and tokens is not mentioned.
 NEAR = 2.0
 
-# A budget this many times beyond the runs of A is no budget of A's law any more.
+# The law of A is not asked for budgets this many times beyond its runs.
 MAX_DISTANCE = 1e9
 
 
