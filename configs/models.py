@@ -1,7 +1,5 @@
 """Ladders of model sizes."""
 
-import math
-
 from scalejax import Model
 
 
@@ -16,10 +14,12 @@ def open_lm(width: int, depth: int, heads: int) -> Model:
         heads=heads,
         kv_heads=heads,
         head_size=width // heads,
-        mlp_width=256 * math.ceil(8 * width / 3 / 256),
+        # 8/3 of the width, rounded up to a multiple of 256.
+        mlp_width=256 * -(-8 * width // 768),
         vocabulary=50_432,
         qk_norm=True,
     )
+
 
 # Four sizes that train in minutes on a laptop. Below width 32 the loss is not yet a sum
 # of a term in size and a term in tokens, so no law fits.
