@@ -29,9 +29,10 @@ CHAIN, COMPUTE = 0.060, 0.051
 
 def mean_of_last(table: pd.DataFrame) -> pd.DataFrame:
     """One row per run: the mean of its last evaluations, with its size and tokens."""
-    last = table.sort_values("tokens").groupby("run", as_index=False)
-    means = last.tail(LAST).groupby("run").mean(numeric_only=True)
-    return means.assign(tokens=last.tail(1).set_index("run").tokens)
+    last = table.sort_values("tokens").groupby("run", as_index=False).tail(LAST)
+    tokens = last.groupby("run")["tokens"].max()
+    means = pd.DataFrame(last.groupby("run").mean(numeric_only=True))
+    return means.assign(tokens=tokens)
 
 
 @pytest.fixture(scope="module")
