@@ -121,17 +121,20 @@ def compare(table: Any, ahead: Sequence[str], ledger: Sequence[dict[str, Any]]) 
         ratio = measured["tokens"] / measured["params_with_head"]
         share = fitted["flops_6nd"].max() / measured["flops_6nd"]
         total = fitted["flops_6nd"].sum() / measured["flops_6nd"]
+        within = (
+            "no interval" if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
+        )
         conclusion = Conclusion(
-            claim=f"The loss of width {measured['width']:.0f} at {ratio:.0f} tokens per parameter is "
-            "forecast within 1% (relative error)",
+            claim=f"The loss of width {measured['width']:.0f} at {ratio:.0f} tokens per parameter "
+            "is forecast within 1% (relative error)",
             estimate=error,
             low=None if half is None else error - half,
             high=None if half is None else error + half,
             above=-0.01,
             below=0.01,
-            note=f"forecast {line['value']:.4f} [{line['low']:.4f}, {line['high']:.4f}], measured "
-            f"{measured['loss']:.4f}; fitted runs cost at most {share:.3f} of it each and "
-            f"{total:.2f} together; interval from the noise between seeds",
+            note=f"forecast {line['value']:.4f} ({within}), measured {measured['loss']:.4f}; "
+            f"fitted runs cost at most {share:.3f} of it each and {total:.2f} together; "
+            "interval from the noise between seeds",
         )
         conclusions.append(conclusion)
     return Analysis(conclusions=conclusions)
