@@ -53,7 +53,7 @@ def test_the_steps_have_the_exponents_of_the_law_that_made_them():
     assert short == pytest.approx(0.43 / 1.03, abs=0.03)
     assert cooled == pytest.approx(short, abs=0.01)
     assert kaplan > head > short
-    assert [it.verdict for it in analysis.conclusions[4:]] == ["holds"] * 3
+    assert [it.verdict for it in analysis.conclusions[4:]] == ["holds"] * 4
 
 
 def test_a_warmup_without_effect_does_not_lower_the_exponent():
