@@ -13,7 +13,7 @@ from scalejax import Measure, Model, Run, Study, cooldowns, cosine, grid, mup
 from scalejax.optim.schedules import constant, cyclic, linear, multistep
 
 base = Run(
-    model=models.TINY[2],
+    model=models.TINY[1],
     data=data.ENGLISH,
     parametrization=mup(base_width=32),
     optimizer=recipes.TINY_ADAMW,
@@ -59,7 +59,7 @@ smoke = design(
 
 # Minutes on two CPU cores.
 mini = design(
-    "lr-annealing@1", base, seeds=[0, 1, 2], measure=Measure(every=40_960, tokens=32_768, items=0)
+    "lr-annealing@1", base, seeds=[0, 1, 2], measure=Measure(every=40_960, tokens=16_384, items=0)
 )
 
 study = mini
