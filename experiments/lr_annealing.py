@@ -6,11 +6,38 @@ Fixed: model, data, tokens, batch size, peak and final learning rate, beta2, war
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from configs import data, models, recipes
-from scalejax import Measure, Model, Run, Study, cooldowns, cosine, grid, mup
+from scalejax import (
+    Analysis,
+    Conclusion,
+    Measure,
+    Model,
+    Optimizer,
+    Run,
+    Study,
+    cosine,
+    fit,
+    grid,
+    laws,
+    mup,
+    results,
+    standard,
+    wsd,
+)
+from scalejax.fitting.charts.chart import Band, Chart, Line, Points, size_colours
+from scalejax.fitting.curves.result import CurveFit
+from scalejax.fitting.replicates import mean_of
 from scalejax.optim.schedules import constant, cyclic, linear, multistep
+from scalejax.study.results import WholeCurves, whole_curves
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 base = Run(
     model=models.TINY[1],
@@ -18,48 +45,228 @@ base = Run(
     parametrization=mup(base_width=32),
     optimizer=recipes.TINY_ADAMW,
     schedule=constant(warmup=51_200),
-    tokens=2_048_000,
+    tokens=1_638_400,
     batch_tokens=1_024,
 )
 
-# Every schedule that decays ends at this fraction of its peak, as in the paper. A law of
-# the annealing area has no lower limit, so lower rates would extrapolate.
-FINAL = 0.1
+# The laws are fitted to these two schedules and predict all others.
+FITTED = ("constant", "cosine")
+
+# Memory of past decreases of the learning rate, in steps, for the profile of lambda.
+MEMORIES = (1, 5, 20, 50, 100, 200, 500)
 
 
 def design(name: str, base: Run, *, seeds: Sequence[int], measure: Measure) -> Study:
     """Seven schedules of one length, each with every seed.
 
-    Constant rate and its branches share their trunk.
+    What decays ends at a tenth of the peak, as in the paper: a law of the annealing
+    area has no lower limit, and a rate of 0 would extrapolate.
     """
     warmup = base.schedule.warmup
-    trunks = grid(base, seed=seeds)
-    others = [
-        cosine(warmup=warmup, final=FINAL),
-        linear(warmup=warmup, final=FINAL),
+    schedules = [
+        constant(warmup=warmup),
+        cosine(warmup=warmup, final=0.1),
+        linear(warmup=warmup, final=0.1),
+        wsd(warmup=warmup, cooldown=0.2, shape="1-sqrt", final=0.1),
+        wsd(warmup=warmup, cooldown=0.4, shape="linear", final=0.1),
         multistep(warmup=warmup, milestones=(0.5,), factor=0.3),
-        cyclic(warmup=warmup, period=round(base.tokens / 4), final=FINAL),
+        cyclic(warmup=warmup, period=round(base.tokens / 4), final=0.1),
     ]
-    runs = [
-        *trunks,
-        *cooldowns(trunks, at=[base.tokens], fraction=0.2, shape="1-sqrt", final=FINAL),
-        *cooldowns(trunks, at=[base.tokens], fraction=0.4, shape="linear", final=FINAL),
-        *grid(base, schedule=others, seed=seeds),
-    ]
-    return Study(name, runs, measure=measure)
+    runs = grid(base, schedule=schedules, seed=seeds)
+    return Study(name, runs, measure=measure, analysis=analysis)
 
 
-# Under 90 seconds on two CPU cores. 200 steps are too few for the laws.
+def analysis(folder: Path) -> Analysis:
+    """How well laws that are fitted to two curves of a seed predict the others."""
+    table, curves = results(folder), whole_curves(folder)
+    table = table.loc[table["status"] == "done", :]
+    seeds = [named(rows, curves) for _, rows in table.groupby(["params", "seed"])]
+    if not seeds:
+        raise ValueError("no run is done; the analysis needs every schedule of one seed")
+    annealing = [fitted(seed, laws.annealing()) for seed in seeds]
+    multipower = [fitted(seed, laws.multipower()) for seed in seeds]
+    without = [fitted(seed, laws.annealing(C=0.0, **{"lambda": 0.0})) for seed in seeds]
+    pairs = list(zip(annealing, multipower, strict=True))
+    conclusions = [
+        conclusion("The annealing law predicts unseen schedules", map(error, annealing), below=0.5),
+        conclusion("The multi-power law does", map(error, multipower), below=0.5),
+        conclusion("Without its annealing term the law does", map(error, without), below=0.5),
+        conclusion(
+            "The multi-power law errs less than the annealing law",
+            [error(one) - error(two) for one, two in pairs],
+            above=0.0,
+        ),
+        *(
+            conclusion(
+                f"Error of the annealing law on {name}",
+                [100 * one.holdout.by_curve[name].mean_rel_error for one in annealing],
+            )
+            for name in annealing[0].holdout.by_curve
+        ),
+    ]
+    return Analysis(
+        conclusions=conclusions, charts=[curves_chart(seeds[0], annealing[0]), lambda_chart(seeds)]
+    )
+
+
+def conclusion(claim: str, errors, **limits: float) -> Conclusion:
+    """A claim about the mean of one error per seed, in percent."""
+    mean = mean_of([*errors])
+    return Conclusion(
+        claim=claim, estimate=mean.value, low=mean.low, high=mean.high, unit="%",
+        note=f"Relative error of the loss, {mean.method}.", **limits,
+    )  # fmt: skip
+
+
+def named(table: "pd.DataFrame", curves: WholeCurves) -> WholeCurves:
+    """The curves of one model and seed, called by their schedules.
+
+    Losses are left out before twice the warmup, where no power law holds, and where an
+    unseen curve is still the constant rate: there a fit would score itself.
+    """
+    length = table.loc[table["shape"] == "constant", "tokens"].min()
+    names = {row.run: schedule_name(row, length) for row in table.itertuples()}
+    losses, schedules = (
+        frame.loc[frame["curve"].isin(names), :].replace({"curve": names}) for frame in curves
+    )
+    rates = {name: rows["learning_rate"].to_numpy() for name, rows in schedules.groupby("curve")}
+    if missing := [name for name in FITTED if name not in rates]:
+        raise ValueError(
+            f"the laws are fitted to {' and '.join(FITTED)}; not trained yet: {', '.join(missing)}"
+        )
+    first = 2 * int(table["warmup"].iloc[0] / table["batch_tokens"].iloc[0])
+    begin = {name: max(first, parting(rates[name], rates["constant"])) for name in rates}
+    begin |= dict.fromkeys(FITTED, first)
+    return WholeCurves(losses.loc[losses["step"] >= losses["curve"].map(begin), :], schedules)
+
+
+def schedule_name(row, tokens: float) -> str:
+    """The schedule of a row of results, such as `20% 1-sqrt`.
+
+    A run longer than `tokens` is called `cosine x3`.
+    """
+    name = {"wsd": f"{row.cooldown:.0%} {row.cooldown_shape}", "multistep": f"step {row.factor:g}"}
+    length = row.tokens / tokens
+    return name.get(row.shape, row.shape) + (f" x{length:.2g}" if length > 1.01 else "")
+
+
+def parting(rates: np.ndarray, trunk: np.ndarray) -> int:
+    """The first step at which a schedule leaves another, at most the shorter's end."""
+    steps = min(len(rates), len(trunk))
+    return int(np.argmax(np.append(rates[:steps] != trunk[:steps], True)))
+
+
+def fitted(curves: WholeCurves, law: laws.CurveLaw) -> CurveFit:
+    """The law fitted to two curves of a seed and scored on the others."""
+    unseen = f"curve not in {FITTED}"
+    return fit(
+        curves.losses, law, loss="lad", schedules=curves.schedules, holdout=unseen, bootstrap=0
+    )
+
+
+def error(curve_fit: CurveFit) -> float:
+    """Mean relative error on the unseen curves, each counting once, in percent."""
+    return 100 * curve_fit.holdout.mean_rel_error
+
+
+def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
+    """Losses of one seed, and the law that was fitted to two of the curves."""
+    by_curve = dict(iter(curves.losses.groupby("curve")))
+    marks = []
+    for name, colour in zip(by_curve, size_colours(range(len(by_curve))).values(), strict=True):
+        steps, losses = by_curve[name]["step"].to_numpy(), by_curve[name]["loss"].to_numpy()
+        rates = curves.schedules.loc[curves.schedules["curve"] == name, "learning_rate"]
+        predicted = laws.predict_curve(law, rates)[steps]
+        label = f"{name} (fitted)" if name in FITTED else name
+        marks.append(Points(label=label, colour=colour, x=steps, y=losses))
+        marks.append(Line(label=label, colour=colour, x=steps, y=predicted))
+    return Chart(
+        name="schedules",
+        title="Loss curves of seven schedules, and a law fitted to two of them",
+        caption="Points were measured. Lines are the annealing law, fitted to the constant rate "
+        "and the cosine, which predicts all others from their learning rates.",
+        x_label="step",
+        y_label="held-out loss (nats per token)",
+        marks=marks,
+    )
+
+
+def lambda_chart(seeds: Sequence[WholeCurves]) -> Chart:
+    """Error on the unseen curves, by the lambda that the annealing law is held to."""
+    means = [
+        mean_of([error(fitted(seed, laws.annealing(**{"lambda": 1 - 1 / it}))) for seed in seeds])
+        for it in MEMORIES
+    ]
+    memory, value = np.array(MEMORIES, float), np.array([mean.value for mean in means])
+    ends = [
+        (m.value if m.low is None else m.low, m.value if m.high is None else m.high) for m in means
+    ]
+    low, high = np.array(ends).T
+    label, colour = "mean over seeds", "#1f5fa8"
+    return Chart(
+        name="lambda",
+        title="Error on the unseen curves against the memory of the annealing law",
+        caption="Lambda is 1 - 1 / memory. The band is the 95% interval of the mean over seeds.",
+        x_label="memory 1 / (1 - lambda) (steps)",
+        y_label="mean relative error (%)",
+        marks=[
+            Band(label=label, colour=colour, x=memory, low=low, high=high),
+            Line(label=label, colour=colour, x=memory, y=value),
+        ],
+        log_x=True,
+        reference=(0.5, "0.5%"),
+    )
+
+
+# About half a minute on two CPU cores. 100 steps are too few for the laws.
 smoke = design(
     "lr-annealing-smoke@1",
-    base.replace(model=models.TINY[0], schedule=constant(warmup=10_240), tokens=204_800),
+    base.replace(model=models.TINY[0], schedule=constant(warmup=5_120), tokens=102_400),
     seeds=[0, 1],
-    measure=Measure(every=10_240, tokens=8_192, items=0),
+    measure=Measure(every=5_120, tokens=4_096, items=0),
 )
 
 # Minutes on two CPU cores.
 mini = design(
-    "lr-annealing@1", base, seeds=[0, 1, 2], measure=Measure(every=40_960, tokens=16_384, items=0)
+    "lr-annealing@1", base, seeds=[0, 1, 2], measure=Measure(every=32_768, tokens=16_384, items=0)
+)
+
+# The schedules whose curves Luo et al. 2025 released, for models of 25M, 100M and 400M
+# parameters. The release does not name batch size and data: these are our choice.
+paper_base = base.replace(
+    data=replace(data.FINEWEB, sequence_length=4_096),
+    parametrization=standard(),
+    optimizer=Optimizer(learning_rate=3e-4, beta2=0.95, weight_decay=0.1, clip=1.0),
+    schedule=constant(warmup=2_160 * 524_288),
+    tokens=24_000 * 524_288,
+    batch_tokens=524_288,
+    compute_dtype="bfloat16",
+)
+
+
+def paper_runs(model: Model) -> list[Run]:
+    """The nine schedules of one model, of 16,000, 24,000 and 72,000 steps."""
+    warmup = paper_base.schedule.warmup
+    steps = [constant(warmup=warmup), cosine(warmup=warmup, final=0.1)]
+    decays = [
+        wsd(warmup=warmup, cooldown=1 / 6, shape=it, final=0.1) for it in ("exponential", "linear")
+    ]
+    drops = [multistep(warmup=warmup, milestones=(0.5,), factor=it) for it in (0.1, 0.3, 0.6)]
+    lengths = {16_000: drops, 24_000: steps + decays, 72_000: steps}
+    return [
+        run
+        for length, schedules in lengths.items()
+        for run in grid(
+            paper_base, model=model, tokens=length * paper_base.batch_tokens, schedule=schedules
+        )
+    ]
+
+
+paper = Study(
+    "lr-annealing-paper@1",
+    [run for model in models.LUO for run in paper_runs(model)],
+    measure=Measure(every=128 * 524_288, tokens=2**22, items=0),
+    analysis=analysis,
 )
 
 study = mini
