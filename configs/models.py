@@ -34,8 +34,8 @@ WIDE = [
     for width in (128, 256, 512, 1024, 2048, 4096)
 ]
 
-# The sizes of Luo et al. 2025: 25M, 100M and 400M parameters without embedding and head.
-# Their release names no widths and depths.
+# The sizes of Luo et al. 2025: 25M, 100M and 400M parameters without the embedding and
+# the head. Their release names no widths and depths.
 LUO = [
     Model.sized(width=width, depth=depth, head_size=64, vocabulary=50_304)
     for width, depth in ((512, 8), (768, 14), (1_280, 20))

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 base = Run(
-    model=models.TINY[1],
+    model=models.TINY[0],
     data=data.ENGLISH,
     parametrization=mup(base_width=32),
     optimizer=recipes.TINY_ADAMW,
-    schedule=constant(warmup=51_200),
-    tokens=1_228_800,
-    batch_tokens=1_024,
+    schedule=constant(warmup=20_480),
+    tokens=409_600,
+    batch_tokens=512,
 )
 
 # Two schedules count as equal when their losses differ by less than this, in nats per
@@ -88,14 +88,18 @@ def design(
 
 def analysis(folder: Path) -> Analysis:
     """Differences between schedules at equal tokens and seed, in nats per token."""
-    losses = tidy(results(folder))
+    return conclude(tidy(results(folder)), curves(folder))
+
+
+def conclude(losses: "pd.DataFrame", logged: "pd.DataFrame") -> Analysis:
+    """The analysis of finished runs, as `tidy` gives them, and their logged losses."""
     rates = losses["learning_rate"]
     # The trunk has the rate at which every schedule was trained at every length.
     trunk_rate = rates[losses["family"] == "constant"].median()
     table = losses.loc[rates == trunk_rate, :].pivot_table(
         index=["seed", "tokens"], columns="family", values="loss"
     )
-    table[["constant", "average"]] = trunk_losses(folder, losses).reindex(table.index)
+    table[["constant", "average"]] = trunk_losses(losses, logged).reindex(table.index)
     missing = [name for name in FAMILIES if name not in table or table[name].isna().any()]
     if missing:
         raise ValueError(f"not every length and seed has been trained with {', '.join(missing)}")
@@ -126,10 +130,10 @@ def tidy(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.assign(family=cooled.where(table["shape"] == "wsd", table["shape"]))
 
 
-def trunk_losses(folder: Path, losses: "pd.DataFrame") -> "pd.DataFrame":
+def trunk_losses(losses: "pd.DataFrame", logged: "pd.DataFrame") -> "pd.DataFrame":
     """Losses of the trunk and of its window average, by seed and tokens."""
     trunks = losses.loc[losses["family"] == "constant", ["run", "seed"]]
-    rows = curves(folder).dropna(subset=["loss"]).merge(trunks, on="run")
+    rows = logged.dropna(subset=["loss"]).merge(trunks, on="run")
     kind = np.where(rows["weights"] == "raw", *TRUNK)
     return rows.assign(kind=kind).pivot_table(
         index=["seed", "tokens"], columns="kind", values="loss"
@@ -162,7 +166,7 @@ def gap(claim: str, difference: "pd.Series", **limits: float) -> Conclusion:
 
 
 def cost_ratio(runs: Sequence[Run]) -> float:
-    """FLOPs of the 20% 1-sqrt cooldowns off their trunks, over those of separate runs."""
+    """FLOPs of 20% 1-sqrt cooldowns off their trunks, over those of separate runs."""
     rate = runs[0].optimizer.learning_rate
     branches = [
         run
@@ -197,21 +201,21 @@ def chart(table: "pd.DataFrame") -> Chart:
 # About half a minute on two CPU cores. The runs are too short for the paper's claims.
 smoke = design(
     "cosine-vs-wsd-smoke@1",
-    base.replace(model=models.TINY[0], schedule=constant(warmup=5_120)),
-    lengths=[20_480, 40_960, 81_920],
+    base.replace(schedule=constant(warmup=2_560)),
+    lengths=[10_240, 20_480, 40_960],
     rates=[0.004, 0.016],
     seeds=[0, 1],
-    measure=Measure(every=20_480, tokens=4_096, items=0, averages=[window(tokens=10_240)]),
+    measure=Measure(every=10_240, tokens=4_096, items=0, averages=[window(tokens=5_120)]),
 )
 
 # Minutes on two CPU cores.
 mini = design(
     "cosine-vs-wsd@1",
     base,
-    lengths=[307_200, 614_400, 1_228_800],
+    lengths=[102_400, 204_800, 409_600],
     rates=[0.004, 0.016],
     seeds=[0, 1, 2],
-    measure=Measure(every=307_200, tokens=32_768, items=0, averages=[window(tokens=102_400)]),
+    measure=Measure(every=102_400, tokens=32_768, items=0, averages=[window(tokens=25_600)]),
 )
 
 # The ladder of Hägele et al. 2024: width and depth, and lengths in thousands of steps.
