@@ -93,10 +93,10 @@ def analysis(folder: Path) -> Analysis:
 
 def conclude(losses: "pd.DataFrame", logged: "pd.DataFrame") -> Analysis:
     """The analysis of finished runs, as `tidy` gives them, and their logged losses."""
-    rates = losses["learning_rate"]
     # The trunk has the rate at which every schedule was trained at every length.
-    trunk_rate = rates[losses["family"] == "constant"].median()
-    table = losses.loc[rates == trunk_rate, :].pivot_table(
+    is_trunk = losses["family"] == "constant"
+    trunk_rate = float(np.median(losses.loc[is_trunk, "learning_rate"]))
+    table = losses.loc[losses["learning_rate"] == trunk_rate, :].pivot_table(
         index=["seed", "tokens"], columns="family", values="loss"
     )
     table[["constant", "average"]] = trunk_losses(losses, logged).reindex(table.index)
@@ -135,9 +135,10 @@ def trunk_losses(losses: "pd.DataFrame", logged: "pd.DataFrame") -> "pd.DataFram
     trunks = losses.loc[losses["family"] == "constant", ["run", "seed"]]
     rows = logged.dropna(subset=["loss"]).merge(trunks, on="run")
     kind = np.where(rows["weights"] == "raw", *TRUNK)
-    return rows.assign(kind=kind).pivot_table(
+    table = rows.assign(kind=kind).pivot_table(
         index=["seed", "tokens"], columns="kind", values="loss"
-    )[[*TRUNK]]
+    )
+    return table.loc[:, list(TRUNK)]
 
 
 def tuned_gap(losses: "pd.DataFrame") -> "pd.Series":
@@ -153,7 +154,7 @@ def tuned_gap(losses: "pd.DataFrame") -> "pd.Series":
 
 def gap(claim: str, difference: "pd.Series", **limits: float) -> Conclusion:
     """A claim about a difference of losses: a mean over lengths for every seed."""
-    mean = mean_of(difference.groupby("seed").mean().to_numpy())
+    mean = mean_of(np.asarray(difference.groupby("seed").mean(), float))
     return Conclusion(
         claim=claim,
         estimate=mean.value,
@@ -180,10 +181,11 @@ def cost_ratio(runs: Sequence[Run]) -> float:
 def chart(table: "pd.DataFrame") -> Chart:
     """Loss against tokens for every schedule, relative to cosine."""
     means = table.sub(table["cosine"], axis=0).groupby("tokens")
-    tokens = np.array(sorted(means.groups), float)
+    tokens = np.unique(np.asarray(table.index.get_level_values("tokens"), float))
     marks = []
     for family, colour in zip(FAMILIES, size_colours(range(len(FAMILIES))).values(), strict=True):
-        y, error = means[family].mean().to_numpy(), means[family].sem().fillna(0.0).to_numpy()
+        y = np.asarray(means[family].mean(), float)
+        error = np.nan_to_num(np.asarray(means[family].sem(), float))
         marks.append(Points(label=family, colour=colour, x=tokens, y=y, y_error=error))
         marks.append(Line(label=family, colour=colour, x=tokens, y=y))
     return Chart(
@@ -205,7 +207,7 @@ smoke = design(
     lengths=[10_240, 20_480, 40_960],
     rates=[0.004, 0.016],
     seeds=[0, 1],
-    measure=Measure(every=10_240, tokens=4_096, items=0, averages=[window(tokens=5_120)]),
+    measure=Measure(every=10_240, tokens=4_096, items=0, averages=(window(tokens=5_120),)),
 )
 
 # Minutes on two CPU cores.
@@ -215,7 +217,7 @@ mini = design(
     lengths=[102_400, 204_800, 409_600],
     rates=[0.004, 0.016],
     seeds=[0, 1, 2],
-    measure=Measure(every=102_400, tokens=32_768, items=0, averages=[window(tokens=25_600)]),
+    measure=Measure(every=102_400, tokens=32_768, items=0, averages=(window(tokens=25_600),)),
 )
 
 # The ladder of Hägele et al. 2024: width and depth, and lengths in thousands of steps.
@@ -243,7 +245,7 @@ paper_base = base.replace(
     compute_dtype="bfloat16",
 )
 paper_measure = Measure(
-    every=2_500 * 102_400, tokens=2**22, items=0, averages=[window(tokens=500 * 102_400)]
+    every=2_500 * 102_400, tokens=2**22, items=0, averages=(window(tokens=500 * 102_400),)
 )
 
 

@@ -5,10 +5,10 @@ Nuisance: seed.
 Fixed: model, data, tokens, batch size, peak and final learning rate, beta2, warmup.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def named(table: "pd.DataFrame", curves: WholeCurves) -> WholeCurves:
     unseen curve is still the constant rate: there a fit would score itself.
     """
     length = table.loc[table["shape"] == "constant", "tokens"].min()
-    names = {row.run: schedule_name(row, length) for row in table.itertuples()}
+    names = {row["run"]: schedule_name(row, length) for row in table.to_dict("records")}
     losses, schedules = (
         frame.loc[frame["curve"].isin(names), :].replace({"curve": names}) for frame in curves
     )
@@ -145,14 +145,18 @@ def named(table: "pd.DataFrame", curves: WholeCurves) -> WholeCurves:
     return WholeCurves(losses.loc[losses["step"] >= losses["curve"].map(begin), :], schedules)
 
 
-def schedule_name(row, tokens: float) -> str:
+def schedule_name(row: Mapping[Hashable, Any], tokens: float) -> str:
     """The schedule of a row of results, such as `20% 1-sqrt`.
 
     A run longer than `tokens` is called `cosine x3`.
     """
-    name = {"wsd": f"{row.cooldown:.0%} {row.cooldown_shape}", "multistep": f"step {row.factor:g}"}
-    length = row.tokens / tokens
-    return name.get(row.shape, row.shape) + (f" x{length:.2g}" if length > 1.01 else "")
+    name = str(row["shape"])
+    if name == "wsd":
+        name = f"{row['cooldown']:.0%} {row['cooldown_shape']}"
+    if name == "multistep":
+        name = f"step {row['factor']:g}"
+    length = row["tokens"] / tokens
+    return f"{name} x{length:.2g}" if length > 1.01 else name
 
 
 def parting(rates: np.ndarray, trunk: np.ndarray) -> int:
@@ -196,7 +200,7 @@ def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
     The law of the constant rate is subtracted: losses differ far less between schedules
     than between steps.
     """
-    rates, longest = rates_of(curves, "constant"), int(curves.losses["step"].max()) + 1
+    rates, longest = rates_of(curves, "constant"), int(np.max(curves.losses["step"])) + 1
     rates = np.append(rates, np.full(max(0, longest - len(rates)), rates[-1]))
     constant_rate = laws.predict_curve(law, rates)
     marks = []

@@ -10,7 +10,7 @@ from scalejax.grids import flatten, run_id
 from scalejax.optim.schedules import learning_rates
 from scalejax.study.results import WholeCurves
 
-TRUTH = laws.Annealing(L0=2.6, A=0.9, alpha=0.5, C=40.0, momentum=0.95)
+TRUTH = laws.Annealing(L0=2.6, A=0.9, alpha=0.5, C=0.6, momentum=0.95)
 
 
 def made_curves(law: laws.Annealing, noise: float) -> list[WholeCurves]:
@@ -34,15 +34,16 @@ def test_the_verdict_is_that_of_curves_with_a_known_error(noise, verdict):
     errors = [study.error(one) for one in fits]
     conclusion = study.conclusion("The law predicts", errors, below=0.5)
     # The mean absolute value of normal noise is sqrt(2 / pi) of its standard deviation.
-    assert conclusion.estimate == pytest.approx(100 * noise * np.sqrt(2 / np.pi), rel=0.35)
+    # The error of the fit comes on top.
+    assert 1 < conclusion.estimate / (100 * noise * np.sqrt(2 / np.pi)) < 2.5
     assert conclusion.verdict == verdict
 
 
 def test_unseen_curves_are_scored_only_after_they_left_the_constant_rate():
     curves = made_curves(TRUTH, 0.0)[0]
-    first = curves.losses.groupby("curve")["step"].min()
+    first = {str(name): int(np.min(rows["step"])) for name, rows in curves.losses.groupby("curve")}
     steps = study.mini.runs[0].steps
-    assert set(first.index) == {
+    assert set(first) == {
         *("constant", "cosine", "linear", "cyclic", "20% 1-sqrt", "40% linear", "step 0.3")
     }
     assert first["20% 1-sqrt"] >= 0.8 * steps and first["step 0.3"] >= 0.5 * steps - 1
