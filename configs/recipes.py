@@ -10,3 +10,7 @@ TINY_ADAMW = Optimizer(learning_rate=0.008, beta2=0.98, epsilon=1e-8, clip=1.0)
 HAGELE_ADAMW = Optimizer(
     learning_rate=1e-3, beta2=0.95, weight_decay=0.1, decay="standard", clip=1.0
 )
+
+# The rate that Yao et al. 2023 found best at width 256, to be transferred by muP. The
+# paper gives no other hyperparameter of Adam.
+YAO_ADAM = Optimizer(learning_rate=7.5e-4, beta2=0.95, clip=1.0)
