@@ -51,13 +51,17 @@ def design(
         forecast=grid(base, model=wide, seed=seeds[:2]),
         laws=[laws.power("params")],
         measure=measure,
-        analysis=conclude,
+        analysis=analysis,
     )
 
 
-def conclude(folder: Path) -> Analysis:
+def analysis(folder: Path) -> Analysis:
     """Compare the forecast of the wide model with the mean of its seeds."""
-    table = results(folder)
+    return conclude(results(folder))
+
+
+def conclude(table: pd.DataFrame) -> Analysis:
+    """The analysis of the results of all runs; the widest is the one to forecast."""
     is_wide = table["width"] == table["width"].max()
     narrow, wide = table.loc[~is_wide, :], table.loc[is_wide, :]
     law = fit(narrow, laws.power("params"))
