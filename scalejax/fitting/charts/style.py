@@ -58,7 +58,11 @@ STYLE = """
 }
 @media (max-width: 36rem) {
   .plot > svg { overflow: visible; }
-  .plot > svg text { font-size: 11.5px !important; }
+  .plot > svg text { font-size: 11px !important; }
+  /* Names of rows along an axis have no room to grow: these drawings scroll. */
+  .plot.named { overflow-x: auto; }
+  .plot.named > svg { min-width: 30rem; }
+  .plot.named > svg text { font-size: 9px !important; }
 }
 @media print {
   .switch, .files, .tip { display: none; }
