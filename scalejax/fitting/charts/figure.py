@@ -68,6 +68,7 @@ def _view(chart: Chart, has_files: bool) -> str:
     """The plot of a chart; beside it its legend, its caption and links to its files."""
     drawing, facts = _draw(chart)
     label = escape(f"{chart.title}. {chart.caption}", quote=True)
+    caption = f"<strong>{escape(chart.title)}.</strong> {escape(chart.caption)}"
     links = ""
     if has_files:
         files = (
@@ -82,7 +83,7 @@ def _view(chart: Chart, has_files: bool) -> str:
     return (
         f'<div class="{css_class}" tabindex="0" role="group" aria-label="{label}{hint}">{drawing}'
         '<div class="tip" role="status" hidden></div></div>'
-        f'<div class="beside">{_legend(chart)}<figcaption>{escape(chart.caption)}</figcaption>'
+        f'<div class="beside">{_legend(chart)}<figcaption>{caption}</figcaption>'
         f'{links}</div><script type="application/json">{data}</script>'
     )
 

@@ -51,6 +51,7 @@ STYLE = """
 .swatch {
   width: 18px; height: 14px; margin-right: .45rem; vertical-align: -2px; filter: var(--drawing);
 }
+.chart strong { color: var(--ink); }
 .files { font-size: .85rem; }
 @media (max-width: 56rem) {
   .chart .view:not([hidden]) { display: block; }
