@@ -14,6 +14,9 @@ from typing import TextIO, TypedDict
 from scalejax.files import write_text
 from scalejax.training import distributed
 
+# How much of the end of metrics.jsonl is read for its last rows.
+TAIL_BYTES = 4096
+
 MetricsRow = Mapping[str, float | str | None]
 
 
@@ -75,6 +78,25 @@ def read_history(path: Path, position: Position) -> str:
             "it anew"
         )
     return history.decode()
+
+
+def last_row(folder: Path) -> tuple[int, float] | None:
+    """The step and the training loss of a segment's last row of training.
+
+    None when there is no such row yet. Only the end of the file is read.
+    """
+    try:
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    for line in reversed(lines):
+        # The first line may be cut, and another process may be writing the last one.
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            row = json.loads(line)
+            return int(row["step"]), float(row["train_loss"])
+    return None
 
 
 @contextlib.contextmanager
