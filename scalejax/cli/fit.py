@@ -27,9 +27,11 @@ class Fit:
     # file. A whole-curve law needs one row per evaluation instead.
     table: Positional[str]
 
-    # Law to fit: chinchilla, kaplan, overtraining, power, data-constrained, downstream,
-    # sigmoid, width-depth, annealing, annealing-size, multipower, isoflop or
-    # hyperparameters. A law of your own is FILE.py:NAME.
+    # Law to fit: chinchilla, kaplan, overtraining, interaction, farseer, power,
+    # broken-power, data-constrained, width-depth, routed, mixture:DOMAIN,DOMAIN,
+    # downstream, sigmoid, loss-to-loss, timescale, best-batch, critical-batch,
+    # annealing, annealing-size, multipower, isoflop or hyperparameters. A law of your
+    # own is FILE.py:NAME.
     law: str
 
     # Columns that have other names or units in this table than in the law, as pairs
@@ -52,9 +54,10 @@ class Fit:
     # mse, log-mse or asymmetric:FACTOR.
     loss: str = "huber:1e-3"
 
-    # Number of bootstrap resamples behind the 95% confidence intervals. With 0 there
-    # are no intervals; 1000 is a good number.
-    bootstrap: int = 0
+    # Number of bootstrap resamples behind the 95% confidence intervals. By default 1000
+    # where that takes seconds; the fit says where it makes fewer. With 0 there are no
+    # intervals.
+    bootstrap: int | None = None
 
     # Column of row weights. A row of weight 2 counts as two rows.
     weights: str | None = None
@@ -180,7 +183,9 @@ class Predict:
     # and is the input of a power law of flops. Example: 5.88e23.
     flops: float | None = None
 
-    # Loss in nats per token, for laws of the error against the loss. Example: 2.1.
+    # Loss in nats per token, for laws of the error against the loss. For a law of the
+    # loss it asks which run reaches it: give it with --tokens for the params, with
+    # --params for the tokens, or by itself for the cheapest run. Example: 2.1.
     loss: float | None = None
 
     # Width of the model, for the width-depth law. Example: 1024.

@@ -43,6 +43,30 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
             return estimate._replace(value=error.value)
 
     same_rows = _drew_the_same_rows(loss_fit, error_fit)
+    measured = _measured_errors(loss_fit, error_fit, inputs, same_rows)
+    low, high = np.nanpercentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    how = "of the same rows in both laws" if same_rows else "of each law, independent"
+    method = f"{len(measured)} bootstrap draws {how} x {len(loss_fit.residuals)} residuals"
+    return Estimate(error.value, float(low), float(high), LEVEL, "; ".join([method, *distance]))
+
+
+def measured_errors(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> np.ndarray:
+    """Return draws of the error that a run will measure, (draws, residuals).
+
+    Their percentiles are the interval of `predict`. Without bootstraps of both laws
+    there are none, (0, 0).
+    """
+    loss_fit, error_fit = _checked(loss_fit, error_fit)
+    if not (loss_fit.draws and error_fit.draws):
+        return np.zeros((0, 0))
+    same_rows = _drew_the_same_rows(loss_fit, error_fit)
+    return _measured_errors(loss_fit, error_fit, inputs, same_rows)
+
+
+def _measured_errors(
+    loss_fit: ParametricFit, error_fit: ParametricFit, inputs: dict[str, float], same_rows: bool
+) -> np.ndarray:
+    """Draws of the error, with draws and residuals of the two laws in pairs or not."""
     pairs = _paired(loss_fit, error_fit) if same_rows else _at_random(loss_fit, error_fit)
     run = [np.array([float(inputs[name])]) for name in loss_fit.law.inputs]
     # One loss per draw, (draws, 1), deviates by each residual, (draws, residuals).
@@ -50,11 +74,7 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     predicted = evaluate(loss_fit.law, pairs.loss_draws, run)[:, None]
     losses = loss_fit.measured(predicted, loss_fit.residuals)
     errors = evaluate(error_fit.law, pairs.error_draws, [losses])
-    measured = error_fit.measured(errors, pairs.error_residuals)
-    low, high = np.nanpercentile(measured, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    how = "of the same rows in both laws" if same_rows else "of each law, independent"
-    method = f"{len(losses)} bootstrap draws {how} x {len(loss_fit.residuals)} residuals"
-    return Estimate(error.value, float(low), float(high), LEVEL, "; ".join([method, *distance]))
+    return error_fit.measured(errors, pairs.error_residuals)
 
 
 class _Pairs(NamedTuple):

@@ -79,7 +79,7 @@ def fit(
     holdout: str | None = None,
     weights: str | None = None,
     cluster: str | None = None,
-    bootstrap: int = 0,
+    bootstrap: int | None = None,
     seed: int = 0,
     columns: Mapping[str, str] | None = None,
     resample: str | None = None,
@@ -94,7 +94,9 @@ def fit(
     asymmetric:FACTOR.  where, holdout: expressions over the table's own columns, such
     as "params > 1e8": the rows to use, and those of them that are scored and not
     fitted.  weights, cluster: columns of row weights, and of what is resampled
-    together. bootstrap: number of draws; without them there are no intervals.  columns:
+    together. bootstrap: number of draws behind the intervals. By default it is 1000, or
+    fewer where that would take longer than seconds, which `reasons` then says; 0 turns
+    them off.  columns:
     our name of a column -> the table's, or arithmetic on its columns such as
     "log(ppl)".
 
@@ -201,12 +203,13 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
 def _law_of_file(path: str | os.PathLike[str], record: dict[str, Any], own: Law | None) -> Law:
     """The law of a file's fit, with its inputs and with what was held and tied."""
     name, parameters = record["law"], list(flat(record["params"]))
-    if own is None and name not in laws.NAMES:
+    try:
+        law = own or laws.named(name)
+    except ValueError as error:
         raise ValueError(
             f"{path}: {name!r} is not a law of scalejax; give your own in Python: "
             "scalejax.fitting.fit.load(path, law=yours)"
-        )
-    law = own or laws.named(name)
+        ) from error
     parametric_law = isinstance(law, ParametricLaw)
     if law.name != name or (parametric_law and list(law.names) != parameters):
         raise ValueError(

@@ -195,7 +195,7 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
     read = tables.read_columns(frame, (*SWEEP_COLUMNS, *given), "loss", named)
     out = options.held_out_mask(len(frame))[read.complete]
     runs = _sweep(read, ~out)
-    result = fit_hyperparameters(runs, draws=options.bootstrap, seed=options.seed)
+    result = fit_hyperparameters(runs, draws=options.draws(), seed=options.seed)
     solved = time.perf_counter()
     params, draws = _parameters(result)
     known = result.verdict != "unidentified"

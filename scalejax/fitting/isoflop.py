@@ -13,7 +13,7 @@ import numpy as np
 from scalejax.fitting import tables
 from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.extrapolation import extrapolation
-from scalejax.fitting.options import FitOptions
+from scalejax.fitting.options import DEFAULT_DRAWS, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.plots import isoflop as plots
 from scalejax.fitting.reading import diagnoses
@@ -107,7 +107,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
 
     frame: rows of (params, tokens, flops, loss); tokens or flops may be missing.
     options: protocol and noise are read, and bootstrap is the number of draws of the
-    noise.
+    noise; without a noise there are none by default.
 
     Raises ValueError for options that are not read, for a table that cannot be read,
     for draws without a noise, and when no budget has three sizes.
@@ -123,12 +123,11 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         None if options.noise is None else Noise.parse(options.noise),
         dict(law.fixed),
     )
-    result = method.fit(_runs(read, ~held_out), draws=options.bootstrap, seed=options.seed)
+    draws = options.draws(DEFAULT_DRAWS if options.noise is not None else 0)
+    result = method.fit(_runs(read, ~held_out), draws=draws, seed=options.seed)
     solved = time.perf_counter()
     parametric_view, notes = _parametric_view(frame.loc[~out], options)
     holdout, holdout_notes = _holdout(result, read, held_out, method)
-    if options.noise is not None and not options.bootstrap:
-        holdout_notes += ["noise serves bootstrap draws only, and there are none: no intervals"]
     ends = dict(zip(law.names, percentile_ends(result.draws), strict=False))
     intervals = {name: pair for name, pair in ends.items() if name not in dict(law.fixed)}
     used = [budget for budget in result.budgets if not budget.reason]
@@ -150,6 +149,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
             *dropped_reasons(read.complete),
             *notes,
             *holdout_notes,
+            *_draw_notes(options, draws),
         ],
         loss=LOSS,
         columns=read.names,
@@ -162,6 +162,15 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         optima={budget.flops: budget.params for budget in used},
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
+
+
+def _draw_notes(options: FitOptions, draws: int) -> list[str]:
+    """Say why there are no intervals, unless the caller asked for none."""
+    if options.noise is None and options.bootstrap is None:
+        return ["no intervals: state the noise of a loss in nats, such as --noise 0.002"]
+    if options.noise is not None and not draws:
+        return ["noise serves bootstrap draws only, and there are none: no intervals"]
+    return []
 
 
 def _budget_range(used: list[Budget]) -> dict[str, tuple[float, float]]:
@@ -264,7 +273,9 @@ def _parametric_view(
         frame = frame.assign(tokens=flops / (6 * params))
     columns = {name: named[name] for name in ("params", "tokens", "loss") if name in named}
     try:
-        fitted = parametric.fit(frame, chinchilla(), FitOptions(columns=columns, seed=options.seed))
+        fitted = parametric.fit(
+            frame, chinchilla(), FitOptions(columns=columns, bootstrap=0, seed=options.seed)
+        )
     except ValueError as error:
         return {}, [f"no parametric fit for comparison: {error}"]
     if fitted.verdict != "ok":

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 DEFAULT_LOSS = "huber:1e-3"
 
+# Bootstrap draws of a fit whose caller does not say how many. Percentiles at 95% then
+# move by less than the Monte Carlo error.
+DEFAULT_DRAWS = 1000
+
 # The options that only some kinds of law read. All kinds read bootstrap, seed and
 # columns.
 SPECIAL = ("loss", "weights", "cluster", "resample", "schedules", "protocol", "noise")
@@ -32,7 +36,7 @@ class FitOptions:
     """Column of row weights."""
     cluster: str | None = None
     """Column whose equal values are resampled together."""
-    bootstrap: int = 0
+    bootstrap: int | None = None
     """Number of bootstrap draws."""
     seed: int = 0
     """Seed of the draws."""
@@ -50,8 +54,16 @@ class FitOptions:
 
     def __post_init__(self):
         for name in ("bootstrap", "seed"):
-            if (number := getattr(self, name)) < 0:
+            number = getattr(self, name)
+            if number is not None and number < 0:
                 raise ValueError(f"{name} must be a whole number, 0 or more; got {number}")
+
+    def draws(self, default: int = DEFAULT_DRAWS) -> int:
+        """Number of bootstrap draws: as many as the caller asked for, or the default.
+
+        default: what takes seconds for the law and the table.
+        """
+        return default if self.bootstrap is None else self.bootstrap
 
     def held_out_mask(self, rows: int) -> np.ndarray:
         """(rows,): which of the table's rows are scored and not fitted."""
@@ -83,7 +95,7 @@ class FitKeywords(TypedDict, total=False):
     holdout: str | None
     weights: str | None
     cluster: str | None
-    bootstrap: int
+    bootstrap: int | None
     seed: int
     columns: Mapping[str, str] | None
     resample: str | None

@@ -51,7 +51,7 @@ def select(
     laws: Sequence[Law],
     losses: Sequence[str] = LOSSES,
     *,
-    bootstrap: int = 0,
+    bootstrap: int | None = None,
     **choices: Any,
 ) -> Selection:
     """Rank every (law, loss) pair by its error on runs that it was not fitted to.
@@ -64,7 +64,8 @@ def select(
     The error of the best candidate is too optimistic, because it was selected, and more
     so with more candidates. Register a forecast to know the real one.
 
-    laws: of one target. bootstrap: number of draws for the fit of the best candidate.
+    laws: of one target. bootstrap: number of draws for the fit of the best candidate,
+    as for `scalejax.fit`; the fits that are ranked need none.
     choices: other arguments of `scalejax.fit`, the same for all candidates.
 
     Raises ValueError without laws or losses, for laws of different targets or that read
@@ -72,7 +73,7 @@ def select(
     """
     _check_candidates(laws, losses)
     contenders = [
-        _Contender(law, loss, fit(table, law, loss=loss, **choices))
+        _Contender(law, loss, fit(table, law, loss=loss, bootstrap=0, **choices))
         for law in laws
         for loss in losses
     ]

@@ -97,7 +97,7 @@ def chinchilla(*, tied: bool = False, **fixed: float) -> ParametricLaw[Chinchill
         inputs=("params", "tokens"),
         coordinates=(scale(("alpha", 0, 1.0)), scale(("beta", 1, 1.0)), OFFSET, EXPONENT, EXPONENT),
         linear=Decays(("A", "B"), ("alpha", "beta"), "E", logarithms),
-        grid=(("alpha", _geometric(0.05, 1.6, 8)), ("beta", _geometric(0.05, 1.6, 8))),
+        grid=(("alpha", geometric(0.05, 1.6, 8)), ("beta", geometric(0.05, 1.6, 8))),
         tied=(("beta", "alpha"),) if tied else (),
     ).hold(**fixed)
 
@@ -123,7 +123,7 @@ def power(x: str = "x", **fixed: float) -> ParametricLaw[Power]:
     x: params, tokens or flops; "x" means whichever of the three the table has.  fixed:
     parameters to hold at a value.
     """
-    exponents = _geometric(0.05, 3.2, 8)
+    exponents = geometric(0.05, 3.2, 8)
     return ParametricLaw(
         name="power",
         form=Power,
@@ -172,7 +172,7 @@ def kaplan(**fixed: float) -> ParametricLaw[Kaplan]:
         predict=Kaplan.loss,
         inputs=("params", "tokens"),
         coordinates=(size, dataclasses.replace(size, units=(("", 1, 1.0),)), exponent, exponent),
-        grid=(("alpha_N", _geometric(0.03, 0.8, 8)), ("alpha_D", _geometric(0.03, 0.8, 8))),
+        grid=(("alpha_N", geometric(0.03, 0.8, 8)), ("alpha_D", geometric(0.03, 0.8, 8))),
         guess=_equal_terms,
     ).hold(**fixed)
 
@@ -228,7 +228,7 @@ def overtraining(**fixed: float) -> ParametricLaw[Overtraining]:
         inputs=("params", "tokens"),
         coordinates=(a, b, Coordinate(0.0, 2.5), OFFSET),
         linear=Decays(("a", "b"), ("alpha_C", "alpha_C"), "E", _logarithms_of_squares),
-        grid=(("alpha_C", _geometric(0.02, 0.8, 16)),),
+        grid=(("alpha_C", geometric(0.02, 0.8, 16)),),
     ).hold(**fixed)
 
 
@@ -341,7 +341,7 @@ def downstream(**fixed: float) -> ParametricLaw[Downstream]:
         target="top1_error",
         coordinates=(scale(("gamma", 0, 1.0)), Coordinate(0.0, 50.0), FRACTION),
         linear=Decays(("k",), ("gamma",), "epsilon", _unchanged, sign=-1),
-        grid=(("gamma", _geometric(0.05, 20.0, 16)),),
+        grid=(("gamma", geometric(0.05, 20.0, 16)),),
     ).hold(**fixed)
 
 
@@ -393,11 +393,12 @@ def sigmoid(**fixed: float) -> ParametricLaw[Sigmoid]:
         coordinates=(height, Coordinate(0.0, 50.0), midpoint, OFFSET),
         linear=Linear(("height", "floor"), Sigmoid.columns),
         grid=(
-            ("steepness", _geometric(0.5, 20.0, 6)),
+            ("steepness", geometric(0.5, 20.0, 6)),
             ("midpoint", (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)),
         ),
     ).hold(**fixed)
 
 
-def _geometric(low: float, high: float, count: int) -> tuple[float, ...]:
+def geometric(low: float, high: float, count: int) -> tuple[float, ...]:
+    """Return starting values of an exponent, equally spaced in the logarithm."""
     return tuple(float(x) for x in np.geomspace(low, high, count))

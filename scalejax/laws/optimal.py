@@ -8,12 +8,13 @@ parameter count that the law was fitted on. The fields of a law may be scalars, 
 arrays of bootstrap draws. Everything broadcasts as numpy does, in float64.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
 from scalejax.laws.forms import Chinchilla
+from scalejax.laws.law import Number
 
 # Narrows the bracket [e^-60, 1] to float64 resolution.
 BISECTIONS = 60
@@ -26,6 +27,12 @@ class ChinchillaView(Protocol):
     def chinchilla(self) -> Chinchilla: ...
 
 
+class LawWithOptimum(Protocol):
+    """A law that knows its compute-optimal size, such as `Interaction`."""
+
+    def optimal_params(self, C: Number) -> Number: ...
+
+
 class Allocation(NamedTuple):
     """How a run spends its compute."""
 
@@ -34,7 +41,9 @@ class Allocation(NamedTuple):
     tokens_per_param: Float[np.ndarray, "..."]
 
 
-def compute_optimal(law: Chinchilla | ChinchillaView, flops: ArrayLike) -> Allocation:
+def compute_optimal(
+    law: Chinchilla | ChinchillaView | LawWithOptimum, flops: ArrayLike
+) -> Allocation:
     """Return the run of lowest loss at a budget C = 6 N D.
 
     N* = G (C/6)^(beta / (alpha + beta)) and D* = C / (6 N*).  flops: C, > 0. Bootstrap
@@ -47,9 +56,9 @@ def compute_optimal(law: Chinchilla | ChinchillaView, flops: ArrayLike) -> Alloc
 
     Raises ValueError for flops that are not positive, or for a law without an optimum.
     """
-    wide, flops = _in_float64(law), _positive("flops", flops)
+    flops, wide = _positive("flops", flops), _law_with_optimum(law)
     with np.errstate(all="ignore"):
-        params = np.asarray(Chinchilla._make(wide).optimal_params(flops))
+        params = np.asarray(wide.optimal_params(flops))
         return Allocation(params, flops / 6 / params, flops / 6 / params**2)
 
 
@@ -75,7 +84,7 @@ def params_exponent(
 
 
 def compute_optimal_bands(
-    draws: Chinchilla | ChinchillaView, flops: ArrayLike, level: float = 0.95
+    draws: Chinchilla | ChinchillaView | LawWithOptimum, flops: ArrayLike, level: float = 0.95
 ) -> tuple[Allocation, Allocation]:
     """Return the ends of percentile intervals of the compute-optimal run.
 
@@ -85,8 +94,8 @@ def compute_optimal_bands(
     An end is open, 0 or inf, when enough draws put the optimum at zero or infinity, or
     have none.
     """
-    wide, flops = _in_float64(draws), np.asarray(flops, np.float64)
-    columns = Chinchilla._make(x.reshape(-1, *(1,) * flops.ndim) for x in wide)
+    wide, flops = _law_with_optimum(draws), np.asarray(flops, np.float64)
+    columns = type(wide)._make(x.reshape(-1, *(1,) * flops.ndim) for x in wide)
     optima, tail = compute_optimal(columns, flops), 50 * (1 - level)
     low = (_percentile(x, tail, missing=0.0) for x in optima)
     high = (_percentile(x, 100 - tail, missing=np.inf) for x in optima)
@@ -152,13 +161,20 @@ class _Float64(NamedTuple):
     beta: np.ndarray
 
 
+def _law_with_optimum(law: Any) -> Any:
+    """The law with fields in float64, or its view as Chinchilla's law."""
+    if callable(getattr(law, "optimal_params", None)):
+        return type(law)(*(np.asarray(x, np.float64) for x in law))
+    return Chinchilla._make(_in_float64(law))
+
+
 def _in_float64(law: Chinchilla | ChinchillaView) -> _Float64:
     if isinstance(law, ChinchillaView):
         law = law.chinchilla()
     if not isinstance(law, Chinchilla):
         raise ValueError(
             f"the {type(law).__name__} law has no compute-optimal run; "
-            "Chinchilla and Overtraining have"
+            "Chinchilla, Overtraining and Interaction have"
         )
     return _Float64(*(np.asarray(x, np.float64) for x in law))
 

@@ -34,7 +34,8 @@ def test_fit_prints_one_object_and_predict_reads_its_file(table, tmp_path):
     out = tmp_path / "fit.json"
     columns = ("--columns", "params=size,tokens=seen,loss=val")
     done = scalejax(
-        "fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json"
+        *("fit", table, "--law", "chinchilla", *columns, "--fix", "E=1.8", "--out", out, "--json"),
+        *("--bootstrap", 0),
     )
     assert done.returncode == 0, done.stderr
     fit = json.loads(done.stdout)
@@ -58,7 +59,7 @@ def test_predict_prints_the_run_that_its_prediction_is_about(call, table, tmp_pa
     assert code == 0 and "95% [" in first and "times the largest fitted" in first
     assert [line.split()[0] for line in run] == ["params", "tokens"]
     assert "e+" in run[0] and "95% [" in run[0]
-    call("fit", table, *law, "--out", tmp_path / "fit.json")
+    call("fit", table, *law, "--bootstrap", 0, "--out", tmp_path / "fit.json")
     assert "95%" not in call("predict", tmp_path / "fit.json", "--flops", 1e21)[1]
 
 
@@ -68,7 +69,7 @@ def test_a_width_depth_fit_predicts_a_model_of_another_width_and_depth(tmp_path)
     frame["loss"] = (
         1.7 + 9 * frame.width**-0.45 + 1.2 * frame.depth**-0.8 + 400 * frame.tokens**-0.3
     )
-    fit = fits.fit(frame, laws.width_depth())
+    fit = fits.fit(frame, laws.width_depth(), bootstrap=0)
     fit.save(tmp_path / "fit.json")
     done = scalejax(
         "predict", tmp_path / "fit.json", "--width", 1024, "--depth", 16, "--tokens", 1e11, "--json"

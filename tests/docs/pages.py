@@ -17,6 +17,7 @@ RUN_ELSEWHERE = {
     "make aot": "about 1 GB; the slow tests of study/topology use it where it was run",
     "scalejax plan study.py --topology": "needs `make aot`; tests/study/topology",
     "git clone": "CI starts from a fresh clone",
+    "python -m pytest -s tests/replication": "the command is a test itself",
 }
 
 

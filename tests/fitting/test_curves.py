@@ -61,7 +61,7 @@ def schedules():
 def fit_table(table=None, rates=None, law=None, **options) -> CurveFit:
     table = curve_table() if table is None else table
     rates = schedules() if rates is None else rates
-    options = {"columns": COLUMNS, "schedules": rates} | options
+    options = {"columns": COLUMNS, "schedules": rates, "bootstrap": 0} | options
     return fits.fit(table, law or laws.annealing(), **options)
 
 
@@ -116,7 +116,7 @@ def test_rows_of_every_step_need_no_schedules_table():
         )
         for name, rates in RATES.items()
     ]
-    fit = fits.fit(pd.concat(tables), laws.annealing())
+    fit = fits.fit(pd.concat(tables), laws.annealing(), bootstrap=0)
     np.testing.assert_allclose(list(fit.params.values()), np.array(TRUTH), rtol=1e-6)
     # At a summed learning rate of zero, the first step, the loss is infinite.
     assert any("dropped 4 rows" in reason for reason in fit.reasons)
@@ -144,7 +144,7 @@ def test_schedules_that_do_not_match_the_rows_are_errors(rates, message):
 
 def test_rows_without_schedules_say_what_to_give():
     with pytest.raises(ValueError, match="--schedules TABLE"):
-        fits.fit(curve_table(), laws.annealing(), columns=COLUMNS)
+        fits.fit(curve_table(), laws.annealing(), columns=COLUMNS, bootstrap=0)
 
 
 def test_steps_that_are_off_by_one_are_noticed():

@@ -51,7 +51,7 @@ def test_the_summary_has_the_condition_number_and_the_parameters_at_a_bound(fitt
     assert record["at_boundary"] == [] and record["resample"] == "pairs"
     # These losses fall below what E = 0 allows, so that E ends at its bound.
     below = ladder(E=0.0).assign(loss=lambda frame: frame.loss - 0.1)
-    assert fits.fit(below, laws.chinchilla()).summary()["at_boundary"] == ["E"]
+    assert fits.fit(below, laws.chinchilla(), bootstrap=0).summary()["at_boundary"] == ["E"]
 
 
 def test_a_saved_fit_predicts_the_same(fitted, tmp_path):
@@ -113,10 +113,10 @@ def test_a_fit_of_a_users_own_law_is_loaded_with_that_law(tmp_path):
 
 def test_something_that_is_not_a_law_is_refused():
     with pytest.raises(ValueError, match=r"'chinchila' is not one of .*chinchilla"):
-        fits.fit(ladder(), "chinchila")
+        fits.fit(ladder(), "chinchila", bootstrap=0)
     not_a_law: Any = 3
     with pytest.raises(ValueError, match=r"expected a law, such as .*; got 3"):
-        fits.fit(ladder(), not_a_law)
+        fits.fit(ladder(), not_a_law, bootstrap=0)
 
 
 def test_the_prediction_interval_is_wider_than_the_laws_own_and_holds_the_truth(fitted):
@@ -144,7 +144,9 @@ def test_influence_is_what_refitting_with_a_moved_loss_shows(fitted, run):
     moved = [ladder(), ladder()]
     for frame, sign in zip(moved, (1, -1), strict=True):
         frame.loc[row, "loss"] += sign * step
-    above, below = (fits.fit(frame, laws.chinchilla()).predict(**run).value for frame in moved)
+    above, below = (
+        fits.fit(frame, laws.chinchilla(), bootstrap=0).predict(**run).value for frame in moved
+    )
     assert (above - below) / (2 * step) == pytest.approx(slopes[row], rel=1e-4)
 
 
@@ -152,7 +154,9 @@ def test_laws_that_are_not_fitted_to_one_row_per_run_have_no_influence():
     C = np.repeat([1e18, 1e19], 3)
     N = np.tile([1e8, 3e8, 1e9], 2)
     loss = 2 + np.log(N / (3e8 * np.sqrt(C / 3e18))) ** 2
-    isoflop = fits.fit(pd.DataFrame({"params": N, "flops": C, "loss": loss}), laws.isoflop_law())
+    isoflop = fits.fit(
+        pd.DataFrame({"params": N, "flops": C, "loss": loss}), laws.isoflop_law(), bootstrap=0
+    )
     with pytest.raises(ValueError, match="the isoflop law is not"):
         fits.influence(isoflop, {"flops": 1e16})
 
@@ -201,7 +205,7 @@ def test_impossible_options_are_named(options, message):
 
 
 def test_a_law_whose_parameters_are_all_held_is_ok():
-    assert fits.fit(ladder(), laws.chinchilla().hold(**TRUTH)).verdict == "ok"
+    assert fits.fit(ladder(), laws.chinchilla().hold(**TRUTH), bootstrap=0).verdict == "ok"
 
 
 def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_path):
@@ -223,7 +227,7 @@ def test_a_fit_that_did_not_converge_has_no_numbers_and_predicts_nothing(tmp_pat
 def test_holdout_rows_are_scored_and_not_fitted():
     frame = ladder(noise=0.0)
     frame.loc[frame.params_with_head > 5e6, "loss"] *= 1.1
-    fit = fits.fit(frame, laws.chinchilla(), holdout="params_with_head > 5e6")
+    fit = fits.fit(frame, laws.chinchilla(), holdout="params_with_head > 5e6", bootstrap=0)
     assert fit.n_rows == 15 and fit.holdout.n == 5
     assert fit.params["alpha"] == pytest.approx(TRUTH["alpha"], rel=1e-6)
     assert fit.holdout.max_rel_error == pytest.approx(1 - 1 / 1.1, rel=1e-6)
@@ -233,19 +237,26 @@ def test_several_rows_of_one_run_are_refused():
     frame = ladder()
     frame.loc[1, "run"] = "r0"
     with pytest.raises(ValueError, match="run 'r0' has several rows"):
-        fits.fit(frame, laws.chinchilla())
+        fits.fit(frame, laws.chinchilla(), bootstrap=0)
     with pytest.raises(ValueError, match="name 'r0' has several rows"):
-        fits.fit(frame.rename(columns={"run": "name"}), laws.chinchilla(), columns={"run": "name"})
+        fits.fit(
+            frame.rename(columns={"run": "name"}),
+            laws.chinchilla(),
+            columns={"run": "name"},
+            bootstrap=0,
+        )
 
 
 def test_a_power_law_reads_the_one_input_that_the_table_has():
     x = np.geomspace(1e15, 1e19, 8)
-    fit = fits.fit(pd.DataFrame({"flops": x, "loss": 30 * x**-0.1 + 1.0}), laws.power())
+    fit = fits.fit(
+        pd.DataFrame({"flops": x, "loss": 30 * x**-0.1 + 1.0}), laws.power(), bootstrap=0
+    )
     assert fit.law.inputs == ("flops",) and fit.params["b"] == pytest.approx(-0.1, rel=1e-8)
     both = pd.DataFrame({"flops": x, "tokens": x, "loss": 30 * x**-0.1})
     with pytest.raises(ValueError, match="name one"):
-        fits.fit(both, laws.power())
-    assert fits.fit(both, laws.power("tokens")).law.inputs == ("tokens",)
+        fits.fit(both, laws.power(), bootstrap=0)
+    assert fits.fit(both, laws.power("tokens"), bootstrap=0).law.inputs == ("tokens",)
 
 
 def test_the_compute_optimal_run_minimizes_the_fitted_loss(fitted):
@@ -267,7 +278,7 @@ def test_the_intervals_of_the_compute_optimal_run_hold_the_truth(fitted):
 
 
 def test_without_bootstraps_the_compute_optimal_run_has_no_intervals():
-    plain = fits.fit(ladder(), laws.chinchilla())
+    plain = fits.fit(ladder(), laws.chinchilla(), bootstrap=0)
     record = plain.forecast(flops=1e14).summary()
     assert list(record) == ["value", "interval", "params", "tokens", "method"]
     assert record["interval"] == [None, None]
@@ -355,7 +366,7 @@ def test_any_cells_give_a_verdict_or_one_clear_error(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("cells") / "runs.csv"
     path.write_text("\n".join(["params,tokens,loss", *good, *map(",".join, rows)]) + "\n")
     try:
-        fit = fits.fit(path, laws.chinchilla())
+        fit = fits.fit(path, laws.chinchilla(), bootstrap=0)
     except ValueError as error:
         assert str(error)
         return

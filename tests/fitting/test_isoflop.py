@@ -48,7 +48,7 @@ def test_a_saved_fit_forecasts_the_optimum_of_a_budget(tmp_path):
 
 
 def test_without_an_interior_optimum_there_is_no_exponent():
-    fit = fits.fit(isoflop_table(centre=50.0), laws.isoflop_law())
+    fit = fits.fit(isoflop_table(centre=50.0), laws.isoflop_law(), bootstrap=0)
     assert "nan" not in fit_text(fit) and "params_exponent          unknown" in fit_text(fit)
     assert fit.verdict == "unidentified"
     assert any("smallest model" in reason for reason in fit.reasons)
@@ -61,7 +61,7 @@ def test_without_an_interior_optimum_there_is_no_exponent():
 def test_options_that_could_not_be_used_are_named():
     table = isoflop_table()
     holdout = f"params == {table.params[3]}"
-    fit = fits.fit(table, laws.isoflop_law(), noise="0.001", holdout=holdout)
+    fit = fits.fit(table, laws.isoflop_law(), noise="0.001", holdout=holdout, bootstrap=0)
     assert fit.verdict == "ok" and fit.intervals == {}
     assert fit.holdout.n == 0 and fit.summary()["holdout"] == {}
     reasons = " ".join(fit.reasons)
@@ -70,7 +70,7 @@ def test_options_that_could_not_be_used_are_named():
 
 
 def test_tokens_follow_from_params_and_flops():
-    fit = fits.fit(isoflop_table().drop(columns="tokens"), laws.isoflop_law())
+    fit = fits.fit(isoflop_table().drop(columns="tokens"), laws.isoflop_law(), bootstrap=0)
     assert fit.params["tokens_exponent"] == pytest.approx(0.34 / 0.64, abs=0.05)
 
 

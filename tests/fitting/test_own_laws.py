@@ -81,13 +81,13 @@ def farseer_table():
 
 def test_a_law_that_changes_its_shape_with_a_unit_is_refused_by_the_input():
     with pytest.raises(ValueError, match=r"with the unit of tokens: .* raw=\('tokens',\)"):
-        scalejax.fit(farseer_table(), FARSEER)
+        scalejax.fit(farseer_table(), FARSEER, bootstrap=0)
 
 
 def test_an_input_that_keeps_its_unit_makes_it_exact():
     table = farseer_table()
     law = dataclasses.replace(FARSEER, raw=("tokens",))
-    fit = scalejax.fit(table, law, loss="log-mse")
+    fit = scalejax.fit(table, law, loss="log-mse", bootstrap=0)
     predicted = fit.predict(params=table.params, tokens=table.tokens).value
     assert np.abs(predicted / table.loss - 1).max() < 1e-5
 
@@ -96,19 +96,19 @@ def test_a_forgotten_unit_is_found():
     coordinates = (OFFSET, scale(), EXPONENT, *FARSEER.coordinates[3:])
     wrong = dataclasses.replace(FARSEER, coordinates=coordinates, raw=("tokens",))
     with pytest.raises(ValueError, match="with the unit of params"):
-        scalejax.fit(farseer_table(), wrong)
+        scalejax.fit(farseer_table(), wrong, bootstrap=0)
 
 
 def test_a_proportion_may_be_zero():
     r = np.array([0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
     table = pd.DataFrame({"web": r, "loss": 2.2 + 0.6 * np.exp(-3 * r)})
-    fit = scalejax.fit(table, MIXTURE)
+    fit = scalejax.fit(table, MIXTURE, bootstrap=0)
     assert fit.params["c"] == pytest.approx(2.2, rel=1e-6)
     assert fit.params["t"] == pytest.approx(-3, rel=1e-5)
     assert fit.predict(web=0.0).value == pytest.approx(2.8, rel=1e-6)
     assert extrapolation({"web": 1.5}, fit.ranges) == ["web is 1.5, and 0 to 1 in the fit"]
     with pytest.raises(ValueError, match="loss is 0 in row 0"):
-        scalejax.fit(table.assign(loss=0.0), MIXTURE)
+        scalejax.fit(table.assign(loss=0.0), MIXTURE, bootstrap=0)
 
 
 def test_a_raw_input_needs_an_axis_of_its_own():

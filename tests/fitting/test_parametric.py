@@ -13,6 +13,7 @@ from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric import cross_validation
+from scalejax.fitting.parametric import fit as parametric_fit
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.inference import bootstrap
 
@@ -67,7 +68,7 @@ def test_an_exponent_that_another_term_shows_is_known_at_one_size():
     fit = fits.fit(ONE_SIZE, laws.overtraining(), bootstrap=40)
     assert fit.reasons[0] == "params has a single value: a cannot be identified"
     assert fit.intervals["a"] == (None, None) and None not in fit.intervals["alpha_C"]
-    tied = fits.fit(ONE_SIZE, laws.chinchilla(tied=True))
+    tied = fits.fit(ONE_SIZE, laws.chinchilla(tied=True), bootstrap=0)
     assert tied.reasons[0] == "params has a single value: A cannot be identified"
 
 
@@ -98,7 +99,7 @@ def test_a_ridge_without_noise_is_unidentified_and_not_a_failure():
     exact = ladder(noise=0.0)
     exact = exact.assign(params=exact.tokens / 20)
     exact["loss"] = 1.75 + 300 * exact.params**-0.33 + 900 * exact.tokens**-0.34
-    fit = fits.fit(exact, laws.chinchilla())
+    fit = fits.fit(exact, laws.chinchilla(), bootstrap=0)
     assert fit.verdict == "unidentified" and "tokens/params is constant" in fit.reasons[0]
 
 
@@ -136,8 +137,8 @@ def test_a_constant_loss_leaves_the_sizes_open():
     ids=["as many rows as parameters", "copies", "an offset above the losses"],
 )
 def test_reasons_name_what_the_verdict_does_not(table, law, reason):
-    assert reason in " ".join(fits.fit(table, law).reasons)
-    assert reason not in " ".join(fits.fit(ladder(), laws.chinchilla()).reasons)
+    assert reason in " ".join(fits.fit(table, law, bootstrap=0).reasons)
+    assert reason not in " ".join(fits.fit(ladder(), laws.chinchilla(), bootstrap=0).reasons)
 
 
 def test_few_bootstrap_draws_are_called_few():
@@ -175,7 +176,7 @@ def test_a_row_without_its_cluster_is_refused():
 def test_an_error_in_percent_is_refused():
     table = ladder().assign(top1_error=lambda t: 100 * t.top1_error)
     with pytest.raises(ValueError, match="a top-1 error is a fraction"):
-        fits.fit(table, laws.downstream())
+        fits.fit(table, laws.downstream(), bootstrap=0)
 
 
 def three_sizes(factor):
@@ -191,11 +192,11 @@ def three_sizes(factor):
 def test_every_split_of_cross_validation_equals_a_fit_to_its_own_rows():
     table = three_sizes(4)
     table = table.loc[np.argsort(table.params * table.tokens)]
-    scores = fits.fit(table, laws.chinchilla()).cross_validation
+    scores = fits.fit(table, laws.chinchilla(), bootstrap=0).cross_validation
     assert scores.splits >= 3 and scores.left_out == 0
     for split in scores.by_split:
         cheap, rest = table.iloc[: split.fitted], table.iloc[split.fitted :]
-        alone = fits.fit(cheap, laws.chinchilla())
+        alone = fits.fit(cheap, laws.chinchilla(), bootstrap=0)
         predicted = [
             alone.predict(params=r.params, tokens=r.tokens).value for r in rest.itertuples()
         ]
@@ -207,19 +208,19 @@ def test_cross_validation_leaves_out_splits_that_do_not_determine_the_law():
     # The 9 to 12 cheapest runs have two of the sizes only: nothing tells A from alpha.
     # A fit that starts at the optimum of all rows would keep their values and look
     # good.
-    fit = fits.fit(three_sizes(100), laws.chinchilla())
+    fit = fits.fit(three_sizes(100), laws.chinchilla(), bootstrap=0)
     scores = fit.cross_validation
     assert (scores.splits, scores.left_out) == (2, 3)
     assert [split.fitted for split in scores.by_split] == [14, 16]
     assert "3 of 5 splits have no score" in fit_text(fit)
-    everywhere = fits.fit(three_sizes(4), laws.chinchilla())
+    everywhere = fits.fit(three_sizes(4), laws.chinchilla(), bootstrap=0)
     assert "have no score" not in fit_text(everywhere)
 
 
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
-    everything = fits.fit(ladder(64), laws.chinchilla()).cross_validation
+    everything = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)
-    sample = fits.fit(ladder(64), laws.chinchilla()).cross_validation
+    sample = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     assert everything.by_split[0].fitted == 32 and sample.by_split[0].fitted == 16
     assert sample.mean_rel_error == pytest.approx(everything.mean_rel_error, rel=0.8)
 
@@ -240,11 +241,14 @@ def test_a_diverged_run_is_named_and_does_not_change_the_verdict(draws):
     assert "row 12 (run r12) stands out: loss 10.8" in " ".join(fit.reasons)
     assert fit.quality.residual_spread == pytest.approx(0.001, rel=0.6)
     # Least squares believes the run, and says how badly the others then fit.
-    assert fits.fit(with_a_diverged_run(), laws.chinchilla(), loss="log-mse").verdict != "ok"
+    assert (
+        fits.fit(with_a_diverged_run(), laws.chinchilla(), loss="log-mse", bootstrap=0).verdict
+        != "ok"
+    )
 
 
 def test_the_quality_of_a_fit_survives_its_file(tmp_path):
-    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), holdout="params < 3e7")
+    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), holdout="params < 3e7", bootstrap=0)
     fit.save(tmp_path / "fit.json")
     loaded = fits.load(tmp_path / "fit.json")
     assert isinstance(loaded, ParametricFit) and loaded.quality == fit.quality
@@ -253,10 +257,10 @@ def test_the_quality_of_a_fit_survives_its_file(tmp_path):
 
 def test_a_forecast_without_draws_says_how_far_it_lies_beyond_the_rows():
     table = ladder()
-    fit = fits.fit(table, laws.chinchilla())
+    fit = fits.fit(table, laws.chinchilla(), bootstrap=0)
     far = fit.predict(params=10 * table.params.max(), tokens=table.tokens.max())
     assert far.low is None and far.method.endswith("; params is 10 times the largest fitted")
-    error = fits.fit(table, laws.downstream())
+    error = fits.fit(table, laws.downstream(), bootstrap=0)
     chained = chain.predict(fit, error, params=10 * table.params.max(), tokens=1e15)
     assert "params is 10 times" in chained.method and "times the smallest fitted" in chained.method
     undetermined = fits.fit(ONE_SIZE, laws.chinchilla(), bootstrap=40)
@@ -279,7 +283,7 @@ def test_an_offset_at_zero_ends_where_its_profile_does():
 
 
 def test_an_absurd_optimum_is_refused():
-    fit = fits.fit(ladder(), laws.chinchilla())
+    fit = fits.fit(ladder(), laws.chinchilla(), bootstrap=0)
     assert fit.predict(flops=1e24).value > 1.75
     with pytest.raises(ValueError, match=r"no compute-optimal run of 1e\+60 FLOPs: the law puts"):
         fit.predict(flops=1e60)
@@ -290,28 +294,33 @@ def test_standard_errors_as_weights_mean_inverse_variances():
     table = ladder().assign(loss_se=lambda t: t.loss * rng.uniform(0.001, 0.01, len(t)))
     table["precision"] = (table.loss / table.loss_se) ** 2
     table["precision"] *= (1 / table.precision).mean()
-    by_error = fits.fit(table, laws.chinchilla(), weights="loss_se")
-    by_precision = fits.fit(table, laws.chinchilla(), weights="precision")
+    by_error = fits.fit(table, laws.chinchilla(), weights="loss_se", bootstrap=0)
+    by_precision = fits.fit(table, laws.chinchilla(), weights="precision", bootstrap=0)
     assert by_error.params == pytest.approx(by_precision.params, rel=1e-6)
-    assert by_error.params != pytest.approx(fits.fit(table, laws.chinchilla()).params, rel=1e-6)
+    assert by_error.params != pytest.approx(
+        fits.fit(table, laws.chinchilla(), bootstrap=0).params, rel=1e-6
+    )
 
 
 def test_kaplans_law_reads_parameters_without_embeddings():
     table = ladder().assign(params_non_embedding=lambda t: t.params / 2, params_with_head=1e9)
-    fit = fits.fit(table, laws.kaplan())
+    fit = fits.fit(table, laws.kaplan(), bootstrap=0)
     assert fit.columns["params"] == "params_non_embedding"
     assert (
-        fits.fit(table, laws.kaplan(), columns={"params": "params"}).columns["params"] == "params"
+        fits.fit(table, laws.kaplan(), columns={"params": "params"}, bootstrap=0).columns["params"]
+        == "params"
     )
-    assert fits.fit(table, laws.chinchilla()).columns["params"] == "params_with_head"
+    assert fits.fit(table, laws.chinchilla(), bootstrap=0).columns["params"] == "params_with_head"
 
 
 def test_tokens_of_skipped_steps_do_not_count():
     table = ladder()
     skipped = table.assign(tokens=lambda t: t.tokens + 1e8, tokens_skipped=1e8)
-    wanted = fits.fit(table, laws.chinchilla()).params
-    assert fits.fit(skipped, laws.chinchilla()).params == pytest.approx(wanted, rel=1e-6)
-    named = fits.fit(skipped, laws.chinchilla(), columns={"tokens": "tokens"})
+    wanted = fits.fit(table, laws.chinchilla(), bootstrap=0).params
+    assert fits.fit(skipped, laws.chinchilla(), bootstrap=0).params == pytest.approx(
+        wanted, rel=1e-6
+    )
+    named = fits.fit(skipped, laws.chinchilla(), columns={"tokens": "tokens"}, bootstrap=0)
     assert named.params != pytest.approx(wanted, rel=1e-6)
 
 
@@ -355,4 +364,16 @@ def test_many_trunks_are_resampled_and_single_runs_are_rows():
     single = fits.fit(table.assign(trunk=np.arange(60)), laws.chinchilla(), bootstrap=40)
     assert (single.clusters, single.resample) == (None, "pairs")
     with pytest.raises(ValueError, match="needs rows of several trunks"):
-        fits.fit(ladder(), laws.chinchilla(), resample="trunks")
+        fits.fit(ladder(), laws.chinchilla(), resample="trunks", bootstrap=0)
+
+
+def test_a_fit_makes_a_thousand_draws_unless_that_takes_long(monkeypatch):
+    by_default = fits.fit(ladder(), laws.chinchilla())
+    assert len(by_default.draws["alpha"]) == 1000 and by_default.reasons == []
+    assert fits.fit(ladder(), laws.chinchilla(), bootstrap=0).intervals == {}
+    # With 24 rows, these limits leave 300 draws, and 100, which are too few.
+    for rows, count in ((7200, "300"), (2400, "no")):
+        monkeypatch.setattr(parametric_fit, "MAX_DRAWN_ROWS", rows)
+        fit = fits.fit(ladder(), laws.chinchilla())
+        assert len(fit.draws.get("alpha", ())) == (300 if count == "300" else 0)
+        assert any(reason.startswith(f"{count} bootstrap draws instead") for reason in fit.reasons)

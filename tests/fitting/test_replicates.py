@@ -12,7 +12,7 @@ from tests.fitting.test_fit import ladder
 
 
 def fitted(frame, **options) -> ParametricFit:
-    return fits.fit(frame, laws.chinchilla(), loss="log-mse", **options)
+    return fits.fit(frame, laws.chinchilla(), loss="log-mse", **{"bootstrap": 0} | options)
 
 
 def repeated(seed=0, noise=0.004, bend=0.0):

@@ -6,8 +6,13 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws import forms
+from scalejax.laws.broken_power import BrokenPower
+from scalejax.laws.hyperparameter_lines import BatchLine, Timescale
+from scalejax.laws.interactions import Interaction
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.log_sum_exp import WidthDepth
+from scalejax.laws.loss_to_loss import LossToLoss
+from scalejax.laws.routed import Routed
 from scalejax.laws.solver.multistart import pad_rows
 from scalejax.laws.solver.problem import parameters_in_table_units, theta_from_parameters
 from scalejax.laws.solver.starts import prepare
@@ -16,11 +21,19 @@ TRUTHS = {
     "chinchilla": forms.Chinchilla(A=406.4, B=410.7, E=1.69, alpha=0.34, beta=0.28),
     "kaplan": forms.Kaplan(N_c=6.4e13, D_c=1.8e13, alpha_N=0.076, alpha_D=0.103),
     "overtraining": forms.Overtraining(a=212.2, b=366.7, alpha_C=0.136, E=1.84),
+    "interaction": Interaction(A=400.0, B=900.0, E=1.7, alpha=0.4, beta=0.42, k=0.7),
     "power": forms.Power(a=300.0, b=-0.4, c=2.0),
     "data-constrained": forms.DataConstrained(
         A=521.0, B=1488.0, E=1.87, alpha=0.35, beta=0.35, R_N=5.3, R_D=15.4
     ),
     "downstream": forms.Downstream(k=2.2, gamma=0.71, epsilon=0.86),
+    "broken-power": BrokenPower(a=1.2, b=60.0, c0=0.2, c1=0.3, d=3e8, f=0.4),
+    "loss-to-loss": LossToLoss(K=1.3, kappa=1.2, E0=1.6, E1=0.7),
+    "routed": Routed(a=-0.082, b=-0.108, c=0.004, d=2.5, E_start=1.85, span=312.0),
+    "timescale": Timescale(c=1.1, m=-0.53),
+    "best-batch": BatchLine(c=0.6, m=0.57),
+    # c, k and the exponents of code and books, relative to web.
+    "mixture:web,code,books": (2.0, 1.5, 0.7, -2.5),
     "sigmoid": forms.Sigmoid(height=0.6, steepness=3.0, midpoint=3.2, floor=0.25),
     "width-depth": WidthDepth(
         A_width=9.0, A_depth=1.2, A_tokens=400.0, E=1.7, p_width=0.45, p_depth=0.8, p_tokens=0.3
@@ -30,13 +43,17 @@ TRUTHS = {
 
 def design(law, rng, rows=60):
     """Inputs of a law over three decades, which do not lie on a line."""
-    if law.additive:
+    if law.inputs == ("loss",):
         return [np.sort(rng.uniform(2.2, 4.5, rows))]
     if law.inputs[0] == "width":
         ranges = ((64, 4096), (2, 64), (1e8, 1e12))
         return [np.exp(rng.uniform(np.log(low), np.log(high), rows)) for low, high in ranges]
+    if law.name.startswith("mixture"):
+        return [*rng.dirichlet(np.ones(len(law.inputs)), rows).T]
     sizes = np.exp(rng.uniform(np.log(1e7), np.log(1e10), rows))
     tokens = sizes * np.exp(rng.uniform(np.log(5), np.log(300), rows))
+    if "experts" in law.inputs:
+        return [sizes, 2.0 ** rng.integers(0, 10, rows)]
     return [sizes, tokens, tokens / rng.uniform(1, 40, rows)][: len(law.inputs)]
 
 

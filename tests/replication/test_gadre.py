@@ -68,14 +68,18 @@ def models(folder):
 def fit_loss(models, train_set):
     """The loss law (eq. 4) of the five small runs of one training set."""
     where = f"train_set == '{train_set}' and in_loss_fit == 1"
-    return fits.fit(models, laws.overtraining(), loss="mse", columns=LOSS_COLUMNS, where=where)
+    return fits.fit(
+        models, laws.overtraining(), loss="mse", columns=LOSS_COLUMNS, where=where, bootstrap=0
+    )
 
 
 def fit_error(models, train_set, tasks):
     """The error law (eq. 5) of those runs and of the 1.4B model at M = 20."""
     columns = {"loss": "loss_c4_val", "top1_error": f"err_avg{tasks}"}
     where = f"train_set == '{train_set}' and in_err_fit == 1"
-    return fits.fit(models, laws.downstream(), loss="mse", columns=columns, where=where)
+    return fits.fit(
+        models, laws.downstream(), loss="mse", columns=columns, where=where, bootstrap=0
+    )
 
 
 @pytest.mark.parametrize("train_set", PUBLISHED)

@@ -32,7 +32,9 @@ LOSSES = {
 def fit_up_to(size):
     """The power law of the models up to a size; the wider ones are held out."""
     table = pd.DataFrame({"params": LOSSES.keys(), "loss": LOSSES.values()})
-    return fits.fit(table, laws.power("params"), loss="mse", holdout=f"params > {size}")
+    return fits.fit(
+        table, laws.power("params"), loss="mse", holdout=f"params > {size}", bootstrap=0
+    )
 
 
 def errors_in_percent(fit, above):

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # With fewer curves, or clusters of curves, bootstrap intervals are rough.
 MIN_CURVES = 5
 
+# What a fit says whose caller does not ask for draws or for none.
+NO_DRAWS = (
+    "no intervals: a bootstrap refits whole curves, which takes minutes; --bootstrap 200 does it"
+)
+
 
 def fit(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveFit:
     """Fit a whole-curve law; see `scalejax.fit`.
@@ -109,6 +114,8 @@ def _intervals(
     problem: _Problem, best: solver.CurveFit, rows: "DataFrame", options: FitOptions
 ) -> tuple[dict[str, Interval], list[str]]:
     """Intervals over resampled curves, or clusters of curves, and note on them."""
+    if options.bootstrap is None:
+        return {}, [NO_DRAWS]
     if not options.bootstrap:
         return {}, []
     law, data = problem.law, problem.data

@@ -20,7 +20,8 @@ UNUSABLE = ("unidentified", "not-converged")
 SPLIT_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 # The power of each input in the cost of a run, for cross-validation; 1 for all others.
-COST_POWERS = {"width": 2, "unique_tokens": 0}
+# Runs of lower loss are more expensive.
+COST_POWERS = {"width": 2, "unique_tokens": 0, "loss": -1}
 
 
 @dataclass(frozen=True, kw_only=True)

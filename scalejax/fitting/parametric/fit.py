@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scalejax.fitting import replicates, resampling, tables
-from scalejax.fitting.options import FitOptions
+from scalejax.fitting.options import DEFAULT_DRAWS, FitOptions
 from scalejax.fitting.parametric.cross_validation import rolling_origin
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.parametric.quality import Quality
@@ -34,6 +34,12 @@ PARAMETER_COUNTS: dict[type, str] = {forms.Kaplan: "params_non_embedding"}
 
 # The ending of columns that hold a standard error, such as loss_se.
 STANDARD_ERROR = "_se"
+
+# Rows times draws of the default bootstrap: ten seconds of a law with five parameters.
+MAX_DRAWN_ROWS = 4_000_000
+
+# With fewer draws, the ends of an interval are the lowest and the highest of them.
+MIN_DRAWS = 200
 
 
 def fit(frame: "DataFrame", law: ParametricLaw[F], options: FitOptions) -> ParametricFit[F]:
@@ -129,7 +135,7 @@ def _judge(
         at,
         data.rows,
         resampling=chosen,
-        count=options.bootstrap,
+        count=options.draws(_affordable_draws(len(data.target))),
         seed=options.seed,
         floor=floor,
     )
@@ -146,12 +152,30 @@ def _judge(
         *design.duplicate_reasons(data.inputs, data.target),
         *dropped_reasons(data.complete),
         *draws.notes,
+        *_fewer_draws_reasons(options, len(data.target)),
         *quality.reasons(data.columns[law.target]),
         *replicates.lack_of_fit_reasons(misfit),
     ]
     # Whatever the draws say, nothing bounds a parameter that the rows leave free.
     ends |= {name: (None, None) for name in ends if name in verdict.undetermined}
     return _Judged(draws, chosen, ends, verdict, floor, quality, reasons)
+
+
+def _affordable_draws(rows: int) -> int:
+    """Number of bootstrap draws of a table that take seconds: the default."""
+    draws = min(DEFAULT_DRAWS, MAX_DRAWN_ROWS // rows)
+    return draws if draws >= MIN_DRAWS else 0
+
+
+def _fewer_draws_reasons(options: FitOptions, rows: int) -> list[str]:
+    """Say that a large table has fewer draws than others, unless the caller chose."""
+    draws = _affordable_draws(rows)
+    if options.bootstrap is not None or draws == DEFAULT_DRAWS:
+        return []
+    return [
+        f"{draws or 'no'} bootstrap draws instead of {DEFAULT_DRAWS}, which would take long for "
+        f"{rows} rows; --bootstrap {DEFAULT_DRAWS} makes them all"
+    ]
 
 
 def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[str, Interval]:
@@ -264,7 +288,7 @@ def _views(law: ParametricLaw[Any], params: dict[str, float]) -> dict[str, dict[
 def _with_column_of_table(
     law: ParametricLaw[F], frame: "DataFrame", named: Mapping[str, str]
 ) -> ParametricLaw[F]:
-    """Replace the input "x" of a power law by the column that the table has."""
+    """Replace the input "x" of a law of one column by the column of the table."""
     if law.inputs != ("x",):
         return law
     candidates = ("params", "tokens", "flops")
@@ -273,7 +297,7 @@ def _with_column_of_table(
     ]
     if len(choices) != 1:
         raise ValueError(
-            "the power law reads one of params, tokens and flops; the table has "
+            f"the {law.name} law reads one of params, tokens and flops; the table has "
             f"{', '.join(choices) or 'none of them'}: name one, such as --columns params=THEIRS"
         )
     return dataclasses.replace(law, inputs=(choices[0],))

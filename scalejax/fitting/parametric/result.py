@@ -12,6 +12,7 @@ from scalejax.fitting.charts.chart import Chart
 from scalejax.fitting.extrapolation import SAME_VALUE, extrapolation
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.evaluate import evaluate
+from scalejax.fitting.parametric.inverse import FittedLaw, required_run
 from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.plots import parametric as plots
 from scalejax.fitting.reading import diagnoses
@@ -61,10 +62,15 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
         inputs: the law's own, or for a law of (params, tokens) flops alone: then the
         run is compute-optimal under C = 6 N D, and comes with intervals of its size and
-        tokens.
+        tokens. With the target, such as the loss, and all inputs but one, it finds the
+        run that reaches it (see `required_run`).
 
         Raises ValueError for other inputs, or when the fit did not converge.
         """
+        if self.law.target in inputs and self.law.target not in self.law.inputs:
+            self._check_converged()
+            fitted = FittedLaw(self.law, self.params, self.converged_draws(), self.ranges)
+            return required_run(fitted, inputs)
         run = self._run(inputs)
         bands = {} if run == inputs else self._optimal_intervals(inputs["flops"])
         return Forecast(self.estimate(**run), run, bands)

@@ -14,14 +14,14 @@ RUNS = pd.DataFrame({"params": N, "tokens": D, "loss": LOSS})
 
 
 def test_a_clean_table_gets_no_remark():
-    assert scalejax.fit(RUNS, laws.chinchilla()).reasons == []
+    assert scalejax.fit(RUNS, laws.chinchilla(), bootstrap=0).reasons == []
 
 
 def test_perplexities_are_named_and_their_logarithm_gives_the_law():
     table = RUNS.assign(ppl=np.exp(LOSS))
-    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "ppl"})
+    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "ppl"}, bootstrap=0)
     assert "look like perplexities" in fit.reasons[0] and "loss=log(ppl)" in fit.reasons[0]
-    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "log(ppl)"})
+    fit = scalejax.fit(table, laws.chinchilla(), columns={"loss": "log(ppl)"}, bootstrap=0)
     assert fit.reasons == [] and fit.params["alpha"] == pytest.approx(0.34, rel=1e-6)
 
 
@@ -34,36 +34,36 @@ def test_an_accuracy_in_place_of_the_error_is_named_and_its_error_gives_the_law(
     accuracy = 1 - (0.2 + 0.55 / (1 + np.exp(-4 * (loss - 2.7))))
     table = pd.DataFrame({"loss": loss, "acc": accuracy, "percent": 100 * accuracy})
     for law in (laws.sigmoid(), laws.downstream()):
-        fit = scalejax.fit(table, law, columns={"top1_error": "acc"})
+        fit = scalejax.fit(table, law, columns={"top1_error": "acc"}, bootstrap=0)
         assert "is it an accuracy?" in fit.reasons[0]
         assert "--columns top1_error=1-acc" in fit.reasons[0]
-    fit = scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "1-acc"})
+    fit = scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "1-acc"}, bootstrap=0)
     assert fit.verdict == "ok" and fit.params["midpoint"] == pytest.approx(2.7, rel=1e-5)
     with pytest.raises(ValueError, match="top1_error=percent/100"):
-        scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "percent"})
+        scalejax.fit(table, laws.sigmoid(), columns={"top1_error": "percent"}, bootstrap=0)
 
 
 def test_an_accuracy_that_rises_with_the_data_is_named():
     table = pd.DataFrame({"tokens": np.geomspace(1e2, 1e4, 8), "loss": 0.2 * np.arange(1, 9) / 2})
-    fit = scalejax.fit(table, laws.power("tokens"))
+    fit = scalejax.fit(table, laws.power("tokens"), bootstrap=0)
     assert fit.reasons[0].startswith("loss rises with tokens; is it an accuracy?")
 
 
 def test_flops_in_other_units_than_params_and_tokens_are_named():
     table = RUNS.assign(params=N / 1e6, tokens=D / 1e9, flops=6 * N * D)
-    (reason,) = scalejax.fit(table, laws.chinchilla()).reasons
+    (reason,) = scalejax.fit(table, laws.chinchilla(), bootstrap=0).reasons
     assert reason.startswith("flops is about 1e+15 times 6 x params x tokens")
     columns = {"params": "params*1e6", "tokens": "tokens*1e9"}
-    assert scalejax.fit(table, laws.chinchilla(), columns=columns).reasons == []
+    assert scalejax.fit(table, laws.chinchilla(), columns=columns, bootstrap=0).reasons == []
 
 
 def test_flops_are_refused_for_a_law_in_millions_and_billions():
-    fit = scalejax.fit(RUNS.assign(params=N / 1e6, tokens=D / 1e9), laws.chinchilla())
+    fit = scalejax.fit(RUNS.assign(params=N / 1e6, tokens=D / 1e9), laws.chinchilla(), bootstrap=0)
     with pytest.raises(ValueError, match=r"params are 50 to 800 and tokens are 1 to 100"):
         fit.predict(flops=1e21)
     columns = {"params": "params*1e6", "tokens": "tokens*1e9"}
     table = RUNS.assign(params=N / 1e6, tokens=D / 1e9)
-    fit = scalejax.fit(table, laws.chinchilla(), columns=columns)
+    fit = scalejax.fit(table, laws.chinchilla(), columns=columns, bootstrap=0)
     best = fit.forecast(flops=1e21).run
     assert best["params"] * best["tokens"] == pytest.approx(1e21 / 6)
 
@@ -85,12 +85,12 @@ def test_a_table_of_histories_is_refused_and_the_remedy_works(column):
     table = pd.concat(histories, ignore_index=True)
     remedy = f"last({column}, `trainer/global_step`)"
     with pytest.raises(ValueError, match="several rows") as refusal:
-        scalejax.fit(table, laws.chinchilla())
+        scalejax.fit(table, laws.chinchilla(), bootstrap=0)
     assert remedy in str(refusal.value)
-    fit = scalejax.fit(table, laws.chinchilla(), where=remedy)
+    fit = scalejax.fit(table, laws.chinchilla(), where=remedy, bootstrap=0)
     assert fit.n_rows == len(RUNS) and fit.params["alpha"] == pytest.approx(0.34, rel=1e-6)
 
 
 def test_a_name_that_repeats_without_steps_is_no_history():
     table = RUNS.assign(name=["a", "b", "c", "d", "e"] * 5)
-    assert scalejax.fit(table, laws.chinchilla()).reasons == []
+    assert scalejax.fit(table, laws.chinchilla(), bootstrap=0).reasons == []
