@@ -57,12 +57,17 @@ def launch(experiment, tmp_path):
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
+            stack.callback(end, process)
             return process
 
         yield start
     subprocess.run(["scancel", "--user=root"], check=True)
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
 def wait_until(condition, process=None):
