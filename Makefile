@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= 2
 
-.PHONY: venv quickstart test test-data test-hf aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-ray aot docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -22,7 +22,7 @@ quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
 
 test: venv
-	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data and not hf'
+	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data and not hf and not ray'
 
 test-data: .venv-data/.ready
 	.venv-data/bin/python -m pytest -p no:xdist -m data tests/data
@@ -40,6 +40,13 @@ test-hf: .venv-hf/.ready
 	-.venv-hf/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch \
 		--index-url https://download.pytorch.org/whl/cpu
 	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
+	@touch $@
+
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest -p no:xdist -m ray tests/launch
+
+.venv-ray/.ready: setup.py
+	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
 	@touch $@
 
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
@@ -62,4 +69,4 @@ bench: venv
 	for file in benchmarks/*.py; do .venv/bin/python $$file; done
 
 clean:
-	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-data .venv-hf .venv-ray .venv-docs build *.egg-info .pytest_cache .ruff_cache .hypothesis

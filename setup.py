@@ -63,6 +63,7 @@ setup(
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"],
         "eval": ["lm-eval>=0.4.13"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
+        "ray": ["ray>=2.50"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
