@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from scalejax.files import read_json, write_json
+from scalejax.files import fenced, read_json, write_json
 from scalejax.launch.claims import ClaimLost, Claims
 from scalejax.launch.events import Event
 
@@ -42,13 +42,11 @@ def attempt(
         claim = claims.take(folder.name)
         if claim is None:
             return Event(kind="claimed")
-        with claim:
+        with claim, fenced(claim.check):
             job = TrainingJob.read(folder)
             parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
             try:
-                train_segment(
-                    job, folder, parent, report=report, stopping=stopping, check_claim=claim.check
-                )
+                train_segment(job, folder, parent, report=report, stopping=stopping)
             except (Preempted, ClaimLost):
                 raise
             except Exception:

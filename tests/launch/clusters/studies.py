@@ -1,4 +1,4 @@
-"""A tiny study with shared trunks, and what is compared of its results."""
+"""A tiny study with two chains of trunks, and what is compared of its results."""
 
 import json
 from pathlib import Path
@@ -12,18 +12,18 @@ base = Run(
     data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
     optimizer=Optimizer(learning_rate=0.01),
     schedule=constant(warmup=640),
-    tokens=11_000,
+    tokens=12_000,
     batch_tokens=64,
 )
-budgets = range(4_000, 12_000, 1_000)
+bases = [base, base.replace(seed=1)]
 study = Study(
     "tiny@1",
-    cooldowns([base], at=budgets, fraction=0.2),
+    cooldowns(bases, at=[4_000, 8_000, 12_000], fraction=0.2),
     measure=Measure(tokens=1024, items=0),
     placement=Placement(checkpoint_seconds=0.5),
 )
 '''
-RUNS = 8
+RUNS = 6
 
 
 def losses(study: Path) -> dict[str, dict[str, float]]:
