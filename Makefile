@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track test-ray aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track aot docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -23,7 +23,7 @@ quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
 
 test: venv
-	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data and not hf and not ray'
+	.venv/bin/python -m pytest -n $(CORES) -m 'not slow and not data and not hf'
 
 test-data: .venv-data/.ready
 	.venv-data/bin/python -m pytest -p no:xdist -m data tests/data
@@ -49,13 +49,6 @@ test-track: .venv-track/.ready
 
 .venv-track/.ready: setup.py
 	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
-	@touch $@
-
-test-ray: .venv-ray/.ready
-	.venv-ray/bin/python -m pytest -p no:xdist -m ray tests/launch
-
-.venv-ray/.ready: setup.py
-	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
 	@touch $@
 
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
@@ -86,4 +79,4 @@ bench: venv .venv-bench/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-ray .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis

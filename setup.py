@@ -64,7 +64,6 @@ setup(
         "eval": ["lm-eval>=0.4.13"],
         "track": ["tensorboardX>=2.6", "wandb>=0.19"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
-        "ray": ["ray>=2.50"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

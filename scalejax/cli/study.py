@@ -99,8 +99,7 @@ class Run:
 
     # Who trains. local: workers on this machine. slurm: an array of workers, which is
     # submitted and followed; the same command follows an array that is still there.
-    # ray: tasks on the cluster of RAY_ADDRESS, on a running one, or on a local one.
-    executor: Literal["local", "slurm", "ray"] = "local"
+    executor: Literal["local", "slurm"] = "local"
 
     # Largest number of GPUs, TPU chips or, without any, CPU cores that `local` uses. By
     # default all are used. Each gets a worker process, or each group of as many as a
@@ -114,8 +113,7 @@ class Run:
     # Number of workers of `slurm`: the tasks of the array.
     workers: int | None = None
 
-    # Options of sbatch on one line, such as "--partition=gpu --gpus-per-task=1
-    # --time=4:00:00".
+    # Options of sbatch on one line, such as "--partition=long --time=4:00:00".
     sbatch: str | None = None
 
     def run(self) -> int:
@@ -137,19 +135,16 @@ class Run:
         return exit_codes.of_study(result)
 
     def _executor(self) -> "Executor":
-        from scalejax.launch.clusters.ray_cluster import Ray
         from scalejax.launch.clusters.slurm import Slurm
         from scalejax.launch.executor import Local
 
         # A flag of another executor would have no effect.
-        used = {"local": ("devices",), "slurm": ("workers", "sbatch"), "ray": ()}[self.executor]
+        used = {"local": ("devices",), "slurm": ("workers", "sbatch")}[self.executor]
         for flag in ("devices", "workers", "sbatch"):
             if getattr(self, flag) is not None and flag not in used:
                 raise ValueError(f"--{flag} is not used by --executor {self.executor}; remove it")
         if self.executor == "local":
             return Local(self.devices)
-        if self.executor == "ray":
-            return Ray()
         if self.workers is None:
             raise ValueError("--executor slurm needs --workers N, the number of workers to submit")
         command = (sys.executable, "-m", __package__, "work")

@@ -1,1 +1,1 @@
-"""Clusters that train the segments of a study: SLURM and Ray."""
+"""Clusters that train the segments of a study: SLURM."""

@@ -5,12 +5,11 @@ the next one follows the same array.
 """
 
 import contextlib
-import math
 import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -83,19 +82,7 @@ class Slurm:
         script = batch_script(
             folder, self.command, workers=self.workers, cpus=cpus, options=self.options
         )
-
-        def pool(watch: Callable[[], str]) -> Pool:
-            return Pool(
-                folder,
-                seats=[],
-                lock=lock,
-                priority=priority,
-                on_step=observer.step,
-                on_done=observer.done,
-                watch=watch,
-            )
-
-        return SlurmArray(folder, script, observer.say, pool)
+        return SlurmArray(folder, script, lock, priority, observer)
 
 
 class SlurmArray:
@@ -105,16 +92,26 @@ class SlurmArray:
         self,
         folder: Path,
         script: str,
-        say: Callable[[str], None],
-        pool: Callable[[Callable[[], str]], Pool],
+        lock: int,
+        priority: Mapping[str, float],
+        observer: Observer,
     ):
         """Take over the array of an earlier launcher, if there is one.
 
-        script: the batch script of a new array. say: called with a line of text.
-        pool: makes a pool that follows the study, from its `watch`.
+        script: the batch script of a new array. The other arguments are those of
+        `Executor.start`.
         """
-        self._folder, self._script, self._say = folder, script, say
-        self._pool = pool(self._watch)
+        self._folder, self._script, self._say = folder, script, observer.say
+        # Without workers of its own, it follows what those of the array write.
+        self._pool = Pool(
+            folder,
+            seats=[],
+            lock=lock,
+            priority=priority,
+            on_step=observer.step,
+            on_done=observer.done,
+            watch=self._watch,
+        )
         self._asked_at = time.monotonic()
         self._array = ""
         self._summary = ""
@@ -181,17 +178,14 @@ class SlurmArray:
         # With several clusters, sbatch prints ARRAY;CLUSTER.
         self._array = self._followed = done.stdout.strip().partition(";")[0]
         write_json(self._folder / RECORD, {"array": self._array})
+        self._ended, self._asked_at = False, time.monotonic()
         self._say(
             f"submitted SLURM array {self._array} ({path}); its logs are "
             f"{log_file(self._folder, f'{self._array}_*')}"
         )
 
     def _watch(self) -> str:
-        """Return why no task of the array is left, or "" while one is.
-
-        When the array is only used up, because its workers did not wait for the runs to
-        forecast any longer, another one is submitted.
-        """
+        """Return why no task of the array is left, or "" while one is."""
         if time.monotonic() - self._asked_at < ASK_SECONDS:
             return ""
         self._asked_at = time.monotonic()
@@ -202,14 +196,9 @@ class SlurmArray:
         if any(task.state not in ENDED for task in tasks):
             self._ended = False
             return ""
+        # A network drive may show the files of the last task late: ask once more.
         if not self._ended:
-            # The last task may have finished everything: the files are read once more
-            # before the next question, which comes at once.
-            self._ended, self._asked_at = True, -math.inf
-            return ""
-        if tasks and all(task.state == "COMPLETED" for task in tasks):
-            self._submit()
-            self._ended = False
+            self._ended = True
             return ""
         self._was_stopped = bool(tasks) and {task.state for task in tasks} <= STOPPED
         return self._reason(tasks)

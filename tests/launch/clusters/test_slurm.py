@@ -49,10 +49,10 @@ def launch(experiment, tmp_path):
     """Start `scalejax run` on the cluster; what is left of it ends after the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(workers):
+        def start():
             command = [*SCALEJAX, "run", experiment, "--out", tmp_path, "--executor", "slurm"]
             process = subprocess.Popen(
-                [*command, "--workers", str(workers)],
+                [*command, "--workers", "1"],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -80,26 +80,27 @@ def wait_until(condition, process=None):
 
 
 def nodes_at_work(study):
-    """The node of every process that has a claim, by the array's task."""
+    """The node of every process that has a claim, by its array."""
     found = {}
     for claim in study.glob("claims/*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             process = read_json(claim)["process"]
             content = Path(f"/proc/{process}/environ").read_text()
             environment = dict(item.split("=", 1) for item in content.split("\0") if "=" in item)
-            found[environment["SLURM_ARRAY_TASK_ID"]] = environment["SLURMD_NODENAME"]
+            found[environment["SLURM_ARRAY_JOB_ID"]] = environment["SLURMD_NODENAME"]
     return found
 
 
-def start_again(array, task):
-    """Spare a requeued task the two minutes that SLURM lets it wait."""
-    name = f"{array}_{task}"
+def start_again(array):
+    """Spare the requeued task of an array the two minutes that SLURM lets it wait."""
+    wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"])
+    subprocess.run(["scontrol", "update", f"JobId={array}_0", "StartTime=now"], check=True)
 
-    def waits():
-        return any(item.id == name and item.state == "PENDING" for item in tasks_of(array) or [])
 
-    wait_until(waits)
-    subprocess.run(["scontrol", "update", f"JobId={name}", "StartTime=now"], check=True)
+def submit(study):
+    """Submit the batch script of a study by hand; return the array's id."""
+    command = ["sbatch", "--parsable", study / "slurm.sh"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def array_of(study):
@@ -119,54 +120,53 @@ def check(study, local):
     assert len(folders) > RUNS, "no trunks"
     assert trained(study) == {str(folder.relative_to(study)): 1 for folder in folders}
     assert list((study / "claims").iterdir()) == []
+    orphans = subprocess.run(["pgrep", "-f", study], capture_output=True, text=True).stdout
+    assert not orphans
 
 
-def test_an_array_survives_a_lost_node_a_requeue_and_its_launcher(cluster, launch, local, tmp_path):
-    study = tmp_path / "tiny@1"
-    run = launch(2)
-    lost, node = wait_until(lambda: nodes_at_work(study), run).popitem()
-    array, other = array_of(study), {"0": "1", "1": "0"}[lost]
-    cluster("kill-node", node)
-    # The launcher dies, too. The array goes on, and the same command follows it.
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    cluster("start-node", node)
-    run = launch(2)
-    wait_until(lambda: other in nodes_at_work(study), run)
-    subprocess.run(["scontrol", "requeue", f"{array}_{other}"], check=True)
-    start_again(array, lost)
-    start_again(array, other)
-    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert run.returncode == 0, output
-    assert f"following SLURM array {array}" in output and "submitted" not in output
-    check(study, local)
-
-
-def test_two_arrays_do_no_work_twice_also_when_one_is_warned_and_one_cancelled(
+def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
     cluster, launch, local, tmp_path
 ):
     study = tmp_path / "tiny@1"
-    run = launch(1)
-    wait_until(lambda: nodes_at_work(study), run)
+    run = launch()
+    node = wait_until(lambda: nodes_at_work(study), run).popitem()[1]
     first = array_of(study)
-    subprocess.run(["scancel", first], check=True)
+    # A second array on the same study takes the other node.
+    second = submit(study)
+    # The launcher dies together with a node. The array goes on, and the same command
+    # follows it.
+    cluster("kill-node", node)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    cluster("start-node", node)
+    start_again(first)
+    run = launch()
+    wait_until(lambda: second in nodes_at_work(study), run)
+    subprocess.run(["scontrol", "requeue", f"{second}_0"], check=True)
+    start_again(second)
+    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert run.returncode == 0, output
+    assert f"following SLURM array {first}" in output and "submitted SLURM" not in output
+    for array in (first, second):
+        wait_until(lambda array=array: all(task.state in ENDED for task in tasks_of(array) or []))
+    check(study, local)
+
+
+def test_a_task_that_is_warned_saves_and_queues_again_and_cancelled_ones_are_told(
+    cluster, launch, tmp_path
+):
+    study = tmp_path / "tiny@1"
+    run = launch()
+    wait_until(lambda: list(study.glob("*/*/metrics.jsonl")), run)
+    array = array_of(study)
+    # What SLURM sends a minute before the end of a task's time.
+    subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], check=True)
+    wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"], run)
+    assert list((study / "claims").iterdir()) == []
+    assert list(study.glob("*/*/checkpoints/*.json")), "nothing was saved"
+    subprocess.run(["scancel", array], check=True)
     output = run.communicate(timeout=PATIENCE_SECONDS)[0]
     # Somebody ended the array: the study is preempted, and says where to look.
     assert run.returncode == 75, output
-    assert f"no task of SLURM array {first} is left" in output and "CANCELLED" in output
-    assert str(study / "logs" / f"slurm-{first}_0.log") in output
-
-    run = launch(1)
-    array = wait_until(lambda: array_of(study) != first and array_of(study), run)
-    other = subprocess.run(
-        ["sbatch", "--parsable", study / "slurm.sh"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    wait_until(lambda: nodes_at_work(study), run)
-    # What SLURM sends a minute before the end of a task's time.
-    subprocess.run(["scancel", "--batch", "--signal=USR1", other], check=True)
-    start_again(other, 0)
-    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert run.returncode == 0, output
-    assert f"submitted SLURM array {array}" in output
-    wait_until(lambda: all(task.state in ENDED for task in tasks_of(other) or []))
-    check(study, local)
+    assert f"no task of SLURM array {array} is left" in output and "CANCELLED" in output
+    assert str(study / "logs" / f"slurm-{array}_0.log") in output
