@@ -147,7 +147,7 @@ class Run:
             return Local(self.devices)
         if self.workers is None:
             raise ValueError("--executor slurm needs --workers N, the number of workers to submit")
-        command = (sys.executable, "-m", __package__, "work")
+        command = (sys.executable, "-m", "scalejax.cli", "work")
         return Slurm(command, self.workers, self.sbatch or "")
 
 
