@@ -2,6 +2,25 @@
 
 from scalejax import Model
 
+
+def open_lm(width: int, depth: int, heads: int) -> Model:
+    """Return a model of OpenLM, with its vocabulary and its rounding of the MLP width.
+
+    Porian et al. 2024 and Gadre et al. 2024 train these models.
+    """
+    return Model(
+        width=width,
+        depth=depth,
+        heads=heads,
+        kv_heads=heads,
+        head_size=width // heads,
+        # 8/3 of the width, rounded up to a multiple of 256.
+        mlp_width=256 * -(-8 * width // 768),
+        vocabulary=50_432,
+        qk_norm=True,
+    )
+
+
 # Four sizes that train in minutes on a laptop. Below width 32 the loss is not yet a sum
 # of a term in size and a term in tokens, so no law fits.
 TINY = [
@@ -32,4 +51,30 @@ WIDTHS = [
 WIDE = [
     Model.sized(width=width, depth=8, head_size=64, vocabulary=50_304)
     for width in (128, 256, 512, 1024, 2048, 4096)
+]
+
+# Widths below and around TINY in steps of less than a factor two in size. With 512
+# tokens in the vocabulary the head is 55% of the smallest and 25% of the largest.
+ISOFLOP = [
+    Model.sized(width=width, depth=2, head_size=8, vocabulary=512, qk_norm=True)
+    for width in (16, 24, 32, 40, 48, 64)
+]
+
+# The sixteen sizes of Porian et al. 2024, 5M to 902M parameters. They do not publish
+# the number of heads; their code assumes four.
+PORIAN = [
+    open_lm(width, depth, heads=4)
+    for width, depth in (
+        *((96, 3), (128, 4), (160, 5), (224, 6), (288, 8), (320, 9), (384, 10), (480, 12)),
+        *((576, 14), (640, 15), (704, 18), (832, 21), (1024, 23), (1120, 26), (1312, 26)),
+        (1504, 30),
+    )
+]
+
+# The six sizes of Gadre et al. 2024, 11M to 6.9B parameters.
+GADRE = [
+    open_lm(width, depth, heads)
+    for width, depth, heads in (
+        *((96, 8, 4), (512, 8, 4), (576, 24, 8), (1024, 24, 8), (2048, 24, 16), (4096, 32, 32)),
+    )
 ]

@@ -10,3 +10,14 @@ TINY_ADAMW = Optimizer(learning_rate=0.008, beta2=0.98, epsilon=1e-8, clip=1.0)
 HAGELE_ADAMW = Optimizer(
     learning_rate=1e-3, beta2=0.95, weight_decay=0.1, decay="standard", clip=1.0
 )
+
+# The optimizer of Porian et al. 2024 before its rate, batch and beta2 are tuned.
+PORIAN_ADAMW = Optimizer(
+    learning_rate=3e-3, beta2=0.95, weight_decay=1e-4, decay="independent", clip=1.0, z_loss=1e-4
+)
+
+# The optimizer of Gadre et al. 2024 for all sizes but the largest, which has a rate of
+# 3e-4 and a weight decay of 0.33.
+GADRE_ADAMW = Optimizer(
+    learning_rate=3e-3, beta2=0.95, weight_decay=0.033, decay="standard", clip=1.0, z_loss=1e-4
+)

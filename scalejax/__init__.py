@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from scalejax.model.parametrization import standard as standard
     from scalejax.optim.schedules import cosine as cosine
     from scalejax.optim.schedules import wsd as wsd
+    from scalejax.report.analysis import Analysis as Analysis
+    from scalejax.report.analysis import Conclusion as Conclusion
     from scalejax.study.plan import plan as plan
     from scalejax.study.results import results as results
     from scalejax.study.study import Study as Study
@@ -60,6 +62,8 @@ _HOMES = {
     "standard": "scalejax.model.parametrization",
     "cosine": "scalejax.optim.schedules",
     "wsd": "scalejax.optim.schedules",
+    "Analysis": "scalejax.report.analysis",
+    "Conclusion": "scalejax.report.analysis",
     "Study": "scalejax.study.study",
     "plan": "scalejax.study.plan",
     "results": "scalejax.study.results",

@@ -33,6 +33,7 @@ from tests import typechecking
 # This must come before the first import of a module that is to be checked.
 typechecking.install()
 
+import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +45,23 @@ from scalejax.optim.schedules import wsd
 # machine.
 settings.register_profile("scalejax", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("scalejax")
+
+
+# Rooms whose tests compile whole training steps, which takes most of their time.
+MODEL_ROOMS = {"data", "evaluation", "model", "optim", "training"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    """Compile the tiny models of MODEL_ROOMS without LLVM's optimizations.
+
+    That takes half the time, and the few steps of a test do not win it back. Other
+    rooms, slow tests, and the processes that tests start compile as the product does.
+    """
+    room = item.path.relative_to(ROOT).parts[1]
+    quick = room in MODEL_ROOMS and item.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from scalejax.files import broken_link, read_json, wrong_field
 from scalejax.fitting import fit as fits
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
+from scalejax.report.analysis import Analysis, read_analysis
 from scalejax.report.ledger_lines import read_ledger
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Record:
     """Fits by the name of their file, which is the name of their law."""
     unreadable_fits: list[str]
     """Why files in fits/ could not be read."""
+    analysis: Analysis | None = None
+    """What the study concludes, if it has an analysis."""
 
     @cached_property
     def converged(self) -> "pd.DataFrame":
@@ -181,6 +184,7 @@ def read_study(folder: Path) -> Record:
         forecasts=_with_scores(read_ledger(folder)),
         fits=readable,
         unreadable_fits=unreadable,
+        analysis=read_analysis(folder),
     )
 
 

@@ -17,6 +17,7 @@ from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report import figures
+from scalejax.report.analysis import DOES_NOT_HOLD, claim_text, value_text
 from scalejax.report.forecast_bars import forecast_bars
 from scalejax.report.page import (
     Cell,
@@ -58,6 +59,7 @@ def write_report(folder: Path) -> Path:
     colours = size_colours(record.results[PARAMS_COLUMN])
     sections = [
         _summary_section(record),
+        *_conclusion_sections(record),
         _curves_section(record, colours),
         *_law_sections(record, colours),
         _forecast_section(record),
@@ -79,6 +81,19 @@ def _summary_section(record: Record) -> Section:
     notes = warnings(record)
     body = descriptions(summary(record))
     return Section("Summary", body + bullets(notes, "notes") if notes else body)
+
+
+def _conclusion_sections(record: Record) -> list[Section]:
+    """What the study concludes, with its charts; nothing without an analysis."""
+    if record.analysis is None:
+        return []
+    rows = []
+    for it in record.analysis.conclusions:
+        verdict = Cell(it.verdict, is_alarm=it.verdict == DOES_NOT_HOLD)
+        rows.append([Cell(claim_text(it)), Cell(value_text(it)), verdict, Cell(it.note)])
+    body = table(["claim", "measured", "verdict", "how"], rows) if rows else ""
+    charts = "".join(_picture(record, chart) for chart in record.analysis.charts)
+    return [Section("Conclusions", body + charts)]
 
 
 def _curves_section(record: Record, colours: Mapping[float, str]) -> Section:

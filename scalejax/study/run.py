@@ -20,6 +20,8 @@ from scalejax.launch.executor import Engine, Executor
 from scalejax.launch.jobs import in_order, write_jobs
 from scalejax.launch.lock import locked
 from scalejax.launch.pool import PoolResult
+from scalejax.report import analysis as analyses
+from scalejax.report.analysis import Analysis
 from scalejax.report.write import write_report
 from scalejax.study import ledger
 from scalejax.study.cost import longest_chain_flops
@@ -53,6 +55,10 @@ class StudyResult:
     """Why a law could not be fitted, by the name of the law."""
     forecasts: list[ledger.ScoredForecast] = field(default_factory=list)
     """All forecasts in the ledger, with their scores."""
+    analysis: Analysis | None = None
+    """What the study concludes; None if it has no analysis or it could not be made."""
+    no_analysis: str = ""
+    """Why the study's analysis could not be made."""
     report: Path | None = None
     """The report page; None if no run has finished."""
 
@@ -158,6 +164,7 @@ def _train_and_conclude(
 
     # Score the forecasts and write the report.
     table = write_tables(folder)
+    analysis, no_analysis = _analyse(study, folder)
     return StudyResult(
         folder=folder,
         plan=planned,
@@ -166,8 +173,28 @@ def _train_and_conclude(
         fits=fits,
         unfitted=unfitted,
         forecasts=ledger.score(folder, table),
+        analysis=analysis,
+        no_analysis=no_analysis,
         report=write_report(folder) if len(table) else None,
     )
+
+
+def _analyse(study: Study, folder: Path) -> tuple[Analysis | None, str]:
+    """The analysis of a study, and why there is none although the study has one.
+
+    A mistake in it must not hide what was trained and fitted.
+    """
+    # An earlier call may have drawn its conclusions from other runs.
+    (folder / analyses.FILE_NAME).unlink(missing_ok=True)
+    if study.analysis is None:
+        return None, ""
+    try:
+        analysis = study.analysis(folder)
+        analyses.write_analysis(folder, analysis)
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        return None, f"{kind}{error}"
+    return analysis, ""
 
 
 def study_record(planned: Plan, question: str) -> StudyRecord:

@@ -2,8 +2,9 @@
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalejax.config import Measure, Placement, Run
@@ -12,6 +13,7 @@ from scalejax.grids import run_id
 
 if TYPE_CHECKING:
     from scalejax.laws.law import Law
+    from scalejax.report.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Study:
     """Where every run is trained: its mesh, microbatches and checkpoints."""
     bootstrap: int = 1000
     """Number of bootstrap resamples behind every confidence interval."""
+    analysis: "Callable[[Path], Analysis] | None" = None
+    """Concludes what the study asks from the results in its folder, once all runs are
+    done. A ValueError says why the results do not suffice."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+@[0-9]+", self.name):

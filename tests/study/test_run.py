@@ -11,15 +11,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scalejax.files import read_json, read_lines
+from scalejax.study.experiment import load_study
+from scalejax.study.run import _analyse
 
 SCALEJAX = Path(sys.executable).with_name("scalejax")
 EXPERIMENT = '''"""Does a tiny study hold together?"""
-from scalejax import Data, Measure, Model, Optimizer, Run, Study, cooldowns, grid, laws
+from scalejax import Analysis, Conclusion, Data, Measure, Model, Optimizer, Run, Study
+from scalejax import cooldowns, grid, laws, results
 from scalejax.optim.schedules import constant
 
 sizes = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (8, 16, 24)]
@@ -41,6 +45,11 @@ study = Study(
     laws=[laws.chinchilla()],
     measure=Measure(every=10_000, tokens=1024, items=0),
     bootstrap=100,
+    analysis=lambda folder: Analysis(
+        conclusions=[
+            Conclusion(claim="Every run ended", estimate=float(len(results(folder))), above=9.0)
+        ]
+    ),
 )
 '''
 
@@ -80,10 +89,12 @@ def test_a_study_writes_every_file_of_its_contract(calm):
         "curves.parquet",
         "forecasts.jsonl",
         "report.html",
+        "analysis.json",
         "fits/chinchilla.json",
     ):
         assert (folder / name).exists(), name
     assert len(losses(folder)) == 10 == len(list(folder.glob("runs/*/DONE")))
+    assert "Every run ended (above 9): 10, not resolved at this scale" in done.stdout
     for words in ("verdict", "forecast of loss by chinchilla", "less than the", "report.html"):
         assert words in done.stdout
 
@@ -117,6 +128,21 @@ def test_status_counts_the_runs(calm, experiment):
         text=True,
     )
     assert json.loads(done.stdout)["totals"] == {"done": 10}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "reason"), [(ValueError, "too few seeds"), (KeyError, "KeyError: 'too few seeds'")]
+)
+def test_an_analysis_that_cannot_be_made_says_why_and_hides_nothing(
+    experiment, tmp_path, mistake, reason
+):
+    def analysis(folder):
+        raise mistake("too few seeds")
+
+    (tmp_path / "analysis.json").write_text("{}")  # Of an earlier call, on other runs.
+    study, _ = load_study(str(experiment))
+    assert _analyse(replace(study, analysis=analysis), tmp_path) == (None, reason)
+    assert not (tmp_path / "analysis.json").exists()
 
 
 def test_a_study_in_which_every_run_diverges_is_exit_3(experiment, tmp_path):

@@ -115,9 +115,8 @@ def step(run: Run, batch: np.ndarray, placement: Placement | None = None):
     return jax.device_get(train_step(init_state(run, mesh), batch, np.float32(0.01)))
 
 
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS[:2], ids=lambda p: p.name)
-def test_micro_batches_and_devices_are_weighted_by_tokens_in_the_loss(parametrization):
-    run, batch = packed_run(parametrization), rows(prompts=True)
+def test_micro_batches_and_devices_are_weighted_by_tokens_in_the_loss():
+    run, batch = packed_run(mup(base_width=16)), rows(prompts=True)
     counts = np.sum(split_flags(batch)[2][:, 1:], axis=1)
     assert len(set(counts.tolist())) > 2, "all rows count alike: a mean of means would pass"
 

@@ -78,11 +78,11 @@ def losses(run: Run, placement: Placement) -> list[float]:
     return values
 
 
-EVEN = {"heads": 8, "kv_heads": 8, "vocabulary": 64}
+EVEN = {"depth": 1, "heads": 8, "kv_heads": 8, "vocabulary": 64}
 # 6 query heads read 2 kv heads; 4 read one, in a tied model of 65 token ids: `tensor`
 # divides neither.
-GROUPED = {"heads": 6, "kv_heads": 2, "vocabulary": 64, "qk_norm": True}
-UNEVEN = {"heads": 4, "kv_heads": 1, "vocabulary": 65, "tied": True}
+GROUPED = {"depth": 2, "heads": 6, "kv_heads": 2, "vocabulary": 64, "qk_norm": True}
+UNEVEN = {"depth": 2, "heads": 4, "kv_heads": 1, "vocabulary": 65, "tied": True}
 
 
 @functools.cache
@@ -91,7 +91,7 @@ def run_of(name: str) -> Run:
     sizes: dict[str, Any] = {"EVEN": EVEN, "GROUPED": GROUPED, "UNEVEN": UNEVEN}[name]
     packing = "documents" if name == "UNEVEN" else "concatenate"
     return Run(
-        model=Model(width=32, depth=2, head_size=4, mlp_width=64, **sizes),
+        model=Model(width=32, head_size=4, mlp_width=64, **sizes),
         data=Data(source="synthetic:64", tokenizer="own", sequence_length=16, packing=packing),
         optimizer=Optimizer(learning_rate=0.01, weight_decay=0.1, z_loss=1e-3),
         schedule=constant(warmup=0),

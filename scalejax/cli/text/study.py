@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from scalejax.cli.text.fit import fit_text
+from scalejax.report.analysis import conclusion_text
 from scalejax.report.summary import VERDICTS, count, coverage_text, forecast_interval
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ def study_text(result: "StudyResult") -> str:
         lines += ["", fit_text(fit), f"  verdict {fit.verdict}: {VERDICTS[fit.verdict]}"]
     for law, reason in result.unfitted.items():
         lines += ["", f"law {law} was not fitted: {reason}"]
-    lines += ["", *map(_forecast_line, result.forecasts), cost_text(result.plan)]
+    lines += ["", *map(_forecast_line, result.forecasts)]
+    if result.analysis:
+        lines += ["", *map(conclusion_text, result.analysis.conclusions), ""]
+    if result.no_analysis:
+        lines.append(f"the analysis could not be made: {result.no_analysis}")
+    lines.append(cost_text(result.plan))
     for folder, error in result.training.failed.items():
         lines.append(f"failed: {folder}: {error}")
     if result.report:

@@ -1,0 +1,151 @@
+"""Effects and optima of a hyperparameter from repeated runs, with intervals.
+
+The loss is a curve in the hyperparameter plus an offset of every block, such as the
+seed: runs of one seed share their initial values and their data.
+
+Shapes: n rows, one per run.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+
+
+class Measured(NamedTuple):
+    """A number and its 95% interval."""
+
+    value: float
+    low: float | None
+    """Lower end; None, like `high`, where the data do not bound the number."""
+    high: float | None
+
+
+def mean(values: Float[np.ndarray, " n"]) -> Measured:
+    """Return the mean of replicates with Student's interval.
+
+    >>> mean(np.array([1.0, 2.0, 3.0]))
+    Measured(value=2.0, low=-0.48413771175033027, high=4.48413771175033)
+
+    Raises ValueError for fewer than two values, or for values that are not finite.
+    """
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"an interval needs the finite results of at least two replicates; got {values}"
+        )
+    half = _quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    centre = float(values.mean())
+    return Measured(centre, float(centre - half), float(centre + half))
+
+
+def slope(
+    x: Float[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> Measured:
+    """Return the slope of the loss in x, from one line with an offset per block."""
+    return _coefficient(_fit(x[:, None], loss, block))
+
+
+def slope_change(
+    x: Float[np.ndarray, " n"],
+    z: Float[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> Measured:
+    """Return by how much the slope of the loss in x changes per unit of z."""
+    return _coefficient(_fit(np.stack([x * z, x], 1), loss, block))
+
+
+def lowest(
+    x: Float[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> Measured:
+    """Return where the loss is lowest in x, from one parabola with an offset per block.
+
+    The loss is b x + c x^2 plus the offset of its block. The lowest point is -b / 2c,
+    and its interval is Fieller's (1954), which is open where c may be zero.
+
+    Raises ValueError where the parabola has no minimum.
+    """
+    return _ratio(_fit(np.stack([x, x**2], 1), loss, block))
+
+
+def lowest_by(
+    x: Float[np.ndarray, " n"],
+    z: Float[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> Measured:
+    """Return by how much the lowest point in x moves per unit of z.
+
+    The loss is b x + c x^2 + d x z plus the offset of its block, such as each pair of
+    seed and z. The lowest point is then -(b + d z) / 2c, and it moves by -d / 2c.
+
+    Raises ValueError where the parabola has no minimum.
+    """
+    return _ratio(_fit(np.stack([x * z, x**2, x], 1), loss, block))
+
+
+class _LeastSquares(NamedTuple):
+    coefficients: Float[np.ndarray, " k"]
+    """Of the terms, without the offsets of the blocks."""
+    covariance: Float[np.ndarray, "k k"]
+    quantile: float
+    """Student's quantile of the residual degrees of freedom."""
+
+
+def _fit(
+    terms: Float[np.ndarray, "n k"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> _LeastSquares:
+    """Least squares of the loss on some terms, with an offset for every block."""
+    _, labels = np.unique(block, return_inverse=True)
+    # Subtracting the means of its block from everything removes the offset of a block.
+    count = np.bincount(labels)
+
+    def centred(column):
+        return column - (np.bincount(labels, column) / count)[labels]
+
+    terms, loss = np.apply_along_axis(centred, 0, terms), centred(loss)
+    free = len(loss) - len(count) - terms.shape[1]
+    if free < 1 or np.linalg.matrix_rank(terms) < terms.shape[1]:
+        raise ValueError(
+            f"{len(loss)} runs in {len(count)} blocks do not determine the curve and its noise; "
+            "train more values"
+        )
+    coefficients, *_ = np.linalg.lstsq(terms, loss, rcond=None)
+    residual = loss - terms @ coefficients
+    covariance = residual @ residual / free * np.linalg.inv(terms.T @ terms)
+    return _LeastSquares(coefficients, covariance, _quantile(free))
+
+
+def _coefficient(fit: _LeastSquares) -> Measured:
+    """Return the first coefficient with Student's interval."""
+    value, half = fit.coefficients[0], fit.quantile * np.sqrt(fit.covariance[0, 0])
+    return Measured(float(value), float(value - half), float(value + half))
+
+
+def _ratio(fit: _LeastSquares) -> Measured:
+    """Return -p / 2c with Fieller's interval; p and c are the first coefficients."""
+    p, c = -fit.coefficients[0], 2 * fit.coefficients[1]
+    if c <= 0:
+        raise ValueError("the loss has no minimum between the values that were trained")
+    V, t = fit.covariance, fit.quantile
+    pp, pc, cc = V[0, 0], -2 * V[0, 1], 4 * V[1, 1]
+    # The interval holds each r with |p - r c| <= t std(p - r c): a quadratic in r.
+    a, b, constant = c**2 - t**2 * cc, p * c - t**2 * pc, p**2 - t**2 * pp
+    if a <= 0:
+        return Measured(float(p / c), None, None)
+    # It is never negative but by rounding errors, where there is no noise.
+    root = np.sqrt(max(b**2 - a * constant, 0.0))
+    return Measured(float(p / c), float((b - root) / a), float((b + root) / a))
+
+
+def _quantile(degrees_of_freedom: int) -> float:
+    return float(stdtrit(degrees_of_freedom, (1 + LEVEL) / 2))
