@@ -147,7 +147,8 @@ class Run:
             return Local(self.devices)
         if self.workers is None:
             raise ValueError("--executor slurm needs --workers N, the number of workers to submit")
-        command = (sys.executable, "-m", "scalejax.cli", "work")
+        # `python -m scalejax.cli work`, wherever the script of that name is.
+        command = (sys.executable, "-m", __name__.rpartition(".")[0], "work")
         return Slurm(command, self.workers, self.sbatch or "")
 
 
