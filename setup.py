@@ -36,7 +36,6 @@ setup(
         "tyro>=0.9",
         "rich>=13.7",
         "matplotlib>=3.9",
-        "plotly>=6.0",
         "pandas>=2.2",
         "pyarrow>=17",
         "sentencepiece>=0.2",

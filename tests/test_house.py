@@ -218,7 +218,7 @@ def test_import_is_lazy_and_public_names_do_not_change_between_uses():
     code = (
         "import sys, types\n"
         "import scalejax\n"
-        "names = 'jax', 'flax', 'pandas', 'matplotlib', 'tensorflow', 'plotly', 'orbax'\n"
+        "names = 'jax', 'flax', 'pandas', 'matplotlib', 'tensorflow', 'orbax'\n"
         "loaded = [name for name in names if name in sys.modules]\n"
         "assert not loaded, loaded\n"
         "for name in dir(scalejax):\n"

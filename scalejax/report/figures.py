@@ -15,6 +15,7 @@ from scalejax.fitting.charts.chart import (
     Points,
     compact_number,
 )
+from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.record import Row
 from scalejax.report.summary import metric_name
@@ -22,14 +23,19 @@ from scalejax.report.summary import metric_name
 if TYPE_CHECKING:
     import pandas as pd
 
+    from scalejax.fitting.parametric.result import ParametricFit
     from scalejax.fitting.result import Fit
 
 # Points of a fitted line.
 LINE_POINTS = 32
 
-# Points of a training loss curve at most, so that thousands of steps do not slow the
-# page.
-CURVE_POINTS = 100
+# Points of a training loss curve, and of all of them, at most: thousands of steps or
+# hundreds of runs must not slow the page.
+CURVE_POINTS, ALL_CURVE_POINTS = 100, 4000
+
+# Label of the horizontal axis, and name of the view, by the column that it shows.
+BUDGETS = {"tokens": ("training tokens", "tokens"), "flops": ("training FLOPs", "FLOPs")}
+Budget = Literal["tokens", "flops"]
 
 # Factor in tokens between neighbouring sizes of one budget in a residual plot, so that
 # their error bars do not hide each other.
@@ -40,10 +46,14 @@ LOSS_LABEL = "held-out loss, nats per token"
 
 
 def loss_curves(
-    curves: "pd.DataFrame", results: "pd.DataFrame", colours: Mapping[float, str]
+    curves: "pd.DataFrame",
+    results: "pd.DataFrame",
+    colours: Mapping[float, str],
+    against: Budget = "tokens",
 ) -> Chart:
-    """Training and held-out loss of every run against tokens."""
+    """Training and held-out loss of every run against tokens or FLOPs."""
     marks: list[Mark] = []
+    points = int(np.clip(ALL_CURVE_POINTS // max(1, len(results)), 20, CURVE_POINTS))
     curves = curves.loc[curves["weights"] == "raw", :]
     # Diverged runs come last, and are drawn on top.
     order = results.assign(diverged=results["status"] == "diverged")
@@ -52,27 +62,31 @@ def loss_curves(
         rows = curves.loc[curves["run"] == row["run"], :]
         label = "diverged" if row["diverged"] else f"{compact_number(row[PARAMS_COLUMN])} params"
         colour = ALARM if row["diverged"] else colours[row[PARAMS_COLUMN]]
-        tokens, loss = _average_in_windows(rows.dropna(subset=["train_loss"]), "train_loss")
+        trained = rows.dropna(subset=["train_loss"])
+        tokens, loss = _average_in_windows(trained, "train_loss", points)
+        scale = _per_token(row, against)
         line = Line(
             label=label,
             colour=colour,
-            x=tokens,
+            x=tokens * scale,
             y=loss,
             width=1.1,
             dashed=row["diverged"],
-            hover=f"{run_facts(row)}<br>training loss %{{y:.4f}} at %{{x:.4s}} tokens",
+            hover=row["facts"],
         )
-        marks += [line, _held_out_losses(row, rows, label, colour)]
+        marks += [line, _held_out_losses(row, rows, line, scale)]
+    x_label, view = BUDGETS[against]
     return Chart(
-        name="loss_curves",
+        name="loss_curves" + _suffix(against),
         title="Loss curves",
         caption="Lines show the training loss, averaged over windows of equal width in log "
         "tokens. Points show the held-out loss. Colours are model sizes.",
-        x_label="training tokens",
+        x_label=x_label,
         y_label="loss, nats per token",
         marks=_drawable(marks),
         log_x=True,
         y_range=_range_without_diverged(curves, results),
+        view=view,
     )
 
 
@@ -81,48 +95,97 @@ def law_lines(
     rows: "pd.DataFrame",
     forecast_runs: "pd.DataFrame",
     colours: Mapping[float, str],
-) -> Chart:
-    """Loss against tokens for every size: measured points, fitted lines and 95% bands.
+    budgets: Sequence[Budget] = ("tokens",),
+) -> list[Chart]:
+    """Loss of every size against each budget: points, fitted lines and 95% bands.
 
     `forecast_runs`, which were not fitted, have dashed lines.
     """
     all_tokens = np.concatenate([_array(rows["tokens"]), _array(forecast_runs["tokens"])])
     tokens = np.geomspace(all_tokens.min() / 1.08, all_tokens.max() * 1.08, LINE_POINTS)
-    marks: list[Mark] = []
-    for group in _groups_by_size(rows, forecast_runs, colours):
+    groups = list(_groups_by_size(rows, forecast_runs, colours))
+    # Predictions with intervals take most of a report's time: all views show the same.
+    lines = []
+    for group in groups:
         params = float(group.rows[_params_column(fit)].iloc[0])
-        line = predict_all(fit, [{"params": params, "tokens": at} for at in tokens])
-        band = Band(label=group.label, colour=group.colour, x=tokens, low=line.low, high=line.high)
+        lines.append(predict_all(fit, [{"params": params, "tokens": at} for at in tokens]))
+    return [_law_chart(fit.law.name, groups, tokens, lines, budget) for budget in budgets]
+
+
+def _law_chart(
+    law: str,
+    groups: "Sequence[_Group]",
+    tokens: np.ndarray,
+    lines: "Sequence[Predictions]",
+    against: Budget,
+) -> Chart:
+    """The groups and their fitted lines at these tokens, against a budget."""
+    marks: list[Mark] = []
+    for group, line in zip(groups, lines, strict=True):
+        x = tokens * float(np.mean(_per_token(group.rows, against)))
+        band = Band(label=group.label, colour=group.colour, x=x, low=line.low, high=line.high)
         fitted = Line(
             label=group.label,
             colour=group.colour,
-            x=tokens,
+            x=x,
             y=line.value,
             dashed=group.is_forecast,
             in_legend=False,
         )
         marks += [band, fitted]
-        marks.append(_points(group, "tokens", "loss"))
+        marks.append(_points(group, against, "loss"))
     marks = _drawable(marks)
+    x_label, view = BUDGETS[against]
     caption = "Points are measured losses and lines are the fitted law."
     if any(isinstance(mark, Band) for mark in marks):
         caption += " Bands are where 95% of runs should fall if the law holds."
-    if len(forecast_runs):
+    if any(group.is_forecast for group in groups):
         caption += " Dashed lines and diamonds are runs that were not used in the fit."
     return Chart(
-        name=f"law_{fit.law.name}",
-        title=f"Loss against tokens, by size, with the {fit.law.name} law",
+        name=f"law_{law}{_suffix(against)}",
+        title=f"Loss against {view}, by size, with the {law} law",
         caption=caption,
-        x_label="training tokens",
+        x_label=x_label,
         y_label=LOSS_LABEL,
         marks=marks,
         log_x=True,
         height=480,
+        view=view,
+    )
+
+
+def collapsed(
+    fit: "ParametricFit",
+    rows: "pd.DataFrame",
+    forecast_runs: "pd.DataFrame",
+    colours: Mapping[float, str],
+) -> Chart:
+    """Measured against fitted loss. A good law puts all sizes onto the diagonal."""
+    marks: list[Mark] = []
+    for group in _groups_by_size(rows, forecast_runs, colours):
+        placed = group.rows.assign(fitted=fitted_losses(fit, group.rows))
+        marks.append(_points(group._replace(rows=placed), "fitted", "loss"))
+    marks = _drawable(marks)
+    if marks:
+        fitted = np.concatenate([mark.x for mark in marks])
+        ends = np.array([fitted.min(), fitted.max()])
+        diagonal = Line(label="measured = fitted", colour=QUIET, x=ends, y=ends, width=1.0)
+        marks = [*marks, diagonal]
+    return Chart(
+        name=f"law_{fit.law.name}_collapsed",
+        title=f"Measured loss against that of the {fit.law.name} law",
+        caption="A law that describes every size puts all runs on the diagonal. Diamonds are "
+        "runs that were not used in the fit. Bars are standard errors of the measurement.",
+        x_label="fitted loss, nats per token",
+        y_label=LOSS_LABEL,
+        marks=marks,
+        height=480,
+        view="all sizes collapsed",
     )
 
 
 def residuals(
-    fit: "Fit",
+    fit: "ParametricFit",
     rows: "pd.DataFrame",
     forecast_runs: "pd.DataFrame",
     colours: Mapping[float, str],
@@ -131,11 +194,8 @@ def residuals(
     marks: list[Mark] = []
     groups = list(_groups_by_size(rows, forecast_runs, colours))
     for i, group in enumerate(groups):
-        sizes_and_tokens = zip(group.rows[_params_column(fit)], group.rows["tokens"], strict=True)
-        inputs = [{"params": params, "tokens": tokens} for params, tokens in sizes_and_tokens]
-        fitted = predict_all(fit, inputs)
         with_residuals = group.rows.assign(
-            residual=group.rows["loss"] - fitted.value,
+            residual=group.rows["loss"] - fitted_losses(fit, group.rows),
             residual_se=group.rows.get("loss_se", np.nan),
         )
         shift = SIZE_OFFSET ** (i - (len(groups) - 1) / 2)
@@ -219,21 +279,31 @@ def predict_all(fit: "Fit", points: Iterable[Mapping[Any, Any]]) -> Predictions:
     )
 
 
-def run_facts(row: Row) -> str:
-    """Run id, size and budget of a row of the results table, in HTML."""
-    params, tokens = compact_number(row[PARAMS_COLUMN]), compact_number(row["tokens"])
-    return f"{row['run']}<br>{params} params, {tokens} tokens"
+def fitted_losses(fit: "ParametricFit", rows: "pd.DataFrame") -> np.ndarray:
+    """The losses that a law of size and tokens gives to runs, (rows,)."""
+    columns = {"params": _params_column(fit), "tokens": "tokens"}
+    return evaluate(fit.law, fit.params, [_array(rows[columns[it]]) for it in fit.law.inputs])
 
 
-def _held_out_losses(row: Row, rows: "pd.DataFrame", label: str, colour: str) -> Points:
-    """The held-out losses of a run."""
+def _suffix(against: Budget) -> str:
+    """What the name of a chart against this budget ends with."""
+    return "" if against == "tokens" else f"_{against}"
+
+
+def _per_token(rows: Any, against: Budget) -> Any:
+    """FLOPs per token of a row or of a table; 1 where the axis shows tokens."""
+    return 1.0 if against == "tokens" else rows["flops"] / rows["tokens"]
+
+
+def _held_out_losses(row: Row, rows: "pd.DataFrame", line: Line, scale: float) -> Points:
+    """The held-out losses of a run, drawn like its line."""
     measured = rows.loc[np.isfinite(rows["loss"]), :]
     tokens, losses = _array(measured["tokens"]), _array(measured["loss"])
     hover = [
-        f"{run_facts(row)}<br>held-out loss {loss:.4f} at {compact_number(at)} tokens"
+        f"{row['facts']}\nheld-out loss {loss:.4f} at {compact_number(at)} tokens"
         for at, loss in zip(tokens, losses, strict=True)
     ]
-    return Points(label=label, colour=colour, x=tokens, y=losses, hover=hover)
+    return Points(label=line.label, colour=line.colour, x=tokens * scale, y=losses, hover=hover)
 
 
 def _range_without_diverged(
@@ -283,9 +353,7 @@ def _points(group: _Group, x: str, y: str, shift: float = 1.0) -> Points:
     Positions along x are multiplied by `shift`.
     """
     rows = group.rows
-    hover = [
-        f"{run_facts(row)}<br>{metric_name(y)} {row[y]:.4f}" for row in rows.to_dict("records")
-    ]
+    hover = [f"{row['facts']}\n{metric_name(y)} {row[y]:.4f}" for row in rows.to_dict("records")]
     return Points(
         label=group.label,
         colour=group.colour,
@@ -303,16 +371,18 @@ def _params_column(fit: "Fit") -> str:
     return fit.columns.get("params", PARAMS_COLUMN)
 
 
-def _average_in_windows(rows: "pd.DataFrame", column: str) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, mean of a column) in at most CURVE_POINTS windows of log tokens."""
+def _average_in_windows(
+    rows: "pd.DataFrame", column: str, windows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, mean of a column) in at most so many windows of log tokens."""
     tokens, values = _array(rows["tokens"]), _array(rows[column])
     is_drawable = np.isfinite(values) & (tokens > 0)
     tokens, values = tokens[is_drawable], values[is_drawable]
-    if len(tokens) <= CURVE_POINTS:
+    if len(tokens) <= windows:
         return tokens, values
-    edges = np.geomspace(tokens.min(), tokens.max(), CURVE_POINTS + 1)
+    edges = np.geomspace(tokens.min(), tokens.max(), windows + 1)
     # Rounding may put the first or the last token outside the edges.
-    window = np.clip(np.searchsorted(edges, tokens, side="right"), 1, CURVE_POINTS)
+    window = np.clip(np.searchsorted(edges, tokens, side="right"), 1, windows)
     counts = np.bincount(window)
     used = counts > 0
     mean_log_tokens = np.bincount(window, np.log(tokens))[used] / counts[used]

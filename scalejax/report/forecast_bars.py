@@ -63,7 +63,7 @@ def _forecast_marks(scored: ScoredForecast, row: Row | None, position: float) ->
             x=np.array([low, high], float),
             y=np.repeat(y, 2),
             width=9,
-            hover=f"{run}<br>{level} {low:.4g} to {high:.4g}",
+            hover=f"{run}\n{level} {low:.4g} to {high:.4g}",
         )
         marks.append(interval)
     value = Points(
@@ -71,7 +71,7 @@ def _forecast_marks(scored: ScoredForecast, row: Row | None, position: float) ->
         colour=FORECAST_COLOUR,
         x=np.array([forecast["value"]], float),
         y=y,
-        hover=[f"{run}<br>forecast {forecast['value']:.4g}"],
+        hover=[f"{run}\nforecast {forecast['value']:.4g}"],
     )
     marks.append(value)
     if score is not None:
@@ -83,7 +83,7 @@ def _forecast_marks(scored: ScoredForecast, row: Row | None, position: float) ->
             y=y,
             symbol="diamond",
             x_error=np.array([error]) if np.isfinite(error) else None,
-            hover=[f"{run}<br>measured {score['measured']:.4g}"],
+            hover=[f"{run}\nmeasured {score['measured']:.4g}"],
         )
         marks.append(measurement)
     return marks

@@ -14,6 +14,7 @@ from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.analysis import Analysis, read_analysis
 from scalejax.report.ledger_lines import read_ledger
+from scalejax.report.run_facts import run_facts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class Record:
     folder: Path
     study: StudyFile
     results: "pd.DataFrame"
-    """results.parquet: one row per finished run."""
+    """results.parquet: one row per finished run, with text about it in `facts`."""
     curves: "pd.DataFrame | None"
     """curves.parquet: one row per logged step of every run."""
     forecasts: list[ScoredForecast]
@@ -179,7 +180,7 @@ def read_study(folder: Path) -> Record:
     return Record(
         folder=folder,
         study=cast(StudyFile, study),
-        results=results,
+        results=results.assign(facts=run_facts(results)),
         curves=_read_table(curves_path) if curves_path.is_file() else None,
         forecasts=_with_scores(read_ledger(folder)),
         fits=readable,

@@ -1,32 +1,32 @@
-"""Write the report of a study: an HTML page, and its figures as PNG files."""
+"""Write the report of a study: an HTML page, and its figures as PNG and SVG files."""
 
-import base64
 import math
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from scalejax.files import write_text
 from scalejax.fitting.charts.chart import Chart, compact_number, size_colours
-from scalejax.fitting.charts.matplotlib import png
-from scalejax.fitting.charts.plotly import plotly_html
+from scalejax.fitting.charts.figure import figure
+from scalejax.fitting.charts.matplotlib import images
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
-from scalejax.report import figures
+from scalejax.report import diagnostics, figures
 from scalejax.report.analysis import DOES_NOT_HOLD, claim_text, value_text
 from scalejax.report.forecast_bars import forecast_bars
 from scalejax.report.page import (
     Cell,
     Section,
     bullets,
+    columns,
     descriptions,
+    folded,
     page,
     paragraph,
-    picture,
     table,
 )
 from scalejax.report.record import Record, Row, ScoredForecast, read_study
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.html and figures/*.png into the folder of a study.
+    """Write report.html and its figures into the folder of a study.
 
     Parts that the study lacks, such as forecasts, laws or curves, become a sentence in
     the page.
@@ -90,7 +90,8 @@ def _conclusion_sections(record: Record) -> list[Section]:
     rows = []
     for it in record.analysis.conclusions:
         verdict = Cell(it.verdict, is_alarm=it.verdict == DOES_NOT_HOLD)
-        rows.append([Cell(claim_text(it)), Cell(value_text(it)), verdict, Cell(it.note)])
+        note = Cell(it.note, is_text=True)
+        rows.append([Cell(claim_text(it), is_text=True), Cell(value_text(it)), verdict, note])
     body = table(["claim", "measured", "verdict", "how"], rows) if rows else ""
     charts = "".join(_picture(record, chart) for chart in record.analysis.charts)
     return [Section("Conclusions", body + charts)]
@@ -100,8 +101,11 @@ def _curves_section(record: Record, colours: Mapping[float, str]) -> Section:
     if record.curves is None or not len(record.curves):
         text = "There are no curves: curves.parquet is missing or empty."
         return Section("Loss curves", paragraph(text))
-    chart = figures.loss_curves(record.curves, record.results, colours)
-    return Section(chart.title, _picture(record, chart))
+    views = [
+        figures.loss_curves(record.curves, record.results, colours, against)
+        for against in _budgets(record)
+    ]
+    return Section(views[0].title, _picture(record, *views))
 
 
 def _law_sections(record: Record, colours: Mapping[float, str]) -> list[Section]:
@@ -113,24 +117,33 @@ def _law_sections(record: Record, colours: Mapping[float, str]) -> list[Section]
 
 def _law_section(record: Record, fit: Fit, colours: Mapping[float, str]) -> Section:
     """Formula, parameters and verdict of a law, and its charts if it has any."""
-    parts = [
-        _formula(fit),
-        _parameter_table(fit),
-        paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}."),
-        bullets([*fit.reasons, *_quality_notes(fit)]),
-    ]
-    if _is_loss_by_size_and_tokens(fit) and len(record.fitted):
-        for draw in (figures.law_lines, figures.residuals):
-            chart = draw(fit, record.fitted, record.forecast_runs, colours)
-            parts.append(_picture(record, chart))
-    return Section(f"Law: {fit.law.name}", "".join(parts))
+    verdict = paragraph(f"Verdict {fit.verdict}: {VERDICTS[fit.verdict]}.")
+    notes = verdict + bullets([*fit.reasons, *_quality_notes(fit)])
+    body = columns(_formula(fit) + _parameter_table(fit), notes)
+    if _draws_lines(fit) and len(record.fitted):
+        rows = (fit, record.fitted, record.forecast_runs, colours)
+        views = figures.law_lines(*rows, _budgets(record))
+        body += _picture(record, *views, figures.collapsed(*rows))
+        trends = diagnostics.residual_trends(fit, record.fitted)
+        body += folded(trends, _picture(record, figures.residuals(*rows)))
+        for it in (diagnostics.noise(fit), diagnostics.shared_trunks(fit, record.fitted)):
+            body += folded(it.conclusion, it.details)
+    return Section(f"Law: {fit.law.name}", body)
 
 
-def _is_loss_by_size_and_tokens(fit: Fit) -> bool:
-    """Whether a law gives lines of loss against tokens, one for each size."""
-    inputs = set(fit.law.inputs)
-    is_loss = isinstance(fit, ParametricFit) and fit.law.target == "loss"
-    return is_loss and inputs <= {"params", "tokens"}
+def _budgets(record: Record) -> list[figures.Budget]:
+    """What figures are drawn against: tokens, and FLOPs if the table has them."""
+    if "flops" not in record.results:
+        return ["tokens"]
+    budgets = record.results[["flops", "tokens"]].to_numpy(float)
+    return ["tokens", "flops"] if (budgets > 0).all() else ["tokens"]
+
+
+def _draws_lines(fit: Fit) -> TypeGuard[ParametricFit]:
+    """Whether a fit gives lines of loss against tokens, one for each size."""
+    if not isinstance(fit, ParametricFit) or fit.verdict == "not-converged":
+        return False
+    return fit.law.target == "loss" and set(fit.law.inputs) <= {"params", "tokens"}
 
 
 def _formula(fit: Fit) -> str:
@@ -263,14 +276,15 @@ def _sort_value(number: float) -> float:
     return float(number) if np.isfinite(number) else math.inf
 
 
-def _picture(record: Record, chart: Chart) -> str:
-    """The chart as HTML. Its PNG is also written to figures/."""
-    if not chart.marks:
-        return paragraph(f"{chart.title}: there is nothing to draw.")
-    image = png(chart)
-    (record.folder / "figures" / f"{chart.name}.png").write_bytes(image)
-    encoded = base64.b64encode(image).decode()
-    return picture(plotly_html(chart), encoded, chart.title, chart.caption)
+def _picture(record: Record, *views: Chart) -> str:
+    """One figure that shows the views, which are also written to figures/."""
+    drawn = [chart for chart in views if chart.marks]
+    if not drawn:
+        return paragraph(f"{views[0].title}: there is nothing to draw.")
+    for chart in drawn:
+        for form, content in images([chart], ("png", "svg")).items():
+            (record.folder / "figures" / f"{chart.name}.{form}").write_bytes(content)
+    return figure(drawn, has_files=True)
 
 
 def _lead(question: str) -> str:
@@ -290,5 +304,5 @@ def _footer(results: "pd.DataFrame") -> str:
             facts.append(f"{name} {', '.join(values)}")
     if "finished" in results and (last := max(results["finished"].dropna(), default="")):
         facts.append(f"last run finished {last}")
-    facts.append("PNG files of the figures are in figures/ beside this page")
+    facts.append("the figures are in figures/ beside this page, as PNG and SVG")
     return escape(" · ".join(facts))

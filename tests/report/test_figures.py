@@ -38,7 +38,10 @@ def rows_on_the_law() -> pd.DataFrame:
     )
     loss = Chinchilla(**LAW).loss(rows["params_with_head"].to_numpy(), rows["tokens"].to_numpy())
     runs = [f"run{i}" for i in range(6)]
-    return rows.assign(run=runs, status="done", loss=np.asarray(loss, float))
+    flops = 6 * rows["params_with_head"] * rows["tokens"]
+    return rows.assign(
+        run=runs, facts=runs, status="done", loss=np.asarray(loss, float), flops=flops
+    )
 
 
 def colours(rows: pd.DataFrame) -> dict[float, str]:
@@ -55,7 +58,7 @@ def points(chart: Chart) -> list[Points]:
 
 def test_fitted_lines_pass_through_points_that_lie_on_the_law():
     rows = rows_on_the_law()
-    chart = figures.law_lines(exact_fit(), rows, rows.iloc[:0], colours(rows))
+    (chart,) = figures.law_lines(exact_fit(), rows, rows.iloc[:0], colours(rows))
     assert len(lines(chart)) == len(points(chart)) == 2
     for line, marks in zip(lines(chart), points(chart), strict=True):
         interpolated = np.interp(np.log(marks.x), np.log(line.x), line.y)
@@ -76,13 +79,13 @@ def test_residuals_use_the_count_of_parameters_that_was_fitted(params_column, is
 
 def test_a_fit_without_bootstraps_has_no_band():
     rows = rows_on_the_law()
-    chart = figures.law_lines(exact_fit(), rows, rows.iloc[:0], colours(rows))
+    (chart,) = figures.law_lines(exact_fit(), rows, rows.iloc[:0], colours(rows))
     assert not [mark for mark in chart.marks if isinstance(mark, Band)]
 
 
 def test_forecast_runs_look_different_from_fitted_ones():
     rows = rows_on_the_law()
-    chart = figures.law_lines(exact_fit(), rows.iloc[:3], rows.iloc[3:], colours(rows))
+    (chart,) = figures.law_lines(exact_fit(), rows.iloc[:3], rows.iloc[3:], colours(rows))
     assert [mark.label for mark in points(chart)] == ["20k params", "80k params, forecast"]
     assert [mark.symbol for mark in points(chart)] == ["circle", "diamond"]
     assert [line.dashed for line in lines(chart)] == [False, True]

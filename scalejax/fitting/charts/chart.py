@@ -1,4 +1,4 @@
-"""Charts as data: axes and marks, to be drawn by plotly or by matplotlib."""
+"""Charts as data: axes and marks, to be drawn as an image or on a page."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class Points:
     """Standard error along y."""
     symbol: Literal["circle", "diamond"] = "circle"
     hover: Sequence[str] = ()
-    """Text under the pointer, one for each point."""
+    """Text under the pointer, one for each point; lines end in a newline."""
     in_legend: bool = True
 
 
@@ -46,7 +46,7 @@ class Line:
     width: float = 1.6
     """In points."""
     hover: str = ""
-    """Text under the pointer: a plotly template for the whole line."""
+    """Text under the pointer, above the position on the line; empty for no text."""
     in_legend: bool = True
 
 
@@ -86,6 +86,9 @@ class Chart:
     """Position and label of a dashed horizontal line."""
     height: int = 440
     """In CSS pixels."""
+    view: str = ""
+    """What this chart shows of a figure that a page can show in several ways, such as
+    `FLOPs`."""
 
 
 def legend_entries(marks: Sequence[Mark]) -> list[tuple[Mark, bool]]:
@@ -95,6 +98,11 @@ def legend_entries(marks: Sequence[Mark]) -> list[tuple[Mark, bool]]:
         if not isinstance(mark, Band) and mark.in_legend:
             first.setdefault(mark.label, mark)
     return [(mark, first.get(mark.label) is mark) for mark in marks]
+
+
+def series(marks: Sequence[Mark]) -> list[str]:
+    """The labels of marks in their order, each once."""
+    return list(dict.fromkeys(mark.label for mark in marks))
 
 
 def x_range(chart: Chart) -> tuple[float, float]:
@@ -149,6 +157,7 @@ def size_colours(sizes: Iterable[float]) -> dict[float, str]:
     from matplotlib.colors import to_hex
 
     ordered = sorted(set(sizes))
-    # The last 15% of viridis are yellow, which is hard to see on white.
-    step = 0.85 / max(1, len(ordered) - 1)
+    # Beyond 0.58, viridis has less than three times the contrast to white that marks
+    # need.
+    step = 0.58 / max(1, len(ordered) - 1)
     return {size: to_hex(colormaps["viridis"](step * i)) for i, size in enumerate(ordered)}

@@ -1,4 +1,4 @@
-"""Draw charts with matplotlib, as PNG or SVG images for paper."""
+"""Draw charts with matplotlib: as PNG and SVG images, and into axes of a page."""
 
 import io
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ from scalejax.fitting.charts.chart import (
     compact_number,
     legend_entries,
     log_ticks,
+    series,
     x_range,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 DOTS_PER_INCH = 200
@@ -32,18 +34,16 @@ PANEL_WIDTH = 4.8
 # Converts the height of a chart on the page to inches.
 PIXELS_PER_INCH = 105
 
+Form = Literal["png", "svg"]
+
 # Matplotlib's marker for each symbol.
 MARKERS = {"circle": "o", "diamond": "D"}
 
 
-def png(chart: Chart) -> bytes:
-    """The chart as a PNG image."""
-    return image([chart], "png")
-
-
-def image(charts: Sequence[Chart], form: Literal["png", "svg"]) -> bytes:
-    """The charts as one image, side by side."""
+def images(charts: Sequence[Chart], forms: Sequence[Form]) -> dict[Form, bytes]:
+    """The charts side by side, as one image in each of the forms."""
     # Figure draws without pyplot, which would keep global state.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     height = max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
@@ -51,27 +51,45 @@ def image(charts: Sequence[Chart], form: Literal["png", "svg"]) -> bytes:
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, len(charts), squeeze=False).ravel()
     for axes, chart in zip(panels, charts, strict=True):
-        _draw_chart(axes, chart, titled=len(charts) > 1)
-    stream = io.BytesIO()
-    # Without a date, equal charts give equal files.
-    metadata = {"Date": None} if form == "svg" else None
-    figure.savefig(stream, dpi=DOTS_PER_INCH, format=form, metadata=metadata)
-    return stream.getvalue()
+        draw_chart(axes, chart)
+        _add_legend(axes, chart, beside=len(charts) > 1)
+    drawn: dict[Form, bytes] = {}
+    for form in forms:
+        stream = io.BytesIO()
+        # Without a date and with a salt of ours, equal charts give equal files.
+        metadata = {"Date": None} if form == "svg" else None
+        with rc_context({"svg.hashsalt": "scalejax"}):
+            figure.savefig(stream, dpi=DOTS_PER_INCH, format=form, metadata=metadata)
+        drawn[form] = stream.getvalue()
+        # The first form settled the layout, which takes as long as drawing.
+        figure.set_layout_engine("none")
+    return drawn
 
 
-def _draw_chart(axes: "Axes", chart: Chart, *, titled: bool) -> None:
+def draw_chart(axes: "Axes", chart: Chart) -> None:
+    """Draw the marks and axes of a chart, without a legend.
+
+    The group id of what is drawn for a mark is `series-K`, where K is the position of
+    its label in `series(chart)`.
+    """
+    number = {label: i for i, label in enumerate(series(chart.marks))}
     for mark, in_legend in legend_entries(chart.marks):
-        _draw(axes, mark, mark.label if in_legend else None)
+        for artist in _draw(axes, mark, mark.label if in_legend else None):
+            artist.set_gid(f"series-{number[mark.label]}")
     if chart.reference:
         position, label = chart.reference
         axes.axhline(position, color=QUIET, linewidth=0.9, linestyle="--", label=label or None)
     _set_axes(axes, chart)
-    if titled:
+
+
+def _add_legend(axes: "Axes", chart: Chart, *, beside: bool) -> None:
+    """Add the legend, and the title of a chart that is beside others."""
+    if beside:
         axes.set_title(chart.title, fontsize=10, loc="left")
     if not axes.get_legend_handles_labels()[0]:
         return
     # A panel beside others has no room for a legend on its right.
-    if titled:
+    if beside:
         axes.legend(frameon=False, fontsize=7, handlelength=1.4, loc="best")
     else:
         axes.legend(
@@ -106,13 +124,15 @@ def _set_axes(axes: "Axes", chart: Chart) -> None:
         axes.set_yticks(list(chart.y_ticks), list(chart.y_ticks.values()), linespacing=1.4)
 
 
-def _draw(axes: "Axes", mark: Mark, label: str | None) -> None:
+def _draw(axes: "Axes", mark: Mark, label: str | None) -> "list[Artist]":
+    """Draw a mark and return its artists."""
     if isinstance(mark, Band):
-        axes.fill_between(
+        area = axes.fill_between(
             mark.x, mark.low, mark.high, color=mark.colour, alpha=BAND_OPACITY, linewidth=0
         )
-    elif isinstance(mark, Line):
-        axes.plot(
+        return [area]
+    if isinstance(mark, Line):
+        lines = axes.plot(
             mark.x,
             mark.y,
             "--" if mark.dashed else "-",
@@ -121,17 +141,18 @@ def _draw(axes: "Axes", mark: Mark, label: str | None) -> None:
             label=label,
             solid_capstyle="butt",
         )
-    else:
-        axes.errorbar(
-            mark.x,
-            mark.y,
-            xerr=mark.x_error,
-            yerr=mark.y_error,
-            fmt=MARKERS[mark.symbol],
-            color=mark.colour,
-            markersize=4.5,
-            elinewidth=0.8,
-            capsize=1.5,
-            label=label,
-            zorder=3,
-        )
+        return list(lines)
+    points = axes.errorbar(
+        mark.x,
+        mark.y,
+        xerr=mark.x_error,
+        yerr=mark.y_error,
+        fmt=MARKERS[mark.symbol],
+        color=mark.colour,
+        markersize=4.5,
+        elinewidth=0.8,
+        capsize=1.5,
+        label=label,
+        zorder=3,
+    )
+    return points.get_children()

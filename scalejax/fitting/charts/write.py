@@ -6,9 +6,11 @@ from html import escape
 from pathlib import Path
 
 from scalejax.files import replacing
-from scalejax.fitting.charts.chart import FONT, INK, Chart
-from scalejax.fitting.charts.matplotlib import image
-from scalejax.fitting.charts.plotly import plotly_html
+from scalejax.fitting.charts.chart import FONT, Chart
+from scalejax.fitting.charts.figure import figure
+from scalejax.fitting.charts.matplotlib import images
+from scalejax.fitting.charts.script import SCRIPT
+from scalejax.fitting.charts.style import COLOURS, STYLE
 
 SUFFIXES = (".png", ".svg", ".html")
 
@@ -31,24 +33,22 @@ def write(charts: Sequence[Chart], path: str | os.PathLike[str], title: str) -> 
         case ".html":
             content = _page(charts, title).encode()
         case ".svg":
-            content = image(charts, "svg")
+            content = images(charts, ["svg"])["svg"]
         case _:
-            content = image(charts, "png")
+            content = images(charts, ["png"])["png"]
     with replacing(target) as temporary:
         temporary.write_bytes(content)
 
 
 def _page(charts: Sequence[Chart], title: str) -> str:
     """A page of interactive charts. It needs no network."""
-    from plotly.offline import get_plotlyjs
-
-    figures = "".join(
-        f"<h2>{escape(chart.title)}</h2>{plotly_html(chart)}<p>{escape(chart.caption)}</p>"
-        for chart in charts
+    figures = "".join(f"<h2>{escape(chart.title)}</h2>{figure([chart])}" for chart in charts)
+    body = (
+        f"body {{ font: 16px/1.5 {FONT}; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}"
     )
-    style = f"body {{ font: 16px/1.5 {FONT}; color: {INK}; max-width: 60rem; margin: 2rem auto; }}"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
-        f"<body><h1>{escape(title)}</h1>{figures}</body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{COLOURS}{STYLE}{body}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{figures}<script>{SCRIPT}</script></body></html>"
     )

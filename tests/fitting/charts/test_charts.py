@@ -1,7 +1,8 @@
-"""Charts as data, and as drawn by plotly and by matplotlib.
+"""Charts as data, as figures of a page, and as images (mirrors
+scalejax/fitting/charts)."""
 
-Mirrors scalejax/report/charts.py, plotly_charts.py and png_charts.py.
-"""
+import json
+import re
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from scalejax.fitting.charts.chart import (
     log_ticks,
     x_range,
 )
-from scalejax.fitting.charts.matplotlib import png
-from scalejax.fitting.charts.plotly import plotly_html
+from scalejax.fitting.charts.figure import figure
+from scalejax.fitting.charts.matplotlib import images
 
 X, Y = np.array([1e5, 1e6]), np.array([3.0, 2.5])
 
@@ -46,12 +47,33 @@ def test_both_drawings_contain_the_chart():
         y=Y,
         x_error=np.array([1.0, 1.0]),
         y_error=np.array([0.1, 0.1]),
-        hover=["one", "two"],
+        hover=["one", "</script><b>two"],
     )
-    html = plotly_html(chart([band, line, points], log_x=True))
-    assert '"two"' in html and "the whole line" in html and "floor" in html
-    assert "a <b>" not in html, "the label is not escaped"
-    assert png(chart([band, line, points], log_x=True)).startswith(b"\x89PNG")
+    drawn = chart([band, line, points], log_x=True)
+    html = figure([drawn])
+    assert "the whole line" in html and "floor" in html
+    assert "a <b>" not in html and "<b>two" not in html, "a text is not escaped"
+    assert html.count("</script>") == 1, "a text ends the script"
+    assert images([drawn], ["png"])["png"].startswith(b"\x89PNG")
+    assert figure([drawn]) == html, "equal charts give different pages"
+
+
+def test_the_place_of_a_tooltip_is_that_of_the_point():
+    """The middle of three points is in the middle of the axes, from the left as well as
+    from the top."""
+    at, level = np.array([1e4, 1e5, 1e6]), np.array([3.0, 2.5, 2.0])
+    points = Points(label="a", colour="#112233", x=at, y=level, hover=["one", "two", "three"])
+    html = figure([chart([points], log_x=True)])
+    data = re.search(r'<script type="application/json">(.*?)</script>', html)
+    assert data
+    found = json.loads(data[1])["points"]
+    first, middle, last = ([x, y] for x, y, *_ in found)
+    assert middle == pytest.approx(np.mean([first, last], axis=0), abs=0.1)
+    assert first[0] < last[0] - 100 and first[1] < last[1] - 50, "y grows downwards"
+    # Matplotlib writes the position of each marker into the SVG.
+    uses = re.findall(r'<use [^>]*x="([0-9.]+)" y="([0-9.]+)"', html)
+    places = {(round(float(x), 1), round(float(y), 1)) for x, y in uses}
+    assert all((x, y) in places for x, y in (first, middle, last))
 
 
 def test_marks_with_the_same_label_share_one_entry_of_the_legend():
