@@ -57,3 +57,8 @@ SLIMPAJAMA = Data(
     sequence_length=1_024,
     domain="meta.redpajama_set_name",
 )
+
+# FineWeb, `HuggingFaceFW/fineweb` on Hugging Face: 15 T tokens of web text in Parquet
+# files, with the text in `text`. Its samples of 10 B, 100 B and 350 B tokens are enough
+# for a study. Licence: ODC-By 1.0, and Common Crawl's terms of use.
+FINEWEB = Data(source="data/fineweb", tokenizer=GPT2, sequence_length=1_024)

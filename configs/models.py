@@ -47,10 +47,31 @@ WIDTHS = [
     Model.sized(width=width, depth=2, head_size=16, vocabulary=512) for width in (32, 64, 128, 256)
 ]
 
+# Five close widths, and one that is four times the largest. Heads of 8 divide them all.
+NARROW = [
+    Model.sized(width=width, depth=2, head_size=8, vocabulary=512, qk_norm=True)
+    for width in (32, 40, 48, 56, 64)
+]
+NARROW_NEXT = Model.sized(width=256, depth=2, head_size=8, vocabulary=512, qk_norm=True)
+
+# Eight of the ten widths of Yao et al. 2023, at their 12 layers and heads of 64: seven
+# to fit and the widest to forecast.
+YAO = [
+    Model.sized(width=width, depth=12, head_size=64, vocabulary=50_304, tied=True)
+    for width in (128, 256, 384, 512, 640, 768, 896, 3072)
+]
+
 # The same up to widths at which a learning-rate sweep is too expensive.
 WIDE = [
     Model.sized(width=width, depth=8, head_size=64, vocabulary=50_304)
     for width in (128, 256, 512, 1024, 2048, 4096)
+]
+
+# The sizes of Luo et al. 2025: 25M, 100M and 400M parameters without the embedding and
+# the head. Their release names no widths and depths.
+LUO = [
+    Model.sized(width=width, depth=depth, head_size=64, vocabulary=50_304)
+    for width, depth in ((512, 8), (768, 14), (1_280, 20))
 ]
 
 # Widths below and around TINY in steps of less than a factor two in size. With 512

@@ -11,6 +11,10 @@ HAGELE_ADAMW = Optimizer(
     learning_rate=1e-3, beta2=0.95, weight_decay=0.1, decay="standard", clip=1.0
 )
 
+# The rate that Yao et al. 2023 found best at width 256, to be transferred by muP. The
+# paper gives no other hyperparameter of Adam.
+YAO_ADAM = Optimizer(learning_rate=7.5e-4, beta2=0.95, clip=1.0)
+
 # The optimizer of Porian et al. 2024 before its rate, batch and beta2 are tuned.
 PORIAN_ADAMW = Optimizer(
     learning_rate=3e-3, beta2=0.95, weight_decay=1e-4, decay="independent", clip=1.0, z_loss=1e-4

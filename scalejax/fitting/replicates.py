@@ -1,12 +1,13 @@
 """Runs repeated with other seeds: lack of fit, and averages over equal inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalejax.fitting import expressions, tables
+from scalejax.fitting.result import LEVEL, Estimate
 from scalejax.laws.inference import replicates
 from scalejax.laws.inference.replicates import LackOfFit
 
@@ -35,6 +36,33 @@ def lack_of_fit_reasons(test: LackOfFit | None) -> list[str]:
         f"beyond the noise of replicates; F = {test.f_ratio:.3g} on {numerator} and {denominator} "
         f"degrees of freedom, p = {test.p_value:.1g})"
     ]
+
+
+def mean_of(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Return the mean of a quantity over independent runs, with Student's t interval.
+
+    values: one number per seed, such as the difference between two recipes that share
+    it. A single value gives no interval.
+
+    >>> value, low, high, *_ = mean_of([0.010, 0.012, 0.014])
+    >>> print(f"{value:.3f} [{low:.3f}, {high:.3f}]")
+    0.012 [0.007, 0.017]
+
+    Raises ValueError without values, and for values that are not finite.
+    """
+    # Imported here because `import scalejax.fitting.fit` should not wait for scipy.
+    from scipy.special import stdtrit
+
+    numbers = np.asarray(values, float)
+    count = len(numbers)
+    if not count or not np.isfinite(numbers).all():
+        raise ValueError(f"the mean over runs needs finite values, one per run; got {values}")
+    mean = float(numbers.mean())
+    if count == 1:
+        return Estimate(mean, None, None, LEVEL, "one run, so no interval")
+    quantile = stdtrit(count - 1, (1 + LEVEL) / 2)
+    half = float(quantile * numbers.std(ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - half, mean + half, LEVEL, f"mean of {count} runs, t quantile")
 
 
 def average(

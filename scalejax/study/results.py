@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scalejax.files import read_json, read_lines, replacing, wrong_field
+from scalejax.optim.schedules import learning_rates
 from scalejax.training.result import Result
+from scalejax.training.segment import TrainingJob
 from scalejax.training.status import check_seal
 
 if TYPE_CHECKING:
@@ -68,6 +70,41 @@ def curves(folder: str | Path) -> "pd.DataFrame":
             merged.setdefault(key, {"run": run.name, "weights": "raw"}).update(row)
         rows += merged.values()
     return pd.DataFrame(rows).reindex(columns=list(CURVE_COLUMNS))
+
+
+class WholeCurves(NamedTuple):
+    """The two tables that whole-curve laws read."""
+
+    losses: "pd.DataFrame"
+    """One row per held-out loss, with the columns curve, step and loss. The curve is
+    the id of the run."""
+    schedules: "pd.DataFrame"
+    """One row per step of every curve, with the columns curve, step and
+    learning_rate."""
+
+
+def whole_curves(folder: str | Path) -> WholeCurves:
+    """The held-out losses of every finished run with the learning rate of every step.
+
+    Steps count from 0, as whole-curve laws count them: the loss at step s was measured
+    after the update with the rate of step s. Losses are those of the weights
+    themselves, not of averages.
+
+    Raises FileNotFoundError if `folder` is not the folder of a study.
+    """
+    import pandas as pd
+
+    table = curves(Path(folder))
+    measured = table.loc[(table["weights"] == "raw") & table["loss"].notna(), :]
+    losses = measured[["run", "step", "loss"]].rename(columns={"run": "curve"})
+    # metrics.jsonl counts the steps that are done, so its first step is 1.
+    losses["step"] -= 1
+    schedules = []
+    for run in finished_runs(Path(folder)):
+        rates = learning_rates(TrainingJob.read(run).segment.run)
+        columns = {"curve": run.name, "step": range(len(rates)), "learning_rate": rates}
+        schedules.append(pd.DataFrame(columns))
+    return WholeCurves(losses, pd.concat(schedules or [pd.DataFrame()], ignore_index=True))
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:

@@ -62,6 +62,13 @@ PUBLISHED = {
         records=[{"content": text, **WEB, "image_urls": []} for text in TEXTS],
         domains={"text"},
     ),
+    "fineweb": Published(
+        preset=presets.FINEWEB,
+        file="sample/10BT/000_00000.parquet",
+        write=write_parquet,
+        records=[{"text": text, "id": str(i), **WEB} for i, text in enumerate(TEXTS)],
+        domains={"sample"},
+    ),
     "c4": Published(
         preset=presets.C4,
         file="c4-train.00000-of-01024.json.gz",

@@ -102,3 +102,18 @@ def test_a_noise_bootstrap_draws_the_noise_of_the_replicates():
 def test_a_resampling_that_is_not_possible_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         fits.fit(ladder().assign(seed_sd=0.0), laws.chinchilla(), bootstrap=10, **options)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
+    draws = np.random.default_rng(3).normal(0.5, 0.01, (2_000, 3))
+    estimates = [replicates.mean_of(values) for values in draws]
+    inside = np.mean([(it.low or 0) < 0.5 < (it.high or 0) for it in estimates])
+    assert inside == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_single_run_has_no_interval_and_a_mean_of_none_is_refused():
+    assert replicates.mean_of([0.5])[:3] == (0.5, None, None)
+    with pytest.raises(ValueError, match="finite values"):
+        replicates.mean_of([])
+    with pytest.raises(ValueError, match="finite values"):
+        replicates.mean_of([0.5, np.inf])
