@@ -36,7 +36,7 @@ def mean(values: Float[np.ndarray, " n"]) -> Measured:
         raise ValueError(
             f"an interval needs the finite results of at least two replicates; got {values}"
         )
-    half = _quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     centre = float(values.mean())
     return Measured(centre, float(centre - half), float(centre + half))
 
@@ -122,7 +122,7 @@ def _fit(
     coefficients, *_ = np.linalg.lstsq(terms, loss, rcond=None)
     residual = loss - terms @ coefficients
     covariance = residual @ residual / free * np.linalg.inv(terms.T @ terms)
-    return _LeastSquares(coefficients, covariance, _quantile(free))
+    return _LeastSquares(coefficients, covariance, student(free))
 
 
 def _coefficient(fit: _LeastSquares) -> Measured:
@@ -147,5 +147,10 @@ def _ratio(fit: _LeastSquares) -> Measured:
     return Measured(float(p / c), float((b - root) / a), float((b + root) / a))
 
 
-def _quantile(degrees_of_freedom: int) -> float:
+def student(degrees_of_freedom: int) -> float:
+    """Return the quantile of Student's t that bounds a 95% interval.
+
+    >>> f"{student(2):.3f}"
+    '4.303'
+    """
     return float(stdtrit(degrees_of_freedom, (1 + LEVEL) / 2))
