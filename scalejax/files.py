@@ -4,13 +4,37 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 # Version that every JSON file carries in its field `format`.
 FORMAT = 1
+
+# What `check_fence` calls.
+_fence: ContextVar[Callable[[], None]] = ContextVar("fence", default=lambda: None)
+
+
+@contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """Write files in this block only while `check()` does not raise.
+
+    A process may be suspended for hours at any line, and another one may do its work
+    meanwhile. So every file is checked at the last moment, when only its name is
+    missing. A thread has no fence, unless it runs in a `contextvars.copy_context()`.
+    """
+    token = _fence.set(check)
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+def check_fence() -> None:
+    """Raise an exception when this process may not write any more; see `fenced`."""
+    _fence.get()()
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
@@ -41,6 +65,11 @@ def replacing(path: Path) -> Iterator[Path]:
     # The order matters: a name that reaches the disk before the content would, after a
     # power failure, name an empty file.
     sync(temporary)
+    try:
+        check_fence()
+    except BaseException:
+        temporary.unlink()
+        raise
     os.replace(temporary, path)
     sync(path.parent)
 

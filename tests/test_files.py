@@ -2,7 +2,15 @@
 
 import pytest
 
-from scalejax.files import append_lines, read_json, read_lines, write_json
+from scalejax.files import (
+    append_lines,
+    fenced,
+    read_json,
+    read_lines,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_json_is_read_as_it_was_written_with_its_format(tmp_path):
@@ -38,3 +46,21 @@ def test_a_damaged_line_in_the_middle_is_refused_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\nbroken\n{"b": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_lines(tmp_path / "a.jsonl")
+
+
+def test_behind_a_fence_that_is_down_a_file_keeps_its_content(tmp_path):
+    path, down = tmp_path / "status.json", False
+
+    def check():
+        if down:
+            raise PermissionError("taken over")
+
+    with fenced(check):
+        write_text(path, "first")
+        # The fence falls while the second content is written.
+        with pytest.raises(PermissionError), replacing(path) as temporary:
+            temporary.write_text("second")
+            down = True
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    write_text(path, "third")
+    assert path.read_text() == "third"

@@ -4,11 +4,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
+
+if TYPE_CHECKING:
+    from scalejax.launch.executor import Executor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +97,24 @@ class Run:
     # study.
     out: Path = Path("results")
 
-    # Largest number of worker processes, each on one CPU core. By default every core
-    # that this process may use gets one. 0 trains nothing here: the study waits for
-    # `scalejax work` on its folder, and concludes when everything is trained.
+    # Who trains. local: workers on this machine. slurm: an array of workers, which is
+    # submitted and followed; the same command follows an array that is still there.
+    executor: Literal["local", "slurm"] = "local"
+
+    # Largest number of GPUs, TPU chips or, without any, CPU cores that `local` uses. By
+    # default all are used. Each gets a worker process, or each group of as many as a
+    # run needs. 0 trains nothing here: the study waits for `scalejax work` on its
+    # folder, and concludes when everything is trained.
     devices: int | None = None
 
     # Dashboard that the curves are copied to while runs train; needs the extra `track`.
     # metrics.jsonl in the folder of each run holds them in any case.
     track: Literal["tensorboard", "wandb"] | None = None
+    # Number of workers of `slurm`: the tasks of the array.
+    workers: int | None = None
+
+    # Options of sbatch on one line, such as "--partition=long --time=4:00:00".
+    sbatch: str | None = None
 
     def run(self) -> int:
         compile_cache.enable()
@@ -110,15 +123,33 @@ class Run:
         from scalejax.study.run import run_study
         from scalejax.study.study import tracked
 
+        executor = self._executor()
         study, question = load_study(self.study)
         if self.track:
             study = tracked(study, self.track)
-        result = run_study(study, self.out, question, self.devices)
+        result = run_study(study, self.out, question, executor)
         if result.training.preempted:
             print(stopped_text(result), file=sys.stderr)
         else:
             print(study_text(result))
         return exit_codes.of_study(result)
+
+    def _executor(self) -> "Executor":
+        from scalejax.launch.clusters.slurm import Slurm
+        from scalejax.launch.executor import Local
+
+        # A flag of another executor would have no effect.
+        used = {"local": ("devices",), "slurm": ("workers", "sbatch")}[self.executor]
+        for flag in ("devices", "workers", "sbatch"):
+            if getattr(self, flag) is not None and flag not in used:
+                raise ValueError(f"--{flag} is not used by --executor {self.executor}; remove it")
+        if self.executor == "local":
+            return Local(self.devices)
+        if self.workers is None:
+            raise ValueError("--executor slurm needs --workers N, the number of workers to submit")
+        # `python -m scalejax.cli work`, wherever the script of that name is.
+        command = (sys.executable, "-m", __name__.rpartition(".")[0], "work")
+        return Slurm(command, self.workers, self.sbatch or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +163,8 @@ class Work:
     def run(self) -> int:
         compile_cache.enable()
         from scalejax.launch import allocator
-        from scalejax.launch.cores import NOT_PINNED, take_core, worker_cores
         from scalejax.launch.jobs import read_jobs
+        from scalejax.launch.seats import take_seat
         from scalejax.launch.signals import stopping_on_signals
         from scalejax.launch.work import work
 
@@ -143,9 +174,8 @@ class Work:
             command = [sys.executable, *sys.orig_argv[1:]]
             os.execve(sys.executable, command, settings | os.environ)
         jobs = read_jobs(self.folder).jobs
-        # Pinned before jax starts its threads: the bits depend on their number.
-        if jobs and worker_cores(None, jobs[0].placement) != [NOT_PINNED]:
-            take_core()
+        if jobs:
+            take_seat(jobs[0].placement)
         with stopping_on_signals() as stopping:
             result = work(self.folder, say=_say, stopping=stopping)
         if result.preempted:

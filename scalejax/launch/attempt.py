@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from scalejax.files import read_json, write_json
+from scalejax.files import fenced, read_json, write_json
 from scalejax.launch.claims import ClaimLost, Claims
 from scalejax.launch.events import Event
 
@@ -42,12 +42,18 @@ def attempt(
         claim = claims.take(folder.name)
         if claim is None:
             return Event(kind="claimed")
-        with claim:
+        with claim, fenced(claim.check):
             job = TrainingJob.read(folder)
             parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
-            train_segment(
-                job, folder, parent, report=report, stopping=stopping, check_claim=claim.check
-            )
+            try:
+                train_segment(job, folder, parent, report=report, stopping=stopping)
+            except (Preempted, ClaimLost):
+                raise
+            except Exception:
+                # A process that was paused fails when the new owner of the segment has
+                # removed what it reads. That is no failure of the segment.
+                claim.check()
+                raise
     except Preempted:
         return Event(kind="preempted")
     except ClaimLost:
@@ -56,11 +62,16 @@ def attempt(
     except Exception as error:
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
-        # The error may be that of a folder that is gone, or of a full disk.
-        with contextlib.suppress(OSError):
-            write_json(folder / FAILED, {"error": text})
+        record_failure(folder, text)
         return Event(kind="failed", error=text)
     return Event(kind="done")
+
+
+def record_failure(folder: Path, error: str) -> None:
+    """Tell all processes that the segment in a folder has failed."""
+    # The error may be that of a folder that is gone, or of a full disk.
+    with contextlib.suppress(OSError):
+        write_json(folder / FAILED, {"error": error})
 
 
 def failure(folder: Path) -> str | None:

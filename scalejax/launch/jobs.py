@@ -1,6 +1,6 @@
 """The jobs of a study, in a file that every worker reads: jobs.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,3 +67,11 @@ def _read(study: Path) -> dict[str, Any]:
             "`scalejax run` writes it again"
         )
     return content
+
+
+def in_order(jobs: Iterable[TrainingJob], priority: Mapping[str, float]) -> list[TrainingJob]:
+    """Sort jobs by the priority of their segment's folder, the highest at the top.
+
+    Jobs of equal priority keep their order.
+    """
+    return sorted(jobs, key=lambda job: -priority[job.segment.folder])

@@ -1,6 +1,7 @@
 """A pool of local worker processes that train the segments of one study folder."""
 
 import contextlib
+import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,9 +10,13 @@ from pathlib import Path
 
 from scalejax.config import Model
 from scalejax.launch.attempt import failure, forget_failure
+from scalejax.launch.claims import Owners
 from scalejax.launch.events import Event
+from scalejax.launch.jobs import in_order
+from scalejax.launch.seats import Seat
 from scalejax.launch.signals import stopping_on_signals
 from scalejax.launch.worker_process import WorkerProcess
+from scalejax.training.metrics import last_rows
 from scalejax.training.result import is_finished
 from scalejax.training.segment import Segment, TrainingJob
 
@@ -22,6 +27,10 @@ LOOK_AGAIN_SECONDS = 2.0
 # example because the kernel ran out of memory. An error that the worker reports is
 # final: the same segment would raise it again.
 MAX_ATTEMPTS = 2
+
+
+class WorkersGone(OSError):
+    """Nobody is left to train the segments that are left."""
 
 
 @dataclass
@@ -37,29 +46,32 @@ class PoolResult:
 
 
 class Pool:
-    """Trains segments with one worker process for every entry of `cores`.
+    """Trains segments with one worker process for every seat.
 
     folder: the study's folder.
-    cores: what `worker_cores` returned; empty to wait for what other processes train.
+    seats: what `worker_seats` returned; empty to wait for what other processes train.
     lock: file descriptor of the folder's lock, which every worker keeps open.
     priority: a number for every segment's folder; of the segments that are ready, the
         one with the highest number is trained first.
     on_step: called as `on_step(segment, step, loss)` while a segment trains.
     on_done: called as `on_done(segment)` for every finished segment, old or new.
+    watch: called now and then while other processes train; returns a reason once none
+        of them is left.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        cores: Sequence[int],
+        seats: Sequence[Seat],
         lock: int,
         priority: Mapping[str, float],
         on_step: Callable[[Segment, int, float], None],
         on_done: Callable[[Segment], None],
+        watch: Callable[[], str] = lambda: "",
     ):
-        self.folder, self.cores, self.lock, self.priority = folder, cores, lock, priority
-        self.on_step, self.on_done = on_step, on_done
+        self.folder, self.seats, self.lock, self.priority = folder, seats, lock, priority
+        self.on_step, self.on_done, self.watch = on_step, on_done, watch
         self.workers: list[WorkerProcess] = []
         self.events: queue.Queue[tuple[WorkerProcess, Event]] = queue.Queue()
         self.waiting: dict[str, TrainingJob] = {}
@@ -67,34 +79,38 @@ class Pool:
         highest priority come first."""
         self.elsewhere: dict[str, TrainingJob] = {}
         """Jobs whose segments other processes train (see launch/claims.py)."""
+        self.owners = Owners(folder)
         self.looked_at = time.monotonic()
         self.attempts: dict[str, int] = {}
         """Number of workers that died training a segment, by the segment's folder."""
         self.result = PoolResult()
 
-    def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:
+    def train(self, jobs: Iterable[TrainingJob], *, retry: bool = True) -> PoolResult:
         """Train `jobs`; return when all of them are done, failed or saved for later.
 
-        jobs: every trunk comes before its branches.
+        jobs: every trunk comes before its branches. retry: whether segments that have
+        failed are tried again.
 
         SIGTERM or the first Ctrl-C lets every worker save its state and stop; the
-        result is then `preempted`. A second Ctrl-C raises KeyboardInterrupt.
+        result is then `preempted`. A second Ctrl-C raises KeyboardInterrupt. Raises
+        WorkersGone when `watch` says that nobody is left to train what is left.
         """
         # Sorted once: sorting at every hand-out would take minutes for thousands
-        # of runs. Jobs of equal priority keep their order.
-        for job in self.in_order(jobs):
+        # of runs.
+        for job in in_order(jobs, self.priority):
             if is_finished(job, self.folder / job.segment.folder):
                 self.result.runs_already_done += job.segment.final
                 self.on_done(job.segment)
             else:
                 self.waiting[job.segment.folder] = job
-                forget_failure(self.folder / job.segment.folder)
-        if not self.cores:
+                if retry:
+                    forget_failure(self.folder / job.segment.folder)
+        if not self.seats:
             self.waiting, self.elsewhere = {}, self.waiting
         with stopping_on_signals(self._stop):
             # Workers of an earlier call are still there: start only the missing ones.
-            for core in self.cores[len(self.workers) : len(self.waiting)]:
-                self._start_worker(core)
+            for seat in self.seats[len(self.workers) : len(self.waiting)]:
+                self._start_worker(seat)
             while self._hand_out() or (self.elsewhere and not self.result.preempted):
                 with contextlib.suppress(queue.Empty):
                     timeout = LOOK_AGAIN_SECONDS if self.elsewhere else None
@@ -102,18 +118,14 @@ class Pool:
                 self._look_elsewhere()
         return self.result
 
-    def in_order(self, jobs: Iterable[TrainingJob]) -> list[TrainingJob]:
-        """Sort jobs by priority, the one to start first at the top."""
-        return sorted(jobs, key=lambda job: -self.priority[job.segment.folder])
-
     def close(self) -> None:
         """End all workers at once."""
         for worker in self.workers:
             worker.kill()
         self.workers = []
 
-    def _start_worker(self, core: int) -> None:
-        worker = WorkerProcess(self.folder, len(self.workers), core, self.lock)
+    def _start_worker(self, seat: Seat) -> None:
+        worker = WorkerProcess(self.folder, seat, self.lock)
         worker.listen(self.events)
         self.workers.append(worker)
 
@@ -150,6 +162,9 @@ class Pool:
         if time.monotonic() - self.looked_at < LOOK_AGAIN_SECONDS:
             return
         self.looked_at = time.monotonic()
+        # Asked before the files are read: the last worker may end in between.
+        gone = self.watch()
+        training = self.owners.alive()
         for folder, job in list(self.elsewhere.items()):
             if folder not in self.elsewhere:
                 continue
@@ -157,11 +172,22 @@ class Pool:
                 self.on_done(job.segment)
             elif error := failure(self.folder / folder):
                 self._fail(job.segment, error)
-            elif self.cores:
+            elif self.seats:
                 self.waiting[folder] = job
             else:
+                if job.segment.id in training:
+                    self._show_step(job.segment)
                 continue
             del self.elsewhere[folder]
+        if gone and self.elsewhere:
+            raise WorkersGone(gone)
+
+    def _show_step(self, segment: Segment) -> None:
+        """Report how far another process has trained a segment."""
+        # Whoever trains a segment with damaged metrics says what is wrong.
+        with contextlib.suppress(ValueError):
+            if rows := last_rows(self.folder / segment.folder):
+                self.on_step(segment, rows[-1]["step"], rows[-1]["train_loss"] or math.nan)
 
     def _handle(self, worker: WorkerProcess, event: Event) -> None:
         job = worker.job
@@ -181,7 +207,7 @@ class Pool:
             self._fail(job.segment, event.error)
 
     def _replace(self, worker: WorkerProcess, job: TrainingJob | None, error: str) -> None:
-        """Try the job of a dead worker again, with a new worker on the same core.
+        """Try the job of a dead worker again, with a new worker on the same seat.
 
         A worker dies without a report if it is killed from outside: by the kernel for
         its memory, or by a user. Such a death often does not repeat, and the segment
@@ -202,7 +228,7 @@ class Pool:
         else:
             self._fail(job.segment, error)
         if self.waiting:
-            self._start_worker(worker.core)
+            self._start_worker(worker.seat)
 
     def _fail(self, segment: Segment, error: str) -> None:
         """Record that a segment failed, and with it all segments that need it."""

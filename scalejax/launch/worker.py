@@ -22,8 +22,8 @@ from pathlib import Path
 
 from scalejax.launch.attempt import attempt, import_training
 from scalejax.launch.claims import Claims
-from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.events import Event
+from scalejax.launch.seats import pin
 
 # The option of Linux's prctl that sends a signal to this process when its parent dies.
 PR_SET_PDEATHSIG = 1
@@ -35,10 +35,7 @@ def main() -> None:
     """Train segments until standard input closes or SIGTERM arrives."""
     launcher, core = int(sys.argv[1]), int(sys.argv[2])
     die_with(launcher)
-    # Pin the process before jax is imported: jax starts as many threads as there are
-    # cores to run on, and XLA's results depend on that number in their last bits.
-    if core != NOT_PINNED and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    pin(core)
     # Ctrl-C reaches every process of the terminal. The launcher decides what it means
     # and sends SIGTERM to its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from scalejax.config import Model
 from scalejax.launch import allocator
-from scalejax.launch.cores import NOT_PINNED
 from scalejax.launch.events import Event
+from scalejax.launch.seats import Seat
 from scalejax.training.segment import TrainingJob
 
 
@@ -23,18 +23,18 @@ class WorkerProcess:
     model: Model | None
     """The model that it compiled last."""
 
-    def __init__(self, folder: Path, number: int, core: int, lock: int):
+    def __init__(self, folder: Path, seat: Seat, lock: int):
         """Start the process.
 
         folder: the study's folder; the worker's log goes into its `logs`.
-        number: the name of the log if the worker is not pinned to a core.
-        core: the core that it is pinned to, or NOT_PINNED.
+        seat: what it uses of the machine.
         lock: the descriptor of the folder's lock, which the worker keeps open.
         """
-        self.core, self.job, self.model = core, None, None
-        self.log = folder / "logs" / f"worker-{number if core == NOT_PINNED else core}.log"
+        self.seat, self.job, self.model = seat, None, None
+        self.log = folder / "logs" / f"worker-{seat.name}.log"
         self.log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "scalejax.launch.worker", str(os.getpid()), str(core)]
+        arguments = [str(os.getpid()), str(seat.core)]
+        command = [sys.executable, "-m", "scalejax.launch.worker", *arguments]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
                 command,
@@ -44,7 +44,7 @@ class WorkerProcess:
                 text=True,
                 pass_fds=[lock],
                 # The user's own settings win.
-                env=allocator.settings() | os.environ,
+                env=allocator.settings() | os.environ | dict(seat.environment),
             )
         assert self.process.stdin is not None and self.process.stdout is not None
         self._commands, self._events = self.process.stdin, self.process.stdout
@@ -58,8 +58,10 @@ class WorkerProcess:
     def train(self, job: TrainingJob, folder: Path) -> None:
         """Tell the worker to train the job whose config.json is in `folder`."""
         self.job, self.model = job, job.segment.run.model
-        self._commands.write(f"{folder.absolute()}\n")
-        self._commands.flush()
+        # A worker that has just died is reported by `listen`, with this job.
+        with contextlib.suppress(BrokenPipeError):
+            self._commands.write(f"{folder.absolute()}\n")
+            self._commands.flush()
 
     def stop(self) -> None:
         """Ask the worker to save its state and stop."""
@@ -69,7 +71,9 @@ class WorkerProcess:
         """End the worker at once."""
         self.process.kill()
         self.process.wait()
-        self._commands.close()
+        # Closing writes what `train` could not.
+        with contextlib.suppress(BrokenPipeError):
+            self._commands.close()
         self._events.close()
 
     def _forward(self, events: "queue.Queue[tuple[WorkerProcess, Event]]") -> None:

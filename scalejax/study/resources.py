@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from scalejax.config import Model, Placement, Run
-from scalejax.launch.cores import has_accelerator
+from scalejax.launch.seats import has_accelerator
 from scalejax.model.flops import PEAK_FLOPS, training_flops
 from scalejax.model.transformer import counts
 from scalejax.study.cost import longest_chains, segment_flops

@@ -16,10 +16,10 @@ from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
 from scalejax.fitting.result import Fit
 from scalejax.grids import run_id
-from scalejax.launch.cores import worker_cores
-from scalejax.launch.jobs import write_jobs
+from scalejax.launch.executor import Engine, Executor
+from scalejax.launch.jobs import in_order, write_jobs
 from scalejax.launch.lock import locked
-from scalejax.launch.pool import Pool, PoolResult
+from scalejax.launch.pool import PoolResult
 from scalejax.report import analysis as analyses
 from scalejax.report.analysis import Analysis
 from scalejax.report.write import write_report
@@ -84,35 +84,32 @@ class StudyRecord(TypedDict):
     plan: PlanSummary
 
 
-def run_study(study: Study, out: Path, question: str, devices: int | None) -> StudyResult:
+def run_study(study: Study, out: Path, question: str, executor: Executor) -> StudyResult:
     """Train what is missing of `study` in `out`/<name>, then fit, forecast and report.
 
     question: what the study asks; the docstring of its experiment file.
-    devices: the largest number of workers; None for one on every core.
+    executor: the machines that train.
 
     Raises ValueError, before anything is written, if the data cannot be read or does
-    not fit a model, if `devices` is more than the machine has, or if the ledger of
-    forecasts was changed by hand.
+    not fit a model, if the executor cannot train here, or if the ledger of forecasts
+    was changed by hand.
     """
     planned = plan(study)
-    cores = worker_cores(devices, study.placement)
+    executor.check(study.placement)
     folder = out / study.name
     ledger.check_ledger(folder)
     _check_data(planned, folder)
     with locked(folder) as lock, Progress(planned) as progress:
         write_json(folder / "study.json", dict(study_record(planned, question)))
-        pool = Pool(
+        engine = executor.start(
             folder,
-            cores=cores,
+            placement=study.placement,
             lock=lock,
             priority=longest_chain_flops(planned.segments),
-            on_step=progress.step,
-            on_done=progress.done,
+            observer=progress,
         )
-        if not cores:
-            progress.say(f"waiting for workers: scalejax work {folder}")
-        with contextlib.closing(pool):
-            return _train_and_conclude(planned, folder, pool, progress)
+        with contextlib.closing(engine):
+            return _train_and_conclude(planned, folder, engine, progress)
 
 
 def _check_data(planned: Plan, folder: Path) -> None:
@@ -135,13 +132,16 @@ def _check_data(planned: Plan, folder: Path) -> None:
             check_data(path, read_status(path), hashes[segment.run.data])
 
 
-def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progress) -> StudyResult:
-    study = planned.study
+def _train_and_conclude(
+    planned: Plan, folder: Path, engine: Engine, progress: Progress
+) -> StudyResult:
+    study, priority = planned.study, longest_chain_flops(planned.segments)
 
     # Train the runs that the laws are fitted to.
-    later = pool.in_order(planned.jobs(study.forecast))
-    write_jobs(folder, pool.in_order(planned.jobs(study.runs)), later)
-    training = pool.train(planned.jobs(study.runs))
+    jobs = planned.jobs(study.runs)
+    later = in_order(planned.jobs(study.forecast), priority)
+    write_jobs(folder, in_order(jobs, priority), later)
+    training = engine.train(jobs)
     if training.preempted:
         return StudyResult(folder=folder, plan=planned, training=training)
 
@@ -157,8 +157,8 @@ def _train_and_conclude(planned: Plan, folder: Path, pool: Pool, progress: Progr
         for run in register_forecasts(study, fits, rows, folder):
             progress.say(f"run {run} has started, so no forecast of it is registered any more")
         jobs = planned.jobs([*study.runs, *study.forecast])
-        write_jobs(folder, pool.in_order(jobs))
-        pool.train(planned.jobs(study.forecast))
+        write_jobs(folder, in_order(jobs, priority))
+        engine.train(planned.jobs(study.forecast))
         if training.preempted:
             return StudyResult(folder=folder, plan=planned, training=training)
 

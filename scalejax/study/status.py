@@ -5,20 +5,20 @@ living process (see `scalejax.launch.claims.Owners`), so the runs of a launcher 
 killed, or of a machine that is gone, never read `running`.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from scalejax.files import read_json, wrong_field
+from scalejax.files import read_json
 from scalejax.launch import claims
 from scalejax.launch.attempt import failure
 from scalejax.launch.claims import Owners
 from scalejax.launch.jobs import read_plan
 from scalejax.study.cost import segment_flops
 from scalejax.study.settings import settings_of
+from scalejax.training.metrics import last_rows
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment
 
@@ -26,15 +26,7 @@ State = Literal["waiting", "waiting-for-trunk", "running", "stopped", "done", "d
 # The states that training does not change any more.
 FINAL_STATES = ("done", "diverged", "failed")
 
-# Bytes at the end of metrics.jsonl that are read: some 20 rows. The file itself grows
-# with the run, and the status of thousands of runs must not.
-TAIL_BYTES = 4096
 POLL_SECONDS = 0.5
-
-# The fields of a row with a training loss that are read here.
-NUMBER = (int, float)
-ROW_TYPES = {"step": int, "tokens": NUMBER, "seconds": NUMBER}
-ROW_TYPES |= {"train_loss": (*NUMBER, type(None))}
 
 
 class RunStatus(TypedDict):
@@ -199,7 +191,7 @@ def _training(folder: Path, worker: str, trunk: _Training | None) -> _Training:
         if folder.parent.name == "trunks":
             end = read_json(folder / "status.json")
             return _Training("diverged" if end.get("status") == "diverged" else "done", 0)
-    rows = _last_rows(folder / "metrics.jsonl")
+    rows = last_rows(folder)
     step, loss = (rows[-1]["step"], rows[-1]["train_loss"]) if rows else (0, None)
     if worker:
         return _Training("running", step, loss, worker, speed=_speed(rows))
@@ -212,35 +204,6 @@ def _training(folder: Path, worker: str, trunk: _Training | None) -> _Training:
     if trunk is not None and trunk.state not in FINAL_STATES:
         return _Training("waiting-for-trunk", trunk.step)
     return _Training("waiting", 0)
-
-
-def _last_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the last rows of a metrics.jsonl that have a training loss, oldest first.
-
-    Raises ValueError for a row that is damaged.
-    """
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        start = max(0, path.stat().st_size - TAIL_BYTES)
-        file.seek(start)
-        lines = file.read().split(b"\n")
-    # Behind the last newline lies nothing, or a row that is being written. In front of
-    # the first one lies a part of a row, unless the file was read from its start.
-    rows = []
-    for line in lines[1 if start else 0 : -1]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or ("train_loss" in row and wrong_field(row, ROW_TYPES)):
-            raise ValueError(
-                f"{path} is damaged: a row near its end reads {line[:80]!r}; restore the file, or "
-                f"delete {path.parent} to train the run anew"
-            )
-        if "train_loss" in row:
-            rows.append(row)
-    return rows
 
 
 def _speed(rows: Sequence[Mapping[str, Any]]) -> float | None:

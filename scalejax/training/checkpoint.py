@@ -13,6 +13,7 @@ On many hosts, every process calls `save` and `restore` and handles its own part
 arrays; process 0 alone writes the records. All processes see the same folder.
 """
 
+import contextvars
 import functools
 import logging
 import re
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.files import content_hash, read_json, sync, write_json
+from scalejax.files import check_fence, content_hash, read_json, sync, write_json
 from scalejax.training import distributed
 
 # Number of checkpoints that are kept. With two, a damaged newest one costs only the
@@ -79,6 +80,7 @@ def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str,
     """
     checksums = _checksums(state, f"at step {step}: not saved in {folder}")
 
+    check_fence()
     # Where no folder can be made, orbax leaves threads behind that fail minutes later.
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -149,7 +151,8 @@ class Saver:
             save(folder, step, copy, origin, notes)
             return step
 
-        self._saving = self._thread.submit(write)
+        # In this context, the thread has the fence of whoever trains.
+        self._saving = self._thread.submit(contextvars.copy_context().run, write)
         if many:
             wait([self._saving])
 

@@ -27,7 +27,7 @@ from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
-from scalejax.files import read_json
+from scalejax.files import check_fence, read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
@@ -108,7 +108,6 @@ def train_segment(
     *,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stopping: Callable[[], bool] = lambda: False,
-    check_claim: Callable[[], None] = lambda: None,
 ) -> None:
     """Train a segment in `folder`, and evaluate it when its run ends there.
 
@@ -118,9 +117,9 @@ def train_segment(
     last checkpoint is evaluated again.
 
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
-    every step; when it returns True, the state is saved and Preempted is raised.
-    `check_claim()` is called after every step and before results are written; it raises
-    an exception when another process has taken the segment over.
+    every step; when it returns True, the state is saved and Preempted is raised. The
+    fence (see `scalejax.files.fenced`) is checked after every step and before every
+    file.
     """
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
@@ -146,19 +145,17 @@ def train_segment(
     rows = batches(shards, run)
     with open_metrics(job, folder, history=start.history) as metrics, checkpoint.Saver() as saver:
         trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, saver, status)
-        trainer.run_steps(report, stopping, check_claim)
+        trainer.run_steps(report, stopping)
 
         # ---- Evaluation, of finished runs only: trunks are not evaluated -----
         if job.segment.final:
             row = trainer.evaluate_run()
-            check_claim()
             if distributed.is_main():
                 Result(row=row, measure=job.measure).save(folder)
         # A folder with DONE is never trained again: its curve must be complete.
         metrics.sync()
 
     # ---- End -----------------------------------------------------------------
-    check_claim()
     close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
 
 
@@ -183,12 +180,7 @@ class Trainer:
     saver: checkpoint.Saver
     status: Status
 
-    def run_steps(
-        self,
-        report: Callable[[int, float], None],
-        stopping: Callable[[], bool],
-        check_claim: Callable[[], None],
-    ) -> None:
+    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
         """Train to the end of the segment.
 
         Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
@@ -228,7 +220,7 @@ class Trainer:
                 self.evaluate_loss()
 
             # ---- Checkpoint: by the clock, before stopping, and at the end ----
-            check_claim()
+            check_fence()
             late = time.monotonic() - saved > placement.checkpoint_seconds
             agreed = distributed.agree(progress.step, stop=stopping(), save=late, exchange=logged)
             last = agreed.stop or progress.step == stop

@@ -9,12 +9,21 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO, TypedDict
+from typing import Any, TextIO, TypedDict
 
-from scalejax.files import write_text
+from scalejax.files import write_text, wrong_field
 from scalejax.training import distributed
 from scalejax.training.observation.tracking import open_tracker
 from scalejax.training.segment import TrainingJob
+
+# Bytes at the end of metrics.jsonl that `last_rows` reads: some 20 rows. The file
+# itself grows with the run, and the status of thousands of runs must not.
+TAIL_BYTES = 4096
+
+# The fields that a row with a training loss must have.
+NUMBER = (int, float)
+ROW_TYPES = {"step": int, "tokens": NUMBER, "seconds": NUMBER}
+ROW_TYPES |= {"train_loss": (*NUMBER, type(None))}
 
 MetricsRow = Mapping[str, float | str | None]
 
@@ -81,6 +90,36 @@ def read_history(path: Path, position: Position) -> str:
             "it anew"
         )
     return history.decode()
+
+
+def last_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the last rows of a metrics.jsonl that have a training loss, oldest first.
+
+    Raises ValueError for a row that is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - TAIL_BYTES)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    # Behind the last newline lies nothing, or a row that is being written. In front of
+    # the first one lies a part of a row, unless the file was read from its start.
+    rows = []
+    for line in lines[1 if start else 0 : -1]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or ("train_loss" in row and wrong_field(row, ROW_TYPES)):
+            raise ValueError(
+                f"{path} is damaged: a row near its end reads {line[:80]!r}; restore the file, or "
+                f"delete {path.parent} to train the run anew"
+            )
+        if "train_loss" in row:
+            rows.append(row)
+    return rows
 
 
 @contextlib.contextmanager

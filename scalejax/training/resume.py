@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from scalejax.files import read_json
+from scalejax.files import check_fence, read_json
 from scalejax.training import checkpoint, distributed
 from scalejax.training.metrics import read_history
 from scalejax.training.result import Result
@@ -61,6 +61,7 @@ def starting_point(
     the folder's checkpoints are lost.
     """
     if distributed.is_main():
+        check_fence()
         checkpoint.clean(folder / "checkpoints")
 
     # What branches off a diverged trunk has diverged with it. The trunk has no

@@ -13,7 +13,7 @@ from typing import TypedDict, cast
 
 import jax
 
-from scalejax.files import read_json, sha256, write_json, write_text
+from scalejax.files import check_fence, read_json, sha256, write_json, write_text
 from scalejax.training import distributed
 
 # The files of a finished run whose hashes are in DONE.
@@ -102,6 +102,7 @@ def open_folder(folder: Path, previous: Status | None, data_hash: str) -> Status
         moved = previous["placement"] != here
         status["placement_changed"] = previous["placement_changed"] or moved
     if distributed.is_main():
+        check_fence()
         (folder / "DONE").unlink(missing_ok=True)
         write_json(folder / "status.json", {**status})
     return status

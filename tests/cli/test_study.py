@@ -107,3 +107,23 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(experiment):
         command.stdout.close()
         assert command.stderr.read() == ""
     assert command.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--executor", "slurm"), "needs --workers N"),
+        (("--executor", "slurm", "--workers", "0"), "--workers 0: give the number of tasks"),
+        (("--executor", "slurm", "--workers", "1", "--sbatch", "a\nb"), "options of sbatch on one"),
+        (("--executor", "slurm", "--workers", "1", "--devices", "1"), "--devices is not used by"),
+        (("--workers", "1"), "--workers is not used by --executor local"),
+        (("--executor", "slurm", "--workers", "1"), "needs sbatch and squeue, not found on PATH"),
+    ],
+)
+def test_an_executor_that_cannot_be_used_is_exit_2_and_nothing_is_written(
+    flags, message, call, experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = call("run", experiment(), "--out", tmp_path / "out", *flags)
+    assert code == 2 and message in err and not out and "Traceback" not in err
+    assert not (tmp_path / "out").exists()

@@ -5,14 +5,18 @@ scalejax/launch/pool.py).
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from scalejax.config import Measure, Model, Placement, Schedule
-from scalejax.launch.cores import NOT_PINNED
+from scalejax.launch import seats
 from scalejax.launch.lock import locked
 from scalejax.launch.pool import MAX_ATTEMPTS, Pool, next_job
+from scalejax.launch.seats import Seat
 from scalejax.training.segment import Segment, TrainingJob
 
 SMALL = Model.sized(width=16, depth=1, head_size=8, vocabulary=32)
@@ -56,7 +60,7 @@ def start_pool(tmp_path):
             done = []
             pool = Pool(
                 tmp_path,
-                cores=[NOT_PINNED],
+                seats=[Seat("0")],
                 lock=lock,
                 priority={job.segment.folder: 1.0 for job in jobs},
                 on_step=on_step,
@@ -146,6 +150,52 @@ def test_a_segment_that_kills_every_worker_fails_with_its_branches(tiny_run, sta
         trunk.folder: f"the worker died; its log is {log}",
         branch.folder: f"{trunk.folder}, from which it begins, failed",
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_eight_gpus_train_eight_runs_at_once_in_one_process_each(whole_run, tmp_path, monkeypatch):
+    # The machine's device files are made up; the processes are real.
+    for number in range(8):
+        (tmp_path / f"nvidia{number}").touch()
+    with monkeypatch.context() as machine:
+        machine.setattr(seats, "DEVICES", tmp_path)
+        machine.delenv("JAX_PLATFORMS")
+        machine.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        eight = seats.worker_seats(None, Placement())
+    jobs = [whole_run(seed=seed) for seed in range(9)]
+    gpus = {}
+
+    def look_and_end():
+        while sum(worker.job is not None for worker in pool.workers) < 8:
+            time.sleep(0.1)
+        for worker in pool.workers:
+            environment = Path(f"/proc/{worker.process.pid}/environ").read_text().split("\0")
+            gpu = next(item for item in environment if item.startswith("CUDA_VISIBLE_DEVICES="))
+            gpus[gpu] = worker.job.segment.folder if worker.job else ""
+        pool.result.preempted = True
+        for worker in pool.workers:
+            worker.process.kill()
+
+    with (
+        locked(tmp_path) as lock,
+        contextlib.closing(
+            Pool(
+                tmp_path,
+                seats=eight,
+                lock=lock,
+                priority={job.segment.folder: 1.0 for job in jobs},
+                on_step=lambda segment, step, loss: None,
+                on_done=lambda segment: None,
+            )
+        ) as pool,
+    ):
+        thread = threading.Thread(target=look_and_end)
+        thread.start()
+        pool.train(jobs)
+        thread.join()
+    assert set(gpus) == {f"CUDA_VISIBLE_DEVICES={number}" for number in range(8)}
+    # The ninth run waits.
+    assert set(gpus.values()) == {job.segment.folder for job in jobs[:8]}
 
 
 def test_an_error_is_final_and_the_other_runs_go_on(whole_run, tiny_measure, start_pool):

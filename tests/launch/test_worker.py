@@ -10,8 +10,8 @@ import pytest
 
 from scalejax.config import Measure, Placement
 from scalejax.files import read_json
-from scalejax.launch.cores import NOT_PINNED, usable_cores
 from scalejax.launch.events import Event
+from scalejax.launch.seats import NOT_PINNED, usable_cores
 from scalejax.training.segment import Segment, TrainingJob
 
 COMMAND = [sys.executable, "-m", "scalejax.launch.worker"]

@@ -13,6 +13,7 @@ from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.data.preparation import prepare
 from scalejax.fitting.fit import fit
 from scalejax.grids import cooldowns, grid
+from scalejax.launch.executor import Local
 from scalejax.model.parametrization import mup
 from scalejax.optim.schedules import constant
 from scalejax.study.run import run_study
@@ -40,7 +41,7 @@ def rows(tmp_path_factory):
     runs = cooldowns(grid(BASE, model=SIZES), at=BUDGETS, fraction=0.2)
     study = Study("synthetic-law@1", runs, measure=Measure(tokens=262_144, items=0))
     question = "Does the law find the entropy rate?"
-    table = run_study(study, tmp_path_factory.mktemp("study"), question, devices=None).table
+    table = run_study(study, tmp_path_factory.mktemp("study"), question, Local()).table
     assert table is not None and len(table) == 25
     return table
 

@@ -1,0 +1,1 @@
+"""Clusters that train the segments of a study: SLURM."""
