@@ -57,7 +57,9 @@ def noise(fit: ParametricFit) -> Diagnostic:
             "Noise: no two of these runs differ in their seed only, so noise cannot be told from "
             "lack of fit; train some of them with a second seed."
         )
-        return Diagnostic(text, paragraph("Without replicates there is no noise floor."))
+        return Diagnostic(
+            text, paragraph("Runs that agree in everything but the seed would measure it.")
+        )
     std, degrees = fit.noise
     text = (
         f"Noise: runs that differ in their seed only scatter by {std:.2%} of the loss; no law of "
@@ -71,53 +73,29 @@ def noise(fit: ParametricFit) -> Diagnostic:
 
 
 def shared_trunks(fit: ParametricFit, rows: "pd.DataFrame") -> Diagnostic:
-    """How many independent runs the fitted ones are worth."""
+    """Whether runs share trunks, and whether the intervals know it."""
     trunk = np.asarray(rows["trunk"].astype(str)) if "trunk" in rows else np.arange(len(rows))
     names = list(dict.fromkeys(trunk))
     if len(names) == len(rows):
         text = "Trunks: no two of these runs share a trunk, so their errors are independent."
         return Diagnostic(text, paragraph("Each run was trained from its own initialization."))
+    text = f"Trunks: these {len(rows)} runs share {len(names)} trunks, so their errors are not"
+    if fit.clusters == "trunk":
+        text += " independent; the intervals allow for that."
+    else:
+        text += " independent, but the intervals count them as such: expect them to be too narrow."
     residuals = rows["loss"].to_numpy(float) - fitted_losses(fit, rows)
-    groups = [residuals[trunk == name] for name in names]
-    correlation = intraclass_correlation(groups)
-    worth = len(rows) / (1 + (len(rows) / len(names) - 1) * max(0.0, correlation))
-    text = (
-        f"Trunks: residuals of runs that share one of {len(names)} trunks are correlated by "
-        f"{correlation:.2f}, so {len(rows)} runs say as much as about {worth:.0f} independent "
-        "ones; trust intervals only where trunks were resampled together."
-    )
     head = ["trunk", "runs", "mean residual, nats"]
-    cells = [
-        [
-            Cell(str(name)),
-            Cell(str(len(group)), len(group)),
-            Cell(f"{group.mean():+.4f}", float(group.mean())),
-        ]
-        for name, group in zip(names, groups, strict=True)
-    ]
-    assumed = f"In the intervals, {fit.assumption}." if fit.assumption else ""
-    resampled = f"The bootstrap resampled {fit.clusters or 'single runs'}."
-    return Diagnostic(text, paragraph(f"{resampled} {assumed}".strip()) + table(head, cells))
-
-
-def intraclass_correlation(groups: "list[np.ndarray]") -> float:
-    """Return the correlation of values of one group, by analysis of variance.
-
-    >>> round(intraclass_correlation([np.array([1.0, 1.1]), np.array([2.0, 2.1])]), 2)
-    0.99
-    """
-    sizes = np.array([len(group) for group in groups])
-    total, count = int(sizes.sum()), len(groups)
-    if count < 2 or total == count:
-        return float("nan")
-    mean = np.concatenate(groups).mean()
-    means = np.array([group.mean() for group in groups])
-    between = float(np.sum(sizes * (means - mean) ** 2)) / (count - 1)
-    within = sum(float(np.sum((group - group.mean()) ** 2)) for group in groups) / (total - count)
-    # Groups of different sizes count with this average size.
-    size = (total - float(np.sum(sizes**2)) / total) / (count - 1)
-    spread = between + (size - 1) * within
-    return (between - within) / spread if spread > 0 else 0.0
+    cells = []
+    for name in names:
+        own = residuals[trunk == name]
+        mean = Cell(f"{own.mean():+.4f}", float(own.mean()))
+        cells.append([Cell(str(name)), Cell(str(len(own)), len(own)), mean])
+    # A law with one trunk per size can bend towards the trunks.
+    notes = "A law absorbs part of what the runs of a trunk share, so these means understate it."
+    if fit.assumption:
+        notes = f"In the intervals, {fit.assumption}. {notes}"
+    return Diagnostic(text, paragraph(notes) + table(head, cells))
 
 
 def _trend_probability(x: np.ndarray, residuals: np.ndarray) -> float:

@@ -31,7 +31,7 @@ LINE_POINTS = 32
 
 # Points of a training loss curve, and of all of them, at most: thousands of steps or
 # hundreds of runs must not slow the page.
-CURVE_POINTS, ALL_CURVE_POINTS = 100, 4000
+CURVE_POINTS, ALL_CURVE_POINTS = 100, 3000
 
 # Label of the horizontal axis, and name of the view, by the column that it shows.
 BUDGETS = {"tokens": ("training tokens", "tokens"), "flops": ("training FLOPs", "FLOPs")}
@@ -53,7 +53,7 @@ def loss_curves(
 ) -> Chart:
     """Training and held-out loss of every run against tokens or FLOPs."""
     marks: list[Mark] = []
-    points = int(np.clip(ALL_CURVE_POINTS // max(1, len(results)), 20, CURVE_POINTS))
+    points = int(np.clip(ALL_CURVE_POINTS // max(1, len(results)), 10, CURVE_POINTS))
     curves = curves.loc[curves["weights"] == "raw", :]
     # Diverged runs come last, and are drawn on top.
     order = results.assign(diverged=results["status"] == "diverged")

@@ -5,15 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from scalejax.laws.inference.replicates import NoiseFloor
-from scalejax.report.diagnostics import (
-    intraclass_correlation,
-    noise,
-    residual_trends,
-    shared_trunks,
-)
+from scalejax.report.diagnostics import noise, residual_trends, shared_trunks
 from tests.report.studies import LAW, results_table
 from tests.report.test_figures import exact_fit
 
@@ -43,21 +37,12 @@ def test_the_noise_floor_is_named_and_its_absence_too():
     assert "6 degrees of freedom" in noise(floor).details
 
 
-def test_runs_that_share_trunks_are_worth_fewer():
+def test_runs_that_share_trunks_are_not_called_independent():
     rows = fitted_rows()
     assert "no two of these runs share" in shared_trunks(exact_fit(), rows).conclusion
-    trunk = rows["params_with_head"].map(str)
-    independent = shared_trunks(exact_fit(), rows.assign(trunk=trunk)).conclusion
-    shift = np.repeat([0.05, -0.05, 0.05, -0.05], 5)
-    together = rows.assign(trunk=trunk, loss=rows["loss"] + shift)
-    diagnostic = shared_trunks(exact_fit(), together)
-    assert "20 runs say as much as about 4 independent ones" in diagnostic.conclusion
-    assert "about 4 independent" not in independent
-    assert diagnostic.details.count("<tr>") == 1 + 4
-
-
-def test_the_correlation_of_groups_is_that_of_their_model():
-    rng = np.random.default_rng(3)
-    shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 5))
-    groups = list(np.sqrt(0.3) * shared + np.sqrt(0.7) * own)
-    assert intraclass_correlation(groups) == pytest.approx(0.3, abs=0.02)
+    rows = rows.assign(trunk=rows["params_with_head"].map(str))
+    naive = shared_trunks(exact_fit(), rows)
+    assert "20 runs share 4 trunks" in naive.conclusion and "too narrow" in naive.conclusion
+    assert naive.details.count("<tr>") == 1 + 4
+    clustered = shared_trunks(replace(exact_fit(), clusters="trunk"), rows)
+    assert "the intervals allow for that" in clustered.conclusion

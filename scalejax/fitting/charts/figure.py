@@ -68,6 +68,7 @@ def _view(chart: Chart, has_files: bool) -> str:
     """The plot of a chart; beside it its legend, its caption and links to its files."""
     drawing, facts = _draw(chart)
     label = escape(f"{chart.title}. {chart.caption}", quote=True)
+    caption = f"<strong>{escape(chart.title)}.</strong> {escape(chart.caption)}"
     links = ""
     if has_files:
         files = (
@@ -75,13 +76,14 @@ def _view(chart: Chart, has_files: bool) -> str:
             for form in ("png", "svg")
         )
         links = f'<p class="files">Download: {" ".join(files)}</p>'
+    css_class = "plot named" if chart.y_ticks else "plot"
     hint = " Arrow keys move from point to point." if facts["points"] else ""
     # A script element ends at the first "</", whatever is around it.
     data = json.dumps(facts, separators=(",", ":")).replace("<", "\\u003c")
     return (
-        f'<div class="plot" tabindex="0" role="group" aria-label="{label}{hint}">{drawing}'
+        f'<div class="{css_class}" tabindex="0" role="group" aria-label="{label}{hint}">{drawing}'
         '<div class="tip" role="status" hidden></div></div>'
-        f'<div class="beside">{_legend(chart)}<figcaption>{escape(chart.caption)}</figcaption>'
+        f'<div class="beside">{_legend(chart)}<figcaption>{caption}</figcaption>'
         f'{links}</div><script type="application/json">{data}</script>'
     )
 
@@ -143,7 +145,9 @@ def _facts(drawing: "Figure", axes: "Axes", chart: Chart) -> dict[str, list]:
 def _texts(mark: Mark, chart: Chart) -> list[tuple[str, str]]:
     """(text, own line) of each point of a mark; empty for a mark without texts."""
     if isinstance(mark, Points):
-        return [(text, "") for text in mark.hover]
+        # What the lines above say of a run is shared by all of its points.
+        parts = [text.rpartition("\n") for text in mark.hover]
+        return [(head, last) for head, _, last in parts]
     if isinstance(mark, Line) and mark.hover:
         quantity = chart.y_label.partition(",")[0]
         unit = chart.x_label.rpartition(" ")[2]

@@ -26,7 +26,7 @@ function explore(view) {
     const [x, y, , , text, line] = points[index];
     ring.setAttribute('cx', x);
     ring.setAttribute('cy', y);
-    tip.textContent = line ? texts[text] + '\\n' + line : texts[text];
+    tip.textContent = [texts[text], line].filter(Boolean).join('\\n');
     // The tooltip is on the side of the point that has more room.
     const box = svg.viewBox.baseVal, scale = svg.clientWidth / box.width;
     const right = x > box.width / 2, below = y < box.height / 2;

@@ -51,6 +51,7 @@ STYLE = """
 .swatch {
   width: 18px; height: 14px; margin-right: .45rem; vertical-align: -2px; filter: var(--drawing);
 }
+.chart strong { color: var(--ink); }
 .files { font-size: .85rem; }
 @media (max-width: 56rem) {
   .chart .view:not([hidden]) { display: block; }
@@ -58,7 +59,11 @@ STYLE = """
 }
 @media (max-width: 36rem) {
   .plot > svg { overflow: visible; }
-  .plot > svg text { font-size: 11.5px !important; }
+  .plot > svg text { font-size: 11px !important; }
+  /* Names of rows along an axis have no room to grow: these drawings scroll. */
+  .plot.named { overflow-x: auto; }
+  .plot.named > svg { min-width: 30rem; }
+  .plot.named > svg text { font-size: 9px !important; }
 }
 @media print {
   .switch, .files, .tip { display: none; }

@@ -1,10 +1,13 @@
-"""The coordinate check: do activations keep their size while models of growing size
-train?
+"""The coordinate check: do activations keep their size, and do they learn equally fast,
+in models of growing size?
 
 Models of growing width or depth are trained for a few steps. A parametrization passes
-when the mean absolute value of every activation stays about the same at every size.
-Under the standard parametrization it does not, and with it the best learning rate
-moves.
+when two things stay about the same at every size: the mean absolute value of every
+activation, and how far training has moved it. Under the standard parametrization they
+do not, and with them the best learning rate moves.
+
+The second is needed beside the first. A rate of the embedding that is 16 times too
+small or too large leaves the size of activations nearly as it was.
 
 Source: Yang et al. 2022 (arXiv 2203.03466), appendix D.1.
 
@@ -31,13 +34,16 @@ from scalejax.optim.optimizers import Hyperparameters, hyperparameters, optimize
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import Program
 
-# The check passes when no |slope| of log mean |activation| against log size exceeds
-# this.
+# The check passes when no |slope| of log mean |activation|, or of the log of its
+# change, against log size exceeds this.
 TOLERANCE = 0.15
 
 # The slopes after this many steps and more are judged. Earlier ones still show the
 # random initial logits, which shrink with width.
 FIRST_JUDGED_STEP = 2
+
+# What the names of changes begin with.
+CHANGE = "change of "
 
 
 def coordinate_check(
@@ -48,7 +54,7 @@ def coordinate_check(
     seeds: int = 3,
     table: Callable[..., Params] = scalings,
 ) -> "CoordinateCheck":
-    """Train each of `models` for a few steps, and record the size of its activations.
+    """Train each of `models` for a few steps, and record what its activations do.
 
     `run` gives everything but the model. Its learning rate is held at the peak; choose
     a large one (1e-2), because with a small one no multiplier matters yet. `models` are
@@ -75,9 +81,11 @@ def coordinate_check(
         [_trajectory(run.replace(model=model, seed=seed), steps, table) for seed in range(seeds)]
         for model in models
     ]
+    # Sizes first, then changes, which are the two rows of the figure.
+    names = sorted(trajectories_mr[0][0], key=lambda name: name.startswith(CHANGE))
     values = {
         name: np.asarray([[one[name] for one in of_model] for of_model in trajectories_mr])
-        for name in trajectories_mr[0][0]
+        for name in names
     }
     sizes = tuple(getattr(model, over) for model in models)
     return CoordinateCheck(over=over, sizes=sizes, values=values)
@@ -92,13 +100,14 @@ class CoordinateCheck:
     sizes: tuple[int, ...]
     """The widths or depths, [m], ascending."""
     values: dict[str, np.ndarray]
-    """Mean |x| of each activation by name, [m, r, i]."""
+    """Mean |x| of each activation by name, and rms(x_i - x_0) of each as `change of
+    NAME`, [m, r, i]. The change is NaN before the first step."""
 
     @property
     def slopes(self) -> dict[str, np.ndarray]:
-        """Slope of log mean |x| against log size, by activation, after every step [i].
+        """Slope of the log of each value against log size, after every step [i].
 
-        log mean |x| is averaged over seeds. NaN once the training of a model has
+        Logs are averaged over seeds. NaN once the training of a model has
         diverged.
         """
         log_size_m = np.log(self.sizes) - np.mean(np.log(self.sizes))
@@ -127,19 +136,19 @@ class CoordinateCheck:
         lines = [f"coordinate check over {self.over} {sizes}: {verdict}"]
         for name, slopes in self.slopes.items():
             by_step = " ".join(f"{slope:+.2f}" for slope in slopes)
-            lines.append(f"  {name:<17} slope by step {by_step}")
+            lines.append(f"  {name:<26} slope by step {by_step}")
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> None:
-        """Write a figure of mean |x| against size.
+        """Write a figure of every value against size.
 
-        It has one panel per activation and one line per step.
+        It has one panel per value and one line per step.
         """
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10.5, 5.5), layout="constrained")
-        panels = figure.subplots(2, 3, sharex=True).ravel()
+        figure = Figure(figsize=(3.5 * len(self.values) / 2, 5.5), layout="constrained")
+        panels = figure.subplots(2, len(self.values) // 2, sharex=True).ravel()
         for panel, (name, x_mri) in zip(panels, self.values.items(), strict=True):
             mean_mi = np.exp(np.log(x_mri).mean(1))
             for i, mean_m in enumerate(mean_mi.T):
@@ -150,15 +159,17 @@ class CoordinateCheck:
             panel.minorticks_off()
         panels[0].legend(fontsize=7)
         figure.supxlabel(self.over)
-        figure.supylabel("mean |activation|")
+        figure.supylabel("mean |activation|, and rms of its change")
         figure.savefig(path, dpi=150)
 
 
 def activations(network: Transformer, tokens_bt: jax.Array) -> dict[str, jax.Array]:
-    """Mean |x| of six activations by name.
+    """Six activations and two gains by name.
 
-    They are the embedding; the last block's attention logits, attention output and MLP
-    output; the residual stream before the last norm; and the logits.
+    They are the embedding; the last block's norm gain, attention logits, attention
+    output and MLP output; the residual stream before the last norm; that norm's gain;
+    and the logits. Gains are parameters: what they do to activations drowns in what
+    the matrices do.
     """
     x_btd = network.embed(tokens_bt)
     tensors = {"embedding": x_btd}
@@ -172,13 +183,26 @@ def activations(network: Transformer, tokens_bt: jax.Array) -> dict[str, jax.Arr
         x_btd = x_btd + block.branch_multiplier * attended_btd
         mlp_btd = block.mlp(block.mlp_norm(x_btd))
         x_btd = x_btd + block.branch_multiplier * mlp_btd
-        tensors["attention logits"] = logits_bnts
+        tensors["block norm gain"] = block.mlp_norm.gain[...]
+        # Attention logits of masked keys are -inf and do not count.
+        tensors["attention logits"] = jnp.where(logits_bnts == -jnp.inf, 0.0, logits_bnts)
         tensors["attention output"] = attended_btd
         tensors["MLP output"] = mlp_btd
     tensors["last hidden"] = x_btd
+    tensors["final norm gain"] = network.norm.gain[...]
     tensors["logits"] = network.logits(network.norm(x_btd))
-    # Attention logits of masked keys are -inf and do not count.
-    return {name: jnp.mean(jnp.abs(x), where=x != -jnp.inf) for name, x in tensors.items()}
+    return tensors
+
+
+def measures(tensors: dict[str, jax.Array], at_start: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Mean |x| of every tensor, and the rms of its change since the start."""
+    sizes = {name: jnp.mean(jnp.abs(x)) for name, x in tensors.items()}
+    changes = {
+        f"{CHANGE}{name}": jnp.sqrt(jnp.mean(jnp.square(x - at_start[name])))
+        for name, x in tensors.items()
+    }
+    # Nothing has changed at the start, and no slope follows from zeros.
+    return sizes | {name: jnp.where(x == 0, jnp.nan, x) for name, x in changes.items()}
 
 
 def _growing_field(models: Sequence[Model]) -> str:
@@ -201,7 +225,7 @@ def _growing_field(models: Sequence[Model]) -> str:
 
 
 def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str, np.ndarray]:
-    """Mean |x| of every activation before training and after every step, [i].
+    """What `measures` gives before training and after every step, [i].
 
     All steps read one batch of random tokens with the frequencies of Zipf's law. With
     uniform tokens the gradients of the head would share no direction, and what it
@@ -231,8 +255,7 @@ def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str,
 def _compiled_training(
     program: Program, steps: int
 ) -> Callable[[Params, jax.Array, Hyperparameters, np.ndarray], dict[str, jax.Array]]:
-    """(table, key, hyperparameters, rows int32 [b, t + 1]) -> mean |x| by activation,
-    [i].
+    """(table, key, hyperparameters, rows int32 [b, t + 1]) -> values by name, [i].
 
     The table of scalings is an argument, so that one program serves every table.
     """
@@ -256,11 +279,13 @@ def _compiled_training(
 
         def step(carry, _):
             params, moments = carry
-            means = activations(network.bind(params), rows[:, :-1])
+            tensors = activations(network.bind(params), rows[:, :-1])
+            means = measures(tensors, at_start)
             updates, moments = rule.update(jax.grad(loss)(params, rows), moments, params)
             return (optax.apply_updates(params, updates), moments), means
 
         params = initial_values(network.specs, table, named_key(key, "init"))
+        at_start = activations(network.bind(params), rows[:, :-1])
         # One more step than asked for: the means are taken before each step.
         return jax.lax.scan(step, (params, rule.init(params)), length=steps + 1)[1]
 

@@ -21,6 +21,7 @@ from scalejax.training.checks.coordinates import (
     CoordinateCheck,
     activations,
     coordinate_check,
+    measures,
 )
 
 # Matrix -> the activation that grows with width when its init or learning rate does not
@@ -36,10 +37,12 @@ MATRICES = {
 }
 ACTIVATIONS = (
     "embedding",
+    "block norm gain",
     "attention logits",
     "attention output",
     "MLP output",
     "last hidden",
+    "final norm gain",
     "logits",
 )
 
@@ -110,9 +113,42 @@ def test_mup_keeps_activations_in_width_and_every_matrix_needs_its_multipliers()
     for field in ("init_std", "learning_rate"):
         for matrix, activation in MATRICES.items():
             changed = coordinate_check(run(parametrization), WIDTHS, table=without(matrix, field))
-            assert changed.worst[0] == activation and changed.worst[1] > 2 * TOLERANCE, (
+            name, slope = changed.worst
+            assert name.removeprefix("change of ") == activation and slope > 2 * TOLERANCE, (
                 f"no {field} of {matrix}:\n{changed}"
             )
+
+
+def faster(tensor: str, exponent: float):
+    """A table in which the rate of some tensors grows as this power of the width."""
+
+    def table(specs, parametrization, model):
+        def entry(path, row):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            factor = (model.width / 32) ** exponent if name.endswith(tensor) else 1.0
+            return row._replace(learning_rate=row.learning_rate * factor)
+
+        return jax.tree_util.tree_map_with_path(
+            entry,
+            scalings(specs, parametrization, model),
+            is_leaf=lambda node: isinstance(node, Scaling),
+        )
+
+    return table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tensor", ["embedding", "norm/gain"])
+@pytest.mark.parametrize("exponent", [1.0, -1.0])
+def test_a_wrong_rate_of_embedding_or_gains_shows_in_how_far_they_move(tensor, exponent):
+    """Activations keep their size: the change since initialization tells."""
+    models = WIDTHS[::2]
+    check = coordinate_check(
+        run(mup(base_width=32)), models, seeds=1, table=faster(tensor, exponent)
+    )
+    name = {"embedding": "change of embedding", "norm/gain": "change of final norm gain"}[tensor]
+    assert not check.passed
+    assert check.slopes[name][2] == pytest.approx(exponent, abs=TOLERANCE), str(check)
 
 
 @pytest.mark.slow
@@ -256,10 +292,13 @@ def test_the_activations_are_those_of_the_network():
     graphdef, _ = abstract(model, parametrization)
     network = nnx.merge(graphdef, initialize(model, parametrization, jax.random.key(0)))
     tokens = jnp.arange(8)[None] * 5 % 64
-    means = activations(network, tokens)
-    assert tuple(means) == ACTIVATIONS
-    np.testing.assert_allclose(means["logits"], np.abs(network(tokens)).mean(), rtol=1e-5)
-    assert np.isfinite(list(means.values())).all()
+    tensors = activations(network, tokens)
+    assert tuple(tensors) == ACTIVATIONS
+    np.testing.assert_allclose(tensors["logits"], network(tokens), rtol=1e-5, atol=1e-6)
+    values = measures(tensors, {name: x - 3.0 for name, x in tensors.items()})
+    for name, x in tensors.items():
+        assert values[name] == pytest.approx(float(np.abs(x).mean()), rel=1e-5)
+        assert values[f"change of {name}"] == pytest.approx(3.0, rel=1e-5)
 
 
 @pytest.mark.parametrize(
