@@ -62,7 +62,7 @@ def images(charts: Sequence[Chart], forms: Sequence[Form]) -> dict[Form, bytes]:
             figure.savefig(stream, dpi=DOTS_PER_INCH, format=form, metadata=metadata)
         drawn[form] = stream.getvalue()
         # The first form settled the layout, which takes as long as drawing.
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
     return drawn
 
 
