@@ -31,6 +31,8 @@ from scalejax import (
     standard,
 )
 from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
+from scalejax.fitting.replicates import mean_of
+from scalejax.fitting.result import Estimate
 from scalejax.laws.inference import optimum
 from scalejax.optim.schedules import constant
 
@@ -152,13 +154,13 @@ def at_tuned_rate(losses: Any) -> list[Conclusion]:
         values = of_batch.droplevel("batch_tokens")
         usual, more = (min(values.index, key=lambda it: abs(it - to)) for to in (0.95, 0.999))
         claim = f"At a batch of {size} tokens and tuned rates, beta2 {more:.3g} beats {usual:.3g}"
-        gain = optimum.mean((values.loc[usual] - values.loc[more]).to_numpy())
+        gain = mean_of((values.loc[usual] - values.loc[more]).to_numpy())
         note = f"mean and Student's interval of {values.shape[1]} seeds"
         conclusions.append(_conclusion(claim, gain, above=0.0, unit="nats per token", note=note))
     return conclusions
 
 
-def _conclusion(claim: str, measured: optimum.Measured, **fields: Any) -> Conclusion:
+def _conclusion(claim: str, measured: optimum.Measured | Estimate, **fields: Any) -> Conclusion:
     return Conclusion(
         claim=claim, estimate=measured.value, low=measured.low, high=measured.high, **fields
     )

@@ -35,7 +35,7 @@ from scalejax import (
     standard,
 )
 from scalejax.fitting.charts.chart import Chart, Line, Points, size_colours
-from scalejax.laws.inference import optimum
+from scalejax.fitting.replicates import mean_of
 from scalejax.laws.isoflop import IsoFLOPResult
 from scalejax.model.transformer import counts
 from scalejax.optim.schedules import constant
@@ -173,7 +173,7 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
     note = f"mean and Student's interval of {len(exponents[STEPS[0]])} seeds"
     conclusions = []
     for step, values in exponents.items():
-        claim, (value, low, high) = f"Exponent of N*: {step}", optimum.mean(values)
+        claim, (value, low, high, *_) = f"Exponent of N*: {step}", mean_of(values)
         conclusions.append(Conclusion(claim=claim, estimate=value, low=low, high=high, note=note))
     limits: dict[str, dict[str, Any]] = {
         "Counting the head lowers the exponent": {"above": 0.0},
@@ -182,7 +182,7 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
     }
     for (claim, limit), (before, after) in zip(limits.items(), pairwise(STEPS), strict=True):
         # Both steps of a seed share its data and mostly its runs: seeds are paired.
-        value, low, high = optimum.mean(exponents[before] - exponents[after])
+        value, low, high, *_ = mean_of(exponents[before] - exponents[after])
         conclusions.append(
             Conclusion(claim=claim, estimate=value, low=low, high=high, note=note, **limit)
         )
@@ -191,7 +191,7 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
         np.array([np.log(float(fit.law.params(flops))) for fit in fits[step]])
         for step in STEPS[1:3]
     )
-    value, low, high = np.exp(optimum.mean(short - long))
+    value, low, high = np.exp(np.array(mean_of(short - long)[:3], float))
     conclusions.append(
         Conclusion(
             claim="A long warmup makes the optimal size of the largest budget smaller: N* of the "

@@ -1,14 +1,8 @@
-"""One run on two nodes of a real SLURM cluster (mirrors scalejax/launch/hosts.py).
+"""One run on two nodes of a real SLURM cluster (mirrors scalejax/launch/hosts.py)."""
 
-The cluster runs on this machine; .ci/slurm_cluster starts and stops it.
-"""
-
-import os
-import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,40 +10,15 @@ from scalejax.config import Measure, Placement
 from scalejax.training.loop import train
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
+from tests.launch.slurm_cluster import cluster, skip_without_slurm
 from tests.training.hosts import wait_for_a_checkpoint
 from tests.training.runs import curve
 
-CLUSTER = Path(__file__).parents[2] / ".ci" / "slurm_cluster"
-PROGRAMS = ("slurmctld", "slurmd", "munged", "srun")
 MEASURE = Measure(tokens=1024, items=0)
 
-if sys.platform != "linux" or os.geteuid() != 0:
-    pytest.skip("a SLURM cluster on this machine needs Linux and root", allow_module_level=True)
-if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
-    pytest.skip(
-        f"{', '.join(missing)} missing: apt-get install slurm-wlm munge", allow_module_level=True
-    )
+skip_without_slurm()
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A function that calls the cluster's script; two nodes run until the tests end."""
-    folder = tmp_path_factory.mktemp("slurm")
-
-    def call(verb, *arguments):
-        command = [str(CLUSTER), verb, str(folder), *map(str, arguments)]
-        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
-
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-        # As on machines of one device each.
-        environment.setenv("XLA_FLAGS", "")
-        try:
-            call("start", 2)
-            yield call
-        finally:
-            call("stop")
+__all__ = ["cluster"]
 
 
 def start(folder):

@@ -24,23 +24,6 @@ class Measured(NamedTuple):
     high: float | None
 
 
-def mean(values: Float[np.ndarray, " n"]) -> Measured:
-    """Return the mean of replicates with Student's interval.
-
-    >>> mean(np.array([1.0, 2.0, 3.0]))
-    Measured(value=2.0, low=-0.48413771175033027, high=4.48413771175033)
-
-    Raises ValueError for fewer than two values, or for values that are not finite.
-    """
-    if len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"an interval needs the finite results of at least two replicates; got {values}"
-        )
-    half = student(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    centre = float(values.mean())
-    return Measured(centre, float(centre - half), float(centre + half))
-
-
 def slope(
     x: Float[np.ndarray, " n"],
     loss: Float[np.ndarray, " n"],

@@ -58,8 +58,6 @@ def test_a_loss_without_a_minimum_is_refused():
 def test_too_few_runs_are_refused():
     with pytest.raises(ValueError, match="do not determine the curve"):
         optimum.lowest(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 1.0]), np.zeros(3))
-    with pytest.raises(ValueError, match="at least two"):
-        optimum.mean(np.array([1.0]))
 
 
 def test_slopes_are_those_of_the_line_that_made_the_losses():

@@ -1,0 +1,172 @@
+"""A study as an array on a real SLURM cluster (mirrors
+scalejax/launch/clusters/slurm.py).
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scalejax.files import read_json
+from scalejax.launch.clusters.slurm import ENDED, tasks_of
+from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
+from tests.launch.slurm_cluster import cluster, skip_without_slurm
+
+skip_without_slurm()
+pytestmark = pytest.mark.slow
+__all__ = ["cluster"]
+
+# On a busy machine every process takes minutes to start.
+PATIENCE_SECONDS = 1500
+
+SCALEJAX = [sys.executable, "-m", "scalejax.cli"]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("project") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(experiment, tmp_path_factory):
+    """The study, trained by one undisturbed worker of this machine."""
+    out = tmp_path_factory.mktemp("local")
+    subprocess.run([*SCALEJAX, "run", experiment, "--out", out, "--devices", "1"], check=True)
+    return out / "tiny@1"
+
+
+@pytest.fixture
+def launch(experiment, tmp_path):
+    """Start `scalejax run` on the cluster; what is left of it ends after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            command = [*SCALEJAX, "run", experiment, "--out", tmp_path, "--executor", "slurm"]
+            process = subprocess.Popen(
+                [*command, "--workers", "1"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.callback(end, process)
+            return process
+
+        yield start
+    subprocess.run(["scancel", "--user=root"], check=True)
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def wait_until(condition, process=None):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (value := condition()):
+        assert process is None or process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.1)
+    return value
+
+
+def nodes_at_work(study):
+    """The node of every process that has a claim, by its array."""
+    found = {}
+    for claim in study.glob("claims/*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            process = read_json(claim)["process"]
+            content = Path(f"/proc/{process}/environ").read_text()
+            environment = dict(item.split("=", 1) for item in content.split("\0") if "=" in item)
+            found[environment["SLURM_ARRAY_JOB_ID"]] = environment["SLURMD_NODENAME"]
+    return found
+
+
+def start_again(array):
+    """Spare the requeued task of an array the two minutes that SLURM lets it wait."""
+    wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"])
+    subprocess.run(["scontrol", "update", f"JobId={array}_0", "StartTime=now"], check=True)
+
+
+def submit(study):
+    """Submit the batch script of a study by hand; return the array's id."""
+    command = ["sbatch", "--parsable", study / "slurm.sh"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def array_of(study):
+    return read_json(study / "slurm.json")["array"]
+
+
+def trained(study):
+    """How often a worker said that it has finished a segment, by the segment."""
+    logs = "".join(path.read_text() for path in study.glob("logs/slurm-*.log"))
+    return Counter(re.findall(r"^(\w+/\w+) done$", logs, re.MULTILINE))
+
+
+def check(study, local):
+    assert len(losses(study)) == RUNS and losses(study) == losses(local)
+    assert curves(study) == curves(local)
+    folders = [path.parent for path in study.glob("*/*/DONE")]
+    assert len(folders) > RUNS, "no trunks"
+    assert trained(study) == {str(folder.relative_to(study)): 1 for folder in folders}
+    assert list((study / "claims").iterdir()) == []
+    orphans = subprocess.run(["pgrep", "-f", study], capture_output=True, text=True).stdout
+    assert not orphans
+
+
+def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
+    cluster, launch, local, tmp_path
+):
+    study = tmp_path / "tiny@1"
+    run = launch()
+    node = wait_until(lambda: nodes_at_work(study), run).popitem()[1]
+    first = array_of(study)
+    # A second array on the same study takes the other node.
+    second = submit(study)
+    # The launcher dies together with a node. The array goes on, and the same command
+    # follows it.
+    cluster("kill-node", node)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    cluster("start-node", node)
+    start_again(first)
+    run = launch()
+    wait_until(lambda: second in nodes_at_work(study), run)
+    subprocess.run(["scontrol", "requeue", f"{second}_0"], check=True)
+    start_again(second)
+    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert run.returncode == 0, output
+    assert f"following SLURM array {first}" in output and "submitted SLURM" not in output
+    for array in (first, second):
+        wait_until(lambda array=array: all(task.state in ENDED for task in tasks_of(array) or []))
+    check(study, local)
+
+
+def test_a_task_that_is_warned_saves_and_queues_again_and_cancelled_ones_are_told(
+    cluster, launch, tmp_path
+):
+    study = tmp_path / "tiny@1"
+    run = launch()
+    wait_until(lambda: list(study.glob("*/*/metrics.jsonl")), run)
+    array = array_of(study)
+    # What SLURM sends a minute before the end of a task's time.
+    subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], check=True)
+    wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"], run)
+    assert list((study / "claims").iterdir()) == []
+    assert list(study.glob("*/*/checkpoints/*.json")), "nothing was saved"
+    subprocess.run(["scancel", array], check=True)
+    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
+    # Somebody ended the array: the study is preempted, and says where to look.
+    assert run.returncode == 75, output
+    assert f"no task of SLURM array {array} is left" in output and "CANCELLED" in output
+    assert str(study / "logs" / f"slurm-{array}_0.log") in output
