@@ -87,23 +87,32 @@ def compare(table: Any) -> Analysis:
     runs = losses.groupby("batch_tokens").size().to_numpy()
     if losses.isna().any(axis=None) or runs.min() < runs.max():
         raise ValueError("some runs are missing; `scalejax run` trains them")
-    # The higher rate may win by noise for some beta2, and it trains less smoothly.
-    rate = table.groupby("batch_tokens")["learning_rate"].transform("min")
-    low = table[table["learning_rate"] == rate]
+    # One rate for all beta2 of a batch size: the lower one, and the one with the lower
+    # mean loss. A rate below its best can make a larger beta2 look better.
+    rates = losses.mean(axis=1).groupby(["batch_tokens", "learning_rate"]).mean()
+    best = rates.groupby("batch_tokens").idxmin().map(lambda pair: pair[1])
+    lowest = table.groupby("batch_tokens")["learning_rate"].min()
+    low, better = (
+        table[table["learning_rate"] == table["batch_tokens"].map(rate)] for rate in (lowest, best)
+    )
     means = losses.mean(axis=1).groupby(["batch_tokens", "beta2"])
     tuned = losses.loc[means.idxmin()].droplevel("learning_rate")
     at_low = low.set_index(["batch_tokens", "beta2", "seed"])["loss"].unstack("seed")
     return Analysis(
-        conclusions=[*at_fixed_rate(low), *at_tuned_rate(tuned)],
+        conclusions=[
+            *at_fixed_rate(better, "Better rate"),
+            *at_fixed_rate(low, "Lower rate"),
+            *at_tuned_rate(tuned),
+        ],
         charts=[
-            chart(at_low, "beta2-by-batch", "at one learning rate per batch size"),
+            chart(at_low, "beta2-by-batch", "at the lower learning rate of each batch size"),
             chart(tuned, "beta2-by-batch-tuned", "at the best learning rate of each point"),
         ],
     )
 
 
-def at_fixed_rate(table: Any) -> list[Conclusion]:
-    """Conclude from the runs at one learning rate per batch size."""
+def at_fixed_rate(table: Any, which: str) -> list[Conclusion]:
+    """Conclude from the runs at one learning rate per batch size; `which` names it."""
     x, loss = np.log10(1 - np.asarray(table["beta2"], float)), np.asarray(table["loss"], float)
     batch, seed = np.asarray(table["batch_tokens"], float), np.asarray(table["seed"])
     block = np.unique(np.stack([batch, seed]), axis=1, return_inverse=True)[1].ravel()
@@ -113,7 +122,7 @@ def at_fixed_rate(table: Any) -> list[Conclusion]:
     nats = {"unit": "nats per token and decade of 1 - beta2", **fit}
     conclusions = [
         _conclusion(
-            f"At a batch of {size:.0f} tokens a larger beta2 lowers the loss",
+            f"{which}, batch of {size:.0f} tokens: a larger beta2 lowers the loss",
             optimum.slope(x[batch == size], loss[batch == size], block[batch == size]),
             above=0.0,
             **nats,
@@ -125,7 +134,7 @@ def at_fixed_rate(table: Any) -> list[Conclusion]:
     )
     conclusions.append(
         _conclusion(
-            f"It lowers it by more at {small:.0f} than at {large:.0f} tokens",
+            f"{which}: it lowers it by more at {small:.0f} than at {large:.0f} tokens",
             gain,
             above=0.0,
             **nats,
@@ -134,8 +143,8 @@ def at_fixed_rate(table: Any) -> list[Conclusion]:
     for smaller, larger in pairwise(np.unique(batch)):
         pair = (batch == smaller) | (batch == larger)
         claim = (
-            f"The best beta2 is larger at {smaller:.0f} than at {larger:.0f} tokens: slope of "
-            "log(1 - beta2) in log(batch)"
+            f"{which}: the best beta2 is larger at {smaller:.0f} than at {larger:.0f} tokens: "
+            "slope of log(1 - beta2) in log(batch)"
         )
         # Without a minimum in the range there is no optimum to follow.
         with contextlib.suppress(ValueError):

@@ -31,9 +31,9 @@ def judged(table: pd.DataFrame) -> dict[str, Conclusion]:
     return {it.claim: it for it in beta2_batch.compare(table).conclusions}
 
 
-MORE = "It lowers it by more at 128 than at 2048 tokens"
+MORE = "Lower rate: it lowers it by more at 128 than at 2048 tokens"
 SLOPE = "slope of log(1 - beta2) in log(batch)"
-RISES = f"The best beta2 is larger at 128 than at 512 tokens: {SLOPE}"
+RISES = f"Lower rate: the best beta2 is larger at 128 than at 512 tokens: {SLOPE}"
 TUNED = "At a batch of 128 tokens and tuned rates, beta2 0.999 beats 0.968"
 
 
@@ -62,6 +62,17 @@ def test_a_better_rate_of_one_beta2_counts_only_where_rates_are_tuned():
     claims = judged(table.assign(loss=table["loss"] - 0.5 * better))
     assert claims[TUNED].estimate == pytest.approx(0.4, abs=0.02)
     assert claims[MORE].verdict == "not resolved at this scale"
+
+
+def test_an_effect_at_the_worse_rate_only_is_not_claimed_for_the_better_one():
+    table = made(slope=0.0)
+    # The lower rate becomes the worse one at 128 tokens, where a larger beta2 mends it.
+    worse = (table["learning_rate"] == 0.004) & (table["batch_tokens"] == 128)
+    claims = judged(
+        table.assign(loss=table["loss"] + worse * (0.4 + 0.05 * np.log10(1 - table["beta2"])))
+    )
+    assert claims[MORE].verdict == "holds"
+    assert claims[MORE.replace("Lower", "Better")].verdict == "not resolved at this scale"
 
 
 def test_missing_runs_are_refused():
