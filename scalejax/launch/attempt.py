@@ -36,6 +36,7 @@ def attempt(
     """
     # Not at the top of the file: a process is pinned before jax is imported.
     from scalejax.training.loop import Preempted, train_segment
+    from scalejax.training.result import is_finished
     from scalejax.training.segment import TrainingJob
 
     try:
@@ -44,6 +45,9 @@ def attempt(
             return Event(kind="claimed")
         with claim, fenced(claim.check):
             job = TrainingJob.read(folder)
+            # Between the caller's look and the claim, its owner may have finished it.
+            if is_finished(job, folder):
+                return Event(kind="claimed")
             parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
             try:
                 train_segment(job, folder, parent, report=report, stopping=stopping)

@@ -12,8 +12,8 @@ class Event:
     kind: Literal["step", "done", "failed", "preempted", "claimed", "died"]
     """`step`: a row of metrics was written. `done`: the segment is finished. `failed`:
     it raised an exception. `preempted`: the worker was asked to stop and saved its
-    state. `claimed`: another process trains the segment. `died`: the process ended
-    without a report; only the launcher creates this event."""
+    state. `claimed`: another process trains the segment, or has just finished it.
+    `died`: the process ended without a report; only the launcher creates this event."""
     step: int = 0
     """Number of steps trained so far, for `step`."""
     loss: float = float("nan")

@@ -12,13 +12,13 @@ base = Run(
     data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
     optimizer=Optimizer(learning_rate=0.01),
     schedule=constant(warmup=640),
-    tokens=12_000,
+    tokens=1_200_000,
     batch_tokens=64,
 )
 bases = [base, base.replace(seed=1)]
 study = Study(
     "tiny@1",
-    cooldowns(bases, at=[4_000, 8_000, 12_000], fraction=0.2),
+    cooldowns(bases, at=[400_000, 800_000, 1_200_000], fraction=0.2),
     measure=Measure(tokens=1024, items=0),
     placement=Placement(checkpoint_seconds=0.5),
 )

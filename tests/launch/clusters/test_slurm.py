@@ -94,6 +94,8 @@ def nodes_at_work(study):
 def start_again(array):
     """Spare the requeued task of an array the two minutes that SLURM lets it wait."""
     wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"])
+    # A node refuses a task that starts within the second in which it was taken away.
+    time.sleep(5)
     subprocess.run(["scontrol", "update", f"JobId={array}_0", "StartTime=now"], check=True)
 
 
@@ -129,10 +131,14 @@ def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
 ):
     study = tmp_path / "tiny@1"
     run = launch()
-    node = wait_until(lambda: nodes_at_work(study), run).popitem()[1]
+    wait_until(lambda: nodes_at_work(study), run)
     first = array_of(study)
-    # A second array on the same study takes the other node.
+    # A second array on the same study takes the other node. Both are stopped while
+    # they work, so that none can finish the study alone.
     second = submit(study)
+    wait_until(lambda: {first, second} <= nodes_at_work(study).keys(), run)
+    node = nodes_at_work(study)[first]
+    subprocess.run(["scontrol", "requeue", f"{second}_0"], check=True)
     # The launcher dies together with a node. The array goes on, and the same command
     # follows it.
     cluster("kill-node", node)
@@ -141,8 +147,6 @@ def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
     cluster("start-node", node)
     start_again(first)
     run = launch()
-    wait_until(lambda: second in nodes_at_work(study), run)
-    subprocess.run(["scontrol", "requeue", f"{second}_0"], check=True)
     start_again(second)
     output = run.communicate(timeout=PATIENCE_SECONDS)[0]
     assert run.returncode == 0, output
