@@ -1,5 +1,7 @@
 """The transformer: RoPE, RMSNorm, SwiGLU, grouped-query attention, no biases.
 
+The named scopes appear in profiles (`Measure(profile_steps=..)`), not in results.
+
 A suffix on an array's name lists its axes: b sequences, t positions, d width, n query
 heads, g kv heads, h head size, f mlp width, v vocabulary.
 """
@@ -113,6 +115,7 @@ class Transformer(nnx.Module):
                 x_btd = block(params, x_btd)
         return self.norm(x_btd)
 
+    @jax.named_scope("embedding")
     def embed(self, tokens_bt: Int[Integers, "b t"]) -> Float[Array, "b t d"]:
         """The residual stream before the first block."""
         # Tokens are looked up in a whole copy of the embedding: a lookup in a split
@@ -205,6 +208,7 @@ class Attention(nnx.Module):
             self.query_norm = RMSNorm("block_norm", head_size=h)
             self.key_norm = RMSNorm("block_norm", head_size=h)
 
+    @jax.named_scope("attention")
     def __call__(
         self, x_btd: Float[Array, "b t d"], segments_bt: Int[Integers, "b t"] | None = None
     ) -> Float[Array, "b t d"]:
@@ -254,6 +258,7 @@ class MLP(nnx.Module):
         self.up = declare("hidden", fan_in=d, width=d, mlp_width=f)
         self.down = declare("hidden", fan_in=f, mlp_width=f, width=d)
 
+    @jax.named_scope("mlp")
     def __call__(self, x_btd: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         gate_btf = self.layout.constrain(project(x_btd, self.gate[...]), *HIDDEN)
         up_btf = self.layout.constrain(project(x_btd, self.up[...]), *HIDDEN)
@@ -266,6 +271,7 @@ class RMSNorm(nnx.Module):
     def __init__(self, role: Role, **axis: int):
         self.gain = declare(role, fan_in=1, **axis)
 
+    @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "*axes d"]) -> Float[Array, "*axes d"]:
         x32 = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
