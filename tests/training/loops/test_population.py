@@ -90,7 +90,7 @@ def test_members_end_as_if_alone_and_a_diverged_one_does_not_stop_the_others(run
     results = [Result.load(folder) for _, folder, _ in members]
     assert [result.row["status"] for result in results] == ["done", "diverged", "done"]
     assert abs(results[0].loss - results[2].loss) > 1e-3 and math.isinf(results[1].loss)
-    # The first step of the wild run still counts; then 20 skipped ones are noticed at 40.
+    # The wild run skips every step but the first, which is noticed at step 40.
     assert list(steps.values()) == [[20, 40, 50], [20, 40], [20, 40, 50]]
     assert read_json(members[0].folder / "status.json")["placement"]["population"] == 3
 
