@@ -1,7 +1,8 @@
 # Every target sets up what it needs, from nothing but Python >= 3.11 and PyPI.
 PYTHON ?= python3
 CORES ?= 2
-BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
+BENCHMARKS ?= train_speed sweep_speed step_profile training_step loop_overhead startup checkpoint_saves batches \
+	scoring fit_speed coverage forecast_coverage
 
 .PHONY: venv quickstart test test-data test-hf test-track aot notebooks docs bench clean
 .DEFAULT_GOAL := venv
