@@ -27,6 +27,7 @@ import numpy as np
 from scalejax import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.optim.schedules import constant
 from scalejax.training import loop
+from scalejax.training.loops.step_loop import LOG_EVERY
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.step import init_state, make_train_step
@@ -46,7 +47,7 @@ def make_run(size: tuple[int, ...]) -> Run:
         data=Data(source="synthetic:64", tokenizer="own", sequence_length=length),
         optimizer=Optimizer(learning_rate=0.002, beta2=0.98),
         schedule=constant(warmup=0),
-        tokens=(steps + loop.LOG_EVERY) * sequences * length,
+        tokens=(steps + LOG_EVERY) * sequences * length,
         batch_tokens=sequences * length,
     )
 
@@ -59,7 +60,7 @@ def bare_seconds(run: Run) -> float:
     rows = np.random.default_rng(0).integers(0, 64, shape, np.int32)
     start = 0.0
     for step in range(run.steps):
-        if step == loop.LOG_EVERY:
+        if step == LOG_EVERY:
             jax.block_until_ready(state)
             start = time.perf_counter()
         state, _ = train_step(state, rows, np.float32(0.002))
@@ -127,7 +128,7 @@ def main() -> None:
         cells.append(f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
         for part in PARTS:
             # Data and metrics are per step; the checkpoint is the one at the end.
-            count = 1 if part == "checkpoint" else steps + loop.LOG_EVERY
+            count = 1 if part == "checkpoint" else steps + LOG_EVERY
             cells.append(f"{statistics.median(p[part] for p in parts) / count * 1e3:.3f}")
         print("| " + " | ".join([name, *cells]) + " |", flush=True)
 

@@ -44,7 +44,7 @@ base = Run(
     batch_tokens={batch},
 )
 study = Study(
-    "sweep",
+    "sweep@1",
     grid(base, learning_rate={rates}, beta2={beta2}),
     measure=Measure(tokens={held_out}, items=0, suites=()),
 )
