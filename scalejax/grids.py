@@ -197,8 +197,15 @@ def _converter(kind: Any) -> Converter:
         convert_item = _converter(typing.get_args(kind)[0])
         return lambda values, label: [convert_item(value, label) for value in values]
     if dataclasses.is_dataclass(kind):
-        return lambda value, _: as_dict(value)
+        # A copy, so that no caller can change what the next one gets.
+        return lambda value, _: dict(_part_as_dict(value))
     return _finite if kind is float else lambda value, _: kind(value)
+
+
+# Most runs of a grid have most parts in common.
+@functools.lru_cache(maxsize=2**12)
+def _part_as_dict(part: object) -> dict[str, Any]:
+    return as_dict(part)
 
 
 def _finite(value: Any, label: str) -> float:

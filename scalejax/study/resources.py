@@ -7,18 +7,15 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from scalejax.config import Model, Placement, Run
+from scalejax.config import Model, Run
 from scalejax.launch.seats import has_accelerator
 from scalejax.model.flops import PEAK_FLOPS, training_flops
-from scalejax.model.transformer import counts
+from scalejax.model.memory import device_bytes, state_bytes
 from scalejax.study.cost import longest_chains, segment_flops
 from scalejax.study.plan import Plan
 from scalejax.study.plan_warnings import most_epochs
 from scalejax.training.checkpoint import KEEP
 from scalejax.training.status import cpu_model, read_status
-
-# Moments that each optimizer keeps, in copies of the parameters, at most.
-MOMENTS = {"adamw": 2, "lion": 1, "muon": 2, "schedule-free-adamw": 2}
 
 # What is assumed where nothing was measured: FLOPs per second on one CPU core, on which
 # the runs of the quickstart reach 6e9 to 15e9, and the share of an accelerator's peak.
@@ -27,7 +24,6 @@ ASSUMED_MFU = 0.4
 # An accelerator of unknown kind counts as the slowest one whose peak is known.
 SLOWEST_PEAK = min(PEAK_FLOPS.values())
 
-BYTES = {"float32": 4, "bfloat16": 2}
 COLUMNS = ["status", "devices", "flops", "tokens", "wall_seconds", "run"]
 
 
@@ -98,7 +94,7 @@ def resources(
         "device_hours": hours,
         "shortest_hours": max(chains.values()) / 3600,
         "speed": speed.source,
-        "bytes_per_device": max(_memory(run, placement, averages) for run in _sizes(plan)),
+        "bytes_per_device": max(device_bytes(run, placement, averages) for run in _sizes(plan)),
         "disk_bytes": KEEP * sum(state_bytes(s.run, averages) for s in plan.segments),
         "epochs": most_epochs(plan.study) or None,
         "dollars": None if price is None else hours * price,
@@ -137,29 +133,6 @@ def measured_speed(results: Path, device_kind: str | None) -> Speed | None:
         medians.to_numpy(float),
         f"measured: {len(rows)} runs in {results} on {kinds}",
     )
-
-
-def state_bytes(run: Run, averages: int) -> int:
-    """Return the bytes of the state that a checkpoint holds, all of it float32."""
-    copies = 1 + MOMENTS[run.optimizer.name] + averages
-    return 4 * copies * counts(run.model).params
-
-
-def _memory(run: Run, placement: Placement, averages: int) -> int:
-    """Return the bytes on a device: state, gradients and activations of a step."""
-    model = run.model
-    shards = placement.fsdp * placement.tensor
-    gradients = 4 * counts(model).params
-    tokens = run.batch_tokens / (placement.data * placement.fsdp * placement.accumulate)
-    # What the backward pass of a block reads, per token: inputs and outputs of the
-    # norms, queries, keys and values, the attention's output, three arrays of the MLP.
-    whole = 4 * model.width
-    split = (3 * model.heads + 2 * model.kv_heads) * model.head_size + 3 * model.mlp_width
-    per_block = whole + split / placement.tensor
-    kept = {"none": per_block, "dots": per_block * 0.6, "block": model.width}[placement.remat]
-    per_token = model.depth * kept + per_block
-    activations = tokens * per_token * BYTES[run.compute_dtype]
-    return int((state_bytes(run, averages) + gradients) / shards + activations)
 
 
 def _sizes(plan: Plan) -> Iterable[Run]:
