@@ -11,8 +11,15 @@ from jaxtyping import Float, Int
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.identification import Linearization, linearize
+from scalejax.laws.inference.replicates import design_points
 from scalejax.laws.inference.spread import residual_spread
-from scalejax.laws.inference.trunks import TrunkErrors, clipped, draw_errors, trunk_errors
+from scalejax.laws.inference.trunks import (
+    TrunkErrors,
+    clipped,
+    draw_errors,
+    repeated_trunks,
+    trunk_errors,
+)
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, refit
 from scalejax.laws.solver.newton import State
@@ -89,7 +96,8 @@ def trunk_bootstrap(
     errors of one run of another trunk, and what the residuals say of the errors.
     """
     weights, (residuals, jacobian) = _weights(optimum), linearized_errors(law, optimum)
-    known = trunk_errors(residuals, jacobian, trunks)
+    points = design_points([np.asarray(x)[: len(trunks)] for x in optimum.problem.inputs])
+    known = trunk_errors(residuals, jacobian, trunks, repeated_trunks(points, trunks))
     of_rows, of_new_run = draw_errors(known, trunks, count, rng)
     theta = refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
     return theta, of_new_run, known
