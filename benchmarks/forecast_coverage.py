@@ -9,13 +9,14 @@ Gaussian noise of .5%. The Chinchilla law is fitted with the Huber loss of width
 and a pairs bootstrap; it forecasts a run with twice, and with ten times, the largest
 size and tokens.
 
-Trunks: three designs whose trunks have a cooldown at each of five budgets. Two have
+Trunks: three designs whose trunks have a cooldown at each token budget. Two have
 four sizes that double and a true Chinchilla law, with one seed each and with three
 seeds of the two smallest; the third is the quickstart's, under the interaction law
 without an irreducible loss. The noise of .4% has an intra-trunk correlation of 0, .5
 or .8. Intervals are those of resampled rows, and those that a fit gives to a table
 with the column `trunk`; the table says how often they contain a run of twice the
-largest size and the true alpha, their median width, and how often the verdict is ok.
+largest size (in the quickstart: 1.5 times) and the true alpha, their median width, and
+how often the verdict is ok.
 
 IsoFLOP fits: four budgets of seven sizes, with noise of .002 and .005 nats per token;
 the truth is the exponent of N*.
@@ -52,13 +53,14 @@ NOISE = 0.005
 SMALL = Chinchilla(A=20.0, B=60.0, E=1.6, alpha=0.34, beta=0.35)
 DOUBLING = 33e3 * 2.0 ** np.arange(4)
 
-# The fit to the runs of the quickstart with five sets of seeds, and the parameters of
-# its models with the head.
-MEASURED = Interaction(A=1.0, B=1.0, E=0.0, alpha=0.9, beta=0.5, k=0.27)
+# The fit to three seeds of every size and budget of the quickstart, and the parameters
+# of its models with the head.
+MEASURED = Interaction(A=9.33e5, B=3.895e6, E=0.0, alpha=0.810, beta=0.747, k=0.2101)
 QUICKSTART = np.array([14_848.0, 41_472.0, 79_872.0, 133_120.0])
-QUICKSTART_NEXT = 271_872.0
+QUICKSTART_NEXT = 195_840.0
 
 BUDGETS = np.array([0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6])
+QUICKSTART_BUDGETS = BUDGETS[1:]
 TRUNK_NOISE = 0.004
 
 
@@ -72,16 +74,24 @@ class Branches(NamedTuple):
     """Parameters of the fitted models."""
     seeds: tuple[int, ...]
     """Trunks of each size."""
+    budgets: np.ndarray
+    """Tokens at which a cooldown of each trunk ends."""
     next_size: float
     """Parameters of the model to forecast, at the largest budget."""
 
 
+CHINCHILLA = laws.chinchilla()
 BRANCHES = (
-    Branches("bare", laws.chinchilla(), SMALL, DOUBLING, (1, 1, 1, 1), 2 * DOUBLING[-1]),
-    Branches("seeds", laws.chinchilla(), SMALL, DOUBLING, (3, 3, 1, 1), 2 * DOUBLING[-1]),
+    Branches("bare", CHINCHILLA, SMALL, DOUBLING, (1, 1, 1, 1), BUDGETS, 2 * DOUBLING[-1]),
+    Branches("seeds", CHINCHILLA, SMALL, DOUBLING, (3, 3, 1, 1), BUDGETS, 2 * DOUBLING[-1]),
     Branches(
-        *("quickstart", laws.interaction(E=0.0), MEASURED, QUICKSTART, (3, 3, 2, 2)),
-        QUICKSTART_NEXT,
+        name="quickstart",
+        law=laws.interaction(E=0.0),
+        truth=MEASURED,
+        sizes=QUICKSTART,
+        seeds=(3, 3, 1, 1),
+        budgets=QUICKSTART_BUDGETS,
+        next_size=QUICKSTART_NEXT,
     ),
 )
 
@@ -149,11 +159,11 @@ def trunk_coverage(
     `trunk`. Returns the counts, and the median width of the forecast's interval.
     """
     trunks, law = sum(design.seeds), design.law
-    N = np.repeat(np.repeat(design.sizes, design.seeds), len(BUDGETS))
-    D = np.tile(BUDGETS, trunks)
-    trunk = np.repeat(np.arange(trunks), len(BUDGETS))
+    N = np.repeat(np.repeat(design.sizes, design.seeds), len(design.budgets))
+    D = np.tile(design.budgets, trunks)
+    trunk = np.repeat(np.arange(trunks), len(design.budgets))
     rows = pd.DataFrame({"trunk": trunk})
-    target = [np.array([design.next_size]), np.array([BUDGETS[-1]])]
+    target = [np.array([design.next_size]), np.array([design.budgets[-1]])]
     exact, ahead = (np.asarray(design.truth.loss(*at)) for at in ((N, D), target))
     widths, counts = [], {"forecast": 0, "alpha": 0, "ok": 0}
     for seed in range(sets):

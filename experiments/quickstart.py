@@ -35,10 +35,11 @@ def design(
 
     Each size is one constant-rate trunk per seed, from which a cooldown branches off
     for every budget. The two smallest sizes are trained with all seeds, which measures
-    the noise; the others with the first two. The forecast is for the largest budget.
+    the noise, and the others with the first one. The forecast is for the largest
+    budget, and with two seeds, because the second core would have nothing else to do.
     """
     small = grid(base, model=sizes[:2], seed=seeds, tokens=budgets[-1])
-    large = grid(base, model=sizes[2:], seed=seeds[:2], tokens=budgets[-1])
+    large = grid(base, model=sizes[2:], seed=seeds[0], tokens=budgets[-1])
     next_trunks = grid(base, model=next_size, seed=seeds[:2], tokens=budgets[-1])
     return Study(
         name,
@@ -69,9 +70,9 @@ mini = design(
     base,
     sizes=models.LADDER,
     next_size=models.LADDER_NEXT,
-    budgets=[0.45e6, 0.63e6, 0.88e6, 1.24e6],
+    budgets=[0.63e6, 0.88e6, 1.24e6, 1.75e6],
     seeds=[0, 1, 2],
-    measure=Measure(),
+    measure=Measure(every=450_000),
 )
 
 # The ladder, batch size and warmup of Hägele et al. 2024, on a corpus of your own.

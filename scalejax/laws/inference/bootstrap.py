@@ -96,8 +96,7 @@ def trunk_bootstrap(
     errors of one run of another trunk, and what the residuals say of the errors.
     """
     weights, (residuals, jacobian) = _weights(optimum), linearized_errors(law, optimum)
-    points = design_points([np.asarray(x)[: len(trunks)] for x in optimum.problem.inputs])
-    known = trunk_errors(residuals, jacobian, trunks, repeated_trunks(points, trunks))
+    known = trunk_errors(residuals, jacobian, trunks, repeats(optimum, trunks))
     of_rows, of_new_run = draw_errors(known, trunks, count, rng)
     theta = refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
     return theta, of_new_run, known
@@ -117,6 +116,12 @@ def linearized_errors(law: ParametricLaw, optimum: Optimum) -> Linearization:
     moving = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
     jacobian = np.where(moving, local.jacobian, 0.0) * np.sqrt(weights)[:, None]
     return Linearization(residuals, jacobian)
+
+
+def repeats(optimum: Optimum, trunks: Int[np.ndarray, " n"]) -> int:
+    """Return how many trunks of a fitted table repeat the inputs of another trunk."""
+    inputs = [np.asarray(x)[: len(trunks)] for x in optimum.problem.inputs]
+    return repeated_trunks(design_points(inputs), trunks)
 
 
 def resample_counts(
