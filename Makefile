@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track aot notebooks docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -57,6 +57,11 @@ aot: .venv-aot/.ready
 .venv-aot/.ready: setup.py
 	$(PYTHON) -m venv .venv-aot && .venv-aot/bin/python -m pip install -q --disable-pip-version-check -e '.[aot]'
 	@touch $@
+
+# Executes copies, so that outputs never enter the repository. The documentation shows them.
+notebooks: venv
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	.venv/bin/python -m pytest --nbmake --overwrite -p no:xdist --durations=0 build/notebooks/*.ipynb
 
 # Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
 docs: .venv-docs/.ready

@@ -162,11 +162,11 @@ def train_step(
     """
     numbers = state.hyperparameters
     loss, gradient = loss_and_gradient(program, state.params, rows, numbers.z_loss)
-    grad_norm = optax.tree.norm(gradient)
-
-    rule = program.update_rule(numbers, learning_rate)
-    updates, moments = rule.update(gradient, state.optimizer_state, state.params)
-    updated = (optax.apply_updates(state.params, updates), moments)
+    with jax.named_scope("update"):
+        grad_norm = optax.tree.norm(gradient)
+        rule = program.update_rule(numbers, learning_rate)
+        updates, moments = rule.update(gradient, state.optimizer_state, state.params)
+        updated = (optax.apply_updates(state.params, updates), moments)
 
     # One bad batch must not destroy the weights: a step whose loss or gradient is not
     # finite is skipped, leaving parameters and optimizer state as they were. The choice
