@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track aot gpu notebooks docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track test-ray aot gpu notebooks docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -51,6 +51,14 @@ test-track: .venv-track/.ready
 	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
 	@touch $@
 
+# A Ray cluster of this machine.
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest -p no:xdist tests/launch/clusters/test_ray_cluster.py
+
+.venv-ray/.ready: setup.py
+	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
+	@touch $@
+
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
 aot: .venv-aot/.ready
 
@@ -95,4 +103,4 @@ bench: venv .venv-bench/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-gpu .venv-bench .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-gpu .venv-bench .venv-data .venv-hf .venv-docs .venv-track .venv-ray build *.egg-info .pytest_cache .ruff_cache .hypothesis
