@@ -4,7 +4,7 @@ CORES ?= 2
 BENCHMARKS ?= train_speed sweep_speed step_profile training_step loop_overhead startup checkpoint_saves batches \
 	scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track aot notebooks docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track test-ray aot gpu notebooks docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -52,11 +52,30 @@ test-track: .venv-track/.ready
 	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
 	@touch $@
 
+# A Ray cluster of this machine.
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest -p no:xdist tests/launch/clusters/test_ray_cluster.py
+
+.venv-ray/.ready: setup.py
+	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
+	@touch $@
+
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
 aot: .venv-aot/.ready
 
 .venv-aot/.ready: setup.py
 	$(PYTHON) -m venv .venv-aot && .venv-aot/bin/python -m pip install -q --disable-pip-version-check -e '.[aot]'
+	@touch $@
+
+# Checks on one NVIDIA GPU. CUDA's libraries are large: they are installed only where there is one.
+gpu:
+	@ls /dev/nvidia[0-9]* >/dev/null 2>&1 || { echo "make gpu: this machine has no NVIDIA GPU with a \
+	driver (no /dev/nvidia0); run it on one that has"; exit 2; }
+	@$(MAKE) --no-print-directory .venv-gpu/.ready
+	.venv-gpu/bin/python benchmarks/gpu.py
+
+.venv-gpu/.ready: setup.py
+	$(PYTHON) -m venv .venv-gpu && .venv-gpu/bin/python -m pip install -q --disable-pip-version-check -e '.[gpu]'
 	@touch $@
 
 # Executes copies, so that outputs never enter the repository. The documentation shows them.
@@ -85,4 +104,4 @@ bench: venv .venv-bench/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-gpu .venv-bench .venv-data .venv-hf .venv-docs .venv-track .venv-ray build *.egg-info .pytest_cache .ruff_cache .hypothesis

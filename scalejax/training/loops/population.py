@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from scalejax.model.flops import training_flops
 from scalejax.training.loop import Preempted, Trainer, opened
 from scalejax.training.loops.stacked_step import (
     make_population_step,
@@ -27,6 +28,12 @@ from scalejax.training.resume import Progress
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import replicated
 from scalejax.training.step import Metrics, Step, TrainState
+
+# FLOPs of a training step that keep an accelerator busy: at 400 TFLOP/s, 2.5 ms, which
+# is about the time to launch the step's kernels. Estimated, not measured.
+BUSY_FLOPS = 1e12
+# More runs than this are not chosen without being asked for.
+MOST_MEMBERS = 8
 
 
 class Task(NamedTuple):
@@ -50,6 +57,25 @@ def program_key(job: TrainingJob) -> tuple[object, ...]:
         (run.optimizer.name, run.optimizer.decay, run.batch_tokens, run.batch_doublings),
         (segment.start, segment.stop, segment.final, job.measure, job.placement),
     )
+
+
+def largest_population(job: TrainingJob) -> int:
+    """Return with how many segments, itself included, one should be trained here.
+
+    See `Placement.population`.
+    """
+    placement, run = job.placement, job.segment.run
+    is_split = placement.data * placement.fsdp * placement.tensor > 1
+    # Only one profile can be taken at a time.
+    if is_split or job.measure.profile_steps or jax.process_count() > 1:
+        return 1
+    if placement.population:
+        return placement.population
+    # On CPU, separate runs are faster: their arrays fit the caches.
+    if jax.default_backend() == "cpu":
+        return 1
+    flops = training_flops(run.model, run.data.sequence_length, run.batch_tokens)
+    return int(min(max(BUSY_FLOPS // flops, 1), MOST_MEMBERS))
 
 
 def train_population(

@@ -5,14 +5,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
-from scalejax.config import Measure, Placement, Run
+from scalejax.config import Measure, Model, Placement, Run
 from scalejax.files import read_json
 from scalejax.optim.averaging import ema
 from scalejax.optim.schedules import constant
 from scalejax.training.loop import Preempted, train, train_segment
-from scalejax.training.loops.population import Task, program_key, train_population
+from scalejax.training.loops.population import (
+    Task,
+    largest_population,
+    program_key,
+    train_population,
+)
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
 from tests.training.runs import curve, reproducible_row, stop_after
@@ -140,3 +146,22 @@ def test_segments_that_differ_in_more_than_numbers_are_refused(tiny_run, tmp_pat
     other = with_rate(tiny_run, 0.5).replace(seed=3, schedule=constant(warmup=64))
     keys = [program_key(job) for job, _, _ in tasks(whole([tiny_run, other]), tmp_path)]
     assert keys[0] == keys[1] != program_key(members[1].job)
+
+
+def test_on_cpu_runs_are_trained_together_only_when_asked(tiny_run, tmp_path):
+    ((job, _, _),) = tasks(whole([tiny_run]), tmp_path)
+    asked = dataclasses.replace(job, placement=Placement(population=5))
+    assert largest_population(asked) == 5
+    assert jax.default_backend() != "cpu" or largest_population(job) == 1
+    profiled = dataclasses.replace(asked, measure=Measure(profile_steps=3))
+    assert largest_population(profiled) == 1
+
+
+def test_an_accelerator_gets_more_runs_the_smaller_they_are(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    model = Model.sized(width=1024, depth=24, head_size=64, vocabulary=50_304)
+    large = tiny_run.replace(model=model, batch_tokens=1024 * 16, tokens=1024 * 160)
+    jobs = [job for job, _, _ in tasks(whole([tiny_run, large]), tmp_path)]
+    assert [largest_population(job) for job in jobs] == [8, 1]
+    split = dataclasses.replace(jobs[0], placement=Placement(data=2))
+    assert largest_population(split) == 1
