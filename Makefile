@@ -52,7 +52,7 @@ test-track: .venv-track/.ready
 	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
 	@touch $@
 
-# A Ray cluster of this machine.
+# A Ray cluster of three machines, each of them a few processes of this one.
 test-ray: .venv-ray/.ready
 	.venv-ray/bin/python -m pytest -p no:xdist tests/launch/clusters/test_ray_cluster.py
 

@@ -1,13 +1,16 @@
 """A study on a real Ray cluster (mirrors scalejax/launch/clusters/ray_cluster.py).
 
-The cluster is this machine. `make test-ray` runs the file.
+The machines of the cluster are processes of this one. `make test-ray` runs the file.
 """
 
 import contextlib
 import importlib.util
+import re
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from scalejax.optim.averaging import ema
 from scalejax.study.experiment import load_study
 from scalejax.study.plan import plan
 from scalejax.training.segment import Segment, TrainingJob
-from tests.launch.clusters.studies import EXPERIMENT, RUNS, losses
+from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
 
 SCALEJAX = [sys.executable, "-m", "scalejax.cli"]
 PATIENCE_SECONDS = 300
@@ -46,6 +49,32 @@ def environment(monkeypatch):
     # Other tests need eight virtual devices, and each of these runs one.
     monkeypatch.setenv("XLA_FLAGS", "")
     return monkeypatch
+
+
+@pytest.fixture
+def cluster(environment):
+    """A head that trains nothing, and two machines of one core."""
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    environment.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        add_machine(cluster)
+        add_machine(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def add_machine(cluster, attempts=3):
+    """Start a machine of one core."""
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    except Exception:  # Ray waits 30 s for it, which a busy computer can exceed.
+        if attempts == 1:
+            raise
+        add_machine(cluster, attempts - 1)
 
 
 @pytest.fixture
@@ -93,6 +122,55 @@ def owners(study):
 def parent(process):
     """The process that started another one; for a worker of Ray, its machine."""
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def raylet(machine):
+    (info,) = machine.all_processes["raylet"]
+    return info.process.pid
+
+
+def trained(cluster):
+    """How often a task said that it has trained a segment, by the segment."""
+    logs = Path(cluster.head_node.get_session_dir_path(), "logs").glob("worker-*.err")
+    text = "".join(log.read_text() for log in logs)
+    return Counter(re.findall(r"^(\w+/\w{16}) done$", text, re.MULTILINE))
+
+
+@on_a_cluster
+def test_a_study_is_stopped_and_continues_on_a_cluster_that_shrinks_and_grows(
+    cluster, launch, tmp_path
+):
+    experiment = tmp_path / "tiny.py"
+    experiment.write_text(EXPERIMENT)
+    study, local = tmp_path / "ray" / "tiny@1", tmp_path / "local" / "tiny@1"
+
+    # Both machines train. SIGTERM lets them save.
+    run = launch(experiment)
+    wait_until(lambda: len(owners(study)) == 2, run)
+    wait_until(lambda: len(list(study.glob("trunks/*/metrics.jsonl"))) == 2, run)
+    run.send_signal(signal.SIGTERM)
+    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert run.returncode == 75, output
+    assert len(list(study.glob("trunks/*/checkpoints/*.json"))) >= 2, "nothing was saved"
+    assert list((study / "claims").iterdir()) == []
+
+    # The same command continues. A machine is lost while it trains, and another joins.
+    run = launch(experiment)
+    process = next(iter(wait_until(lambda: owners(study), run).values()))
+    lost = {raylet(machine): machine for machine in cluster.worker_nodes}[parent(process)]
+    cluster.remove_node(lost, allow_graceful=False)
+    add_machine(cluster)
+    output = run.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert run.returncode == 0, output
+    assert not Path(f"/proc/{process}").exists()
+
+    command = [*SCALEJAX, "run", experiment, "--out", tmp_path / "local", "--devices", "1"]
+    subprocess.run(command, check=True)
+    assert len(losses(study)) == RUNS and losses(study) == losses(local)
+    assert curves(study) == curves(local)
+    folders = [str(done.parent.relative_to(study)) for done in study.glob("*/*/DONE")]
+    assert len(folders) > RUNS and trained(cluster) == dict.fromkeys(folders, 1)
+    assert list((study / "claims").iterdir()) == []
 
 
 @on_a_cluster
