@@ -81,7 +81,7 @@ gpu:
 # Executes copies, so that outputs never enter the repository. The documentation shows them.
 notebooks: venv
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
-	.venv/bin/python -m pytest --nbmake --overwrite -p no:xdist --durations=0 build/notebooks/*.ipynb
+	.venv/bin/python -m pytest --nbmake --overwrite -n $(CORES) --durations=0 build/notebooks/*.ipynb
 
 # Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
 docs: .venv-docs/.ready
