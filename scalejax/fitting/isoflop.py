@@ -156,7 +156,7 @@ class IsoFLOPFit(Fit[IsoFLOP]):
 
 
 def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
-    """Fit N*(C) and D*(C) by isoFLOP curves; see `scalejax.fit`.
+    """Fit N*(C), D*(C) and L*(C) by isoFLOP curves; see `scalejax.fit`.
 
     frame: rows of (params, tokens, flops, loss); tokens or flops may be missing.
     options: protocol and noise are read, and bootstrap is the number of draws of the
@@ -182,9 +182,9 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
     parametric_view, notes = _parametric_view(frame.loc[~out], options)
     holdout, holdout_notes = _holdout(result, read, held_out, method)
     params, drawn = _parameters(result)
-    ends = dict(zip(law.names, percentile_ends(drawn), strict=False))
-    intervals = {name: pair for name, pair in ends.items() if name not in dict(law.fixed)}
-    used = [budget for budget in result.budgets if not budget.reason]
+    ends = zip(law.names, percentile_ends(drawn), strict=False)
+    intervals = {name: pair for name, pair in ends if name not in dict(law.fixed)}
+    used = tuple(budget for budget in result.budgets if not budget.reason)
     counted, rows = sum(budget.models for budget in used), int(np.sum(~held_out))
     return IsoFLOPFit(
         law=law,
@@ -201,8 +201,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
             *([f"{counted} of {rows} rows count"] if counted < rows else []),
             *_disagreement(parametric_view, intervals),
             *dropped_reasons(read.complete),
-            *notes,
-            *holdout_notes,
+            *(notes + holdout_notes),
             *_draw_notes(options, draws),
         ],
         loss=LOSS,
@@ -213,7 +212,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         draws=kept_draws(law.names, drawn),
         ranges=_budget_range(used),
         curves=result.curves,
-        optima=tuple(used),
+        optima=used,
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
 
@@ -242,7 +241,7 @@ def _draw_notes(options: FitOptions, draws: int) -> list[str]:
     return []
 
 
-def _budget_range(used: list[Budget]) -> dict[str, tuple[float, float]]:
+def _budget_range(used: tuple[Budget, ...]) -> dict[str, tuple[float, float]]:
     flops = [budget.flops for budget in used]
     return {"flops": (min(flops), max(flops))} if flops else {}
 

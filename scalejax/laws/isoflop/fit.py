@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from scalejax.laws.isoflop.budgets import IsoFLOPCurve, isoflop_curves, listed
-from scalejax.laws.isoflop.frontier import Frontier, FrontierFit, fit_frontier
+from scalejax.laws.isoflop.frontier import Frontier, fit_frontier
 from scalejax.laws.isoflop.minima import Minima, Protocol, find_minima
 from scalejax.laws.isoflop.noise import Noise
 from scalejax.laws.isoflop.outliers import outlier_reasons
@@ -74,44 +74,40 @@ def fit_isoflop(
     # N* and D* are found separately, hence N* D* need not be C / 6.
     of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, method)
     of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, method)
+    optima = (_optima(minima, with_noise=draws > 0) for minima in (of_params, of_tokens))
     budgets = [
-        _budget(curve, params_optimum, tokens_optimum, loss, method)
-        for curve, params_optimum, tokens_optimum, loss in zip(
-            curves,
-            _optima(of_params, with_noise=draws > 0),
-            _optima(of_tokens, with_noise=draws > 0),
-            of_params.loss[0].tolist(),
-            strict=True,
-        )
+        _budget(*optimum, method)
+        for optimum in zip(curves, *optima, of_params.loss[0].tolist(), strict=True)
     ]
     reasons += _left_out_reasons(budgets)
     if method == "parabola":
         reasons += outlier_reasons(curves, noise)
-    minima = (of_params.log_size[1:], of_tokens.log_size[1:]) if draws else None
     held = dict(fixed or {})
-    frontier = _frontier(
-        budgets,
-        of_params.loss[1:] if draws else None,
-        {name: held.pop(name) for name in Frontier._fields if name in held},
-    )
-    fitted = fit_power_laws(budgets, minima, reasons, held)
-    notes = (*fitted.reasons, *frontier.reasons) if fitted.verdict == "ok" else fitted.reasons
-    return fitted._replace(reasons=notes, frontier=frontier, curves=tuple(curves))
+    of_frontier = {name: held.pop(name) for name in Frontier._fields if name in held}
+    minima = (of_params.log_size[1:], of_tokens.log_size[1:]) if draws else None
+    fitted = fit_power_laws(budgets, minima, reasons, held)._replace(curves=tuple(curves))
+    return _with_frontier(fitted, of_params.loss[1:] if draws else None, of_frontier)
 
 
-def _frontier(
-    budgets: list[Budget],
+def _with_frontier(
+    fitted: IsoFLOPResult,
     loss_draws: Float[np.ndarray, "draws budgets"] | None,
     fixed: Mapping[str, float],
-) -> FrontierFit:
+) -> IsoFLOPResult:
     # A budget can have an optimum in most noise draws and none in the measured losses.
-    used = [i for i, one in enumerate(budgets) if np.isfinite(one.loss) and not one.reason]
-    return fit_frontier(
-        np.array([budgets[i].flops for i in used]),
-        np.array([budgets[i].loss for i in used]),
+    used = [
+        i
+        for i, budget in enumerate(fitted.budgets)
+        if np.isfinite(budget.loss) and not budget.reason
+    ]
+    frontier = fit_frontier(
+        np.array([fitted.budgets[i].flops for i in used]),
+        np.array([fitted.budgets[i].loss for i in used]),
         None if loss_draws is None else loss_draws[:, used],
         fixed,
     )
+    notes = frontier.reasons if fitted.verdict == "ok" else []
+    return fitted._replace(reasons=(*fitted.reasons, *notes), frontier=frontier)
 
 
 def _noisy(

@@ -42,8 +42,8 @@ class Frontier(NamedTuple):
     def loss(self, C: float | np.ndarray) -> float | np.ndarray:
         """Loss of the compute-optimal run of C training FLOPs, nats per token.
 
-        >>> round(Frontier(1.7, 1000.0, 0.15).loss(1e20), 6)
-        2.7
+        >>> print(f"{Frontier(1.7, 1000.0, 0.15).loss(1e20):.3f}")
+        2.700
         """
         # Logarithms keep K C^-g finite where K alone is large and C^-g small.
         return self.E + np.exp(np.log(self.K) - self.g * np.log(C))
