@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track test-ray aot docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -51,6 +51,14 @@ test-track: .venv-track/.ready
 	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
 	@touch $@
 
+# A Ray cluster of three machines, each of them a few processes of this one.
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest -p no:xdist tests/launch/clusters/test_ray_cluster.py
+
+.venv-ray/.ready: setup.py
+	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
+	@touch $@
+
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
 aot: .venv-aot/.ready
 
@@ -79,4 +87,4 @@ bench: venv .venv-bench/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track .venv-ray build *.egg-info .pytest_cache .ruff_cache .hypothesis

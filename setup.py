@@ -62,6 +62,7 @@ setup(
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"],
         "eval": ["lm-eval>=0.4.13"],
         "track": ["tensorboardX>=2.6", "wandb>=0.19"],
+        "ray": ["ray>=2.50"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
         "test": [
             "pytest>=8",

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"config", "files"},
     "evaluation": {"config", "files", "model", "data"},
     "training": {"config", "files", "grids", "model", "optim", "data", "evaluation"},
-    "launch": {"config", "files", "grids", "training"},
+    "launch": {"config", "files", "grids", "model", "training"},
     "laws": set(),
     "fitting": {"laws", "files"},
     "report": {"laws", "fitting", "files"},

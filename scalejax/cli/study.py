@@ -99,7 +99,8 @@ class Run:
 
     # Who trains. local: workers on this machine. slurm: an array of workers, which is
     # submitted and followed; the same command follows an array that is still there.
-    executor: Literal["local", "slurm"] = "local"
+    # ray: tasks on the cluster of RAY_ADDRESS, on a running one, or on a local one.
+    executor: Literal["local", "slurm", "ray"] = "local"
 
     # Largest number of GPUs, TPU chips or, without any, CPU cores that `local` uses. By
     # default all are used. Each gets a worker process, or each group of as many as a
@@ -135,16 +136,19 @@ class Run:
         return exit_codes.of_study(result)
 
     def _executor(self) -> "Executor":
+        from scalejax.launch.clusters.ray_cluster import Ray
         from scalejax.launch.clusters.slurm import Slurm
         from scalejax.launch.executor import Local
 
         # A flag of another executor would have no effect.
-        used = {"local": ("devices",), "slurm": ("workers", "sbatch")}[self.executor]
+        used = {"local": ("devices",), "slurm": ("workers", "sbatch"), "ray": ()}[self.executor]
         for flag in ("devices", "workers", "sbatch"):
             if getattr(self, flag) is not None and flag not in used:
                 raise ValueError(f"--{flag} is not used by --executor {self.executor}; remove it")
         if self.executor == "local":
             return Local(self.devices)
+        if self.executor == "ray":
+            return Ray()
         if self.workers is None:
             raise ValueError("--executor slurm needs --workers N, the number of workers to submit")
         # `python -m scalejax.cli work`, wherever the script of that name is.

@@ -3,15 +3,27 @@
     srun -N2 -n2 python -m scalejax.launch.hosts FOLDER
 
 FOLDER is the segment's folder in a study, with a config.json that `TrainingJob.write`
-wrote; every process must see it. How the processes find each other is described in
-training/distributed.py. Exit codes are those of the command line: 75 asks for another
-start, which continues from the last checkpoint.
+wrote; every process must see it. Process 0 claims the segment, as a worker does. How
+the processes find each other is described in training/distributed.py. Exit codes are
+those of the command line: 75 asks for another start, which continues from the last
+checkpoint.
 """
 
+import contextlib
 import os
 import sys
+import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+
+from scalejax.files import fenced
+from scalejax.launch.claims import HEARTBEAT_SECONDS, STALE_SECONDS, ClaimLost, Claims
+
+# How long to wait for a claim: it may be that of an earlier start, whose process 0 was
+# lost together with its machine.
+WAIT_SECONDS = STALE_SECONDS + 2 * HEARTBEAT_SECONDS
+LOOK_AGAIN_SECONDS = 2.0
 
 DONE, FAILED, BAD_INPUT, RUN_AGAIN = 0, 1, 2, 75
 
@@ -51,13 +63,45 @@ def _train(folder: Path) -> int:
 
     job = TrainingJob.read(folder)
     # A segment lies in STUDY/runs/ID or STUDY/trunks/ID.
-    parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
+    study = folder.absolute().parent.parent
+    parent = study / job.segment.parent if job.segment.parent else None
     try:
-        train_segment(job, folder, parent)
-    except Preempted as error:
+        with _claimed(study, folder.name):
+            train_segment(job, folder, parent)
+    # When process 0 ends, JAX ends the others.
+    except (Preempted, ClaimLost) as error:
         print(error, file=sys.stderr)
         return RUN_AGAIN
     return DONE
+
+
+@contextlib.contextmanager
+def _claimed(study: Path, segment: str) -> Iterator[None]:
+    """Hold the claim of a segment in process 0, and let no process begin without it.
+
+    Raises ClaimLost on every process when another job trains the segment.
+    """
+    from scalejax.training import distributed
+
+    claims, waiting_since = Claims(study), time.monotonic()
+    while True:
+        claim = claims.take(segment) if distributed.is_main() else None
+        late = time.monotonic() - waiting_since > WAIT_SECONDS
+        # All processes do what process 0 has found and decides.
+        taken, late = distributed.from_main([claim is not None, late])
+        if taken:
+            break
+        if late:
+            raise ClaimLost(
+                f"another process trains {segment} (see {claims.folder}); start this one again "
+                "when that one has ended"
+            )
+        time.sleep(LOOK_AGAIN_SECONDS)
+    if claim is None:
+        yield
+    else:
+        with claim, fenced(claim.check):
+            yield
 
 
 def _lost_peer(error: Exception) -> str:

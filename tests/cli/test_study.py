@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -118,6 +119,12 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(experiment):
         (("--executor", "slurm", "--workers", "1", "--devices", "1"), "--devices is not used by"),
         (("--workers", "1"), "--workers is not used by --executor local"),
         (("--executor", "slurm", "--workers", "1"), "needs sbatch and squeue, not found on PATH"),
+        (("--executor", "ray", "--devices", "1"), "--devices is not used by --executor ray"),
+        pytest.param(
+            ("--executor", "ray"),
+            "pip install 'scalejax[ray]'",
+            marks=pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed"),
+        ),
     ],
 )
 def test_an_executor_that_cannot_be_used_is_exit_2_and_nothing_is_written(
