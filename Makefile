@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= 2
 BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
 
-.PHONY: venv quickstart test test-data test-hf test-track test-ray aot docs bench clean
+.PHONY: venv quickstart test test-data test-hf test-track test-ray aot gpu notebooks docs bench clean
 .DEFAULT_GOAL := venv
 
 venv: .venv/.ready
@@ -66,6 +66,22 @@ aot: .venv-aot/.ready
 	$(PYTHON) -m venv .venv-aot && .venv-aot/bin/python -m pip install -q --disable-pip-version-check -e '.[aot]'
 	@touch $@
 
+# Checks on one NVIDIA GPU. CUDA's libraries are large: they are installed only where there is one.
+gpu:
+	@ls /dev/nvidia[0-9]* >/dev/null 2>&1 || { echo "make gpu: this machine has no NVIDIA GPU with a \
+	driver (no /dev/nvidia0); run it on one that has"; exit 2; }
+	@$(MAKE) --no-print-directory .venv-gpu/.ready
+	.venv-gpu/bin/python benchmarks/gpu.py
+
+.venv-gpu/.ready: setup.py
+	$(PYTHON) -m venv .venv-gpu && .venv-gpu/bin/python -m pip install -q --disable-pip-version-check -e '.[gpu]'
+	@touch $@
+
+# Executes copies, so that outputs never enter the repository. The documentation shows them.
+notebooks: venv
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	.venv/bin/python -m pytest --nbmake --overwrite -p no:xdist --durations=0 build/notebooks/*.ipynb
+
 # Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q -f .ci/mkdocs.yml
@@ -87,4 +103,4 @@ bench: venv .venv-bench/.ready
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-aot .venv-bench .venv-data .venv-hf .venv-docs .venv-track .venv-ray build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aot .venv-gpu .venv-bench .venv-data .venv-hf .venv-docs .venv-track .venv-ray build *.egg-info .pytest_cache .ruff_cache .hypothesis

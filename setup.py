@@ -63,6 +63,7 @@ setup(
         "eval": ["lm-eval>=0.4.13"],
         "track": ["tensorboardX>=2.6", "wandb>=0.19"],
         "ray": ["ray>=2.50"],
+        "gpu": ["jax[cuda12]>=0.10.2"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],
         "test": [
             "pytest>=8",

@@ -9,11 +9,14 @@ Gaussian noise of .5%. The Chinchilla law is fitted with the Huber loss of width
 and a pairs bootstrap; it forecasts a run with twice, and with ten times, the largest
 size and tokens.
 
-Trunks: the quickstart's design, four sizes whose trunk has a cooldown at each of five
-budgets, with and without three seeds of the two smallest sizes. The noise of .4% has an
-intra-trunk correlation of 0, .5 or .8. Intervals are those of resampled rows, and those
-that a fit gives to a table with the column `trunk`; the table says how often they
-contain a run of twice the largest size and the true alpha, and their median width.
+Trunks: three designs whose trunks have a cooldown at each token budget. Two have
+four sizes that double and a true Chinchilla law, with one seed each and with three
+seeds of the two smallest; the third is the quickstart's, under the interaction law
+without an irreducible loss. The noise of .4% has an intra-trunk correlation of 0, .5
+or .8. Intervals are those of resampled rows, and those that a fit gives to a table
+with the column `trunk`; the table says how often they contain a run of twice the
+largest size (in the quickstart: 1.5 times) and the true alpha, their median width, and
+how often the verdict is ok.
 
 IsoFLOP fits: four budgets of seven sizes, with noise of .002 and .005 nats per token;
 the truth is the exponent of N*.
@@ -23,6 +26,7 @@ The Monte Carlo error is .015 for 200 data sets at .95.
 
 import argparse
 from collections import Counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,6 +37,9 @@ from scalejax.fitting import resampling
 from scalejax.fitting.parametric.evaluate import evaluate
 from scalejax.laws.forms import Chinchilla
 from scalejax.laws.inference import intervals
+from scalejax.laws.inference.verdict import judge
+from scalejax.laws.interactions import Interaction
+from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.losses import parse_loss
 from scalejax.laws.solver.multistart import find_optimum
 from scalejax.laws.solver.problem import parameters_in_table_units
@@ -42,11 +49,51 @@ TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
 # Standard deviation of the noise of log L.
 NOISE = 0.005
 
-# A law of small models, and the quickstart's sizes and budgets.
+# A law of small models.
 SMALL = Chinchilla(A=20.0, B=60.0, E=1.6, alpha=0.34, beta=0.35)
-SIZES = 33e3 * 2.0 ** np.arange(4)
+DOUBLING = 33e3 * 2.0 ** np.arange(4)
+
+# The fit to three seeds of every size and budget of the quickstart, and the parameters
+# of its models with the head.
+MEASURED = Interaction(A=9.33e5, B=3.895e6, E=0.0, alpha=0.810, beta=0.747, k=0.2101)
+QUICKSTART = np.array([14_848.0, 41_472.0, 79_872.0, 133_120.0])
+QUICKSTART_NEXT = 195_840.0
+
 BUDGETS = np.array([0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6])
+QUICKSTART_BUDGETS = BUDGETS[1:]
 TRUNK_NOISE = 0.004
+
+
+class Branches(NamedTuple):
+    """A design of cooldowns that branch off trunks, and the law that holds there."""
+
+    name: str
+    law: ParametricLaw[Any]
+    truth: Chinchilla | Interaction
+    sizes: np.ndarray
+    """Parameters of the fitted models."""
+    seeds: tuple[int, ...]
+    """Trunks of each size."""
+    budgets: np.ndarray
+    """Tokens at which a cooldown of each trunk ends."""
+    next_size: float
+    """Parameters of the model to forecast, at the largest budget."""
+
+
+CHINCHILLA = laws.chinchilla()
+BRANCHES = (
+    Branches("bare", CHINCHILLA, SMALL, DOUBLING, (1, 1, 1, 1), BUDGETS, 2 * DOUBLING[-1]),
+    Branches("seeds", CHINCHILLA, SMALL, DOUBLING, (3, 3, 1, 1), BUDGETS, 2 * DOUBLING[-1]),
+    Branches(
+        name="quickstart",
+        law=laws.interaction(E=0.0),
+        truth=MEASURED,
+        sizes=QUICKSTART,
+        seeds=(3, 3, 1, 1),
+        budgets=QUICKSTART_BUDGETS,
+        next_size=QUICKSTART_NEXT,
+    ),
+)
 
 PROTOCOLS = ("parabola", "akima")
 
@@ -91,35 +138,37 @@ def print_isoflop(sets: int, draws: int) -> None:
 
 
 def print_trunks(sets: int, draws: int) -> None:
-    for seeds in ((1, 1, 1, 1), (3, 3, 1, 1)):
+    for design in BRANCHES:
         for correlation in (0.0, 0.5, 0.8):
             for resample in ("pairs", None):
-                forecast, alpha, width = trunk_coverage(seeds, correlation, resample, sets, draws)
+                counts, width = trunk_coverage(design, correlation, resample, sets, draws)
+                shares = ", ".join(f"{name} {count / sets:.3f}" for name, count in counts.items())
                 print(
-                    f"{sum(seeds)} trunks, correlation {correlation}, {resample or 'trunks'}: "
-                    f"forecast {forecast:.3f}, alpha {alpha:.3f}, median width {width:.4f}",
+                    f"{design.name}, correlation {correlation}, {resample or 'trunks'}: "
+                    f"{shares}, median width {width:.4f}",
                     flush=True,
                 )
 
 
 def trunk_coverage(
-    seeds: tuple[int, ...], correlation: float, resample: str | None, sets: int, draws: int
-) -> tuple[float, float, float]:
-    """Return the coverage of a forecast and of alpha, and the forecast's median width.
+    design: Branches, correlation: float, resample: str | None, sets: int, draws: int
+) -> tuple[dict[str, int], float]:
+    """Count the data sets whose intervals hold a forecast and alpha, and verdicts ok.
 
-    seeds: trunks of each size. resample: as in `scalejax.fit`; None is the default for
-    a table with the column `trunk`.
+    resample: as in `scalejax.fit`; None is the default for a table with the column
+    `trunk`. Returns the counts, and the median width of the forecast's interval.
     """
-    N = np.repeat(np.repeat(SIZES, seeds), len(BUDGETS))
-    D = np.tile(BUDGETS, sum(seeds))
-    trunk = np.repeat(np.arange(sum(seeds)), len(BUDGETS))
-    law, rows = laws.chinchilla(), pd.DataFrame({"trunk": trunk})
-    target = [np.array([2 * SIZES[-1]]), np.array([BUDGETS[-1]])]
-    exact, ahead = (np.asarray(SMALL.loss(*at)) for at in ((N, D), target))
-    widths, forecasts, alphas = [], 0, 0
+    trunks, law = sum(design.seeds), design.law
+    N = np.repeat(np.repeat(design.sizes, design.seeds), len(design.budgets))
+    D = np.tile(design.budgets, trunks)
+    trunk = np.repeat(np.arange(trunks), len(design.budgets))
+    rows = pd.DataFrame({"trunk": trunk})
+    target = [np.array([design.next_size]), np.array([design.budgets[-1]])]
+    exact, ahead = (np.asarray(design.truth.loss(*at)) for at in ((N, D), target))
+    widths, counts = [], {"forecast": 0, "alpha": 0, "ok": 0}
     for seed in range(sets):
         rng = np.random.default_rng(seed)
-        effects, noise = rng.normal(size=sum(seeds))[trunk], rng.normal(size=N.size)
+        effects, noise = rng.normal(size=trunks)[trunk], rng.normal(size=N.size)
         error = np.sqrt(correlation) * effects + np.sqrt(1 - correlation) * noise
         loss = exact * np.exp(TRUNK_NOISE * error)
         at = find_optimum(law, [N, D], loss, np.ones(N.size), parse_loss("huber:1e-3"))
@@ -136,11 +185,13 @@ def trunk_coverage(
         low, high = np.percentile(predicted[:, None] * np.exp(-residuals), (2.5, 97.5))
         measured = float(ahead[0] * np.exp(TRUNK_NOISE * rng.normal()))
         widths.append(high - low)
-        forecasts += low <= measured <= high
-        first, last = intervals.percentile_intervals(law, at.problem, theta)["alpha"]
+        counts["forecast"] += low <= measured <= high
+        ends = intervals.percentile_intervals(law, at.problem, theta)
+        first, last = ends["alpha"]
         # An open end contains everything on its side.
-        alphas += (first or -np.inf) <= float(SMALL.alpha) <= (last or np.inf)
-    return forecasts / sets, alphas / sets, float(np.median(widths))
+        counts["alpha"] += (first or -np.inf) <= float(design.truth.alpha) <= (last or np.inf)
+        counts["ok"] += judge(law, at, [N, D], ends).label == "ok"
+    return counts, float(np.median(widths))
 
 
 def forecast_coverage(

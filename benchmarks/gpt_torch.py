@@ -66,9 +66,7 @@ class GPT(nn.Module):
         angles = torch.arange(shape.length)[:, None] * frequencies
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=1 / math.sqrt(shape.width))
+        self.width = shape.width
 
     def forward(self, tokens, targets):
         x = self.embedding(tokens)
@@ -88,13 +86,22 @@ class Trainer:
     """A compiled model and its optimizer."""
 
     def __init__(self, shape: Shape, *, learning_rate: float, beta2: float, seed: int = 0):
+        self.model = GPT(shape)
+        self.parameters = list(self.model.parameters())
+        self.loss = torch.compile(self.model)
+        self.restart(learning_rate=learning_rate, beta2=beta2, seed=seed)
+
+    def restart(self, *, learning_rate: float, beta2: float, seed: int = 0) -> None:
+        """Begin again with new weights; what was compiled is kept."""
         torch.manual_seed(seed)
-        model = GPT(shape)
-        self.parameters = list(model.parameters())
+        for parameter in self.parameters:
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=1 / math.sqrt(self.model.width))
+            else:
+                nn.init.ones_(parameter)
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=learning_rate, betas=(0.9, beta2), weight_decay=0.1, fused=True
         )
-        self.loss = torch.compile(model)
 
     def step(self, rows: torch.Tensor) -> torch.Tensor:
         """Train on token rows [b, t + 1] and return the loss."""

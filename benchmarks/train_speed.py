@@ -18,7 +18,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 TORCH_PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"
@@ -67,6 +69,17 @@ def _faults() -> int:
 
 def measure_scalejax(shape: tuple[int, ...]) -> dict[str, float]:
     """Measure the step that `scalejax run` trains with."""
+    step, wait, _ = make_scalejax_step(shape)
+    return measure(step, wait, shape[5] * shape[6])
+
+
+def make_scalejax_step(
+    shape: tuple[int, ...],
+) -> tuple[Callable[[], Any], Callable[[], object], Callable[[], str]]:
+    """Return a function that takes a step and returns its loss, and two more.
+
+    The second waits for the steps, the third returns the text of their program.
+    """
     import jax
     import numpy as np
 
@@ -96,13 +109,17 @@ def measure_scalejax(shape: tuple[int, ...]) -> dict[str, float]:
     mesh = make_mesh(Placement())
     state, train_step = init_state(run, mesh), make_train_step(run, mesh)
     rows = np.random.default_rng(0).integers(0, vocabulary, (sequences, length + 1), np.int32)
+    rate = np.float32(0.002)
 
     def step():
         nonlocal state
-        state, metrics = train_step(state, rows, np.float32(0.002))
+        state, metrics = train_step(state, rows, rate)
         return metrics["loss"]
 
-    return measure(step, lambda: jax.block_until_ready(state), tokens)
+    def program() -> str:
+        return jax.jit(train_step).lower(state, rows, rate).compile().as_text()
+
+    return step, lambda: jax.block_until_ready(state), program
 
 
 def measure_torch(shape: tuple[int, ...]) -> dict[str, float]:
@@ -136,9 +153,7 @@ def run_child(side: str, shape: str, allocator: str) -> dict[str, float]:
 
 def compare(shape: str, allocators: list[str], turns: int) -> None:
     """Print one row for each allocator: both sides, and the ratio."""
-    for allocator in [
-        a == "mimalloc" for a in os.environ.get("ALLOC", "mimalloc,default").split(",")
-    ]:
+    for allocator in allocators:
         readings = {"scalejax": [], "torch": []}
         for turn in range(turns):
             # The order alternates, so that a drift of the machine's speed cancels.

@@ -1,6 +1,7 @@
-"""Can twenty small runs forecast a model twice as large, before it is trained?
+"""Can small runs forecast a larger model, before it is trained?
 
 Scientific: model size, tokens.
+Nuisance: seed.
 Fixed: data, tokenizer, peak learning rate (transferred by muP), batch size, beta2.
 """
 
@@ -27,20 +28,26 @@ def design(
     sizes: list[Model],
     next_size: Model,
     budgets: list[float],
+    seeds: list[int],
     measure: Measure,
 ) -> Study:
     """Every size trained to every budget, and a forecast for the next size.
 
-    Each size is one constant-rate trunk, from which a cooldown branches off for every
-    budget. The forecast is for the largest budget.
+    Each size is one constant-rate trunk per seed, from which a cooldown branches off
+    for every budget. The two smallest sizes are trained with all seeds, which measures
+    the noise, and the others with the first one. The forecast is for the largest
+    budget, and with two seeds, because the second core would have nothing else to do.
     """
-    trunks = grid(base, model=sizes, tokens=budgets[-1])
-    next_trunk = grid(base, model=next_size, tokens=budgets[-1])
+    small = grid(base, model=sizes[:2], seed=seeds, tokens=budgets[-1])
+    large = grid(base, model=sizes[2:], seed=seeds[0], tokens=budgets[-1])
+    next_trunks = grid(base, model=next_size, seed=seeds[:2], tokens=budgets[-1])
     return Study(
         name,
-        cooldowns(trunks, at=budgets, fraction=0.2, shape="1-sqrt"),
-        forecast=cooldowns(next_trunk, at=budgets[-1:], fraction=0.2, shape="1-sqrt"),
-        laws=[laws.chinchilla(), laws.downstream()],
+        cooldowns(small + large, at=budgets, fraction=0.2, shape="1-sqrt"),
+        forecast=cooldowns(next_trunks, at=budgets[-1:], fraction=0.2, shape="1-sqrt"),
+        # Runs of minutes end too far above the irreducible loss E to measure it, so
+        # one of the two laws does without it.
+        laws=[laws.chinchilla(), laws.interaction(E=0.0), laws.downstream()],
         measure=measure,
     )
 
@@ -53,16 +60,18 @@ smoke = design(
     sizes=models.TINY[:3],
     next_size=models.TINY[3],
     budgets=[0.1e6, 0.15e6, 0.2e6],
+    seeds=[0],
     measure=Measure(every=50_000, tokens=16_384, items=64),
 )
 
 # Minutes on two CPU cores.
 mini = design(
-    "quickstart@1",
+    "quickstart@2",
     base,
-    sizes=models.TINY,
-    next_size=models.TINY_NEXT,
-    budgets=[0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6],
+    sizes=models.LADDER,
+    next_size=models.LADDER_NEXT,
+    budgets=[0.63e6, 0.88e6, 1.24e6, 1.75e6],
+    seeds=[0, 1, 2],
     measure=Measure(every=450_000),
 )
 
@@ -82,6 +91,7 @@ paper = design(
     sizes=models.HAGELE,
     next_size=models.HAGELE_NEXT,
     budgets=[0.6e9, 1e9, 1.8e9, 3e9, 5e9],
+    seeds=[0],
     measure=Measure(every=100_000_000, tokens=2**22, items=1024),
 )
 

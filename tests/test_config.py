@@ -105,6 +105,8 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: Placement(data=0), "Placement.data"),
         (lambda: Placement(remat="all"), "Placement.remat"),
         (lambda: Placement(scan_layers=cast(Any, 1)), "scan_layers must be True or False"),
+        (lambda: Placement(population=-1), "Placement.population"),
+        (lambda: Placement(population=2, fsdp=2), "population 2 trains several runs on one device"),
         (lambda: Data(source=""), "empty"),
         (lambda: Data(skip_bad=cast(Any, "yes")), "Data.skip_bad must be True or False"),
         (lambda: Data(mixture="wiki=1, =2"), "each domain once; got 'wiki=1,=2'"),

@@ -19,16 +19,18 @@ def test_an_experiment_asks_a_question_and_can_be_planned(path, scale):
     assert plan(study).flops > 0
 
 
-def test_the_quickstart_has_twenty_runs_and_forecasts_about_twice_the_size():
+def test_the_quickstart_measures_its_noise_and_forecasts_half_as_large_again():
     study, _ = load_study(str(FOLDER / "quickstart.py"))
-    assert len(study.runs) == 20
-    assert len({run.model.width for run in study.runs}) >= 4
-    assert len({run.tokens for run in study.runs}) == 5
-    smallest = counts(study.runs[0].model).params_non_embedding
-    largest = counts(study.runs[-1].model).params_non_embedding
-    forecast = counts(study.forecast[0].model).params_non_embedding
-    assert largest >= 6 * smallest
-    assert 1.8 <= forecast / largest <= 2.2
+    assert len(study.runs) == 32 and len(study.forecast) == 2
+    seeds = {width: set() for width in (16, 32, 48, 64)}
+    for run in study.runs:
+        seeds[run.model.width].add(run.seed)
+    assert [len(of_size) for of_size in seeds.values()] == [3, 3, 1, 1]
+    smallest = counts(study.runs[0].model).params_with_head
+    largest = counts(study.runs[-1].model).params_with_head
+    forecast = counts(study.forecast[0].model).params_with_head
+    assert largest >= 8 * smallest
+    assert 1.4 <= forecast / largest <= 1.6
 
 
 def test_the_runs_of_the_quickstart_share_their_trunks():

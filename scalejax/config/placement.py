@@ -35,6 +35,10 @@ class Placement:
     but every step copies the weights."""
     checkpoint_seconds: float = 60.0
     """Seconds of training between checkpoints. One is always written at the end."""
+    population: int = 0
+    """Largest number of runs that are trained as one program, if they differ in numbers
+    only. 1 trains every run by itself. 0 lets workers choose: on an accelerator as many
+    small runs as keep it busy, on CPU 1."""
     track: str = "none"
     """Where the curves are copied to as a run trains: `none`, `tensorboard` or
     `wandb`."""
@@ -42,6 +46,13 @@ class Placement:
     def __post_init__(self):
         for name in ("data", "fsdp", "tensor", "accumulate"):
             set_integer(self, name, 1)
+        set_integer(self, "population", 0)
+        require(
+            self.population < 2 or self.data == self.fsdp == self.tensor == 1,
+            f"Placement.population {self.population} trains several runs on one device, but data "
+            f"{self.data} x fsdp {self.fsdp} x tensor {self.tensor} splits each run over several; "
+            "use population=1, or leave the mesh at 1 x 1 x 1",
+        )
         check_choice(self, "remat", REMAT)
         check_choice(self, "track", TRACKERS)
         require(

@@ -151,7 +151,12 @@ def bootstrap_draws(
 
 
 def _assumption(errors: TrunkErrors, trunks: int) -> str:
-    """Say what few trunks leave to an assumption."""
+    """Say what is taken for the correlation of branches, and on what evidence."""
+    if errors.measured:
+        return (
+            f"rows of a trunk count as correlated by about {errors.correlation:.2f}, which the "
+            f"repeated ones among {trunks} trunks measure"
+        )
     if not errors.correlation:
         return (
             f"rows of {trunks} trunks count as independent: their residuals favour this by more "

@@ -1,13 +1,20 @@
 """An attempt of one process to train one segment of a study."""
 
 import contextlib
+import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalejax.files import fenced, read_json, write_json
-from scalejax.launch.claims import ClaimLost, Claims
+from scalejax.launch.claims import Claim, ClaimLost, Claims
 from scalejax.launch.events import Event
+from scalejax.launch.jobs import JOBS, read_jobs
+from scalejax.training.segment import Segment, TrainingJob
+
+if TYPE_CHECKING:
+    from scalejax.training.loops.population import Task
 
 # The file in a segment's folder that says why the last attempt failed.
 FAILED = "failed.json"
@@ -28,16 +35,17 @@ def attempt(
     *,
     report: Callable[[int, float], None],
     stopping: Callable[[], bool],
+    companions: "Companions | None" = None,
 ) -> Event:
     """Claim the segment in `folder`, train it, and return how that ended.
 
     The folder is STUDY/runs/ID or STUDY/trunks/ID and holds a config.json; the claims
-    are those of the study. report, stopping: as for `train_segment`.
+    are those of the study. report, stopping: as for `train_segment`. companions: finds
+    segments to train in one population with it.
     """
     # Not at the top of the file: a process is pinned before jax is imported.
     from scalejax.training.loop import Preempted, train_segment
     from scalejax.training.result import is_finished
-    from scalejax.training.segment import TrainingJob
 
     try:
         claim = claims.take(folder.name)
@@ -48,6 +56,8 @@ def attempt(
             # Between the caller's look and the claim, its owner may have finished it.
             if is_finished(job, folder):
                 return Event(kind="claimed")
+            if companions and (others := companions.train(job, claim, report, stopping)):
+                return Event(kind="done", others=others)
             parent = folder.parent.parent / job.segment.parent if job.segment.parent else None
             try:
                 train_segment(job, folder, parent, report=report, stopping=stopping)
@@ -69,6 +79,110 @@ def attempt(
         record_failure(folder, text)
         return Event(kind="failed", error=text)
     return Event(kind="done")
+
+
+class Companions:
+    """Trains a segment in a population with others of its study, where that is wanted.
+
+    `Placement.population` says whether it is.
+    """
+
+    def __init__(self, claims: Claims, study: Path, workers: int = 1):
+        """Find companions among the segments of a study.
+
+        workers: the number of workers that take from them; each leaves the others their
+        share.
+        """
+        self._claims, self._study, self._workers = claims, study, workers
+        # What segments that could not be trained together have in common.
+        self._refused: set[tuple[object, ...]] = set()
+
+    def train(
+        self,
+        job: TrainingJob,
+        claim: Claim,
+        report: Callable[[int, float], None],
+        stopping: Callable[[], bool],
+    ) -> list[str]:
+        """Train a segment with others; return their folders, or [] if there are none.
+
+        claim: that of the segment. When the population cannot be trained, because it
+        needs too much memory or something is wrong with one member, nothing is returned
+        either: the segments are then trained one by one, so that an error becomes that
+        of its own segment.
+        """
+        from scalejax.training.loop import Preempted
+        from scalejax.training.loops.population import program_key, train_population
+
+        with contextlib.ExitStack() as held:
+            others, claims = [], [claim]
+            for other, other_claim in self._take(job):
+                claims.append(held.enter_context(other_claim))
+                others.append(other)
+            if not others:
+                return []
+            for other in others:
+                other.write(self._study / other.segment.folder)
+            tasks = [self._task(member) for member in [job, *others]]
+
+            def check() -> None:
+                for one in claims:
+                    one.check()
+
+            def report_first(segment: Segment, step: int, loss: float) -> None:
+                if segment == job.segment:
+                    report(step, loss)
+
+            with fenced(check):
+                try:
+                    train_population(tasks, report=report_first, stopping=stopping)
+                except (Preempted, ClaimLost):
+                    raise
+                except Exception:
+                    check()
+                    traceback.print_exc()
+                    self._refused.add(program_key(job))
+                    return []
+            return [other.segment.folder for other in others]
+
+    def _take(self, job: TrainingJob) -> Iterator[tuple[TrainingJob, Claim]]:
+        """Claim companions of a segment."""
+        from scalejax.training.loops.population import largest_population, program_key
+
+        key, largest = program_key(job), largest_population(job)
+        if largest == 1 or key in self._refused or not (self._study / JOBS).exists():
+            return
+        free = [
+            other
+            for other in read_jobs(self._study).jobs
+            if other.segment.id != job.segment.id
+            and program_key(other) == key
+            and self._is_free(other)
+        ]
+        share = math.ceil((1 + len(free)) / self._workers)
+        left = min(largest, share) - 1
+        for other in free:
+            if left < 1:
+                return
+            if (claim := self._claims.take(other.segment.id)) is not None:
+                # Between the look and the claim, its owner may have finished it.
+                if self._is_free(other):
+                    left -= 1
+                    yield other, claim
+                else:
+                    claim.release()
+
+    def _task(self, job: TrainingJob) -> "Task":
+        from scalejax.training.loops.population import Task
+
+        parent = self._study / job.segment.parent if job.segment.parent else None
+        return Task(job, self._study / job.segment.folder, parent)
+
+    def _is_free(self, job: TrainingJob) -> bool:
+        """Whether a segment can be trained now, as far as its files say."""
+        folder, needs = self._study / job.segment.folder, job.segment.needs
+        is_ready = not needs or (self._study / needs / "DONE").exists()
+        return is_ready and not (folder / "DONE").exists() and failure(folder) is None
 
 
 def record_failure(folder: Path, error: str) -> None:

@@ -1,7 +1,7 @@
 """What a worker reports to its launcher, as lines of JSON on standard output."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -20,6 +20,9 @@ class Event:
     """Training loss in nats per token, for `step`."""
     error: str = ""
     """What went wrong, for `failed` and `died`."""
+    others: list[str] = field(default_factory=list)
+    """Folders, relative to the study's, of segments that were trained in one population
+    with it and are finished too, for `done`."""
 
     def to_line(self) -> str:
         """The event as one line of JSON."""

@@ -125,7 +125,7 @@ class Pool:
         self.workers = []
 
     def _start_worker(self, seat: Seat) -> None:
-        worker = WorkerProcess(self.folder, seat, self.lock)
+        worker = WorkerProcess(self.folder, seat, self.lock, len(self.seats))
         worker.listen(self.events)
         self.workers.append(worker)
 
@@ -172,12 +172,12 @@ class Pool:
                 self.on_done(job.segment)
             elif error := failure(self.folder / folder):
                 self._fail(job.segment, error)
-            elif self.seats:
-                self.waiting[folder] = job
             else:
                 if job.segment.id in training:
                     self._show_step(job.segment)
-                continue
+                if not self.seats:
+                    continue
+                self.waiting[folder] = job
             del self.elsewhere[folder]
         if gone and self.elsewhere:
             raise WorkersGone(gone)
@@ -201,6 +201,11 @@ class Pool:
             self._replace(worker, job, event.error)
         elif event.kind == "done" and job is not None:
             self.on_done(job.segment)
+            for folder in event.others:
+                # Another worker may have been offered it, and have found it claimed.
+                other = self.waiting.pop(folder, None) or self.elsewhere.pop(folder, None)
+                if other is not None:
+                    self.on_done(other.segment)
         elif event.kind == "claimed" and job is not None:
             self.elsewhere[job.segment.folder] = job
         elif event.kind == "failed" and job is not None:

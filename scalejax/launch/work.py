@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scalejax.launch.attempt import attempt, failure
+from scalejax.launch.attempt import Companions, attempt, failure
 from scalejax.launch.claims import Claims
 from scalejax.launch.jobs import read_jobs
 from scalejax.training.result import is_finished
@@ -44,6 +44,7 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
     Raises ValueError when the folder is not one of a study.
     """
     claims, result, idle_since = Claims(study), WorkResult(), time.monotonic()
+    companions = Companions(claims, study)
     while not result.preempted:
         # Read anew each time: a study adds its forecast runs when its laws are fitted.
         jobs, complete = read_jobs(study)
@@ -55,7 +56,7 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
         before = len(result.trained) + len(result.failed)
         for job in left:
             if _is_ready(job, study) and not result.preempted:
-                _train(job, study, claims, result, say, stopping)
+                _train(job, study, claims, companions, result, say, stopping)
         if before == len(result.trained) + len(result.failed):
             time.sleep(LOOK_AGAIN_SECONDS)
         result.preempted |= stopping()
@@ -81,6 +82,7 @@ def _train(
     job: TrainingJob,
     study: Path,
     claims: Claims,
+    companions: Companions,
     result: WorkResult,
     say: Callable[[str], None],
     stopping: Callable[[], bool],
@@ -90,10 +92,17 @@ def _train(
     if is_finished(job, folder):
         return
     job.write(folder)
-    event = attempt(claims, folder, report=lambda step, loss: None, stopping=stopping)
+    event = attempt(
+        claims,
+        folder,
+        report=lambda step, loss: None,
+        stopping=stopping,
+        companions=companions,
+    )
     if event.kind == "done":
-        result.trained.append(job.segment.folder)
-        say(f"{job.segment.folder} done")
+        for finished in [job.segment.folder, *event.others]:
+            result.trained.append(finished)
+            say(f"{finished} done")
     elif event.kind == "failed":
         result.failed[job.segment.folder] = event.error
         say(f"{job.segment.folder} failed: {event.error}")

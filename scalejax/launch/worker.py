@@ -1,11 +1,12 @@
 """A worker: one process that trains one segment after the other.
 
-    python -m scalejax.launch.worker LAUNCHER_PID CORE
+    python -m scalejax.launch.worker LAUNCHER_PID CORE WORKERS
 
 LAUNCHER_PID is the process that started the worker. CORE is the CPU core that the
-worker is pinned to, or -1 if it is not pinned. Every line of standard input is the
-folder of a segment, with a config.json that `TrainingJob.write` wrote. Standard output
-carries one `Event` per line, as JSON. Standard error is the log.
+worker is pinned to, or -1 if it is not pinned. WORKERS is the number of workers that
+the launcher starts. Every line of standard input is the folder of a segment, with a
+config.json that `TrainingJob.write` wrote. Standard output carries one `Event` per
+line, as JSON. Standard error is the log.
 
 A worker does not outlive its launcher. On Linux the kernel kills it when the launcher
 dies; elsewhere it ends when its standard input closes.
@@ -20,7 +21,7 @@ import sys
 import threading
 from pathlib import Path
 
-from scalejax.launch.attempt import attempt, import_training
+from scalejax.launch.attempt import Companions, attempt, import_training
 from scalejax.launch.claims import Claims
 from scalejax.launch.events import Event
 from scalejax.launch.seats import pin
@@ -33,7 +34,7 @@ POLL_SECONDS = 0.2
 
 def main() -> None:
     """Train segments until standard input closes or SIGTERM arrives."""
-    launcher, core = int(sys.argv[1]), int(sys.argv[2])
+    launcher, core, workers = (int(argument) for argument in sys.argv[1:4])
     die_with(launcher)
     pin(core)
     # Ctrl-C reaches every process of the terminal. The launcher decides what it means
@@ -55,13 +56,19 @@ def main() -> None:
         send(Event(kind="step", step=step, loss=loss))
 
     claims: Claims | None = None
+    companions: Companions | None = None
     while not halt.is_set():
         with contextlib.suppress(queue.Empty):
             folder = Path(folders.get(timeout=POLL_SECONDS))
             # A segment lies in STUDY/runs/ID or STUDY/trunks/ID, and a worker trains
             # those of one study.
-            claims = claims or Claims(folder.parent.parent)
-            send(attempt(claims, folder, report=report, stopping=halt.is_set))
+            study = folder.parent.parent
+            claims = claims or Claims(study)
+            companions = companions or Companions(claims, study, workers)
+            event = attempt(
+                claims, folder, report=report, stopping=halt.is_set, companions=companions
+            )
+            send(event)
 
 
 def die_with(launcher: int) -> None:

@@ -23,17 +23,18 @@ class WorkerProcess:
     model: Model | None
     """The model that it compiled last."""
 
-    def __init__(self, folder: Path, seat: Seat, lock: int):
+    def __init__(self, folder: Path, seat: Seat, lock: int, workers: int):
         """Start the process.
 
         folder: the study's folder; the worker's log goes into its `logs`.
         seat: what it uses of the machine.
         lock: the descriptor of the folder's lock, which the worker keeps open.
+        workers: the number of workers that the launcher starts.
         """
         self.seat, self.job, self.model = seat, None, None
         self.log = folder / "logs" / f"worker-{seat.name}.log"
         self.log.parent.mkdir(exist_ok=True)
-        arguments = [str(os.getpid()), str(seat.core)]
+        arguments = [str(os.getpid()), str(seat.core), str(workers)]
         command = [sys.executable, "-m", "scalejax.launch.worker", *arguments]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(

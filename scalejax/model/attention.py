@@ -7,6 +7,10 @@ from the output and the log of the softmax's denominator (Dao et al. 2022,
 FlashAttention, section 3.1). Against the full square, a step takes 0.75 to 0.85 of the
 time on one CPU core.
 
+The scores of a block are stored with the keys before the queries. Sums over the keys
+then add whole rows, and no matmul of either pass has to transpose the scores, which are
+its largest argument: this takes 0.73 to 0.87 of the time (benchmarks/train_speed.py).
+
 Axes: b sequences, t query positions, s key positions (as many as t), n query heads, g
 kv heads, r query heads per kv head, h head size, q queries of a block, k its keys.
 """
@@ -74,13 +78,17 @@ def _forward(q_bgrth: Queries, k_bgsh: Keys, v_bgsh: Keys, segments_bt: Segments
     for start, end in _blocks(q_bgrth.shape[3]):
         logits = _logits(q_bgrth, k_bgsh, segments_bt, start, end)
         # Without the maximum, exp would overflow for large logits.
-        maximum = jnp.max(logits, axis=-1, keepdims=True)
-        weights = jnp.exp(logits - maximum)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        # Dividing the output, [q, h], is cheaper than dividing the weights, [q, k].
-        weighted = _float32("bgrqk,bgkh->bgrqh", weights.astype(v_bgsh.dtype), v_bgsh[:, :, :end])
-        outputs.append((weighted / total).astype(q_bgrth.dtype))
-        log_sums.append((maximum + jnp.log(total))[..., 0])
+        maximum = jnp.max(logits, axis=2)
+        weights = jnp.exp(logits - maximum[:, :, None])
+        total = jnp.sum(weights, axis=2)
+        # Dividing the output, [h, q], is cheaper than dividing the weights, [k, q].
+        # The output has the dtype of the values before that, too: XLA on CPU lacks
+        # this product of two bfloat16 matrices with a result in float32.
+        weights = weights.astype(v_bgsh.dtype)
+        weighted = jnp.einsum("bgkh,bgkrq->bghrq", v_bgsh[:, :, :end], weights)
+        output = (weighted / total[:, :, None]).astype(q_bgrth.dtype)
+        outputs.append(output.transpose(0, 1, 3, 4, 2))
+        log_sums.append(maximum + jnp.log(total))
     y_bgrth, log_sum_bgrt = jnp.concatenate(outputs, axis=3), jnp.concatenate(log_sums, axis=3)
     return y_bgrth, (q_bgrth, k_bgsh, v_bgsh, segments_bt, y_bgrth, log_sum_bgrt)
 
@@ -99,12 +107,13 @@ def _backward(saved: tuple, dy_bgrth: Queries):
         block = (slice(None),) * 3 + (slice(start, end),)
         keys = (slice(None),) * 2 + (slice(0, end),)
         logits = _logits(q_bgrth, k_bgsh, segments_bt, start, end)
-        weights = jnp.exp(logits - log_sum_bgrt[block][..., None])
-        dweights = _float32("bgrqh,bgkh->bgrqk", dy_bgrth[block], v_bgsh[keys])
-        dlogits = (weights * (dweights - sum_bgrt[block][..., None])).astype(dtype)
-        dq.append(jnp.einsum("bgrqk,bgkh->bgrqh", dlogits, k_bgsh[keys]))
-        dk = jnp.einsum("bgrqk,bgrqh->bgkh", dlogits, q_bgrth[block])
-        dv = jnp.einsum("bgrqk,bgrqh->bgkh", weights.astype(dtype), dy_bgrth[block])
+        weights = jnp.exp(logits - log_sum_bgrt[block][:, :, None])
+        dweights = _float32("bgkh,bgrqh->bgkrq", v_bgsh[keys], dy_bgrth[block])
+        dlogits = (weights * (dweights - sum_bgrt[block][:, :, None])).astype(dtype)
+        dq_bghrq = jnp.einsum("bgkh,bgkrq->bghrq", k_bgsh[keys], dlogits)
+        dq.append(dq_bghrq.transpose(0, 1, 3, 4, 2))
+        dk = jnp.einsum("bgkrq,bgrqh->bgkh", dlogits, q_bgrth[block])
+        dv = jnp.einsum("bgkrq,bgrqh->bgkh", weights.astype(dtype), dy_bgrth[block])
         dk_bgsh, dv_bgsh = dk_bgsh.at[keys].add(dk), dv_bgsh.at[keys].add(dv)
     return jnp.concatenate(dq, axis=3), dk_bgsh, dv_bgsh, None
 
@@ -121,14 +130,15 @@ def _blocks(length: int) -> Iterator[tuple[int, int]]:
 
 def _logits(
     q_bgrth: Queries, k_bgsh: Keys, segments_bt: Segments, start: int, end: int
-) -> Float[Array, "b g r q k"]:
+) -> Float[Array, "b g k r q"]:
     """Return the logits of one block of queries with the keys before its end."""
-    logits = _float32("bgrqh,bgkh->bgrqk", q_bgrth[:, :, :, start:end], k_bgsh[:, :, :end])
-    allowed = np.arange(end) <= np.arange(start, end)[:, None]
+    logits = _float32("bgkh,bgrqh->bgkrq", k_bgsh[:, :, :end], q_bgrth[:, :, :, start:end])
+    allowed = np.arange(end)[:, None] <= np.arange(start, end)
     if segments_bt is not None:
-        same_bqk = segments_bt[:, start:end, None] == segments_bt[:, None, :end]
-        allowed = (allowed & same_bqk)[:, None, None]
-    return jnp.where(allowed, logits, -jnp.inf)
+        same_bkq = segments_bt[:, :end, None] == segments_bt[:, None, start:end]
+        allowed = (allowed & same_bkq)[:, None]
+    # The query heads of a kv head share the mask: their axis lies before the queries'.
+    return jnp.where(allowed[..., None, :], logits, -jnp.inf)
 
 
 def _float32(subscripts: str, a: Array, b: Array) -> Array:

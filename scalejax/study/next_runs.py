@@ -19,7 +19,7 @@ from scalejax.config import Run
 from scalejax.fitting.fit import fit
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.grids import run_id
-from scalejax.laws.inference.bootstrap import linearized_errors
+from scalejax.laws.inference.bootstrap import linearized_errors, repeats
 from scalejax.laws.inference.optimal_design import (
     Candidate,
     Information,
@@ -156,10 +156,10 @@ class _Proposal:
         self.optimum = fitted.optimum
         trunks = rows["trunk"].astype(str)
         self.trunks = dict(zip(rows["run"], trunks, strict=True))
-        errors = linearized_errors(fitted.law, self.optimum)
+        errors, labels = linearized_errors(fitted.law, self.optimum), trunks.factorize()[0]
         self.information = Information(
             np.zeros((len(self.optimum.theta),) * 2),
-            trunk_errors(*errors, trunks.factorize()[0]).correlation,
+            trunk_errors(*errors, labels, repeats(self.optimum, labels)).correlation,
         )
         for slope, trunk in zip(errors.jacobian, trunks, strict=True):
             self.information = self.information.with_run(slope, trunk)

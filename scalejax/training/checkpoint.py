@@ -18,6 +18,7 @@ import functools
 import logging
 import re
 import shutil
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,10 @@ STEP_FOLDER = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 # A state is any nested structure of arrays. `restore` returns the structure it is
 # given.
 State = Any
+
+# Orbax runs an event loop in each thread that saves, and two at a time disturb each
+# other. The runs of a population save in threads of their own.
+_orbax_lock = threading.Lock()
 
 log = logging.getLogger("scalejax")
 
@@ -86,7 +91,7 @@ def save(folder: Path, step: int, state: State, origin: Origin, notes: dict[str,
 
     import orbax.checkpoint as ocp  # takes 1.5 s, which a plan or a status must not pay
 
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _orbax_lock, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / str(step), state, force=True)
     # Leaving the block waits until every process has written its part.
     if distributed.is_main():

@@ -11,9 +11,9 @@ Training may be killed at any moment and started again. The same call on the sam
 continues from the last checkpoint, and ends with the same bits as an undisturbed run.
 """
 
+import contextlib
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,11 @@ from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
-from scalejax.files import check_fence, read_json
+from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
+from scalejax.training.loops.step_loop import StepLoop
 from scalejax.training.metrics import MetricsFile, open_metrics
 from scalejax.training.observation.profile import profiled
 from scalejax.training.result import (
@@ -42,7 +43,7 @@ from scalejax.training.result import (
     is_finished,
     result_row,
 )
-from scalejax.training.resume import Progress, starting_point, warn_of_missing_evaluations
+from scalejax.training.resume import starting_point, warn_of_missing_evaluations
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
 from scalejax.training.start import initial_weights
@@ -54,10 +55,8 @@ from scalejax.training.status import (
     read_status,
     record_checkpoint,
 )
-from scalejax.training.step import Step, init_state, make_train_step, weights_to_evaluate
+from scalejax.training.step import Metrics, Step, init_state, make_train_step, weights_to_evaluate
 
-# Steps between two rows of metrics.jsonl; a row's training loss is the mean over them.
-LOG_EVERY = 20
 # A run counts as diverged after this many skipped steps in a row: its weights have
 # stopped changing, and nothing suggests that they would start again.
 DIVERGED_AFTER = 20
@@ -121,6 +120,38 @@ def train_segment(
     fence (see `scalejax.files.fenced`) is checked after every step and before every
     file.
     """
+    with opened(job, folder, parent, report) as trainer:
+        if trainer is not None:
+            trainer.run_steps(stopping)
+            if not trainer.is_complete:
+                raise Preempted(
+                    f"stopped at step {trainer.progress.step} of {job.segment.stop}; the state is "
+                    f"saved in {folder}"
+                )
+            trainer.conclude()
+
+
+class Preempted(Exception):
+    """Training was asked to stop before its end.
+
+    The state is saved: the same call continues from there and loses no step.
+    """
+
+
+@contextlib.contextmanager
+def opened(
+    job: TrainingJob,
+    folder: Path,
+    parent: Path | None,
+    report: Callable[[int, float], None],
+    *,
+    population: int = 1,
+) -> Iterator["Trainer | None"]:
+    """Open a segment's folder where its training continues; None when it is finished.
+
+    folder, parent, report: as for `train_segment`. population: the number of runs that
+    are trained as one program, this one included.
+    """
     # ---- Data ----------------------------------------------------------------
     # Whatever can be wrong with the input is found before the first step: a suite that
     # cannot be scored must not fail after hours of training.
@@ -129,6 +160,7 @@ def train_segment(
     previous = read_status(folder)
     check_data(folder, previous, shards.hash)
     if distributed.from_main(is_finished(job, folder)):
+        yield None
         return
     check_vocabulary(run, shards)
     check_measure(shards, run, job.measure)
@@ -139,108 +171,46 @@ def train_segment(
     initial = init_state(run, mesh, job.measure.averages, weights)
     start = starting_point(job, folder, parent, initial, shards.hash, previous)
     warn_of_missing_evaluations(job, folder, start.progress.step)
-    status = open_folder(folder, previous, shards.hash)
+    status = open_folder(folder, previous, shards.hash, population)
 
-    # ---- Steps ---------------------------------------------------------------
-    rows = batches(shards, run)
     with open_metrics(job, folder, history=start.history) as metrics, checkpoint.Saver() as saver:
-        trainer = Trainer(job, folder, start.progress, shards, rows, mesh, metrics, saver, status)
-        trainer.run_steps(report, stopping)
-
-        # ---- Evaluation, of finished runs only: trunks are not evaluated -----
-        if job.segment.final:
-            row = trainer.evaluate_run()
-            if distributed.is_main():
-                Result(row=row, measure=job.measure).save(folder)
-        # A folder with DONE is never trained again: its curve must be complete.
-        metrics.sync()
-
-    # ---- End -----------------------------------------------------------------
-    close_folder(folder, status, step=trainer.progress.step, diverged=trainer.progress.diverged)
-
-
-class Preempted(Exception):
-    """Training was asked to stop before its end.
-
-    The state is saved: the same call continues from there and loses no step.
-    """
+        yield Trainer(
+            job=job,
+            progress=start.progress,
+            folder=folder,
+            shards=shards,
+            rows=batches(shards, run),
+            mesh=mesh,
+            metrics=metrics,
+            saver=saver,
+            status=status,
+            report=report,
+        )
 
 
 @dataclass(frozen=True)
-class Trainer:
+class Trainer(StepLoop):
     """A segment in training: what the steps read, and the progress that they make."""
 
-    job: TrainingJob
     folder: Path
-    progress: Progress
     shards: Shards
     rows: Rows
     mesh: jax.sharding.Mesh
     metrics: MetricsFile
     saver: checkpoint.Saver
     status: Status
-
-    def run_steps(self, report: Callable[[int, float], None], stopping: Callable[[], bool]) -> None:
-        """Train to the end of the segment.
-
-        Logs a metrics row every LOG_EVERY steps, evaluates every `Measure.every` tokens
-        and saves a checkpoint every `Placement.checkpoint_seconds`.
-        """
-        run, stop = self.job.segment.run, self.job.segment.stop
-        progress, placement = self.progress, self.job.placement
-        train_step = self.training_step()
-        # The schedule is computed once, in float64 on the host, and each step gets its
-        # rate as an argument. One executable serves every schedule, and the array that
-        # a whole-curve law reads is the array that was trained.
-        rates = learning_rates(run)
-
-        resumed = saved = time.monotonic()
-        while progress.step < stop and not progress.diverged:
-            # ---- Step --------------------------------------------------------
-            before = run.batch_schedule.tokens_after(progress.step)
-            after = run.batch_schedule.tokens_after(progress.step + 1)
-            batch = self.read_batch(before, after)
-            rate = rates[progress.step]
-            progress.state, metrics = train_step(progress.state, batch, rate)
-            # The loss stays on the device until the next metrics row. Reading it here
-            # would wait for the step to end, and the device would then wait for the
-            # next batch.
-            progress.losses.append(metrics["loss"])
-            progress.step += 1
-
-            # ---- Metrics row: every LOG_EVERY steps, and at the run's end ------
-            logged = progress.step % LOG_EVERY == 0 or progress.step == run.steps
-            if logged:
-                now = time.monotonic()
-                progress.seconds, resumed = progress.seconds + now - resumed, now
-                report(progress.step, self.log_losses(float(rate), metrics["grad_norm"]))
-
-            # ---- Evaluation, except at the run's end, which is evaluated anyway
-            if self.evaluation_is_due(before, after) and progress.step < run.steps:
-                self.evaluate_loss()
-
-            # ---- Checkpoint: by the clock, before stopping, and at the end ----
-            check_fence()
-            late = time.monotonic() - saved > placement.checkpoint_seconds
-            agreed = distributed.agree(progress.step, stop=stopping(), save=late, exchange=logged)
-            last = agreed.stop or progress.step == stop
-            self.finish_save(wait=last)
-            if last or (agreed.save and not self.saver.is_busy):
-                self.start_save()
-                saved = time.monotonic()
-            if last:
-                break
-        self.finish_save(wait=True)
-        if progress.step < stop and not progress.diverged:
-            raise Preempted(
-                f"stopped at step {progress.step} of {stop}; the state is saved in {self.folder}"
-            )
+    report: Callable[[int, float], None]
+    """Called with the step and the loss of every metrics row."""
 
     def training_step(self) -> Step:
         """The compiled step; it is profiled when the Measure asks for that."""
         run, measure = self.job.segment.run, self.job.measure
         step = make_train_step(run, self.mesh, self.job.placement, measure.averages)
         return profiled(step, self.folder / "profile", measure.profile_steps)
+
+    def rates(self) -> np.ndarray:
+        """The learning rate of every step, float32 [steps]."""
+        return learning_rates(self.job.segment.run)
 
     def read_batch(self, before: int, after: int) -> ArrayLike:
         """The rows of the step that reads the run's tokens from `before` to `after`.
@@ -255,40 +225,30 @@ class Trainer:
             lambda start, stop: self.rows.rows(first + start, first + stop),
         )
 
-    def log_losses(self, learning_rate: float, gradient_norm: jax.Array) -> float:
-        """Write a metrics row of the steps since the last one; return their mean loss.
+    def log_losses(self, rate: np.ndarray, metrics: Metrics) -> None:
+        """Write and report the mean loss of the steps since the last metrics row.
 
-        `learning_rate` and `gradient_norm`, before clipping, are of the last step.
         Skipped steps are left out of the mean; it is NaN, and null in the file, when
         every step was skipped.
         """
         progress = self.progress
         # These two reads wait for the device: once per row, not once per step.
         losses = np.array([float(loss) for loss in jax.device_get(progress.losses)])
-        progress.diverged = int(progress.state.skipped_in_a_row) >= DIVERGED_AFTER
+        last = jax.device_get(metrics)
+        progress.diverged = int(last["skipped_in_a_row"]) >= DIVERGED_AFTER
         progress.losses = []
-        grad_norm = float(jax.device_get(gradient_norm))
+        grad_norm = float(last["grad_norm"])
 
         finite = losses[np.isfinite(losses)]
         loss = float(np.mean(finite)) if finite.size else math.nan
         row = self.row_head() | {
-            "learning_rate": learning_rate,
+            "learning_rate": float(rate),
             "train_loss": loss if math.isfinite(loss) else None,
             "grad_norm": grad_norm if math.isfinite(grad_norm) else None,
             "seconds": round(progress.seconds, 3),
         }
         self.metrics.write(row)
-        return loss
-
-    def evaluation_is_due(self, before: int, after: int) -> bool:
-        """Whether the step from `before` to `after` tokens completes an interval.
-
-        The intervals are `Measure.every` tokens long, rounded to whole batches; 0 means
-        that the loss is not evaluated during training.
-        """
-        every, batch = self.job.measure.every, self.job.segment.run.batch_tokens
-        interval = max(1, round(every / batch)) * batch
-        return every > 0 and after // interval > before // interval
+        self.report(progress.step, loss)
 
     def evaluate_loss(self) -> dict[str, float | None]:
         """Evaluate the weights and every average, and log one row for each.
@@ -312,6 +272,18 @@ class Trainer:
         for name, row in losses.items():
             self.metrics.write(self.row_head() | {"weights": name} | row)
         return losses["raw"]
+
+    def conclude(self) -> None:
+        """Evaluate the run if the segment is its last, and close the folder."""
+        # Trunks are not evaluated.
+        if self.job.segment.final:
+            row = self.evaluate_run()
+            if distributed.is_main():
+                Result(row=row, measure=self.job.measure).save(self.folder)
+        # A folder with DONE is never trained again: its curve must be complete.
+        self.metrics.sync()
+        progress = self.progress
+        close_folder(self.folder, self.status, step=progress.step, diverged=progress.diverged)
 
     def evaluate_run(self) -> ResultRow:
         """Evaluate the finished run: its row of the results table."""
@@ -338,6 +310,11 @@ class Trainer:
             row["start_weights"] = read_json(self.folder / "start.json")["weights"]
         return row | {"code_changed": len(progress.code) > 1}
 
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save has begun that `finish_save` has not recorded yet."""
+        return self.saver.is_busy
+
     def start_save(self) -> None:
         """Begin to save the progress; training can go on."""
         progress = self.progress
@@ -357,11 +334,7 @@ class Trainer:
         self.saver.start(folder, progress.step, progress.state, origin, notes)
 
     def finish_save(self, *, wait: bool) -> None:
-        """Record a save that has ended, or with `wait` the one in flight.
-
-        If the weights were not finite, the run has diverged. Raises the error of a save
-        that failed.
-        """
+        """Record a save that has ended, or with `wait` the one in flight."""
         try:
             step = self.saver.completed(wait_for_it=wait)
         except checkpoint.NotFinite:

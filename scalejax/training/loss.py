@@ -24,6 +24,7 @@ from scalejax.model.transformer import Transformer
 CACHED_LOGITS = 2**19
 
 
+@jax.named_scope("loss")
 def summed_loss(
     model: Transformer,
     x_btd: Float[Array, "b t d"],

@@ -4,10 +4,12 @@
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scalejax.config import Placement
@@ -37,7 +39,19 @@ def make_mesh(placement: Placement) -> Mesh:
             f"Placement uses {needed} devices, but the {jax.process_count()} processes of this "
             f"job have {len(devices)}: raise data, fsdp or tensor, or start fewer processes"
         )
-    grid = np.asarray(devices[:needed]).reshape(*sizes.values())
+    return mesh_over(devices[:needed], sizes)
+
+
+def mesh_over(devices: Sequence[Any], sizes: dict[str, int]) -> Mesh:
+    """The mesh with these axes over exactly these devices, which may be abstract."""
+    if devices[0].platform == "tpu":
+        # Neighbors in the mesh are neighbors in the torus of chips. An axis that is no
+        # product of the torus's sides, such as 64 of 16 x 16, takes a part of a side.
+        grid = mesh_utils.create_device_mesh(
+            tuple(sizes.values()), devices=devices, allow_split_physical_axes=True
+        )
+    else:
+        grid = np.asarray(devices).reshape(*sizes.values())
     # Under the axis type Auto, XLA chooses the sharding of intermediate arrays and
     # inserts the collectives.
     return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))

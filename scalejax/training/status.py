@@ -9,7 +9,7 @@ import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import jax
 
@@ -29,6 +29,8 @@ class Environment(TypedDict):
     jax: str
     machine: str
     cpu: str
+    population: NotRequired[int]
+    """Number of runs that are trained as one program; absent for a run by itself."""
 
 
 class Status(TypedDict):
@@ -81,14 +83,19 @@ def check_data(folder: Path, status: Status | None, data_hash: str) -> None:
         )
 
 
-def open_folder(folder: Path, previous: Status | None, data_hash: str) -> Status:
+def open_folder(
+    folder: Path, previous: Status | None, data_hash: str, population: int = 1
+) -> Status:
     """Write status.json at a start or a resume.
 
-    `previous` is the folder's status so far. Keeps the time of the first start, and
+    `previous` is the folder's status so far; `population` the number of runs that are
+    trained as one program. Keeps the time of the first start, and
     notes when devices, threads, versions or the CPU differ from those of earlier steps:
     floating-point results may then differ, too.
     """
     here = environment()
+    if population > 1:
+        here["population"] = population
     status: Status = {
         "status": "running",
         "started": utc_now(),

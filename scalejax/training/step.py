@@ -162,11 +162,11 @@ def train_step(
     """
     numbers = state.hyperparameters
     loss, gradient = loss_and_gradient(program, state.params, rows, numbers.z_loss)
-    grad_norm = optax.tree.norm(gradient)
-
-    rule = program.update_rule(numbers, learning_rate)
-    updates, moments = rule.update(gradient, state.optimizer_state, state.params)
-    updated = (optax.apply_updates(state.params, updates), moments)
+    with jax.named_scope("update"):
+        grad_norm = optax.tree.norm(gradient)
+        rule = program.update_rule(numbers, learning_rate)
+        updates, moments = rule.update(gradient, state.optimizer_state, state.params)
+        updated = (optax.apply_updates(state.params, updates), moments)
 
     # One bad batch must not destroy the weights: a step whose loss or gradient is not
     # finite is skipped, leaving parameters and optimizer state as they were. The choice
@@ -350,26 +350,40 @@ def _compiled_averaging(
     program: Program, averages: tuple[Average, ...], first_batch: int
 ) -> Callable[[Averages, TrainState, tuple[int, ...]], Averages]:
     """(averages before a step, state after it, shape of rows) -> averages after it."""
-
-    def add(previous: Averages, state: TrainState, shape: tuple[int, ...]) -> Averages:
-        new = evaluation_params(program.optimizer, state.params, state.optimizer_state)
-        batch_tokens = shape[0] * (shape[1] - 1)
-        updated: Averages = {
-            average.name: averaging.add(
-                average,
-                previous[average.name],
-                new,
-                batch_tokens=batch_tokens,
-                first_batch=first_batch,
-            )
-            for average in averages
-        }
-        return jax.tree.map(
-            lambda new, old: jnp.where(state.skipped_in_a_row == 0, new, old), updated, previous
-        )
-
+    add = functools.partial(add_to_averages, program, averages, first_batch)
     shardings = _state_shardings(program, averages).averages
     return jax.jit(add, donate_argnums=0, static_argnums=2, out_shardings=shardings)
+
+
+def add_to_averages(
+    program: Program,
+    averages: tuple[Average, ...],
+    first_batch: int,
+    previous: Averages,
+    state: TrainState,
+    shape: tuple[int, ...],
+) -> Averages:
+    """Return the averages of the weights after a step.
+
+    previous: those before it. state: the state after it, whose own averages are not
+    read. shape: that of the step's rows. first_batch: tokens of the run's first step.
+    A skipped step leaves the averages as they were.
+    """
+    new = evaluation_params(program.optimizer, state.params, state.optimizer_state)
+    batch_tokens = shape[0] * (shape[1] - 1)
+    updated: Averages = {
+        average.name: averaging.add(
+            average,
+            previous[average.name],
+            new,
+            batch_tokens=batch_tokens,
+            first_batch=first_batch,
+        )
+        for average in averages
+    }
+    return jax.tree.map(
+        lambda new, old: jnp.where(state.skipped_in_a_row == 0, new, old), updated, previous
+    )
 
 
 def _initial_state(

@@ -24,7 +24,7 @@ def start_worker():
 
     def start(core=NOT_PINNED):
         worker = subprocess.Popen(
-            [*COMMAND, str(os.getpid()), str(core)],
+            [*COMMAND, str(os.getpid()), str(core), "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 from scalejax.config import Data, Model, Optimizer, Placement, Run
 from scalejax.data.packing import TokenArray
 from scalejax.optim.schedules import constant
-from scalejax.training.sharding import make_mesh
+from scalejax.training.sharding import make_mesh, mesh_over
 from scalejax.training.step import init_state, make_train_step
 
 MODEL = Model(width=32, depth=1, heads=4, kv_heads=2, head_size=8, mlp_width=64, vocabulary=64)
@@ -227,3 +227,20 @@ def test_tensor_parallelism_splits_heads_mlp_and_vocabulary():
 def test_a_mixed_mesh_computes_no_more_than_data_parallelism():
     mixed, data = compiled_step(data=2, fsdp=2, tensor=2), compiled_step(data=8)
     assert flops(mixed) <= 1.1 * flops(data)
+
+
+class Chip:
+    """What the arrangement of a mesh reads of one chip in a slice of v5e:16x16."""
+
+    platform, device_kind, core_on_chip, slice_index, process_index = "tpu", "TPU v5 lite", 0, 0, 0
+
+    def __init__(self, x: int, y: int):
+        self.coords, self.id = (x, y, 0), 16 * y + x
+
+
+@pytest.mark.parametrize("data, fsdp", [(1, 256), (4, 64), (16, 16), (32, 8)])
+def test_a_mesh_covers_a_torus_whose_sides_its_axes_do_not_match(data, fsdp):
+    chips = [Chip(x, y) for y in range(16) for x in range(16)]
+    grid = mesh_over(chips, {"data": data, "fsdp": fsdp, "tensor": 1}).devices
+    assert grid.shape == (data, fsdp, 1)
+    assert {chip.id for chip in grid.flat} == set(range(256))

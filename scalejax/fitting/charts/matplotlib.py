@@ -40,19 +40,26 @@ Form = Literal["png", "svg"]
 MARKERS = {"circle": "o", "diamond": "D"}
 
 
-def images(charts: Sequence[Chart], forms: Sequence[Form]) -> dict[Form, bytes]:
-    """The charts side by side, as one image in each of the forms."""
+def images(
+    charts: Sequence[Chart], forms: Sequence[Form], *, panel: bool = False
+) -> dict[Form, bytes]:
+    """The charts side by side, as one image in each of the forms.
+
+    panel: draw a single chart as if it were beside others, narrow and with its legend
+    inside.
+    """
     # Figure draws without pyplot, which would keep global state.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     height = max(2.2, max(chart.height for chart in charts) / PIXELS_PER_INCH)
-    width = max(WIDTH, PANEL_WIDTH * len(charts))
+    beside = panel or len(charts) > 1
+    width = PANEL_WIDTH * len(charts) if beside else WIDTH
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, len(charts), squeeze=False).ravel()
     for axes, chart in zip(panels, charts, strict=True):
         draw_chart(axes, chart)
-        _add_legend(axes, chart, beside=len(charts) > 1)
+        _add_legend(axes, chart, beside=beside)
     drawn: dict[Form, bytes] = {}
     for form in forms:
         stream = io.BytesIO()

@@ -1,7 +1,9 @@
-"""Writes charts to a file, as an image or as an interactive page."""
+"""Writes charts to an image file, an interactive page, or a notebook."""
 
+import base64
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from scalejax.fitting.charts.script import SCRIPT
 from scalejax.fitting.charts.style import COLOURS, STYLE
 
 SUFFIXES = (".png", ".svg", ".html")
+
+# Width of a chart in a notebook, in CSS pixels. Two fit side by side on a wide screen.
+NOTEBOOK_WIDTH = 480
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
@@ -38,6 +43,27 @@ def write(charts: Sequence[Chart], path: str | os.PathLike[str], title: str) -> 
             content = images(charts, ["png"])["png"]
     with replacing(target) as temporary:
         temporary.write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Charts that a notebook shows."""
+
+    charts: Sequence[Chart] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """Images that wrap to the width of the page."""
+        return "".join(_image(chart) for chart in self.charts)
+
+
+def _image(chart: Chart) -> str:
+    """An image of a chart, in HTML that needs no other file."""
+    image = base64.b64encode(images([chart], ["png"], panel=True)["png"]).decode()
+    alt = escape(f"{chart.title}. {chart.caption}")
+    return (
+        f'<img src="data:image/png;base64,{image}" alt="{alt}" width="{NOTEBOOK_WIDTH}" '
+        'style="max-width: 100%">'
+    )
 
 
 def _page(charts: Sequence[Chart], title: str) -> str:

@@ -3,18 +3,22 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scalejax.fitting.charts.chart import QUIET, Chart, Line, Mark, Points, size_colours
-from scalejax.fitting.charts.write import write
+from scalejax.fitting.charts.write import Picture, write
 from scalejax.fitting.display import tables
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.result import finite_or_none
 
 # Version of what `scalejax compare --json` prints.
 FORMAT = 1
+
+# The columns that are printed of a gain.
+HEAD = ("column", "FLOPs of B", "loss", "A needs", "95%")
 
 
 class Gain(NamedTuple):
@@ -86,14 +90,25 @@ class Comparison:
         }
 
     def __str__(self) -> str:
+        reasons = [f"  {reason}" for reason in self.reasons]
+        table = tables.plain(HEAD, self._cells())
+        return "\n".join([self._title(), *reasons, table, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: what `print` shows, with a table."""
+        lines = "".join(f"<li>{escape(line)}</li>" for line in [*self.reasons, *self._notes()])
+        table = tables.html_table(HEAD, self._cells())
+        return f"<p>{escape(self._title())}</p><ul>{lines}</ul>{table}"
+
+    def _title(self) -> str:
         rows = " and ".join(str(fit.n_rows) for fit in self.fits[self.column])
         agree = "independent errors"
         if self.correlation is not None:
             agree = f"{self.pairs} pairs whose errors are correlated by {self.correlation:.2f}"
-        lines = [f"B against A at equal loss: {self.law} law, {rows} rows, {agree}"]
-        lines += [f"  {reason}" for reason in self.reasons]
-        head = ["column", "FLOPs of B", "loss", "A needs", "95%"]
-        cells = [
+        return f"B against A at equal loss: {self.law} law, {rows} rows, {agree}"
+
+    def _cells(self) -> list[list[str]]:
+        return [
             [
                 gain.column,
                 f"{gain.flops:.3g}",
@@ -103,12 +118,19 @@ class Comparison:
             ]
             for gain in self.gains
         ]
-        notes = dict.fromkeys(
+
+    def _notes(self) -> list[str]:
+        """How far the runs are exceeded, each note once."""
+        notes = (
             f"{gain.column} at {gain.flops:.3g} FLOPs: {note}"
             for gain in self.gains
             for note in gain.notes
         )
-        return "\n".join([*lines, tables.plain(head, cells), *notes])
+        return list(dict.fromkeys(notes))
+
+    def figure(self) -> Picture:
+        """Return the figure, which a notebook shows."""
+        return Picture(self.charts())
 
     def charts(self) -> list[Chart]:
         """Return the figure: gains against the budget, one line per column."""

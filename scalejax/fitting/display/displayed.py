@@ -64,6 +64,13 @@ class Displayed:
         write.check_suffix(path)
         write.write(self.charts(), path, f"{self.law.name} on {self.n_rows} rows")
 
+    def figure(self) -> write.Picture:
+        """Return the figure of the law, which a notebook shows.
+
+        Raises ValueError as `plot` does.
+        """
+        return write.Picture(self.charts())
+
     def charts(self) -> list[Chart]:
         """Return the panels of the figure of the law."""
         raise ValueError(f"the {self.law.name} law has no figure")

@@ -11,8 +11,15 @@ from jaxtyping import Float, Int
 
 from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.identification import Linearization, linearize
+from scalejax.laws.inference.replicates import design_points
 from scalejax.laws.inference.spread import residual_spread
-from scalejax.laws.inference.trunks import TrunkErrors, clipped, draw_errors, trunk_errors
+from scalejax.laws.inference.trunks import (
+    TrunkErrors,
+    clipped,
+    draw_errors,
+    repeated_trunks,
+    trunk_errors,
+)
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.multistart import Optimum, refit
 from scalejax.laws.solver.newton import State
@@ -89,7 +96,7 @@ def trunk_bootstrap(
     errors of one run of another trunk, and what the residuals say of the errors.
     """
     weights, (residuals, jacobian) = _weights(optimum), linearized_errors(law, optimum)
-    known = trunk_errors(residuals, jacobian, trunks)
+    known = trunk_errors(residuals, jacobian, trunks, repeats(optimum, trunks))
     of_rows, of_new_run = draw_errors(known, trunks, count, rng)
     theta = refit_to_errors(law, optimum, of_rows / np.sqrt(weights))
     return theta, of_new_run, known
@@ -109,6 +116,12 @@ def linearized_errors(law: ParametricLaw, optimum: Optimum) -> Linearization:
     moving = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
     jacobian = np.where(moving, local.jacobian, 0.0) * np.sqrt(weights)[:, None]
     return Linearization(residuals, jacobian)
+
+
+def repeats(optimum: Optimum, trunks: Int[np.ndarray, " n"]) -> int:
+    """Return how many trunks of a fitted table repeat the inputs of another trunk."""
+    inputs = [np.asarray(x)[: len(trunks)] for x in optimum.problem.inputs]
+    return repeated_trunks(design_points(inputs), trunks)
 
 
 def resample_counts(

@@ -1,9 +1,10 @@
 """Branches of one trunk: how far their errors agree, and what a new run's error may be.
 
 The residual of a row is an effect of its trunk plus the row's own noise. Both are
-Gaussian, and the intra-trunk correlation rho is the trunk's share of the variance. A
-study has few trunks and its law absorbs most of their effects, so the residuals say
-little about rho. The rest is an assumption, which `PRIOR` states.
+Gaussian, and the intra-trunk correlation rho is the trunk's share of the variance.
+Trunks repeated with other seeds measure rho. Without them, a study has few trunks and
+its law absorbs most of their effects, so the residuals say little about rho, and the
+rest is an assumption, which `PRIOR` states.
 
 Shapes: n rows, q directions in which the law can move, G values of rho, K draws.
 """
@@ -26,6 +27,12 @@ PRIOR = np.linspace(0.8, 0.95, 4)
 # the lowest one at which forecasts cover 90% at correlations of .5 and .8.
 ODDS = 4.5
 
+# With at least this many trunks that repeat another with a new seed, no correlation is
+# assumed: all values of OPEN_PRIOR are equally likely before the residuals are seen.
+# Three seeds of two sizes are four repeats.
+MEASURING_REPEATS = 4
+OPEN_PRIOR = np.array([0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95])
+
 # A direction of the law counts if its singular value exceeds this, relatively.
 MIN_DIRECTION = 1e-7
 
@@ -44,6 +51,8 @@ class TrunkErrors(NamedTuple):
     """Sum of squared errors at each rho; divided by a chi-square variable on `degrees`
     degrees of freedom it is a draw of the variance of a row."""
     degrees: int
+    measured: bool = False
+    """Whether repeated trunks tell the correlation, without an assumption."""
 
     @property
     def correlation(self) -> float:
@@ -55,11 +64,13 @@ def trunk_errors(
     residuals: Float[np.ndarray, " n"],
     jacobian: Float[np.ndarray, "n p"],
     trunks: Int[np.ndarray, " n"],
+    repeats: int = 0,
 ) -> TrunkErrors:
     """Judge the correlation of branches from the residuals of a linearized law.
 
     residuals, jacobian: multiplied by the square roots of the row weights; the columns
     of parameters that cannot move are zero. trunks: labels 0, 1, ... of the rows.
+    repeats: number of trunks that repeat another one; see `repeated_trunks`.
 
     The likelihood of rho is the restricted one (REML), which knows that the law was
     fitted to the same residuals.
@@ -69,14 +80,31 @@ def trunk_errors(
     )
     basis = basis[:, singular > MIN_DIRECTION * singular.max(initial=1e-300)]
     degrees = max(len(residuals) - basis.shape[1], 1)
+    measured = repeats >= MEASURING_REPEATS
     squares, log_likelihoods = np.transpose(
-        [_restricted(residuals, basis, trunks, rho, degrees) for rho in (0.0, *PRIOR)]
+        [
+            _restricted(residuals, basis, trunks, rho, degrees)
+            for rho in (OPEN_PRIOR if measured else (0.0, *PRIOR))
+        ]
     )
     likelihoods = np.exp(log_likelihoods - log_likelihoods.max())
+    if measured:
+        probabilities = likelihoods / likelihoods.sum()
+        return TrunkErrors(OPEN_PRIOR, probabilities, squares, degrees, measured=True)
     if ODDS * likelihoods[1:].mean() <= likelihoods[0]:
         return TrunkErrors(np.zeros(1), np.ones(1), squares[:1], degrees)
     probabilities = likelihoods[1:] / likelihoods[1:].sum()
     return TrunkErrors(PRIOR, probabilities, squares[1:], degrees)
+
+
+def repeated_trunks(points: Int[np.ndarray, " n"], trunks: Int[np.ndarray, " n"]) -> int:
+    """Count the trunks whose rows lie at the same design points as those of another.
+
+    points: labels of rows with equal inputs. trunks: labels 0, 1, ... of the rows. Of
+    three trunks at the same points, two are repeats.
+    """
+    count = int(trunks.max()) + 1
+    return count - len({tuple(np.unique(points[trunks == trunk])) for trunk in range(count)})
 
 
 def draw_errors(

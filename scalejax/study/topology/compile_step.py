@@ -18,13 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh
+from jax.experimental import topologies
+from jax.sharding import Mesh
 
 from scalejax.config import Placement, Run
 from scalejax.grids import from_dict
-from scalejax.training.sharding import batch_sharding, replicated
+from scalejax.training.sharding import batch_sharding, mesh_over, replicated
 from scalejax.training.step import abstract_state, make_train_step
 
 
@@ -60,12 +59,7 @@ def abstract_mesh(options: dict[str, str], placement: Placement) -> Mesh:
     """Return the placement's mesh over abstract devices."""
     devices = topologies.get_topology_desc(**options).devices
     sizes = {"data": placement.data, "fsdp": placement.fsdp, "tensor": placement.tensor}
-    if options["platform"] == "tpu":
-        # Neighbors in the mesh are neighbors in the torus of chips.
-        grid = mesh_utils.create_device_mesh(tuple(sizes.values()), devices=devices)
-    else:
-        grid = np.asarray(devices).reshape(*sizes.values())
-    return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    return mesh_over(devices, sizes)
 
 
 def compile_step(run: Run, mesh: Mesh, placement: Placement) -> Any:

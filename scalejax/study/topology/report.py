@@ -185,12 +185,14 @@ def _environment(topology: Topology) -> dict[str, str]:
     """Return the environment of the child process.
 
     libtpu would look for TPUs and ask Google Cloud about this machine. The variables
-    answer in its place.
+    answer in its place. It also lets one process at a time use the TPUs, of which there
+    are none here: several plans may compile at once.
     """
     suffix = {"v5e": "v5litepod", "v5p": "v5p", "v6e": "v6e"}.get(topology.name.split(":")[0], "")
     left_out = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     return kept | {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(PACKAGE_ROOT),
         "TPU_ACCELERATOR_TYPE": f"{suffix}-{topology.devices}",

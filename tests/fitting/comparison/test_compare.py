@@ -58,6 +58,9 @@ def test_pairs_make_the_interval_narrower_and_domains_are_compared(tmp_path):
     assert "A needs" in str(paired) and "loss_web" in str(paired)
     paired.plot(tmp_path / "gain.svg")
     assert "<svg" in (tmp_path / "gain.svg").read_text()
+    # A notebook shows the same as `print`, with a table, and the figure as an image.
+    assert paired._repr_html_().count("<tr>") == 1 + len(paired.gains)
+    assert paired.figure()._repr_html_().count("<img") == 1
 
 
 def test_a_loss_that_a_never_reaches_has_an_open_interval():

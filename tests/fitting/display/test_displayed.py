@@ -1,5 +1,7 @@
 """A fit shows itself (mirrors scalejax/fitting/display/)."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +29,12 @@ def test_printing_a_fit_shows_what_the_command_line_prints(fit):
 def test_a_notebook_shows_a_table_of_parameters(fit):
     html = fit._repr_html_()
     assert html.count("<tr>") == 1 + len(fit.params) and "chinchilla on 25 rows" in html
+
+
+def test_a_notebook_shows_the_figure_as_one_image_for_each_chart(fit):
+    html = fit.figure()._repr_html_()
+    alts = re.findall(r'<img src="data:image/png;base64,\w[^"]+" alt="([^"]+)"', html)
+    assert [alt.partition(". ")[0] for alt in alts] == [chart.title for chart in fit.charts()]
 
 
 def test_a_data_frame_has_values_and_ends(fit):

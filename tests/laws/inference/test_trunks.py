@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalejax.laws.inference import trunks
-from scalejax.laws.inference.trunks import draw_errors, trunk_errors
+from scalejax.laws.inference.trunks import draw_errors, repeated_trunks, trunk_errors
 
 TRUNKS = np.repeat(np.arange(12), 5)
 
@@ -33,6 +33,24 @@ def test_one_trunk_per_size_leaves_the_correlation_to_the_assumption(monkeypatch
     assert errors.probabilities == pytest.approx(1 / 4) and errors.degrees == 48
     monkeypatch.setattr(trunks, "ODDS", 0.9)
     assert trunk_errors(within, levels, TRUNKS).correlation == 0
+
+
+def test_repeated_trunks_measure_a_correlation_between_the_assumed_ones():
+    correlations = [
+        [trunk_errors(*residuals(rho, seed), TRUNKS, repeats=4).correlation for seed in range(20)]
+        for rho in (0.0, 0.5, 0.9)
+    ]
+    low, middle, high = np.mean(correlations, axis=1)
+    assert low < 0.2 and 0.35 < middle < 0.65 and high > 0.8
+    few = trunk_errors(*residuals(0.5), TRUNKS, repeats=3)
+    assert not few.measured and few.correlation in (0.0, pytest.approx(0.87, abs=0.08))
+
+
+def test_a_trunk_repeats_another_one_at_the_same_points():
+    points = np.array([0, 1, 0, 1, 2, 3, 0, 1, 2, 4])
+    owners = np.repeat(np.arange(5), 2)
+    assert repeated_trunks(points, owners) == 2
+    assert repeated_trunks(np.arange(10), owners) == 0
 
 
 def test_drawn_errors_have_the_variance_and_the_correlation_of_the_residuals():
