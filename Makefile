@@ -1,7 +1,8 @@
 # Every target sets up what it needs, from nothing but Python >= 3.11 and PyPI.
 PYTHON ?= python3
 CORES ?= 2
-BENCHMARKS ?= train_speed training_step batches scoring fit_speed coverage forecast_coverage
+BENCHMARKS ?= train_speed sweep_speed step_profile training_step loop_overhead startup checkpoint_saves batches \
+	scoring fit_speed coverage forecast_coverage
 
 .PHONY: venv quickstart test test-data test-hf test-track test-ray aot gpu notebooks docs bench clean
 .DEFAULT_GOAL := venv
@@ -80,7 +81,7 @@ gpu:
 # Executes copies, so that outputs never enter the repository. The documentation shows them.
 notebooks: venv
 	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
-	.venv/bin/python -m pytest --nbmake --overwrite -p no:xdist --durations=0 build/notebooks/*.ipynb
+	.venv/bin/python -m pytest --nbmake --overwrite -n $(CORES) --durations=0 build/notebooks/*.ipynb
 
 # Warnings are errors (`strict` in .ci/mkdocs.yml). The variable silences a note about MkDocs 2.
 docs: .venv-docs/.ready

@@ -32,7 +32,7 @@ def cell_page(cell):
         # Links lead from notebooks/ to docs/ in the repository, and here to a neighbor.
         return source.replace("](../docs/", "](../")
     # Settings of the notebook itself, such as the resolution of its figures.
-    code = re.sub(r"^%config .*\n+", "", source, flags=re.MULTILINE)
+    code = re.sub(r"^%config .*\n*", "", source, flags=re.MULTILINE).strip()
     outputs = [output_page(output) for output in cell["outputs"]]
     return "\n\n".join([fenced("python", code), *filter(None, outputs)])
 

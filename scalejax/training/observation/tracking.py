@@ -13,6 +13,7 @@ import math
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,7 +147,12 @@ class TensorBoard:
 
         # Points behind the checkpoint are trained again; `purge_step` hides the old.
         purge = tokens + 1 if target.exists() and tokens else None
-        self._writer = SummaryWriter(str(target), purge_step=purge, flush_secs=10)
+        # tensorboardX names a file after the second: a run that is stopped and continues
+        # within one would overwrite what it wrote before.
+        suffix = f".{time.time_ns()}"
+        self._writer = SummaryWriter(
+            str(target), purge_step=purge, flush_secs=10, filename_suffix=suffix
+        )
 
     def log(self, row: Row) -> None:
         """Add one point per number of a row."""

@@ -67,8 +67,14 @@ def cluster(environment):
         cluster.shutdown()
 
 
-def add_machine(cluster):
-    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+def add_machine(cluster, attempts=3):
+    """Start a machine of one core."""
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    except Exception:  # Ray waits 30 s for it, which a busy computer can exceed.
+        if attempts == 1:
+            raise
+        add_machine(cluster, attempts - 1)
 
 
 @pytest.fixture

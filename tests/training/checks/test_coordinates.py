@@ -110,9 +110,11 @@ def test_mup_keeps_activations_in_width_and_every_matrix_needs_its_multipliers()
     parametrization = mup(base_width=32)
     check = coordinate_check(run(parametrization), WIDTHS)
     assert check.passed, str(check)
+    # What is missing shows without the widest model, which takes most of the time.
+    models = WIDTHS[:-1]
     for field in ("init_std", "learning_rate"):
         for matrix, activation in MATRICES.items():
-            changed = coordinate_check(run(parametrization), WIDTHS, table=without(matrix, field))
+            changed = coordinate_check(run(parametrization), models, table=without(matrix, field))
             name, slope = changed.worst
             assert name.removeprefix("change of ") == activation and slope > 2 * TOLERANCE, (
                 f"no {field} of {matrix}:\n{changed}"

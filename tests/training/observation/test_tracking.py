@@ -6,6 +6,7 @@ The tests of TensorBoard and wandb need the extra `track`: `make test-track`.
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -115,10 +116,14 @@ def test_a_row_has_the_gradient_norm_and_the_last_window_is_logged(tiny_run, tmp
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tensorboard_holds_every_row_once_at_its_tokens(tiny_run, tmp_path):
+def test_tensorboard_holds_every_row_once_at_its_tokens(tiny_run, tmp_path, monkeypatch):
+    """Even when the run stops and continues within a second, after which files are named."""
     pytest.importorskip("tensorboardX", reason="needs the extra `track`: make test-track")
+    from tensorboardX import event_file_writer  # pyright: ignore[reportMissingImports]
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
 
+    one_second = SimpleNamespace(time=lambda: 1.8e9)
+    monkeypatch.setattr(event_file_writer, "time", one_second)
     folder = tmp_path / "s@1" / "runs" / "a"
     interrupt_and_finish(job(tiny_run, "tensorboard"), folder)
     points, purged = {}, []
