@@ -1,11 +1,13 @@
 """A study whose workers are killed again and again, against an undisturbed one.
 
-    python benchmarks/soak.py [RUNS]
+    python benchmarks/soak.py [RUNS [SHORTEST LONGEST]]
 
-Two workers share a study of RUNS runs (200 by default), of which pairs share a trunk.
-Every 10 to 30 seconds one of the workers is killed with SIGKILL, and another starts.
-Then the same study is trained without kills. Prints what was killed and whether the
-results are the same to the last bit.
+Two `scalejax work` processes share a study of RUNS tiny runs (200 by default, a
+multiple of 8), of which four share a chain of trunks. After a random time of SHORTEST
+to LONGEST seconds (10 to 30 by default), one of them, drawn at random, is killed with
+SIGKILL, and another starts; and so on until the study is done. Then `scalejax run`
+trains the same study without kills. Prints what was killed, and whether results,
+curves and fits are the same to the last bit.
 """
 
 import json
@@ -15,27 +17,36 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-PAUSE_SECONDS = (10.0, 30.0)
 COMMAND = [sys.executable, "-m", "scalejax.cli"]
 
+# Two sizes and four lengths.
+RUNS_PER_SEED = 8
+
 STUDY = '''"""Do the results survive kills?"""
-from scalejax import Data, Measure, Model, Optimizer, Placement, Run, Study, cooldowns, grid
+from scalejax import Data, Measure, Model, Optimizer, Placement, Run, Study, cooldowns, grid, laws
 from scalejax.optim.schedules import constant
 
+sizes = [Model.sized(width=width, depth=1, head_size=8, vocabulary=32) for width in (8, 24)]
 base = Run(
-    model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
+    model=sizes[0],
     data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
     optimizer=Optimizer(learning_rate=0.01),
     schedule=constant(warmup=640),
     tokens=64_000,
     batch_tokens=64,
 )
-trunks = grid(base, seed=range({trunks}))
 study = Study(
     "soak@1",
-    cooldowns(trunks, at=[32_000, 64_000], fraction=0.2),
+    cooldowns(
+        grid(base, model=sizes, seed=range({seeds})),
+        at=[8_000, 16_000, 32_000, 64_000],
+        fraction=0.2,
+    ),
+    laws=[laws.chinchilla()],
     measure=Measure(tokens=1024, items=0),
+    bootstrap=50,
     placement=Placement(checkpoint_seconds=0.5),
 )
 '''
@@ -44,87 +55,121 @@ study = Study(
 def main() -> None:
     """Train both studies and print the comparison."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    pauses = (float(sys.argv[2]), float(sys.argv[3])) if len(sys.argv) > 2 else (10.0, 30.0)
     with tempfile.TemporaryDirectory() as scratch:
         experiment = Path(scratch) / "soak.py"
-        experiment.write_text(STUDY.format(trunks=runs // 2))
+        experiment.write_text(STUDY.format(seeds=runs // RUNS_PER_SEED))
         began = time.monotonic()
-        kills, lost = disturbed(experiment, Path(scratch) / "killed")
+        kills, kills_in_training = train_with_kills(
+            experiment, Path(scratch) / "killed", runs, pauses
+        )
         minutes = (time.monotonic() - began) / 60
         subprocess.run(
             [*COMMAND, "run", experiment, "--out", Path(scratch) / "calm"],
             check=True,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         killed, calm = (Path(scratch) / name / "soak@1" for name in ("killed", "calm"))
-        ours, theirs = numbers(killed), numbers(calm)
-        same = sum(ours.get(run) == row for run, row in theirs.items())
+        ours, theirs = results(killed), results(calm)
+        same = sum(ours.get(run) == result for run, result in theirs.items())
+        same_fits = fits(killed) == fits(calm)
+        claims = len(list(killed.glob("claims/*.json")))
+        orphans = processes_on(killed)
         print(f"workers killed              {kills} in {minutes:.1f} minutes")
-        print(f"  while they held a claim   {lost}")
+        print(f"  while they held a claim   {kills_in_training}")
         print(f"runs with a result          {len(ours)} of {len(theirs)}")
         print(f"results with equal bits     {same} of {len(theirs)}")
-        print(f"claims left                 {len(list(killed.glob('claims/*.json')))}")
-    if not len(ours) == same == len(theirs):
+        print(f"fits with equal bits        {'yes' if same_fits else 'NO'} ({len(fits(calm))})")
+        print(f"claims left                 {claims}")
+        print(f"processes left              {orphans}")
+    if not len(ours) == same == len(theirs) == runs or not same_fits or claims or orphans:
         sys.exit("the study that was disturbed differs from the one that was not")
 
 
-def disturbed(experiment: Path, out: Path) -> tuple[int, int]:
+def train_with_kills(
+    experiment: Path, out: Path, runs: int, pauses: tuple[float, float]
+) -> tuple[int, int]:
     """Train a study under kills; return how many, and how many of them in a segment."""
-    moments, kills, lost = random.Random(0), 0, 0
+    moments, kills, kills_in_training = random.Random(0), 0, 0
     launcher = subprocess.Popen(
-        [*COMMAND, "run", experiment, "--out", out, "--devices", "0"], stderr=subprocess.DEVNULL
+        [*COMMAND, "run", experiment, "--out", out, "--devices", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     folder = out / "soak@1"
     while not (folder / "jobs.json").exists():
         time.sleep(0.1)
     workers = [start_worker(folder), start_worker(folder)]
     try:
-        while launcher.poll() is None:
-            wait(launcher, moments.uniform(*PAUSE_SECONDS))
+        while runs_left(folder, runs) and launcher.poll() is None:
+            time.sleep(moments.uniform(*pauses))
             victim = workers.pop(moments.randrange(2))
-            if victim.poll() is None and launcher.poll() is None:
+            # A worker that found nothing left has ended by itself.
+            if victim.poll() is None and runs_left(folder, runs):
                 victim.kill()
-                kills, lost = kills + 1, lost + holds_claim(folder, victim.pid)
+                kills, kills_in_training = kills + 1, kills_in_training + has_claim(folder, victim)
             victim.wait()
             workers.append(start_worker(folder))
+        # The workers end when nothing is left, and the launcher when it has fitted.
+        for process in [*workers, launcher]:
+            process.wait()
     finally:
         for process in [launcher, *workers]:
             process.kill()
             process.wait()
     if launcher.returncode != 0:
         sys.exit(f"the launcher ended with exit code {launcher.returncode}")
-    return kills, lost
+    return kills, kills_in_training
+
+
+def runs_left(folder: Path, runs: int) -> int:
+    """The number of runs that are not done."""
+    return runs - len(list(folder.glob("runs/*/DONE")))
 
 
 def start_worker(folder: Path) -> "subprocess.Popen[bytes]":
     """Start one worker on the study."""
-    return subprocess.Popen([*COMMAND, "work", folder], stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*COMMAND, "work", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
-def wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Wait until a process has ended, but not for longer than `seconds`."""
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def holds_claim(folder: Path, process: int) -> bool:
+def has_claim(folder: Path, process: "subprocess.Popen[bytes]") -> bool:
     """Whether a process that was just killed had a claim."""
     claims = [path.read_text() for path in folder.glob("claims/*.json")]
-    return any(f'"process": {process},' in claim for claim in claims)
+    return any(f'"process": {process.pid},' in claim for claim in claims)
 
 
-def numbers(folder: Path) -> dict[str, dict[str, object]]:
-    """Every number of every result but times, and its curve, by the run's id."""
-    rows = {}
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every number of every finished run but times, and its curve, by the run's id."""
+    found = {}
     for path in folder.glob("runs/*/result.json"):
         if (path.parent / "DONE").exists():
             row = json.loads(path.read_text())
-            floats = {name: row[name] for name in row if isinstance(row[name], float)}
             times = ("wall_seconds", "tokens_per_second", "mfu")
+            numbers = {name: row[name] for name in row if isinstance(row[name], (int, float))}
             lines = (path.parent / "metrics.jsonl").read_text().splitlines()
             curve = [{**json.loads(line), "seconds": None} for line in lines]
-            rows[row["run"]] = {"curve": curve, **floats, **dict.fromkeys(times)}
-    return rows
+            found[row["run"]] = {**numbers, **dict.fromkeys(times), "curve": curve}
+    return found
+
+
+def fits(folder: Path) -> dict[str, dict[str, Any]]:
+    """The fits of a study, without how long they took."""
+    found = {path.name: json.loads(path.read_text()) for path in folder.glob("fits/*.json")}
+    return {name: {**fit, "seconds": None, "sha256": None} for name, fit in found.items()}
+
+
+def processes_on(folder: Path) -> int:
+    """The number of processes that were started with the path of a study."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += str(folder).encode() in path.read_bytes()
+        except OSError:  # It has ended meanwhile.
+            continue
+    return found
 
 
 if __name__ == "__main__":

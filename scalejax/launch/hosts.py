@@ -32,9 +32,6 @@ def main() -> None:
     """Train the segment, and end this process with an exit code."""
     try:
         code = _train(Path(sys.argv[1]))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = BAD_INPUT
     # Whatever the error is, this process must not stay: the others wait for it.
     except Exception as error:
         if lost := _lost_peer(error):
@@ -43,9 +40,13 @@ def main() -> None:
                 "again: training continues from the last checkpoint.",
                 file=sys.stderr,
             )
+            code = RUN_AGAIN
+        elif isinstance(error, ValueError):
+            print(f"error: {error}", file=sys.stderr)
+            code = BAD_INPUT
         else:
             traceback.print_exc()
-        code = RUN_AGAIN if lost else FAILED
+            code = FAILED
     sys.stdout.flush()
     sys.stderr.flush()
     if code != DONE:
@@ -79,23 +80,28 @@ def _train(folder: Path) -> int:
 def _claimed(study: Path, segment: str) -> Iterator[None]:
     """Hold the claim of a segment in process 0, and let no process begin without it.
 
-    Raises ClaimLost on every process when another job trains the segment.
+    Raises ClaimLost on every process when the claim of another job does not end within
+    WAIT_SECONDS.
     """
     from scalejax.training import distributed
 
     claims, waiting_since = Claims(study), time.monotonic()
+    has_waited = False
     while True:
         claim = claims.take(segment) if distributed.is_main() else None
-        late = time.monotonic() - waiting_since > WAIT_SECONDS
-        # All processes do what process 0 has found and decides.
-        taken, late = distributed.from_main([claim is not None, late])
-        if taken:
+        is_late = time.monotonic() - waiting_since > WAIT_SECONDS
+        # Every process does what process 0 has found, by its clock.
+        is_taken, is_late = distributed.from_main([claim is not None, is_late])
+        if is_taken:
             break
-        if late:
+        if is_late:
             raise ClaimLost(
                 f"another process trains {segment} (see {claims.folder}); start this one again "
                 "when that one has ended"
             )
+        if distributed.is_main() and not has_waited:
+            has_waited = True
+            print(f"waiting: another process trains {segment}", file=sys.stderr, flush=True)
         time.sleep(LOOK_AGAIN_SECONDS)
     if claim is None:
         yield
@@ -108,13 +114,15 @@ def _lost_peer(error: Exception) -> str:
     """What JAX says about a process that is gone; empty when the error is another one.
 
     A collective fails with a JaxRuntimeError when a process that takes part in it has
-    died. So does a program that needs too much memory, which would fail again.
+    died. So does a program that needs too much memory, which would fail again. On CPUs,
+    where Gloo does the communication, jax may raise a ValueError instead.
     """
     import jax
 
     text = str(error).splitlines()[0] if str(error) else ""
     ours = text.startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"))
-    return text if isinstance(error, jax.errors.JaxRuntimeError) and not ours else ""
+    is_jax = isinstance(error, jax.errors.JaxRuntimeError) or text.startswith("UNKNOWN: Gloo")
+    return text if is_jax and not ours else ""
 
 
 if __name__ == "__main__":

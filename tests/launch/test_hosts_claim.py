@@ -8,6 +8,7 @@ import pytest
 from scalejax.config import Measure, Placement
 from scalejax.files import read_json, write_json
 from scalejax.launch.claims import Claims
+from scalejax.launch.hosts import LOOK_AGAIN_SECONDS
 from scalejax.training.segment import Segment, TrainingJob
 from tests.training.hosts import finish, start_processes, wait_for_a_checkpoint
 
@@ -19,6 +20,16 @@ def hashes(folder):
         for path in folder.rglob("*")
         if path.is_file() and not path.name.endswith(".tmp")
     }
+
+
+def wait_for_a_line(process, text):
+    """Return when a process has printed `text` in a line; fail when it ends."""
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if text in line:
+            return
+    pytest.fail("".join(printed))
 
 
 @pytest.mark.slow
@@ -33,8 +44,9 @@ def test_processes_wait_for_a_claim_and_stop_when_they_lose_it(tiny_run, tmp_pat
     # While this process has the claim, they wait.
     claim = Claims(tmp_path).take(segment.id)
     assert claim is not None
-    processes = start_processes(tmp_path / segment.folder, 2)
-    time.sleep(15)
+    processes = start_processes(folder, 2)
+    wait_for_a_line(processes[0], f"waiting: another process trains {segment.id}")
+    time.sleep(2 * LOOK_AGAIN_SECONDS)
     assert not (folder / "status.json").exists()
     assert all(process.poll() is None for process in processes)
     claim.release()
