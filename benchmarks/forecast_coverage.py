@@ -1,6 +1,7 @@
 """How often 95% intervals of forecasts and isoFLOP fits contain the truth.
 
     python benchmarks/forecast_coverage.py [--sets 200] [--draws 200] [--only trunks]
+        [--design bare]
 
 All are simulated on a known Chinchilla law.
 
@@ -12,11 +13,12 @@ size and tokens.
 Trunks: three designs whose trunks have a cooldown at each token budget. Two have
 four sizes that double and a true Chinchilla law, with one seed each and with three
 seeds of the two smallest; the third is the quickstart's, under the interaction law
-without an irreducible loss. The noise of .4% has an intra-trunk correlation of 0, .5
-or .8. Intervals are those of resampled rows, and those that a fit gives to a table
-with the column `trunk`; the table says how often they contain a run of twice the
-largest size (in the quickstart: 1.5 times) and the true alpha, their median width, and
-how often the verdict is ok.
+without an irreducible loss. The noise of .4% has an intra-trunk correlation of 0, .5,
+.8 or .95. Intervals are those that a fit gives to a table with the column `trunk`, and
+at a correlation of 0 also those of resampled rows; the table says how often they
+contain a run of twice the largest size (in the quickstart: 1.5 times) and the true
+alpha, their median width, and how often the verdict is ok. All data sets of a design
+are solved together, from the fit without noise.
 
 IsoFLOP fits: four budgets of seven sizes, with noise of .002 and .005 nats per token;
 the truth is the exponent of N*.
@@ -41,7 +43,8 @@ from scalejax.laws.inference.verdict import judge
 from scalejax.laws.interactions import Interaction
 from scalejax.laws.law import ParametricLaw
 from scalejax.laws.solver.losses import parse_loss
-from scalejax.laws.solver.multistart import find_optimum
+from scalejax.laws.solver.multistart import Optimum, find_optimum, refit
+from scalejax.laws.solver.newton import State
 from scalejax.laws.solver.problem import parameters_in_table_units
 
 TRUTH = Chinchilla(A=300.0, B=900.0, E=1.75, alpha=0.33, beta=0.34)
@@ -62,6 +65,9 @@ QUICKSTART_NEXT = 195_840.0
 BUDGETS = np.array([0.45e6, 0.63e6, 0.88e6, 1.24e6, 1.75e6])
 QUICKSTART_BUDGETS = BUDGETS[1:]
 TRUNK_NOISE = 0.004
+
+# Intra-trunk correlations of the noise.
+CORRELATIONS = (0.0, 0.5, 0.8, 0.95)
 
 
 class Branches(NamedTuple):
@@ -113,9 +119,12 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--only", choices=("forecasts", "trunks", "isoflop"))
+    parser.add_argument("--design", choices=[design.name for design in BRANCHES])
     options = parser.parse_args()
     if options.only in (None, "trunks"):
-        print_trunks(options.sets, options.draws)
+        for design in BRANCHES:
+            if options.design in (None, design.name):
+                print_trunks(design, options.sets, options.draws)
     if options.only in (None, "forecasts"):
         print_forecasts(options.sets, options.draws)
     if options.only in (None, "isoflop"):
@@ -137,17 +146,17 @@ def print_isoflop(sets: int, draws: int) -> None:
             print(f"isoflop {protocol}, {std} nats: params_exponent {fraction:.3f}")
 
 
-def print_trunks(sets: int, draws: int) -> None:
-    for design in BRANCHES:
-        for correlation in (0.0, 0.5, 0.8):
-            for resample in ("pairs", None):
-                counts, width = trunk_coverage(design, correlation, resample, sets, draws)
-                shares = ", ".join(f"{name} {count / sets:.3f}" for name, count in counts.items())
-                print(
-                    f"{design.name}, correlation {correlation}, {resample or 'trunks'}: "
-                    f"{shares}, median width {width:.4f}",
-                    flush=True,
-                )
+def print_trunks(design: Branches, sets: int, draws: int) -> None:
+    for correlation in CORRELATIONS:
+        # What branches cost is told by the width without them, at a correlation of 0.
+        for resample in (None,) if correlation else (None, "pairs"):
+            counts, width = trunk_coverage(design, correlation, resample, sets, draws)
+            shares = ", ".join(f"{name} {count / sets:.3f}" for name, count in counts.items())
+            print(
+                f"{design.name}, correlation {correlation}, {resample or 'trunks'}: "
+                f"{shares}, median width {width:.4f}",
+                flush=True,
+            )
 
 
 def trunk_coverage(
@@ -163,16 +172,19 @@ def trunk_coverage(
     D = np.tile(design.budgets, trunks)
     trunk = np.repeat(np.arange(trunks), len(design.budgets))
     rows = pd.DataFrame({"trunk": trunk})
+    chosen = resampling.choose(rows, None, resample)
     target = [np.array([design.next_size]), np.array([design.budgets[-1]])]
     exact, ahead = (np.asarray(design.truth.loss(*at)) for at in ((N, D), target))
-    widths, counts = [], {"forecast": 0, "alpha": 0, "ok": 0}
+    errors = np.empty((sets, N.size + 1))
     for seed in range(sets):
         rng = np.random.default_rng(seed)
         effects, noise = rng.normal(size=trunks)[trunk], rng.normal(size=N.size)
-        error = np.sqrt(correlation) * effects + np.sqrt(1 - correlation) * noise
-        loss = exact * np.exp(TRUNK_NOISE * error)
-        at = find_optimum(law, [N, D], loss, np.ones(N.size), parse_loss("huber:1e-3"))
-        chosen = resampling.choose(rows, None, resample)
+        errors[seed, :-1] = np.sqrt(correlation) * effects + np.sqrt(1 - correlation) * noise
+        errors[seed, -1] = rng.normal()
+    measured = float(ahead[0]) * np.exp(TRUNK_NOISE * errors[:, -1])
+    widths, counts = [], {"forecast": 0, "alpha": 0, "ok": 0}
+    optima = fits_of_sets(law, [N, D], exact, TRUNK_NOISE * errors[:, :-1])
+    for seed, at in enumerate(optima):
         drawn = resampling.bootstrap_draws(
             law, at, rows, resampling=chosen, count=draws, seed=seed, floor=None
         )
@@ -183,15 +195,37 @@ def trunk_coverage(
         parameters = parameters_in_table_units(law, at.problem, theta)
         predicted = evaluate(law, parameters._asdict(), target)
         low, high = np.percentile(predicted[:, None] * np.exp(-residuals), (2.5, 97.5))
-        measured = float(ahead[0] * np.exp(TRUNK_NOISE * rng.normal()))
         widths.append(high - low)
-        counts["forecast"] += low <= measured <= high
+        counts["forecast"] += low <= measured[seed] <= high
         ends = intervals.percentile_intervals(law, at.problem, theta)
         first, last = ends["alpha"]
         # An open end contains everything on its side.
         counts["alpha"] += (first or -np.inf) <= float(design.truth.alpha) <= (last or np.inf)
         counts["ok"] += judge(law, at, [N, D], ends).label == "ok"
     return counts, float(np.median(widths))
+
+
+def fits_of_sets(
+    law: ParametricLaw[Any], inputs: list[np.ndarray], exact: np.ndarray, errors: np.ndarray
+) -> list[Optimum]:
+    """Return the optimum of every data set.
+
+    exact: losses without noise, (rows,).  errors: of the logarithm, (sets, rows).
+    """
+    rows = len(exact)
+    clean = find_optimum(law, inputs, exact, np.ones(rows), parse_loss("huber:1e-3"))
+    state = refit(law, clean, np.ones(errors.shape), exact * np.exp(errors))
+    optima = []
+    for i, error in enumerate(errors):
+        own = State(*(np.asarray(values)[..., i : i + 1] for values in state))
+        targets = np.array(clean.problem.targets)
+        targets[:rows] = exact * np.exp(error)
+        optima.append(
+            clean._replace(
+                theta=own.theta[:, 0], state=own, problem=clean.problem._replace(targets=targets)
+            )
+        )
+    return optima
 
 
 def forecast_coverage(

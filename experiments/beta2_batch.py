@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
@@ -225,25 +225,28 @@ mini = design(
 
 # Batch sizes in sequences, each with rates around the law that the paper fits to them.
 # The size is that of their sweep whose optimum is at about 160 sequences.
-paper = design(
-    "beta2-batch-paper@1",
-    base.replace(
-        model=models.PORIAN[9],
-        data=replace(data.REFINEDWEB, sequence_length=2_048),
-        parametrization=standard(),
-        optimizer=recipes.PORIAN_ADAMW,
-        schedule=constant(warmup=108_462_080),
-        tokens=20 * 108_462_080,
-        batch_tokens=160 * 2_048,
-        compute_dtype="bfloat16",
+paper = replace(
+    design(
+        "beta2-batch-paper@1",
+        base.replace(
+            model=models.PORIAN[9],
+            data=replace(data.REFINEDWEB, sequence_length=2_048),
+            parametrization=standard(),
+            optimizer=recipes.PORIAN_ADAMW,
+            schedule=constant(warmup=108_462_080),
+            tokens=20 * 108_462_080,
+            batch_tokens=160 * 2_048,
+            compute_dtype="bfloat16",
+        ),
+        rates={
+            2_048 * batch: [0.0047 * (batch / 160) ** 0.5 * 2.0**k for k in (-1, 0, 1)]
+            for batch in (16, 32, 64, 128, 256, 512, 1_024)
+        },
+        beta2=[0.95, 0.99, 0.999],
+        seeds=[0, 1, 2],
+        measure=Measure(tokens=2**22, items=0),
     ),
-    rates={
-        2_048 * batch: [0.0047 * (batch / 160) ** 0.5 * 2.0**k for k in (-1, 0, 1)]
-        for batch in (16, 32, 64, 128, 256, 512, 1_024)
-    },
-    beta2=[0.95, 0.99, 0.999],
-    seeds=[0, 1, 2],
-    measure=Measure(tokens=2**22, items=0),
+    placement=hardware.DEEP,
 )
 
 study = mini

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
@@ -265,6 +265,7 @@ paper = Study(
     [run for rung in LADDER for run in paper_runs(*rung)],
     measure=paper_measure,
     analysis=analysis,
+    placement=hardware.DEEP,
 )
 
 study = mini

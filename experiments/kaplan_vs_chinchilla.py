@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
@@ -258,22 +258,25 @@ mini = design(
 
 # The sixteen sizes and the twelve budgets of the paper. Its long warmup takes 3,000
 # batches of Kaplan et al., 2^19 tokens each.
-paper = design(
-    "kaplan-vs-chinchilla-paper@1",
-    base.replace(
-        data=replace(data.REFINEDWEB, sequence_length=2_048),
-        parametrization=standard(),
-        optimizer=recipes.PORIAN_ADAMW,
-        batch_tokens=256 * 2_048,
-        compute_dtype="bfloat16",
+paper = replace(
+    design(
+        "kaplan-vs-chinchilla-paper@1",
+        base.replace(
+            data=replace(data.REFINEDWEB, sequence_length=2_048),
+            parametrization=standard(),
+            optimizer=recipes.PORIAN_ADAMW,
+            batch_tokens=256 * 2_048,
+            compute_dtype="bfloat16",
+        ),
+        sizes=models.PORIAN,
+        budgets=[1.25e16 * 2**k for k in range(12)],
+        kaplan_share=1.0,
+        ratios=(2, 300),
+        long_warmup=3_000 * 2**19,
+        seeds=[0],
+        measure=Measure(every=50_000_000, tokens=2**22, items=0),
     ),
-    sizes=models.PORIAN,
-    budgets=[1.25e16 * 2**k for k in range(12)],
-    kaplan_share=1.0,
-    ratios=(2, 300),
-    long_warmup=3_000 * 2**19,
-    seeds=[0],
-    measure=Measure(every=50_000_000, tokens=2**22, items=0),
+    placement=hardware.DEEP,
 )
 
 study = mini

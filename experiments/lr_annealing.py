@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
@@ -298,6 +298,7 @@ paper = Study(
     [run for model in models.LUO for run in paper_runs(model)],
     measure=Measure(every=128 * 524_288, tokens=2**22, items=0),
     analysis=analysis,
+    placement=hardware.DEEP,
 )
 
 study = mini

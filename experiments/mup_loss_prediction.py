@@ -10,12 +10,13 @@ smallest width, which muP transfers to the others.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import Analysis, Conclusion, Measure, Model, Run, Study, fit, grid, laws, mup, results
 from scalejax.fitting.charts.chart import INK, Band, Chart, Line, Points
 from scalejax.fitting.tables import PARAMS_COLUMN
@@ -143,22 +144,25 @@ mini = design(
 
 # Eight of the ten widths of Yao et al., their depth and 20,000 steps, on a corpus of
 # your own. The batch size is ours.
-paper = design(
-    "mup-loss-prediction-paper@1",
-    base.replace(
-        model=models.YAO[0],
-        data=data.PREPARED,
-        parametrization=mup(base_width=256),
-        optimizer=recipes.YAO_ADAM,
-        schedule=linear(warmup=200 * 262_144),
-        tokens=20_000 * 262_144,
-        batch_tokens=262_144,
-        compute_dtype="bfloat16",
+paper = replace(
+    design(
+        "mup-loss-prediction-paper@1",
+        base.replace(
+            model=models.YAO[0],
+            data=data.PREPARED,
+            parametrization=mup(base_width=256),
+            optimizer=recipes.YAO_ADAM,
+            schedule=linear(warmup=200 * 262_144),
+            tokens=20_000 * 262_144,
+            batch_tokens=262_144,
+            compute_dtype="bfloat16",
+        ),
+        sizes=models.YAO[:-1],
+        wide=models.YAO[-1],
+        seeds=[0],
+        measure=Measure(tokens=2**22, items=0),
     ),
-    sizes=models.YAO[:-1],
-    wide=models.YAO[-1],
-    seeds=[0],
-    measure=Measure(tokens=2**22, items=0),
+    placement=hardware.DEEP,
 )
 
 study = mini

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import data, models, recipes
+from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
@@ -178,22 +178,25 @@ def warmup_of(run: Run) -> int:
     return int(min(WARMUP[run.model.width] * batch_of(run), run.tokens / 4))
 
 
-paper = design(
-    "overtraining-paper@1",
-    base.replace(
-        data=replace(data.REDPAJAMA, sequence_length=2_048),
-        parametrization=standard(),
-        optimizer=recipes.GADRE_ADAMW,
-        batch_tokens=64 * 2_048,
-        compute_dtype="bfloat16",
+paper = replace(
+    design(
+        "overtraining-paper@1",
+        base.replace(
+            data=replace(data.REDPAJAMA, sequence_length=2_048),
+            parametrization=standard(),
+            optimizer=recipes.GADRE_ADAMW,
+            batch_tokens=64 * 2_048,
+            compute_dtype="bfloat16",
+        ),
+        sizes=models.GADRE[:4],
+        ratios=[5, 10, 20, 40, 80, 160, 320, 640],
+        forecast=[(models.GADRE[4], 640), (models.GADRE[5], 20)],
+        share=1 / 300,
+        seeds=[0],
+        measure=Measure(tokens=2**22, items=1_024),
+        by_size={"batch_tokens": batch_of, "warmup": warmup_of},
     ),
-    sizes=models.GADRE[:4],
-    ratios=[5, 10, 20, 40, 80, 160, 320, 640],
-    forecast=[(models.GADRE[4], 640), (models.GADRE[5], 20)],
-    share=1 / 300,
-    seeds=[0],
-    measure=Measure(tokens=2**22, items=1_024),
-    by_size={"batch_tokens": batch_of, "warmup": warmup_of},
+    placement=hardware.DEEP,
 )
 
 study = mini

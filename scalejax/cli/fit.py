@@ -182,13 +182,15 @@ class Predict:
     # Number of different training tokens, for the data-constrained law.
     unique_tokens: float | None = None
 
-    # Training FLOPs: predicts the compute-optimal run for a law of params and tokens,
-    # and is the input of a power law of flops. Example: 5.88e23.
+    # Training FLOPs: predicts the compute-optimal run for a law of params and tokens
+    # and for the isoflop law, and is the input of a power law of flops. Example:
+    # 5.88e23.
     flops: float | None = None
 
     # Loss in nats per token, for laws of the error against the loss. For a law of the
     # loss it asks which run reaches it: give it with --tokens for the params, with
-    # --params for the tokens, or by itself for the cheapest run. Example: 2.1.
+    # --params for the tokens, or by itself for the cheapest run; for the isoflop law,
+    # which budget does. Example: 2.1.
     loss: float | None = None
 
     # Width of the model, for the width-depth law. Example: 1024.

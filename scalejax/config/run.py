@@ -70,13 +70,6 @@ class Run:
             "Run.start must be the path of a folder as text, the id of a run, or empty; "
             f"got {self.start!r}",
         )
-        require(
-            self.optimizer.name != "muon" or self.parametrization.name == "standard",
-            f"Optimizer muon cannot be used with the {self.parametrization.name} "
-            "parametrization: its multipliers are made for updates like Adam's, and Muon "
-            "already scales the update of every matrix by its shape; use standard(), or "
-            "adamw, lion or schedule-free-adamw",
-        )
 
     def _check_parts(self):
         parts = {

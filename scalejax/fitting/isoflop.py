@@ -4,7 +4,7 @@ The table has rows of (params, tokens, flops, loss), with several sizes at each 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from scalejax.fitting.options import DEFAULT_DRAWS, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.plots import isoflop as plots
 from scalejax.fitting.reading import diagnoses
-from scalejax.fitting.resampling import percentile_ends
+from scalejax.fitting.resampling import TAIL, percentile_ends
 from scalejax.fitting.result import (
     LEVEL,
     Estimate,
@@ -32,6 +32,7 @@ from scalejax.fitting.result import (
 from scalejax.laws.forms import chinchilla
 from scalejax.laws.isoflop import Budget, IsoFLOP, IsoFLOPResult, Noise, PowerLaws, fit_isoflop
 from scalejax.laws.isoflop.budgets import IsoFLOPCurve
+from scalejax.laws.isoflop.frontier import Frontier
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -43,46 +44,98 @@ LOSS = "log-mse"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IsoFLOPFit(Fit[IsoFLOP]):
-    """Power laws of the compute-optimal size and tokens, fitted to a table."""
+    """Laws of the compute-optimal size, tokens and loss, fitted to a table."""
 
     holdout: Scores = field(default_factory=Scores)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     """Smallest and largest budget with an optimum, by the name flops."""
     curves: tuple[IsoFLOPCurve, ...] = field(default=(), repr=False)
     """The isoFLOP curve of every budget; empty in a fit that was loaded from a file."""
-    optima: dict[float, float] = field(default_factory=dict, repr=False)
-    """N* of every budget that has one."""
+    optima: tuple[Budget, ...] = field(default=(), repr=False)
+    """The budgets that have an optimum; empty in a fit that was loaded from a file."""
 
     def charts(self) -> list[Chart]:
-        """Return the panels of the figure: the curves, and N*(C)."""
+        """Return the panels of the figure: the curves, N*(C) and L*(C)."""
         return plots.charts(self)
 
     def forecast(self, **inputs: float) -> Forecast:
-        """Predict the optimum of a compute budget: N* with its interval, and D*.
+        """Predict the optimum of a compute budget: N* with its interval, D* and L*.
 
-        flops: the budget, C.
+        flops: the budget, C; or loss: the budget is then the one whose optimum has this
+        loss by L*(C), and the estimate is that budget. Intervals are those of the laws:
+        the loss of a single run differs from L* by its noise.
 
-        Raises ValueError for other inputs, or when the fit has no power law.
+        Raises ValueError for other inputs, when the fit has no power law, and for a
+        loss that no budget reaches.
         """
-        if set(inputs) != {"flops"} or not 0 < inputs["flops"] < np.inf:
+        if set(inputs) not in ({"flops"}, {"loss"}) or not 0 < min(inputs.values()) < np.inf:
             raise ValueError(
-                "the isoflop law predicts the optimum of a compute budget: give flops, positive; "
-                f"got {inputs or 'nothing'}"
+                "the isoflop law predicts the optimum of a compute budget: give flops, or the "
+                f"loss that the optimum is to reach, positive; got {inputs or 'nothing'}"
             )
+        if "loss" in inputs:
+            return self._budget_of(inputs["loss"])
         estimate = self._estimate("params", inputs["flops"])
         tokens = self._estimate("tokens", inputs["flops"]).value
-        return Forecast(estimate, {"params": estimate.value, "tokens": tokens}, {})
+        run = {"params": estimate.value, "tokens": tokens}
+        loss = float(self._frontier(self.params).loss(inputs["flops"]))
+        if not np.isfinite(loss):
+            return Forecast(estimate, run, {})
+        of_loss = self._interval(lambda frontier: frontier.loss(inputs["flops"]))
+        intervals = {} if of_loss == (None, None) else {"loss": of_loss}
+        return Forecast(estimate, run | {"loss": loss}, intervals)
+
+    def optimal_loss(self, flops: float) -> Estimate:
+        """Return the loss of the optimum of a compute budget, L*(C), by the frontier.
+
+        Raises ValueError when the fit has no L*(C).
+        """
+        forecast = self.forecast(flops=flops)
+        if "loss" not in forecast.run:
+            raise ValueError(f"this fit has no L*(C): {'; '.join(self.reasons)}")
+        ends = forecast.intervals.get("loss", (None, None))
+        return Estimate(forecast.run["loss"], *ends, LEVEL, forecast.estimate.method)
+
+    def _budget_of(self, loss: float) -> Forecast:
+        """The budget whose optimum has a loss, and its optimum."""
+        frontier = self._frontier(self.params)
+        flops = float(frontier.flops(loss))
+        if not 0 < flops < np.inf:
+            why = "the fit has no L*(C)"
+            if np.isfinite(frontier.E):
+                why = f"L*(C) falls from infinity to its E of {frontier.E:.4g}"
+            raise ValueError(f"no budget reaches a loss of {loss:g}: {why}")
+        optimum = self.forecast(flops=flops)
+        low, high = self._interval(lambda drawn: drawn.flops(loss))
+        # Where E of a draw is above the loss, no budget reaches it.
+        low, high = (end if end is None or np.isfinite(end) else None for end in (low, high))
+        run = {"flops": flops, **optimum.run}
+        return Forecast(Estimate(flops, low, high, LEVEL, optimum.estimate.method), run, {})
+
+    def _frontier(self, of: Mapping[str, Any]) -> Frontier:
+        """L*(C) of parameters or of their draws."""
+        return Frontier(*(of.get(name, np.nan) for name in Frontier._fields))
+
+    def _interval(self, quantity: Callable[[Frontier], Any]) -> Interval:
+        """The 95% interval of a quantity of L*(C); open without draws."""
+        values = np.asarray(quantity(self._frontier(self.draws)))
+        # Infinity is a value here, and only nan stands for a draw without a law.
+        if not values.size or np.mean(np.isnan(values)) > TAIL:
+            return None, None
+        # Neighbouring draws are not averaged, because one of them may be infinite.
+        low, high = np.nanquantile(values, (TAIL, 1 - TAIL), method="nearest")
+        return float(low), float(high)
 
     def _estimate(self, name: str, flops: float) -> Estimate:
         """N* ("params") or D* ("tokens") at a budget."""
-        value = float(getattr(PowerLaws(**self.params), name)(flops))
+        value = float(getattr(_power_laws(self.params), name)(flops))
         if not np.isfinite(value):
             raise ValueError(f"this fit has no optimum ({self.verdict}): {'; '.join(self.reasons)}")
         far = extrapolation({"flops": flops}, self.ranges)
         count = len(self.draws["params_exponent"])
         low, high, method = None, None, "no interval: fitted without noise draws"
         if count:
-            draws = getattr(PowerLaws(**self.draws), name)(flops)
+            draws = getattr(_power_laws(self.draws), name)(flops)
             (low, high), *_ = percentile_ends(draws[:, None])
             method = f"{count} noise draws"
             if low is None:
@@ -103,7 +156,7 @@ class IsoFLOPFit(Fit[IsoFLOP]):
 
 
 def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
-    """Fit N*(C) and D*(C) by isoFLOP curves; see `scalejax.fit`.
+    """Fit N*(C), D*(C) and L*(C) by isoFLOP curves; see `scalejax.fit`.
 
     frame: rows of (params, tokens, flops, loss); tokens or flops may be missing.
     options: protocol and noise are read, and bootstrap is the number of draws of the
@@ -128,13 +181,14 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
     solved = time.perf_counter()
     parametric_view, notes = _parametric_view(frame.loc[~out], options)
     holdout, holdout_notes = _holdout(result, read, held_out, method)
-    ends = dict(zip(law.names, percentile_ends(result.draws), strict=False))
-    intervals = {name: pair for name, pair in ends.items() if name not in dict(law.fixed)}
-    used = [budget for budget in result.budgets if not budget.reason]
+    params, drawn = _parameters(result)
+    ends = zip(law.names, percentile_ends(drawn), strict=False)
+    intervals = {name: pair for name, pair in ends if name not in dict(law.fixed)}
+    used = tuple(budget for budget in result.budgets if not budget.reason)
     counted, rows = sum(budget.models for budget in used), int(np.sum(~held_out))
     return IsoFLOPFit(
         law=law,
-        params=result.law._asdict(),
+        params=params,
         intervals=intervals,
         objective=result.objective,
         gradient_norm=result.gradient_norm,
@@ -147,8 +201,7 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
             *([f"{counted} of {rows} rows count"] if counted < rows else []),
             *_disagreement(parametric_view, intervals),
             *dropped_reasons(read.complete),
-            *notes,
-            *holdout_notes,
+            *(notes + holdout_notes),
             *_draw_notes(options, draws),
         ],
         loss=LOSS,
@@ -156,12 +209,27 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         seed=options.seed,
         holdout=holdout,
         views=_views(result) | parametric_view,
-        draws=kept_draws(law.names, result.draws),
+        draws=kept_draws(law.names, drawn),
         ranges=_budget_range(used),
         curves=result.curves,
-        optima={budget.flops: budget.params for budget in used},
+        optima=used,
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
+
+
+def _power_laws(of: Mapping[str, Any]) -> PowerLaws:
+    """N*(C) and D*(C) of parameters or of their draws."""
+    return PowerLaws(*(of[name] for name in PowerLaws._fields))
+
+
+def _parameters(result: IsoFLOPResult) -> tuple[dict[str, float], np.ndarray]:
+    """The parameters of all three laws, and their draws, (draws, 7)."""
+    frontier = result.frontier
+    assert frontier is not None, "approach 2 fits it"
+    params = result.law._asdict() | frontier.law._asdict()
+    if not len(result.draws):
+        return params, np.empty((0, len(params)))
+    return params, np.hstack([result.draws, frontier.draws])
 
 
 def _draw_notes(options: FitOptions, draws: int) -> list[str]:
@@ -173,7 +241,7 @@ def _draw_notes(options: FitOptions, draws: int) -> list[str]:
     return []
 
 
-def _budget_range(used: list[Budget]) -> dict[str, tuple[float, float]]:
+def _budget_range(used: tuple[Budget, ...]) -> dict[str, tuple[float, float]]:
     flops = [budget.flops for budget in used]
     return {"flops": (min(flops), max(flops))} if flops else {}
 
@@ -252,6 +320,9 @@ def _views(result: IsoFLOPResult) -> dict[str, dict[str, float]]:
     return {
         "params_by_budget": {f"{budget.flops:.6g}": budget.params for budget in used},
         "tokens_by_budget": {f"{budget.flops:.6g}": budget.tokens for budget in used},
+        "loss_by_budget": {
+            f"{budget.flops:.6g}": budget.loss for budget in used if np.isfinite(budget.loss)
+        },
         "r2": {"params": result.r2[0], "tokens": result.r2[1]},
     }
 

@@ -1,13 +1,13 @@
 """An executor: the machines that train the segments of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from scalejax.config import Placement
 from scalejax.launch.pool import Pool, PoolResult
-from scalejax.launch.seats import worker_seats
+from scalejax.launch.seats import Seat, worker_seats
 from scalejax.training.segment import Segment, TrainingJob
 
 
@@ -58,6 +58,27 @@ class Executor(Protocol):
         ...
 
 
+def observed_pool(
+    folder: Path,
+    seats: Sequence[Seat],
+    *,
+    lock: int,
+    priority: Mapping[str, float],
+    observer: Observer,
+    watch: Callable[[], str] = lambda: "",
+) -> Pool:
+    """Return a pool that tells an observer how the training goes; see `Pool`."""
+    return Pool(
+        folder,
+        seats=seats,
+        lock=lock,
+        priority=priority,
+        on_step=observer.step,
+        on_done=observer.done,
+        watch=watch,
+    )
+
+
 @dataclass(frozen=True)
 class Local:
     """Workers on this machine."""
@@ -83,11 +104,4 @@ class Local:
         seats = worker_seats(self.devices, placement)
         if not seats:
             observer.say(f"waiting for workers: scalejax work {folder}")
-        return Pool(
-            folder,
-            seats=seats,
-            lock=lock,
-            priority=priority,
-            on_step=observer.step,
-            on_done=observer.done,
-        )
+        return observed_pool(folder, seats, lock=lock, priority=priority, observer=observer)

@@ -32,7 +32,7 @@ class Spec:
     """The declaration of one tensor."""
 
     shape: tuple[int, ...]
-    """Size of every axis."""
+    """Size of every axis. Kernels have shape (inputs..., outputs...)."""
     axes: tuple[str, ...]
     """Logical name of every axis, from which shardings follow: vocabulary, width,
     heads, kv_heads, head_size or mlp_width."""
@@ -47,11 +47,6 @@ class Spec:
                 f"a tensor of shape {self.shape} needs {len(self.shape)} axis names; "
                 f"got {self.axes}"
             )
-
-    @property
-    def input_axis(self) -> str:
-        """Logical axis of the inputs. Kernels have shape (inputs..., outputs...)."""
-        return self.axes[0]
 
     @property
     def is_gain(self) -> bool:
@@ -92,7 +87,9 @@ def scalings(specs: Specs, parametrization: Parametrization, model: Model) -> Sc
             model,
             role=spec.role,
             fan_in=spec.fan_in,
-            input_axis=spec.input_axis,
+            input_axis=spec.axes[0],
+            fan_out=math.prod(spec.shape) // spec.fan_in,
+            output_axis=spec.axes[-1],
         )
 
     return jax.tree.map(scaling_of, specs)

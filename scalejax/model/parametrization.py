@@ -25,6 +25,13 @@ decayed.
 - m_L = depth / base_depth under `completep`;
 - every ratio that a parametrization does not define is 1.
 
+Under Muon the learning rate of a hidden matrix has another multiplier, 1/sqrt(m) where
+all widths grow as m. Muon gives the update of an n_in x n_out matrix singular values of
+sqrt(max(n_in, n_out)) times the learning rate. To move outputs equally far at every
+width, they must grow as sqrt(n_out / n_in) (Yang et al. 2023, arXiv 2310.17813). The
+multiplier is what lies between, relative to the base. Embedding, head and gains are
+trained by Adam, with the multipliers of the table.
+
 The forward pass multiplies the logits by 1/m, every residual branch by 1/m_L, and the
 products of queries and keys by sqrt(base_head_size) / head_size.
 
@@ -78,6 +85,9 @@ class Scaling(NamedTuple):
     weight_decay: float
     """Multiplier of weight decay under `decay="standard"`. 0 means that the tensor is
     never decayed, in either mode."""
+    muon_rate: float = 1.0
+    """Multiplier of the scheduled learning rate of a hidden matrix under Muon, in place
+    of `learning_rate`."""
 
 
 def standard() -> Parametrization:
@@ -128,15 +138,20 @@ def scaling(
     role: Role,
     fan_in: int,
     input_axis: str = "width",
+    fan_out: int | None = None,
+    output_axis: str = "width",
 ) -> Scaling:
     """The row of the table above for one tensor.
 
     `fan_in` is the number of inputs that are summed into one output, and `input_axis`
-    the logical axis on which they lie.
+    the logical axis on which they lie. `fan_out` is the number of outputs, by default
+    as many, on `output_axis`. Only Muon depends on it.
 
     >>> wide = Model.sized(width=256, depth=8, vocabulary=512, head_size=32)
-    >>> scaling(completep(base_width=64, base_depth=2), wide, role="hidden", fan_in=256)
-    Scaling(init_std=0.03125, learning_rate=0.25, epsilon=0.0625, weight_decay=4.0)
+    >>> base = completep(base_width=64, base_depth=2)
+    >>> row = scaling(base, wide, role="hidden", fan_in=256)
+    >>> row.init_std, row.learning_rate, row.epsilon, row.weight_decay, row.muon_rate
+    (0.03125, 0.25, 0.0625, 4.0, 0.5)
     """
     m = width_ratio(parametrization, model)
     m_depth = depth_ratio(parametrization, model)
@@ -157,6 +172,12 @@ def scaling(
                 learning_rate=1 / m_in,
                 epsilon=1 / (m * m_depth),
                 weight_decay=m_in,
+                muon_rate=_muon_rate(
+                    fan_in,
+                    fan_in if fan_out is None else fan_out,
+                    m_in,
+                    width_ratio(parametrization, model, output_axis),
+                ),
             )
         case "block_norm":
             # Gradients inside a residual branch pass through the branch multiplier.
@@ -170,6 +191,16 @@ def scaling(
             return Scaling(init_std=HEAD_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=1.0)
         case "tied":
             return Scaling(init_std=HEAD_STD, learning_rate=1.0, epsilon=1 / m, weight_decay=0.0)
+
+
+def _muon_rate(fan_in: int, fan_out: int, m_in: float, m_out: float) -> float:
+    """Multiplier of Muon's learning rate for a matrix that has grown by these ratios.
+
+    The singular values of an update are sqrt(max(fan_in, fan_out)) without it. At the
+    base they are the same, and from there they grow as sqrt(fan_out / fan_in).
+    """
+    at_base = max(fan_in / m_in, fan_out / m_out)
+    return (at_base * m_out / m_in / max(fan_in, fan_out)) ** 0.5
 
 
 def width_ratio(parametrization: Parametrization, model: Model, axis: str = "width") -> float:

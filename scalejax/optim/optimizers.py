@@ -103,7 +103,8 @@ def optimizer(
       2023, algorithm 2);
     - `muon`: for hidden matrices the Nesterov momentum, made orthogonal by five
       Newton-Schulz steps, x 0.2 sqrt(max(fan-in, fan-out)) (Jordan 2024; Liu et al.
-      2025). Other tensors use the direction of `adamw`, without s.epsilon;
+      2025), with s.muon_rate in place of s.learning_rate. Other tensors use the
+      direction of `adamw`;
     - `schedule-free-adamw`: g / (sqrt(v_hat) + epsilon x s.epsilon), which moves z.
       Gradients and decay are taken at the parameters beta1 x + (1 - beta1) z, where x
       is the mean of z weighted by the square of the largest rate so far (Defazio et al.
@@ -118,7 +119,7 @@ def optimizer(
     chain = optax.named_chain(
         ("clip", optax.clip_by_global_norm(max_norm)),
         *_direction(name, numbers, specs, scalings),
-        ("parametrization", _scale_each(_per_scaling(lambda s: s.learning_rate, scalings))),
+        ("parametrization", _scale_each(_rates(name, specs, scalings))),
         ("decay", _add_weights(decay_factors)),
         ("learning_rate", optax.scale(-learning_rate)),
     )
@@ -149,7 +150,9 @@ def _direction(
         case "lion":
             return [("lion", optax.scale_by_lion(b1=numbers.beta1, b2=numbers.beta2))]
         case "muon":
-            return [("muon", _muon(numbers, specs, others=adam))]
+            # Newton-Schulz does not depend on the size of its argument, so that epsilon
+            # makes a difference only to Adam's tensors.
+            return [epsilon, ("muon", _muon(numbers, specs, others=adam))]
         case "schedule-free-adamw":
             # There is no first moment: the interpolation of x and z takes its place.
             rms = optax.scale_by_rms(
@@ -158,6 +161,18 @@ def _direction(
             return [epsilon, ("rms", rms)]
         case _:
             raise ValueError(f"there is no optimizer {name!r}")
+
+
+def _rates(name: str, specs: Specs, scalings: Scalings) -> PerTensor:
+    """The multiplier of every tensor's learning rate."""
+    if name != "muon":
+        return _per_scaling(lambda s: s.learning_rate, scalings)
+    return jax.tree.map(
+        lambda spec, s: s.muon_rate if spec.role == "hidden" else s.learning_rate,
+        specs,
+        scalings,
+        is_leaf=lambda node: isinstance(node, Spec),
+    )
 
 
 def _decay_factors(numbers: Hyperparameters, scalings: Scalings, decay: str) -> PerTensor:

@@ -1,5 +1,6 @@
 """The figure of forecasts: each with its interval, beside what was measured later."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ def forecast_bars(
     if any(isinstance(mark, Line) for mark in marks):
         caption = f"Bars are the intervals registered before the runs started. {caption}"
     return Chart(
-        name=f"forecast_{metric}",
+        # A metric from a file of somebody else may be `../..` or hold quotes.
+        name="forecast_" + re.sub(r"[^\w.-]", "_", metric),
         title=title,
         caption=caption,
         x_label=LOSS_LABEL if metric == "loss" else metric_name(metric),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from scalejax.files import write_text
+from scalejax.files import replacing, write_text
 from scalejax.fitting.charts.chart import Chart, compact_number, size_colours
 from scalejax.fitting.charts.figure import figure
 from scalejax.fitting.charts.matplotlib import images
@@ -283,7 +283,9 @@ def _picture(record: Record, *views: Chart) -> str:
         return paragraph(f"{views[0].title}: there is nothing to draw.")
     for chart in drawn:
         for form, content in images([chart], ("png", "svg")).items():
-            (record.folder / "figures" / f"{chart.name}.{form}").write_bytes(content)
+            # Where there is a link, it is replaced, and not the file that it names.
+            with replacing(record.folder / "figures" / f"{chart.name}.{form}") as file:
+                file.write_bytes(content)
     return figure(drawn, has_files=True)
 
 

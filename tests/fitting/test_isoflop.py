@@ -13,6 +13,8 @@ from scalejax.laws.forms import Chinchilla
 
 TRUTH = Chinchilla(A=400.0, B=2000.0, E=1.7, alpha=0.34, beta=0.30)
 
+NAMES = ("A", "B", "E", "alpha", "beta")
+
 
 def isoflop_table(budgets=(1e18, 1e19, 1e20, 1e21), centre=1.0, noise=1e-3):
     """Nine sizes per budget, around `centre` times the optimal size."""
@@ -45,6 +47,38 @@ def test_a_saved_fit_forecasts_the_optimum_of_a_budget(tmp_path):
     assert forecast["params"] == pytest.approx(measured, rel=0.2)
     assert forecast["interval"][0] < forecast["value"] < forecast["interval"][1]
     assert forecast["tokens"] == pytest.approx(1e20 / 6 / forecast["params"], rel=0.1)
+
+
+def test_the_loss_of_the_optimum_is_predicted_and_read_backwards(tmp_path):
+    fit = fits.fit(isoflop_table(), laws.isoflop_law(), noise="0.001", bootstrap=100)
+    fit.save(tmp_path / "fit.json")
+    loaded = fits.load(tmp_path / "fit.json")
+    at = loaded.optimal_loss(1e24)
+    assert at == fit.optimal_loss(1e24) and "1e+03 times the largest" in at.method
+    N = TRUTH.optimal_params(1e24)
+    assert at.low < float(TRUTH.loss(N, 1e24 / (6 * N))) < at.high
+    assert at.high - at.low < 0.05
+    # A Chinchilla law on the same rows has the same frontier.
+    parametric = laws.chinchilla().form(**{name: fit.views["chinchilla"][name] for name in NAMES})
+    best = laws.compute_optimal(parametric, 1e22)
+    expected = float(parametric.loss(best.params, best.tokens))
+    assert fit.optimal_loss(1e22).value == pytest.approx(expected, abs=0.01)
+    back = loaded.forecast(loss=at.value)
+    assert back.estimate.value == pytest.approx(1e24) and back.run["flops"] == pytest.approx(1e24)
+    assert back.estimate.low < 1e24 < back.estimate.high
+    assert "E  " in fit_text(fit) and fit.intervals["g"][0] < 0.34 * 0.30 / 0.64
+    with pytest.raises(ValueError, match=r"no budget reaches a loss of 1\.5: L.* its E of 1\.7"):
+        loaded.forecast(loss=1.5)
+
+
+def test_two_budgets_have_optima_and_no_frontier():
+    fit = fits.fit(isoflop_table(budgets=(1e19, 1e20)), laws.isoflop_law(), bootstrap=0)
+    assert fit.verdict == "ok" and np.isnan(fit.params["E"])
+    assert "loss" not in fit.forecast(flops=1e20).run
+    with pytest.raises(ValueError, match=r"L\*\(C\) has 3 free parameters"):
+        fit.optimal_loss(1e20)
+    with pytest.raises(ValueError, match="the fit has no L"):
+        fit.forecast(loss=2.0)
 
 
 def test_without_an_interior_optimum_there_is_no_exponent():

@@ -108,6 +108,10 @@ def test_the_down_projection_of_the_mlp_follows_the_ratio_of_mlp_widths():
     assert (in_proportion["down"].learning_rate, in_proportion["down"].weight_decay) == (1 / 2, 2)
     assert given["down"].init_std == in_proportion["down"].init_std == HIDDEN_GAIN * 512**-0.5
     assert given["down"].epsilon == in_proportion["down"].epsilon == 1 / 2
+    # Under Muon: at the base the longer side is 128. Outputs grow half as fast as
+    # inputs.
+    assert given["down"].muon_rate == pytest.approx((128 / 512 * 2 / 4) ** 0.5)
+    assert in_proportion["down"].muon_rate == pytest.approx(2**-0.5)
     del given["down"], in_proportion["down"]
     assert given == in_proportion
     assert given["gate"].learning_rate == given["output"].learning_rate == 1 / 2

@@ -3,7 +3,6 @@
 Mirrors scalejax/optim/optimizers.py.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +13,11 @@ import optax
 import optax.contrib
 import pytest
 
-from scalejax.config import Optimizer
+from scalejax.config import Model, Optimizer, Parametrization
 from scalejax.config.optimizer import OPTIMIZER_FIELDS
-from scalejax.model.parameters import Params, Scalings, Spec, Specs
-from scalejax.model.parametrization import Scaling, mup
+from scalejax.model.parameters import Params, Scalings, Spec, Specs, scalings
+from scalejax.model.parametrization import Scaling, mup, standard
+from scalejax.model.transformer import abstract, initialize
 from scalejax.optim.optimizers import (
     MUON_RMS,
     Hyperparameters,
@@ -315,13 +315,54 @@ def test_an_invalid_optimizer_is_refused(fields, message):
         Optimizer(**(defaults | fields))
 
 
-def test_only_muon_is_refused_under_mup(tiny_run):
-    scaled = tiny_run.replace(parametrization=mup(base_width=16))
-    for name in ("adamw", "lion", "schedule-free-adamw"):
-        run = scaled.replace(optimizer=Optimizer(name=name, learning_rate=0.01))
-        assert run.optimizer.name == name
-    muon = Optimizer(name="muon", learning_rate=0.01)
-    assert tiny_run.replace(optimizer=muon).optimizer == dataclasses.replace(muon)
-    message = r"muon cannot be used with the mup .* by its shape; use standard\(\)"
-    with pytest.raises(ValueError, match=message):
-        scaled.replace(optimizer=muon)
+def muon_update(parametrization: Parametrization, model: Model) -> Any:
+    """The first update of every tensor under Muon at rate 1, from random gradients."""
+    _, specs = abstract(model, parametrization)
+    params = initialize(model, parametrization, jax.random.key(0))
+    generator = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda w: generator.normal(size=w.shape).astype(np.float32), params)
+    rule = optimizer(
+        "muon",
+        Hyperparameters(*(jnp.float32(x) for x in (1.0, 0.9, 0.98, 1e-8, 0.95, 0.0, 0.0, 0.0))),
+        jnp.float32(1.0),
+        specs=specs,
+        scalings=scalings(specs, parametrization, model),
+        decay="independent",
+    )
+    return rule.update(gradients, rule.init(params), params)[0]
+
+
+def test_under_mup_the_norm_of_muons_updates_follows_the_shape_of_the_matrix():
+    """The spectral norm is that of the base x sqrt(growth of outputs / of inputs)."""
+    base, wide = (
+        Model(width=w, depth=1, heads=2, kv_heads=2, head_size=w // 2, mlp_width=f, vocabulary=32)
+        for w, f in ((16, 32), (64, 512))
+    )
+    parametrization = mup(base_width=16, base_mlp_width=32)
+    blocks = [muon_update(parametrization, model)["blocks"][0] for model in (base, wide)]
+    at_base = muon_update(standard(), base)["blocks"][0]
+    jax.tree.map(np.testing.assert_array_equal, blocks[0], at_base)
+    # The width grows 4 times, the width of the MLP 16 times.
+    growths = {"query": 1.0, "gate": 4**0.5, "up": 4**0.5, "down": 4**-0.5}
+    norms = [
+        {
+            name: np.median(np.linalg.svd(np.reshape(x, (len(x), -1)), compute_uv=False))
+            for name, x in (block["attention"] | block["mlp"]).items()
+        }
+        for block in blocks
+    ]
+    for name, growth in growths.items():
+        # Five steps of Newton-Schulz leave singular values between 0.7 and 1.2.
+        assert norms[1][name] / norms[0][name] == pytest.approx(growth, rel=0.3), name
+    # Adam's direction of the gains has entries of 1 at any width.
+    for block in blocks:
+        gain = block["mlp_norm"]["gain"]
+        np.testing.assert_allclose(np.abs(gain), 1.0, rtol=1e-3)
+
+
+def test_muons_part_for_adam_is_that_of_adamw():
+    """Embedding, head and gains have the update that AdamW gives them."""
+    gradients = normal_gradients(scale=1e-2)
+    by_muon, _ = run_steps("muon", "standard", gradients, START, SPECS, SCALINGS)
+    by_adamw, _ = run_steps("adamw", "standard", gradients, START, SPECS, SCALINGS)
+    jax.tree.map(np.testing.assert_array_equal, by_muon, by_adamw)

@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import scalejax
+from scalejax import laws
 from scalejax.laws.isoflop import Noise, fit_isoflop
+from scalejax.laws.isoflop.frontier import fit_frontier
 from tests.published import reference
 
 pytestmark = pytest.mark.replication
@@ -109,3 +112,24 @@ def test_the_documented_noise_widens_the_interval_and_keeps_the_exponent(config)
     assert wide_interval == pytest.approx(INTERVALS_OF_DOCUMENTED_NOISE[config], abs=0.006)
     assert wide.law.params_exponent == pytest.approx(expected.N_exp, abs=0.005)
     assert 1.05 < np.ptp(wide_interval) / np.ptp(narrow_interval) < 2.5
+
+
+@pytest.mark.parametrize("dataset", ["rw", "owt2"])
+def test_the_frontier_predicts_the_largest_budget_and_the_parametric_law_does_not(dataset):
+    config = f"{dataset}-tuned-short-const-standard"
+    fit = refit(config, "0.002")
+    (*smaller, largest) = [budget for budget in fit.budgets if not budget.reason]
+    ahead = fit_frontier(
+        np.array([budget.flops for budget in smaller]),
+        np.array([budget.loss for budget in smaller]),
+        None,
+    )
+    assert largest.flops / smaller[-1].flops > 1.9
+    assert ahead.law.loss(largest.flops) == pytest.approx(largest.loss, abs=0.015)
+    # Chinchilla's law on all rows, which reach far from the optimum, misses it.
+    points = pd.read_csv(folder() / "isoflop_points.csv").query(f"config == '{config}'")
+    columns = {"params": "N", "tokens": "D"}
+    chinchilla = scalejax.fit(points, "chinchilla", columns=columns, bootstrap=0)
+    optimum = laws.compute_optimal(chinchilla.law.form(**chinchilla.params), largest.flops)
+    at = chinchilla.predict(params=float(optimum.params), tokens=float(optimum.tokens))
+    assert at.value > largest.loss + 0.1

@@ -22,12 +22,13 @@ def charts(fit: Any) -> list[Chart]:
             "returned, or use `scalejax fit --plot`"
         )
     colours = size_colours(curve.flops for curve in fit.curves)
-    return [_curves(fit, colours), _optima(fit, colours)]
+    return [_curves(fit, colours), _optima(fit, colours), _frontier(fit, colours)]
 
 
 def _curves(fit: Any, colours: dict[float, str]) -> Chart:
     marks: list[Mark] = []
     optima: list[Mark] = []
+    optimal_sizes = {budget.flops: budget.params for budget in fit.optima}
     for curve in fit.curves:
         colour, label = colours[curve.flops], f"{curve.flops:.3g} FLOPs"
         size, loss = curve.log_N[: curve.models], curve.loss[: curve.models]
@@ -36,7 +37,7 @@ def _curves(fit: Any, colours: dict[float, str]) -> Chart:
         x = np.linspace(size.min(), size.max(), 60)
         marks.append(Points(label=label, colour=colour, x=np.exp(size), y=loss))
         marks.append(Line(label=label, colour=colour, x=np.exp(x), y=fitted(x), in_legend=False))
-        optimum = fit.optima.get(curve.flops)
+        optimum = optimal_sizes.get(curve.flops)
         if optimum is not None:
             at = np.array([optimum])
             best = Points(
@@ -61,20 +62,9 @@ def _curves(fit: Any, colours: dict[float, str]) -> Chart:
 
 
 def _optima(fit: Any, colours: dict[float, str]) -> Chart:
-    marks: list[Mark] = []
-    for flops, size in fit.optima.items():
-        point = Points(
-            label=in_words(flops, "FLOPs"),
-            colour=colours[flops],
-            x=np.array([flops]),
-            y=np.array([size]),
-            symbol="diamond",
-            in_legend=False,
-        )
-        marks.append(point)
+    marks = _diamonds(fit, colours, "params")
     if np.isfinite(fit.params["params_exponent"]):
-        budgets = list(colours)
-        x = spaced(min(budgets), LOOK_AHEAD * max(budgets))
+        x = spaced(min(colours), LOOK_AHEAD * max(colours))
         marks += predicted("N*(C)", LAW_COLOUR, x, lambda c: fit.predict(flops=c))
     return Chart(
         name="optimal_sizes",
@@ -87,3 +77,35 @@ def _optima(fit: Any, colours: dict[float, str]) -> Chart:
         log_x=True,
         log_y=True,
     )
+
+
+def _frontier(fit: Any, colours: dict[float, str]) -> Chart:
+    marks = _diamonds(fit, colours, "loss")
+    if np.isfinite(fit.params["E"]) and np.isfinite(fit.params["params_exponent"]):
+        x = spaced(min(colours), LOOK_AHEAD * max(colours))
+        marks += predicted("L*(C)", LAW_COLOUR, x, fit.optimal_loss)
+    return Chart(
+        name="optimal_losses",
+        title="Loss of the optimum against compute",
+        caption="Diamonds are the losses of the optimal sizes, the line is L*(C) = E + K C^-g, and "
+        "the band its 95% interval.",
+        x_label="training FLOPs",
+        y_label="loss of the optimum, nats per token",
+        marks=marks,
+        log_x=True,
+    )
+
+
+def _diamonds(fit: Any, colours: dict[float, str], what: str) -> list[Mark]:
+    """The optima of the budgets, by their params or loss."""
+    return [
+        Points(
+            label=in_words(budget.flops, "FLOPs"),
+            colour=colours[budget.flops],
+            x=np.array([budget.flops]),
+            y=np.array([getattr(budget, what)]),
+            symbol="diamond",
+            in_legend=False,
+        )
+        for budget in fit.optima
+    ]

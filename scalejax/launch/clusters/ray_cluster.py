@@ -15,9 +15,9 @@ from typing import Any
 from scalejax.config import Placement
 from scalejax.launch.attempt import failure, forget_failure, record_failure
 from scalejax.launch.clusters import ray_task
-from scalejax.launch.executor import Observer
+from scalejax.launch.executor import Observer, observed_pool
 from scalejax.launch.jobs import in_order
-from scalejax.launch.pool import Pool, PoolResult
+from scalejax.launch.pool import PoolResult
 from scalejax.model.memory import device_bytes, state_bytes
 from scalejax.training.result import is_finished
 from scalejax.training.segment import TrainingJob
@@ -82,14 +82,8 @@ class RayTasks:
         """The result of every task that has not ended, by the segment's folder."""
         self._told: set[str] = set()
         # It has no workers of its own, and follows what the tasks write.
-        self._pool = Pool(
-            folder,
-            seats=[],
-            lock=lock,
-            priority=priority,
-            on_step=observer.step,
-            on_done=observer.done,
-            watch=self._watch,
+        self._pool = observed_pool(
+            folder, [], lock=lock, priority=priority, observer=observer, watch=self._watch
         )
 
     def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:

@@ -18,8 +18,8 @@ from scalejax.config import Placement
 from scalejax.files import read_json, write_json, write_text
 from scalejax.launch.attempt import forget_failure
 from scalejax.launch.clusters.batch_script import batch_script, log_file
-from scalejax.launch.executor import Observer
-from scalejax.launch.pool import Pool, PoolResult, WorkersGone
+from scalejax.launch.executor import Observer, observed_pool
+from scalejax.launch.pool import PoolResult, WorkersGone
 from scalejax.training.result import is_finished
 from scalejax.training.segment import TrainingJob
 
@@ -103,14 +103,8 @@ class SlurmArray:
         """
         self._folder, self._script, self._say = folder, script, observer.say
         # Without workers of its own, it follows what those of the array write.
-        self._pool = Pool(
-            folder,
-            seats=[],
-            lock=lock,
-            priority=priority,
-            on_step=observer.step,
-            on_done=observer.done,
-            watch=self._watch,
+        self._pool = observed_pool(
+            folder, [], lock=lock, priority=priority, observer=observer, watch=self._watch
         )
         self._asked_at = time.monotonic()
         self._array = ""

@@ -51,6 +51,7 @@ def envelope(
                 models=len(sizes),
                 params=float(np.exp(log_N[winner, b])),
                 tokens=float(np.exp(log_D[winner, b])),
+                loss=float(np.exp(log_L[winner, b])),
                 params_std=1.0,
                 tokens_std=1.0,
                 valid=1.0,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from scalejax.laws.isoflop.budgets import IsoFLOPCurve, isoflop_curves, listed
+from scalejax.laws.isoflop.frontier import Frontier, fit_frontier
 from scalejax.laws.isoflop.minima import Minima, Protocol, find_minima
 from scalejax.laws.isoflop.noise import Noise
 from scalejax.laws.isoflop.outliers import outlier_reasons
@@ -38,7 +39,7 @@ def fit_isoflop(
     seed: int = 0,
     fixed: Mapping[str, float] | None = None,
 ) -> IsoFLOPResult:
-    """Fit N*(C) and D*(C) to the minima of isoFLOP curves.
+    """Fit N*(C), D*(C) and the frontier L*(C) to the minima of isoFLOP curves.
 
     params, tokens, flops, loss: (rows,), positive. Rows whose flops differ by less than
     1% share a budget, and so do rows that scatter by more, if the gaps between budgets
@@ -57,35 +58,56 @@ def fit_isoflop(
     optima scatter about the law by more than this noise explains, the draws are spread
     by as much, and a reason says so.
 
-    fixed: exponents of `PowerLaws` that are held, by name.
+    fixed: exponents of `PowerLaws` and parameters of `Frontier` that are held, by name.
 
     Raises ValueError for an unknown protocol, for draws without noise, and when no
     budget has three models.
     """
     method = _checked_protocol(protocol, noise, draws)
     curves, reasons = isoflop_curves(*(np.asarray(x, float) for x in (params, tokens, flops, loss)))
-    # Without noise the measured losses are the only draw.
-    losses = np.stack([curve.loss for curve in curves])[None]
+    measured = np.stack([curve.loss for curve in curves])
+    losses = measured[None]
     if draws and noise is not None:
-        losses = _noisy(losses[0], noise, draws, seed)
+        # The measured losses are solved along with the draws of the noise.
+        losses = np.concatenate([losses, _noisy(measured, noise, draws, seed)])
     count = np.array([curve.models for curve in curves])
     # N* and D* are found separately, hence N* D* need not be C / 6.
     of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, method)
     of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, method)
+    optima = (_optima(minima, with_noise=draws > 0) for minima in (of_params, of_tokens))
     budgets = [
-        _budget(curve, params_optimum, tokens_optimum, method)
-        for curve, params_optimum, tokens_optimum in zip(
-            curves,
-            _optima(of_params, with_noise=draws > 0),
-            _optima(of_tokens, with_noise=draws > 0),
-            strict=True,
-        )
+        _budget(*optimum, method)
+        for optimum in zip(curves, *optima, of_params.loss[0].tolist(), strict=True)
     ]
     reasons += _left_out_reasons(budgets)
     if method == "parabola":
         reasons += outlier_reasons(curves, noise)
-    minima = (of_params.log_size, of_tokens.log_size) if draws else None
-    return fit_power_laws(budgets, minima, reasons, fixed)._replace(curves=tuple(curves))
+    held = dict(fixed or {})
+    of_frontier = {name: held.pop(name) for name in Frontier._fields if name in held}
+    minima = (of_params.log_size[1:], of_tokens.log_size[1:]) if draws else None
+    fitted = fit_power_laws(budgets, minima, reasons, held)._replace(curves=tuple(curves))
+    return _with_frontier(fitted, of_params.loss[1:] if draws else None, of_frontier)
+
+
+def _with_frontier(
+    fitted: IsoFLOPResult,
+    loss_draws: Float[np.ndarray, "draws budgets"] | None,
+    fixed: Mapping[str, float],
+) -> IsoFLOPResult:
+    # A budget can have an optimum in most noise draws and none in the measured losses.
+    used = [
+        i
+        for i, budget in enumerate(fitted.budgets)
+        if np.isfinite(budget.loss) and not budget.reason
+    ]
+    frontier = fit_frontier(
+        np.array([fitted.budgets[i].flops for i in used]),
+        np.array([fitted.budgets[i].loss for i in used]),
+        None if loss_draws is None else loss_draws[:, used],
+        fixed,
+    )
+    notes = frontier.reasons if fitted.verdict == "ok" else []
+    return fitted._replace(reasons=(*fitted.reasons, *notes), frontier=frontier)
 
 
 def _noisy(
@@ -121,7 +143,8 @@ class _Optimum(NamedTuple):
 
 def _optima(minima: Minima, *, with_noise: bool) -> list[_Optimum]:
     optima = []
-    for log_sizes, resolution in zip(minima.log_size.T, minima.resolution, strict=True):
+    draws = minima.log_size[1:] if with_noise else minima.log_size
+    for log_sizes, resolution in zip(draws.T, minima.resolution, strict=True):
         inside = log_sizes[np.isfinite(log_sizes)]
         valid = len(inside) / len(log_sizes)
         if valid < MIN_VALID:
@@ -135,7 +158,11 @@ def _optima(minima: Minima, *, with_noise: bool) -> list[_Optimum]:
 
 
 def _budget(
-    curve: IsoFLOPCurve, of_params: _Optimum, of_tokens: _Optimum, protocol: Protocol
+    curve: IsoFLOPCurve,
+    of_params: _Optimum,
+    of_tokens: _Optimum,
+    loss: float,
+    protocol: Protocol,
 ) -> Budget:
     valid = min(of_params.valid, of_tokens.valid)
     has_optimum = np.isfinite(of_params.log_size + of_tokens.log_size)
@@ -144,6 +171,7 @@ def _budget(
         models=curve.models,
         params=float(np.exp(of_params.log_size)),
         tokens=float(np.exp(of_tokens.log_size)),
+        loss=loss,
         params_std=of_params.std,
         tokens_std=of_tokens.std,
         valid=valid,

@@ -3,6 +3,9 @@
 import inspect
 from dataclasses import dataclass
 
+import numpy as np
+
+from scalejax.laws.isoflop.frontier import Frontier
 from scalejax.laws.isoflop.power_laws import PowerLaws
 from scalejax.laws.law import Allowed, Law
 
@@ -17,20 +20,25 @@ class IsoFLOP(Law):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Exponent and coefficient of N*(C), then of D*(C)."""
-        return PowerLaws._fields
+        """Exponent and coefficient of N*(C) and D*(C), then E, K and g of L*(C)."""
+        return PowerLaws._fields + Frontier._fields
 
     @property
     def formula(self) -> str:
-        """The docstring of `PowerLaws`."""
-        return inspect.getdoc(PowerLaws) or ""
+        """The docstrings of `PowerLaws` and `Frontier`."""
+        return "\n\n".join(inspect.getdoc(form) or "" for form in (PowerLaws, Frontier))
 
     def allowed(self, name: str) -> Allowed:
-        """An exponent is between 0 and 1; raises ValueError for a coefficient."""
-        if not name.endswith("exponent"):
+        """An exponent is between 0 and 1, and E and K are not negative.
+
+        Raises ValueError for a coefficient of N* or D*.
+        """
+        if name in ("E", "K"):
+            return Allowed(0.0, np.inf, positive=name == "K")
+        if name != "g" and not name.endswith("exponent"):
             raise ValueError(
                 f"{name} of the isoflop law cannot be held: it follows from the optimum of each "
-                "budget. Hold an exponent, such as params_exponent=0.5"
+                "budget. Hold an exponent, such as params_exponent=0.5, or E, K or g of L*(C)"
             )
         return Allowed(0.0, 1.0)
 

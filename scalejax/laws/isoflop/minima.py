@@ -32,6 +32,8 @@ class Minima(NamedTuple):
 
     log_size: Float[np.ndarray, "draws budgets"]
     """Logarithm of the best size; nan where it is not inside of the sizes."""
+    loss: Float[np.ndarray, "draws budgets"]
+    """Loss at the minimum, nats per token; nan as `log_size`."""
     resolution: Float[np.ndarray, " budgets"]
     """Resolution of `log_size` by the protocol: zero for a parabola."""
 
@@ -55,10 +57,13 @@ def find_minima(
     padded_count = np.pad(count, padding[0], mode="edge")
     with jax.enable_x64(True):
         if protocol == "parabola":
-            log_size = _parabola_minima(padded_x, padded_losses, padded_count)
-            return Minima(np.asarray(log_size)[:, :budgets], np.zeros(budgets))
-        log_size = _akima_minima(padded_x, np.log(padded_losses), padded_count)
-        return Minima(np.asarray(log_size)[:, :budgets], _grid_resolution(x, count))
+            found = _parabola_minima(padded_x, padded_losses, padded_count)
+            resolution = np.zeros(budgets)
+        else:
+            found = _akima_minima(padded_x, np.log(padded_losses), padded_count)
+            resolution = _grid_resolution(x, count)
+        log_size, loss = (np.asarray(values)[:, :budgets] for values in found)
+        return Minima(log_size, loss, resolution)
 
 
 def _grid_resolution(
@@ -74,8 +79,8 @@ def _parabola_minima(
     x: Float[jax.Array, "budgets sizes"],
     losses: Float[jax.Array, "draws budgets sizes"],
     count: Int[jax.Array, " budgets"],
-) -> Float[jax.Array, "draws budgets"]:
-    """The vertex of the least-squares parabola L(x) of every budget and draw."""
+) -> tuple[Float[jax.Array, "draws budgets"], Float[jax.Array, "draws budgets"]]:
+    """Log size and loss of the vertex of the least-squares parabola L(x)."""
 
     def vertex(x, loss, n):
         real = jnp.arange(x.size) < n
@@ -84,12 +89,16 @@ def _parabola_minima(
         centre, half = (low + high) / 2, (high - low) / 2
         z = (x - centre) / half
         design = jnp.where(real[:, None], jnp.stack([jnp.ones_like(z), z, z**2], 1), 0)
-        _, slope, curvature = jnp.linalg.solve(design.T @ design, design.T @ loss)
+        level, slope, curvature = jnp.linalg.solve(design.T @ design, design.T @ loss)
         minimum = -slope / (2 * curvature)
         # A vertex outside of the sizes is an extrapolation, and one of a parabola that
         # opens downwards a maximum.
         inside = (curvature > 0) & (jnp.abs(minimum) < 1)
-        return jnp.where(inside, centre + half * minimum, jnp.nan)
+        lowest = level + slope * minimum / 2
+        return (
+            jnp.where(inside, centre + half * minimum, jnp.nan),
+            jnp.where(inside, lowest, jnp.nan),
+        )
 
     return jax.vmap(jax.vmap(vertex), in_axes=(None, 0, None))(x, losses, count)
 
@@ -99,8 +108,8 @@ def _akima_minima(
     x: Float[jax.Array, "budgets sizes"],
     log_loss: Float[jax.Array, "draws budgets sizes"],
     count: Int[jax.Array, " budgets"],
-) -> Float[jax.Array, "draws budgets"]:
-    """The lowest grid point of the Akima spline of every budget and draw.
+) -> tuple[Float[jax.Array, "draws budgets"], Float[jax.Array, "draws budgets"]]:
+    """Log size and loss of the lowest grid point of the Akima spline.
 
     The grid has GRID_POINTS_PER_GAP x (models - 1) points, equidistant in x.
     """
@@ -114,7 +123,11 @@ def _akima_minima(
         spline = akima(sign * x, y, n, sign * at)
         value = jnp.where(jnp.arange(most_points) <= last, spline, jnp.inf)
         best = jnp.argmin(value)
-        return jnp.where((best > 0) & (best < last), at[best], jnp.nan)
+        inside = (best > 0) & (best < last)
+        return (
+            jnp.where(inside, at[best], jnp.nan),
+            jnp.where(inside, jnp.exp(value[best]), jnp.nan),
+        )
 
     return jax.lax.map(
         lambda y: jax.vmap(minimum)(x, y, count), log_loss, batch_size=DRAWS_PER_BATCH

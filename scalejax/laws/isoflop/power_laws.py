@@ -13,10 +13,7 @@ from jaxtyping import Float
 from scipy.special import chdtrc
 
 from scalejax.laws.isoflop.budgets import IsoFLOPCurve
-
-# Probability of a misfit by chance below which it is reported, and intervals are
-# widened.
-SIGNIFICANT = 1e-3
+from scalejax.laws.isoflop.frontier import SIGNIFICANT, FrontierFit
 
 # Percentiles of a 95% interval.
 INTERVAL_PERCENTILES = (2.5, 97.5)
@@ -57,6 +54,8 @@ class Budget(NamedTuple):
     """N*; nan where there is no optimum, and `reason` says why."""
     tokens: float
     """D*; nan as `params`."""
+    loss: float
+    """Loss of the optimum, nats per token, without added noise; nan as `params`."""
     params_std: float
     """Standard deviation of log N* over the noise draws, at least the resolution of the
     protocol; 1 without draws."""
@@ -84,6 +83,8 @@ class IsoFLOPResult(NamedTuple):
     verdict: str
     """ok or unidentified."""
     reasons: tuple[str, ...]
+    frontier: FrontierFit | None = None
+    """The loss of the optimum against compute; None for approach 1."""
     curves: tuple[IsoFLOPCurve, ...] = ()
     """The isoFLOP curve of each budget, for figures; empty for approach 1."""
 

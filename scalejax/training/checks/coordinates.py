@@ -201,8 +201,9 @@ def measures(tensors: dict[str, jax.Array], at_start: dict[str, jax.Array]) -> d
         f"{CHANGE}{name}": jnp.sqrt(jnp.mean(jnp.square(x - at_start[name])))
         for name, x in tensors.items()
     }
-    # Nothing has changed at the start, and no slope follows from zeros.
-    return sizes | {name: jnp.where(x == 0, jnp.nan, x) for name, x in changes.items()}
+    # Nothing has changed at the start, biases start at zero, and no slope follows from
+    # zeros.
+    return {name: jnp.where(x == 0, jnp.nan, x) for name, x in (sizes | changes).items()}
 
 
 def _growing_field(models: Sequence[Model]) -> str:

@@ -147,7 +147,7 @@ class TensorBoard:
 
         # Points behind the checkpoint are trained again; `purge_step` hides the old.
         purge = tokens + 1 if target.exists() and tokens else None
-        # tensorboardX names a file after the second: a run that is stopped and continues
+        # tensorboardX names a file after the second: a run that stops and continues
         # within one would overwrite what it wrote before.
         suffix = f".{time.time_ns()}"
         self._writer = SummaryWriter(

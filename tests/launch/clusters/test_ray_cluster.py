@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from scalejax.optim.averaging import ema
 from scalejax.study.experiment import load_study
 from scalejax.study.plan import plan
 from scalejax.training.segment import Segment, TrainingJob
+from tests.launch.clusters.launchers import PATIENCE_SECONDS, end, wait_until
 from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
 
 SCALEJAX = [sys.executable, "-m", "scalejax.cli"]
-PATIENCE_SECONDS = 300
 
 
 def on_a_cluster(test):
@@ -93,21 +92,6 @@ def launch(tmp_path):
             return process
 
         yield start
-
-
-def end(process):
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := condition()):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.05)
-    return value
 
 
 def owners(study):

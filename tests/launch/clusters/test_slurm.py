@@ -16,15 +16,13 @@ import pytest
 
 from scalejax.files import read_json
 from scalejax.launch.clusters.slurm import ENDED, tasks_of
+from tests.launch.clusters.launchers import PATIENCE_SECONDS, end, wait_until
 from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
 from tests.launch.slurm_cluster import cluster, skip_without_slurm
 
 skip_without_slurm()
 pytestmark = pytest.mark.slow
 __all__ = ["cluster"]
-
-# On a busy machine every process takes minutes to start.
-PATIENCE_SECONDS = 1500
 
 SCALEJAX = [sys.executable, "-m", "scalejax.cli"]
 
@@ -62,21 +60,6 @@ def launch(experiment, tmp_path):
 
         yield start
     subprocess.run(["scancel", "--user=root"], check=True)
-
-
-def end(process):
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def wait_until(condition, process=None):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (value := condition()):
-        assert process is None or process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.1)
-    return value
 
 
 def nodes_at_work(study):

@@ -117,7 +117,7 @@ def test_a_row_has_the_gradient_norm_and_the_last_window_is_logged(tiny_run, tmp
 
 @pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_every_row_once_at_its_tokens(tiny_run, tmp_path, monkeypatch):
-    """Even when the run stops and continues within a second, after which files are named."""
+    """Even if a run stops and continues within the second that names its files."""
     pytest.importorskip("tensorboardX", reason="needs the extra `track`: make test-track")
     from tensorboardX import event_file_writer  # pyright: ignore[reportMissingImports]
     from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports]
