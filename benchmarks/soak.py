@@ -12,6 +12,7 @@ curves and fits are the same to the last bit.
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,8 @@ study = Study(
 
 def main() -> None:
     """Train both studies and print the comparison."""
+    # Killed from outside, this process must not leave its own behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     pauses = (float(sys.argv[2]), float(sys.argv[3])) if len(sys.argv) > 2 else (10.0, 30.0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,6 +114,8 @@ def train_with_kills(
                 kills, kills_in_training = kills + 1, kills_in_training + has_claim(folder, victim)
             victim.wait()
             workers.append(start_worker(folder))
+            left = runs_left(folder, runs)
+            print(f"{runs - left} of {runs} runs done, {kills} kills", file=sys.stderr, flush=True)
         # The workers end when nothing is left, and the launcher when it has fitted.
         for process in [*workers, launcher]:
             process.wait()

@@ -1,22 +1,50 @@
 """Every experiment can be planned at all of its scales (mirrors experiments/)."""
 
+import functools
+import re
 from pathlib import Path
 
 import pytest
 
 from scalejax.model.transformer import counts
 from scalejax.study.experiment import load_study
-from scalejax.study.plan import plan
+from scalejax.study.plan import Plan, plan
+from scalejax.study.resources import resources
+from scalejax.study.topology.chips import parse_topology
 
 FOLDER = Path(__file__).parent.parent / "experiments"
+
+
+@functools.cache
+def plan_of(path: Path, scale: str) -> tuple[Plan, str]:
+    """The plan of a study, and its question."""
+    study, question = load_study(f"{path}:{scale}")
+    return plan(study), question
 
 
 @pytest.mark.parametrize("scale", ["smoke", "mini", "paper"])
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_an_experiment_asks_a_question_and_can_be_planned(path, scale):
-    study, question = load_study(f"{path}:{scale}")
+    planned, question = plan_of(path, scale)
     assert "?" in question
-    assert plan(study).flops > 0
+    assert planned.flops > 0
+
+
+PRICES = {"v5e:4x4": 1.2, "h100:8": 3.0}
+
+
+def test_the_table_of_what_the_papers_cost_is_what_their_plans_say(tmp_path):
+    text = (FOLDER.parent / "docs" / "papers" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 6
+    for name, cells in rows:
+        planned, _ = plan_of(FOLDER / f"{name}.py", "paper")
+        expected = [f"{planned.flops:.3g}"]
+        for topology, price in PRICES.items():
+            kind = parse_topology(topology).chip.device_kind
+            needs = resources(planned, tmp_path, device_kind=kind, price=price)
+            expected += [f"{needs['device_hours']:,.0f}", f"{needs['dollars']:,.0f}"]
+        assert cells.split(" | ") == expected, name
 
 
 def test_the_quickstart_measures_its_noise_and_forecasts_half_as_large_again():

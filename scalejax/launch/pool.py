@@ -190,6 +190,9 @@ class Pool:
                 self.on_step(segment, rows[-1]["step"], rows[-1]["train_loss"] or math.nan)
 
     def _handle(self, worker: WorkerProcess, event: Event) -> None:
+        # The last event of a worker that has been replaced is of no interest.
+        if worker not in self.workers:
+            return
         job = worker.job
         if event.kind == "step":
             if job is not None:
@@ -206,6 +209,10 @@ class Pool:
                 other = self.waiting.pop(folder, None) or self.elsewhere.pop(folder, None)
                 if other is not None:
                     self.on_done(other.segment)
+        elif event.kind == "preempted" and job is not None and not self.result.preempted:
+            # Somebody has sent SIGTERM to this worker only. It has saved its state.
+            self.waiting = {job.segment.folder: job, **self.waiting}
+            self._replace(worker, None, "")
         elif event.kind == "claimed" and job is not None:
             self.elsewhere[job.segment.folder] = job
         elif event.kind == "failed" and job is not None:
@@ -222,16 +229,18 @@ class Pool:
         self.workers.remove(worker)
         # The process has ended; this collects its exit status and closes its pipes.
         worker.kill()
-        # An idle worker takes no job with it. After a signal, workers are meant to end.
-        if self.result.preempted or job is None:
+        # After a signal, workers are meant to end.
+        if self.result.preempted:
             return
-        folder = job.segment.folder
-        self.attempts[folder] = self.attempts.get(folder, 0) + 1
-        if self.attempts[folder] < MAX_ATTEMPTS:
-            # It goes first: it had the highest priority when it was handed out.
-            self.waiting = {folder: job, **self.waiting}
-        else:
-            self._fail(job.segment, error)
+        # An idle worker takes no job with it.
+        if job is not None:
+            folder = job.segment.folder
+            self.attempts[folder] = self.attempts.get(folder, 0) + 1
+            if self.attempts[folder] < MAX_ATTEMPTS:
+                # It goes first: it had the highest priority when it was handed out.
+                self.waiting = {folder: job, **self.waiting}
+            else:
+                self._fail(job.segment, error)
         if self.waiting:
             self._start_worker(worker.seat)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scalejax.config import Data, Measure, Placement
+from scalejax.config import Data, Measure, Placement, Schedule
 from scalejax.grids import run_id
 from scalejax.training import checkpoint
 from scalejax.training.loop import Preempted, train, train_segment
@@ -157,6 +157,23 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(
     (patient / "status.json").write_text(json.dumps(status | {"saved": 0}))
     result = train(tiny_run, out=patient, measure=tiny_measure)
     assert (reproducible_row(result), curve(patient)) == undisturbed
+
+
+def test_a_branch_of_a_trunk_without_checkpoints_does_not_start_from_step_0(
+    tiny_run, tiny_measure, tmp_path
+):
+    run = tiny_run.replace(schedule=Schedule(shape="constant", warmup=640))
+    trunk = Segment(run=run, start=0, stop=40, final=False)
+    branch = Segment(run=run, start=40, stop=60, parent=trunk.folder)
+    for segment in (trunk, branch):
+        job = TrainingJob(segment=segment, study="", measure=tiny_measure, placement=Placement())
+        job.write(tmp_path / segment.folder)
+        if segment == trunk:
+            train_segment(job, tmp_path / trunk.folder, None)
+    shutil.rmtree(tmp_path / trunk.folder / "checkpoints")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{trunk.id} has no checkpoint; delete"):
+        train_segment(job, tmp_path / branch.folder, tmp_path / trunk.folder)
+    assert not (tmp_path / branch.folder / "metrics.jsonl").exists()
 
 
 METRICS_DAMAGES = {

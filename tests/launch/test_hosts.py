@@ -39,7 +39,7 @@ def test_two_nodes_train_the_run_of_one_machine_also_when_a_node_is_lost(
     cluster, tiny_run, tmp_path
 ):
     alone = train(tiny_run, out=tmp_path / "alone", measure=MEASURE)
-    folder = tmp_path / "run"
+    folder = tmp_path / "runs" / "run"
     placement = Placement(data=2, checkpoint_seconds=1e-3)
     segment = Segment(run=tiny_run, start=0, stop=tiny_run.steps)
     TrainingJob(segment=segment, study="", measure=MEASURE, placement=placement).write(folder)

@@ -114,21 +114,26 @@ def test_one_worker_trains_a_trunk_and_its_branch_and_nothing_twice(
     assert done_again == done and not again.workers
 
 
-def test_the_segment_of_a_worker_that_died_is_trained_by_a_new_one(whole_run, tiny_run, start_pool):
-    # Long enough that the worker is still training when it is killed.
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_segment_of_a_worker_that_ended_is_trained_by_a_new_one(
+    number, whole_run, tiny_run, start_pool
+):
+    # Long enough that the worker is still training when the signal arrives.
     jobs = [whole_run(FINAL_LOSS_ONLY, tokens=5_000 * tiny_run.batch_tokens)]
-    killed = []
+    ended = []
 
-    def kill_once(segment, step, loss):
-        if not killed:
-            killed.append(pool.workers[0].process.pid)
-            pool.workers[0].process.kill()
+    def end_once(segment, step, loss):
+        if not ended:
+            ended.append(pool.workers[0].process.pid)
+            pool.workers[0].process.send_signal(number)
 
-    pool, done = start_pool(jobs, on_step=kill_once)
+    pool, done = start_pool(jobs, on_step=end_once)
     result = pool.train(jobs)
-    assert not result.failed and len(done) == 1
-    assert pool.attempts == {jobs[0].segment.folder: 1}
-    assert len(pool.workers) == 1 and pool.workers[0].process.pid not in killed
+    assert not result.failed and not result.preempted and len(done) == 1
+    # A worker that was asked to end has not failed.
+    folder = jobs[0].segment.folder
+    assert pool.attempts == ({folder: 1} if number == signal.SIGKILL else {})
+    assert len(pool.workers) == 1 and pool.workers[0].process.pid not in ended
 
 
 @pytest.mark.slow

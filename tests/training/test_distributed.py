@@ -55,6 +55,12 @@ def assert_same_run(folder, undisturbed):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, err_msg=str(theirs["step"]))
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a run in a study."""
+    return tmp_path / "runs" / "run"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "devices_each", "axes"),
@@ -62,63 +68,63 @@ def assert_same_run(folder, undisturbed):
     ids=["data 2", "fsdp 2 x tensor 2"],
 )
 def test_several_processes_train_the_run_of_one(
-    processes, devices_each, axes, run, undisturbed, tmp_path
+    processes, devices_each, axes, run, undisturbed, folder
 ):
-    write_job(run, tmp_path, Placement(**axes))
-    started = start_processes(tmp_path, processes, devices_each=devices_each)
+    write_job(run, folder, Placement(**axes))
+    started = start_processes(folder, processes, devices_each=devices_each)
     outputs = finish(started)
     assert [process.returncode for process in started] == [0, 0], outputs
-    assert_same_run(tmp_path, undisturbed)
+    assert_same_run(folder, undisturbed)
     # Each process wrote its part of the checkpoint, and process 0 everything else.
-    files = {path.name for path in tmp_path.iterdir()}
+    files = {path.name for path in folder.iterdir()}
     assert files == {
         *("config.json", "status.json", "metrics.jsonl", "result.json", "DONE"),
         *("checkpoints", "evaluations"),
     }
     # One process on one device reads the checkpoint of several.
-    write_job(run, tmp_path, Placement())
-    assert evaluate(tmp_path)["loss"] == pytest.approx(undisturbed[0]["loss"], rel=1e-5)
+    write_job(run, folder, Placement())
+    assert evaluate(folder)["loss"] == pytest.approx(undisturbed[0]["loss"], rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_a_process_dies_the_others_stop_and_a_restart_continues(
-    victim, run, undisturbed, tmp_path
+    victim, run, undisturbed, folder
 ):
-    write_job(run, tmp_path, Placement(data=2, checkpoint_seconds=1e-3))
-    processes = start_processes(tmp_path, 2)
-    wait_for_a_checkpoint(tmp_path, processes)
+    write_job(run, folder, Placement(data=2, checkpoint_seconds=1e-3))
+    processes = start_processes(folder, 2)
+    wait_for_a_checkpoint(folder, processes)
     processes[victim].kill()
     killed = time.monotonic()
     output = processes[1 - victim].communicate(timeout=60)[0]
     assert time.monotonic() - killed < 60
     assert processes[1 - victim].returncode == 75, output
     assert "error: another process of this run has stopped" in output
-    assert "Traceback" not in output and not (tmp_path / "DONE").exists()
+    assert "Traceback" not in output and not (folder / "DONE").exists()
     finish(processes)
 
-    again = start_processes(tmp_path, 2)
+    again = start_processes(folder, 2)
     outputs = finish(again)
     assert [process.returncode for process in again] == [0, 0], outputs
-    assert_same_run(tmp_path, undisturbed)
+    assert_same_run(folder, undisturbed)
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_stops_all_after_the_same_step(run, undisturbed, tmp_path):
-    write_job(run, tmp_path, Placement(data=2, checkpoint_seconds=1e-3))
-    processes = start_processes(tmp_path, 2)
-    wait_for_a_checkpoint(tmp_path, processes)
+def test_sigterm_to_one_process_stops_all_after_the_same_step(run, undisturbed, folder):
+    write_job(run, folder, Placement(data=2, checkpoint_seconds=1e-3))
+    processes = start_processes(folder, 2)
+    wait_for_a_checkpoint(folder, processes)
     processes[1].send_signal(signal.SIGTERM)
     outputs = finish(processes)
     assert [process.returncode for process in processes] == [75, 75], outputs
     assert all("the state is saved" in output for output in outputs)
     # The number of processes may change between stop and restart.
-    write_job(run, tmp_path, Placement(checkpoint_seconds=1e-3))
-    alone = start_processes(tmp_path, 1)
+    write_job(run, folder, Placement(checkpoint_seconds=1e-3))
+    alone = start_processes(folder, 1)
     outputs = finish(alone)
     assert alone[0].returncode == 0, outputs
-    assert_same_run(tmp_path, undisturbed)
-    assert Result.load(tmp_path).row["placement_changed"]
+    assert_same_run(folder, undisturbed)
+    assert Result.load(folder).row["placement_changed"]
 
 
 def test_a_single_process_exchanges_nothing():

@@ -53,6 +53,7 @@ def sized(width: int, depth: int = 2) -> Model:
 
 WIDTHS = [sized(width) for width in (32, 64, 128, 256, 512)]
 DEPTHS = [sized(32, depth) for depth in (1, 2, 4, 8)]
+MUON = Optimizer(name="muon", learning_rate=0.01, clip=0.0)
 
 
 def run(parametrization: Parametrization) -> Run:
@@ -165,6 +166,33 @@ def test_without_the_output_multiplier_logits_change_with_width(leave_out):
 def test_mup_keeps_activations_under_every_optimizer_it_accepts(name):
     optimizer = Optimizer(name=name, learning_rate=0.01, clip=0.0)
     check = coordinate_check(run(mup(base_width=32)).replace(optimizer=optimizer), WIDTHS)
+    assert check.passed, str(check)
+
+
+def adams_rate_for_muon(specs, parametrization, model):
+    """A table in which matrices have Adam's multiplier 1/m, not Muon's 1/sqrt(m)."""
+    return jax.tree.map(
+        lambda row: row._replace(muon_rate=row.learning_rate),
+        scalings(specs, parametrization, model),
+        is_leaf=lambda node: isinstance(node, Scaling),
+    )
+
+
+@pytest.mark.slow
+def test_mup_keeps_activations_under_muon_only_with_its_own_multiplier():
+    muon = run(mup(base_width=32)).replace(optimizer=MUON)
+    models = [sized(width) for width in (32, 96, 256)]
+    check = coordinate_check(muon, models, seeds=2)
+    assert check.passed, str(check)
+    changed = coordinate_check(muon, models, seeds=2, table=adams_rate_for_muon)
+    name, slope = changed.worst
+    assert slope < -2 * TOLERANCE and name.startswith("change of "), str(changed)
+
+
+@pytest.mark.slow
+def test_completep_keeps_activations_in_depth_under_muon():
+    muon = run(completep(base_width=32, base_depth=1)).replace(optimizer=MUON)
+    check = coordinate_check(muon, DEPTHS[:3], steps=3, seeds=1)
     assert check.passed, str(check)
 
 
