@@ -74,7 +74,7 @@ def choose(rows: "DataFrame", cluster: str | None, resample: str | None) -> Resa
     Raises ValueError for clusters in any but pairs and trunks, and for a column that
     has one value or misses some.
     """
-    kind = (resample or "pairs").partition(":")[0]
+    kind, named = (resample or "pairs").partition(":")[0], cluster is not None
     if cluster is not None and kind not in ("pairs", "trunks"):
         raise ValueError(
             "rows are drawn together with resample='pairs' or 'trunks' only; "
@@ -85,18 +85,23 @@ def choose(rows: "DataFrame", cluster: str | None, resample: str | None) -> Resa
     if cluster is None:
         return Resampling(resample or "pairs", None, None)
     labels = _cluster_labels(rows, cluster)
+    if named and not labels.max():
+        raise ValueError(
+            f"{cluster!r} has one value in all {len(labels)} rows; a bootstrap of clusters needs "
+            "two or more"
+        )
     few = int(labels.max()) + 1 < MANY_TRUNKS
     return Resampling(resample or ("trunks" if few else "pairs"), cluster, labels)
 
 
 def _trunk_column(rows: "DataFrame", *, required: bool) -> str | None:
-    """Return the column of trunks, if some rows share one and others do not."""
-    if TRUNK in rows.columns and 1 < len(rows[TRUNK].drop_duplicates()) < len(rows):
+    """Return the column of trunks, if some rows share one."""
+    if TRUNK in rows.columns and len(rows[TRUNK].drop_duplicates()) < len(rows):
         return TRUNK
     if required:
         raise ValueError(
-            f"resample='trunks' needs rows of several trunks, some of which share one: the "
-            f"table has no such column {TRUNK!r}; name another one as cluster"
+            f"resample='trunks' needs rows that share a trunk: the table has no such column "
+            f"{TRUNK!r}; name another one as cluster"
         )
     return None
 
@@ -159,14 +164,18 @@ def _assumption(errors: TrunkErrors, trunks: int) -> str:
         )
     if not errors.correlation:
         return (
-            f"rows of {trunks} trunks count as independent: their residuals favour this by more "
+            f"rows of {_counted(trunks)} count as independent: their residuals favour this by more "
             f"than {ODDS:g} to 1"
         )
     return (
-        f"rows of a trunk count as correlated by {errors.correlation:.2f}: {trunks} trunks are "
-        f"few, and {PRIOR[0]:g} to {PRIOR[-1]:g} is assumed unless residuals favour "
-        f"independence by more than {ODDS:g} to 1"
+        f"rows of a trunk count as correlated by {errors.correlation:.2f}: {_counted(trunks)} "
+        f"{'are' if trunks > 1 else 'is'} few, and {PRIOR[0]:g} to {PRIOR[-1]:g} is assumed unless "
+        f"residuals favour independence by more than {ODDS:g} to 1"
     )
+
+
+def _counted(trunks: int) -> str:
+    return f"{trunks} trunks" if trunks > 1 else "one trunk"
 
 
 def _draw_in_batches(
@@ -214,17 +223,12 @@ def _too_few_rows_note(law: ParametricLaw[Any], optimum: Optimum, rows: int) -> 
 
 def _cluster_labels(rows: "DataFrame", column: str) -> np.ndarray:
     """Label rows 0, 1, ... by the values of a column, (rows,)."""
-    labels, values = rows[tables.column_for(rows, column)].factorize()
+    labels, _ = rows[tables.column_for(rows, column)].factorize()
     if np.any(labels < 0):
         row = rows.index[np.argmin(labels)]
         raise ValueError(
             f"{column!r} is missing in row {row} (from 0); every row needs the value by which "
             "rows are drawn together"
-        )
-    if len(values) < 2:
-        raise ValueError(
-            f"{column!r} has one value in all {len(labels)} rows; a bootstrap of clusters needs "
-            "two or more"
         )
     return np.asarray(labels)
 

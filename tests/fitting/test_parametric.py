@@ -4,6 +4,8 @@ Most tables here determine too little: they lead to open intervals, reasons, and
 forecasts without an interval.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -363,7 +365,7 @@ def test_many_trunks_are_resampled_and_single_runs_are_rows():
     assert (many.clusters, many.resample) == ("trunk", "pairs")
     single = fits.fit(table.assign(trunk=np.arange(60)), laws.chinchilla(), bootstrap=40)
     assert (single.clusters, single.resample) == (None, "pairs")
-    with pytest.raises(ValueError, match="needs rows of several trunks"):
+    with pytest.raises(ValueError, match="needs rows that share a trunk"):
         fits.fit(ladder(), laws.chinchilla(), resample="trunks", bootstrap=0)
 
 
@@ -377,3 +379,39 @@ def test_a_fit_makes_a_thousand_draws_unless_that_takes_long(monkeypatch):
         fit = fits.fit(ladder(), laws.chinchilla())
         assert len(fit.draws.get("alpha", ())) == (300 if count == "300" else 0)
         assert any(reason.startswith(f"{count} bootstrap draws instead") for reason in fit.reasons)
+
+
+def test_rows_of_one_trunk_are_not_independent():
+    table = ladder()
+    alone = fits.fit(table, laws.chinchilla(), bootstrap=100)
+    fit = fits.fit(table.assign(trunk="a"), laws.chinchilla(), bootstrap=100)
+    assert (fit.clusters, fit.resample) == ("trunk", "trunks")
+    assert any("one trunk" in reason for reason in fit.reasons)
+    run = {"params": 2e9, "tokens": 1e11}
+    (_, low, high, *_), (_, near_low, near_high, *_) = fit.predict(**run), alone.predict(**run)
+    assert low and high and near_low and near_high
+    wide, narrow = high - low, near_high - near_low
+    # Nothing in the rows measures the error that all of them share.
+    assert wide > 1.5 * narrow
+
+
+def test_beyond_two_sizes_a_forecast_has_no_interval(tmp_path):
+    table = ladder().assign(params=np.tile([1e8, 4e8], 12))
+    exact = 1.75 + 300 * table.params**-0.33 + 900 * table.tokens**-0.34
+    noise = np.exp(0.004 * np.random.default_rng(1).normal(size=24))
+    fit = fits.fit(table.assign(loss=exact * noise), "chinchilla", bootstrap=60)
+    assert fit.verdict == "unidentified"
+    fit.save(tmp_path / "fit.json")
+    inside = {"params": 1e8, "tokens": float(table.tokens.max())}
+    for one in (fit, fits.load(tmp_path / "fit.json")):
+        assert one.predict(**inside).low is not None
+        ahead = one.predict(**(inside | {"params": 4e10}))
+        assert ahead.low is None and "leave A and alpha free" in ahead.method
+
+
+def test_a_predicted_error_outside_of_0_to_1_has_no_interval():
+    fit = fits.fit(ladder(), laws.downstream(), bootstrap=60)
+    inside = fit.predict(loss=2.5)
+    assert 0 < inside.value < 1 and inside.low is not None
+    beyond = dataclasses.replace(fit, params=fit.params | {"k": 100.0}).predict(loss=2.5)
+    assert beyond.value < 0 and beyond.low is None and "between 0 and 1" in beyond.method

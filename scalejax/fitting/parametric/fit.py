@@ -238,6 +238,7 @@ def _without_numbers(
         resample=judged.resampling.kind,
         ranges={name: (float(x.min()), float(x.max())) for name, x in limits},
         unvaried=design.unvaried(law, data.inputs) if verdict.undetermined else {},
+        open_inputs=design.open_inputs(law, data.inputs, verdict.undetermined),
         optimum=at,
     )
 

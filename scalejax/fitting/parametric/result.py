@@ -45,6 +45,9 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     unvaried: dict[str, float] = field(default_factory=dict, repr=False)
     """Inputs, or ratios such as tokens/params, with a single value in all fitted
     rows."""
+    open_inputs: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    """Inputs beyond whose fitted values nothing bounds a prediction, each with the
+    parameters that the rows leave free."""
     residuals: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
     """Predicted minus observed, on the scale of the loss: of the rows, in their order
     and scaled by sqrt(n / (n - k)) for k parameters, or drawn for runs of other trunks.
@@ -83,8 +86,10 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         how far a run like the fitted ones may fall from the law, not whether the law
         still holds there; `method` says how far beyond the fitted rows the run is.
 
-        There is no interval without bootstrap draws, or for a run that changes what
-        never varied in the fitted rows; `method` gives the reason.
+        There is no interval without bootstrap draws, for a run that changes what never
+        varied in the fitted rows, for one beyond them in an input whose parameters they
+        leave free, or for a top-1 error outside of 0 to 1; `method` gives the
+        reason.
         """
         self._check_converged()
         self._check_inputs(inputs)
@@ -92,7 +97,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         value = float(evaluate(self.law, self.params, at)[0])
         extrapolation = self.extrapolation(inputs)
         draws = self.converged_draws()
-        reasons = self._changes_of_unvaried(inputs)
+        reasons = [
+            *self._impossible(value),
+            *self._changes_of_unvaried(inputs),
+            *self._beyond_open(inputs),
+        ]
         if not draws:
             reasons = ["the fit has no bootstrap draws"]
             if self.intervals:
@@ -259,6 +268,20 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 )
         return changes
 
+    def _beyond_open(self, inputs: dict[str, float]) -> list[str]:
+        """Name the inputs beyond the fitted rows whose parameters these leave free."""
+        return [
+            f"{name} is beyond the fitted rows, which leave {' and '.join(parts)} free"
+            for name, parts in self.open_inputs.items()
+            if extrapolation({name: inputs[name]}, self.ranges)
+        ]
+
+    def _impossible(self, value: float) -> list[str]:
+        """Say that a predicted error is none."""
+        if self.law.target != "top1_error" or 0 <= value <= 1:
+            return []
+        return [f"a top-1 error is between 0 and 1, so the law does not hold here ({self.verdict})"]
+
     def extrapolation(self, inputs: dict[str, float]) -> list[str]:
         """Say how far each input of a run lies beyond the fitted rows."""
         return extrapolation(inputs, self.ranges)
@@ -272,7 +295,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
     def _spread_record(self) -> dict[str, Any]:
         ranges = {name: list(ends) for name, ends in self.ranges.items()}
-        record = {"ranges": ranges, "unvaried": self.unvaried}
+        record = {"ranges": ranges, "unvaried": self.unvaried, "open_inputs": self.open_inputs}
         if not self.draws:
             return record
         residuals = {
@@ -291,6 +314,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
             "cross_validation": RollingOrigin.from_record(record["cross_validation"]),
             "ranges": {name: (low, high) for name, (low, high) in spread["ranges"].items()},
             "unvaried": spread["unvaried"],
+            "open_inputs": spread.get("open_inputs", {}),
             "residuals": np.asarray(spread.get("residuals", ()), np.float64),
             "assumption": spread.get("assumption", ""),
             "rows": spread.get("rows", ""),

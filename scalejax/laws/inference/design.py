@@ -64,6 +64,35 @@ def undetermined_by_design(
     return Undetermined(reasons, parameters)
 
 
+def open_inputs(
+    law: ParametricLaw, inputs: list[np.ndarray], undetermined: set[str]
+) -> dict[str, list[str]]:
+    """Return the inputs beyond whose fitted values nothing bounds a prediction.
+
+    Those are the inputs whose terms have parameters that the rows leave free: with two
+    sizes, say, any exponent fits. {"params": ["A", "alpha"]} names these parameters.
+    undetermined: parameters that the rows leave free. Inputs and ratios that never vary
+    are left to `unvaried`.
+    """
+    single, terms = unvaried(law, inputs), _free_terms(law)
+    # At a constant ratio the two terms are one, and only their sum is determined.
+    if any("/" in quantity for quantity in single):
+        return {}
+    held = {name for name, _ in law.fixed}
+    named = {
+        name: [
+            part
+            for term in terms.get(axis, [])
+            if undetermined & set(term)
+            for part in term
+            if part not in held
+        ]
+        for name, axis in zip(law.inputs, law.axes, strict=True)
+        if name not in law.raw and name not in single
+    }
+    return {name: parts for name, parts in named.items() if parts}
+
+
 def unvaried(law: ParametricLaw, inputs: list[np.ndarray]) -> dict[str, float]:
     """Return the inputs, or the ratio of two, that have one value in all rows.
 

@@ -74,11 +74,9 @@ def fit_isoflop(
     # N* and D* are found separately, hence N* D* need not be C / 6.
     of_params = find_minima(np.stack([curve.log_N for curve in curves]), losses, count, method)
     of_tokens = find_minima(np.stack([curve.log_D for curve in curves]), losses, count, method)
-    optima = (_optima(minima, with_noise=draws > 0) for minima in (of_params, of_tokens))
-    budgets = [
-        _budget(*optimum, method)
-        for optimum in zip(curves, *optima, of_params.loss[0].tolist(), strict=True)
-    ]
+    sizes, lengths = (_optima(one, with_noise=draws > 0) for one in (of_params, of_tokens))
+    at_minima = zip(curves, sizes, lengths, of_params.loss[0].tolist(), strict=True)
+    budgets = [_budget(*optimum, method) for optimum in at_minima]
     reasons += _left_out_reasons(budgets)
     if method == "parabola":
         reasons += outlier_reasons(curves, noise)
