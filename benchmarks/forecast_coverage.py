@@ -201,7 +201,8 @@ def trunk_coverage(
         first, last = ends["alpha"]
         # An open end contains everything on its side.
         counts["alpha"] += (first or -np.inf) <= float(design.truth.alpha) <= (last or np.inf)
-        counts["ok"] += judge(law, at, [N, D], ends).label == "ok"
+        ratios = intervals.size_ratios(law, at.problem, theta)
+        counts["ok"] += judge(law, at, [N, D], ends, ratios).label == "ok"
     return counts, float(np.median(widths))
 
 

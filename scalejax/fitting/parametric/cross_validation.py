@@ -129,7 +129,7 @@ def _score(
     first = int(np.argmax(fitted))
     columns = [np.where(fitted, x, x[first]) for x in (*inputs, target)]
     split = find_optimum(law, columns[:-1], columns[-1], weights * fitted, at.loss)
-    if judge(law, split, [x[fitted] for x in inputs], {}).label in UNUSABLE:
+    if judge(law, split, [x[fitted] for x in inputs], {}, {}).label in UNUSABLE:
         return None
     best = parameters_in_table_units(law, split.problem, split.theta[:, None])
     predicted = evaluate(law, best._asdict(), [x[~fitted] for x in inputs])

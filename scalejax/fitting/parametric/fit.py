@@ -139,8 +139,10 @@ def _judge(
         seed=options.seed,
         floor=floor,
     )
+    fits = draws.theta[:, resampling.converged_mask(draws.theta)]
     ends = _intervals(law, at, draws.theta)
-    verdict = judge(law, at, data.inputs, ends)
+    ratios = intervals.size_ratios(law, at.problem, fits, LEVEL)
+    verdict = judge(law, at, data.inputs, ends, ratios)
     ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)

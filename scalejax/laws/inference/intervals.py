@@ -7,7 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from scalejax.laws.law import ParametricLaw
-from scalejax.laws.solver.problem import Problem, parameters_in_table_units
+from scalejax.laws.solver.problem import (
+    Problem,
+    coordinates_at,
+    parameters_in_table_units,
+)
 
 # The ends of an interval. An end that the data do not determine is None.
 Interval = tuple[float | None, float | None]
@@ -45,6 +49,27 @@ def percentile_intervals(
         low, high = (float(end) if np.isfinite(end) else None for end in ends)
         intervals[name] = (low, high)
     return intervals
+
+
+def size_ratios(
+    law: ParametricLaw, problem: Problem, theta: Float[np.ndarray, "p K"], level: float = 0.95
+) -> dict[str, float]:
+    """Return the ratio of the ends of every size's interval at the centre of the data.
+
+    theta: the bootstrap fits; without any there are no ratios. A size is a parameter
+    that is solved for as a logarithm. The ratio does not depend on the units of the
+    table, while that of A does: where N counts millions of parameters, A is A
+    1e6^-alpha, and is known better or worse.
+    """
+    if not theta.shape[1]:
+        return {}
+    tail = (1 - level) / 2 * 100
+    ends = np.percentile(
+        coordinates_at(problem, theta), (tail, 100 - tail), axis=1, method="inverted_cdf"
+    )
+    names = zip(law.names, law.coordinates, strict=True)
+    ratios = zip(names, np.exp(ends[1] - ends[0]), strict=True)
+    return {name: float(ratio) for (name, coordinate), ratio in ratios if coordinate.log}
 
 
 def at_bounds(

@@ -9,16 +9,18 @@ from scalejax.laws.inference.convergence import converged
 from scalejax.laws.inference.design import Undetermined, undetermined_by_design
 from scalejax.laws.inference.identification import Identification, identify, linearize
 from scalejax.laws.inference.intervals import Interval, at_bounds
-from scalejax.laws.law import ParametricLaw
+from scalejax.laws.law import EXPONENT, ParametricLaw
 from scalejax.laws.solver.multistart import Optimum
 
 # Standard error of the logarithm of a size at the centre of the data, above which the
-# size is not identified: a factor of 50 either way at 95%.
+# size is not identified: a factor of 50 either way at 95%. In table units, a size is
+# the value of its term for a model of one parameter. How well that is known depends on
+# the unit of the table, and says little about the fit.
 MAX_LOG_STANDARD_ERROR = 2.0
 
-# Ratio of the ends of a size's interval above which the size is not identified. For B
-# on the Chinchilla data it is 5.6.
-MAX_INTERVAL_RATIO = 1e4
+# Ratio of the ends of an exponent's interval above which it is not identified. For beta
+# on the Chinchilla data it is 1.2.
+MAX_EXPONENT_RATIO = 10.0
 
 
 class Verdict(NamedTuple):
@@ -43,10 +45,12 @@ def judge(
     optimum: Optimum,
     inputs: list[np.ndarray],
     intervals: dict[str, Interval],
+    size_ratios: dict[str, float],
 ) -> Verdict:
     """Judge a fit by its convergence, its design and the width of its intervals.
 
-    inputs: the columns that were fitted. intervals: from bootstrap fits; may be empty.
+    inputs: the columns that were fitted. intervals, size_ratios: of bootstrap fits, by
+    the functions in `intervals`; empty without draws.
     """
     below, above = at_bounds(law, optimum.problem, optimum.theta[:, None])
     at_boundary = [name for i, name in enumerate(law.names) if below[i, 0] or above[i, 0]]
@@ -64,8 +68,9 @@ def judge(
         reasons.append(
             f"{law.free} rows for {law.free} parameters: nothing is left to check the law with"
         )
-    reasons += _open_reasons({n: i for n, i in intervals.items() if n not in undetermined})
-    reasons += _wide_reasons(law, {n: i for n, i in intervals.items() if n not in undetermined})
+    closed = {n: i for n, i in intervals.items() if n not in undetermined}
+    reasons += _open_reasons(closed)
+    reasons += _wide_reasons(law, closed, size_ratios)
     if not reasons:
         reasons = _vague_reasons(law, identified.covariance)
     label = "unidentified" if reasons else "at-boundary" if at_boundary else "ok"
@@ -110,14 +115,22 @@ def _open_reasons(intervals: dict[str, Interval]) -> list[str]:
     return reasons
 
 
-def _wide_reasons(law: ParametricLaw, intervals: dict[str, Interval]) -> list[str]:
-    """Name the sizes whose intervals span many orders of magnitude."""
+def _wide_reasons(
+    law: ParametricLaw, intervals: dict[str, Interval], size_ratios: dict[str, float]
+) -> list[str]:
+    """Name the sizes and exponents whose closed intervals span orders of magnitude."""
     reasons = []
-    for name in _sizes(law):
+    for name, coordinate in zip(law.names, law.coordinates, strict=True):
         low, high = intervals.get(name, (None, None))
-        if low is not None and high is not None and high > MAX_INTERVAL_RATIO * low:
-            ratio = high / low
-            reasons.append(f"{name} is not identified: its interval spans a factor {ratio:.0e}")
+        if low is None or high is None:
+            continue
+        if coordinate.log and size_ratios[name] > np.exp(4 * MAX_LOG_STANDARD_ERROR):
+            reasons.append(
+                f"{name} is not identified: its interval spans a factor {size_ratios[name]:.0e} at "
+                "the centre of the data"
+            )
+        if coordinate == EXPONENT and high > MAX_EXPONENT_RATIO * low:
+            reasons.append(f"{name} is not identified: its interval is [{low:.3g}, {high:.3g}]")
     return reasons
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws.inference.bootstrap import resample_counts
-from scalejax.laws.inference.intervals import percentile_intervals
+from scalejax.laws.inference.intervals import percentile_intervals, size_ratios
 from scalejax.laws.inference.verdict import judge
 from scalejax.laws.solver.multistart import refit
 from tests.laws.solver.test_multistart import fitted, noisy
@@ -15,12 +15,13 @@ from tests.laws.test_forms import TRUTHS, exact
 def verdict_of(law, inputs, targets, draws=200):
     """The verdict of a fit, and its bootstrap intervals (none with 0 draws)."""
     optimum, _ = fitted(law, inputs, targets)
-    intervals = {}
+    intervals, ratios = {}, {}
     if draws:
         counts = resample_counts(np.random.default_rng(0), len(targets), draws)
         theta = np.asarray(refit(law, optimum, counts).theta)
         intervals = percentile_intervals(law, optimum.problem, theta)
-    return judge(law, optimum, inputs, intervals), intervals
+        ratios = size_ratios(law, optimum.problem, theta)
+    return judge(law, optimum, inputs, intervals, ratios), intervals
 
 
 def test_a_good_design_is_ok_and_its_intervals_hold_the_truth():
@@ -31,6 +32,34 @@ def test_a_good_design_is_ok_and_its_intervals_hold_the_truth():
         low, high = intervals[name]
         assert low is not None and high is not None
         assert low < getattr(TRUTHS["chinchilla"], name) < high
+
+
+@pytest.mark.parametrize(("noise", "label"), [(0.03, "ok"), (0.05, "unidentified")])
+def test_the_unit_of_a_table_changes_no_verdict(noise, label):
+    """B is what D = 1 would give, and D = 1 may be far away from the data or near."""
+    law, rng = laws.chinchilla(), np.random.default_rng(0)
+    N, D = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e8, 5), np.geomspace(1e8, 1e10, 5)))
+    targets = exact(law, TRUTHS["chinchilla"], [N, D]) * np.exp(noise * rng.normal(size=N.size))
+    spans = []
+    for unit in (1e9, 1.0, 1e-9):
+        verdict, intervals = verdict_of(law, [N / unit, D / unit], targets)
+        assert verdict.label == label
+        low, high = intervals["B"]
+        spans.append(high / low)
+    assert spans[0] < 100 < spans[1] and spans[2] > 1e4
+
+
+def test_wide_sizes_and_exponents_are_named():
+    law = laws.chinchilla()
+    inputs, targets = noisy(law, "chinchilla", 0)
+    optimum, _ = fitted(law, inputs, targets)
+    intervals = {"A": (1.0, 1e9), "B": (1.0, 1e9), "alpha": (0.05, 0.49), "beta": (0.05, 0.51)}
+    verdict = judge(law, optimum, inputs, intervals, {"A": 2900.0, "B": 3100.0})
+    assert verdict.label == "unidentified"
+    assert verdict.reasons == [
+        "B is not identified: its interval spans a factor 3e+03 at the centre of the data",
+        "beta is not identified: its interval is [0.05, 0.51]",
+    ]
 
 
 def test_constant_tokens_per_parameter_leave_the_exponents_unidentified():
@@ -79,6 +108,6 @@ def test_the_condition_number_grows_as_a_design_nears_a_ridge():
     for fraction in (1.0, 0.3, 0.03):
         inputs = [N, 20 * N * (D / (20 * N)) ** fraction]
         optimum, _ = fitted(law, inputs, exact(law, TRUTHS["chinchilla"], inputs))
-        conditions.append(judge(law, optimum, inputs, {}).condition)
+        conditions.append(judge(law, optimum, inputs, {}, {}).condition)
     wide, narrow, ridge = conditions
     assert wide < 1e4 and 3 * wide < narrow and 10 * narrow < ridge
