@@ -5,7 +5,7 @@ import pytest
 
 from scalejax import laws
 from scalejax.laws.inference.bootstrap import resample_counts
-from scalejax.laws.inference.intervals import percentile_intervals, size_ratios
+from scalejax.laws.inference.intervals import Interval, percentile_intervals, size_ratios
 from scalejax.laws.inference.verdict import judge
 from scalejax.laws.solver.multistart import refit
 from tests.laws.solver.test_multistart import fitted, noisy
@@ -45,6 +45,7 @@ def test_the_unit_of_a_table_changes_no_verdict(noise, label):
         verdict, intervals = verdict_of(law, [N / unit, D / unit], targets)
         assert verdict.label == label
         low, high = intervals["B"]
+        assert low is not None and high is not None
         spans.append(high / low)
     assert spans[0] < 100 < spans[1] and spans[2] > 1e4
 
@@ -53,7 +54,8 @@ def test_wide_sizes_and_exponents_are_named():
     law = laws.chinchilla()
     inputs, targets = noisy(law, "chinchilla", 0)
     optimum, _ = fitted(law, inputs, targets)
-    intervals = {"A": (1.0, 1e9), "B": (1.0, 1e9), "alpha": (0.05, 0.49), "beta": (0.05, 0.51)}
+    intervals: dict[str, Interval] = {"A": (1.0, 1e9), "B": (1.0, 1e9)}
+    intervals |= {"alpha": (0.05, 0.49), "beta": (0.05, 0.51)}
     verdict = judge(law, optimum, inputs, intervals, {"A": 2900.0, "B": 3100.0})
     assert verdict.label == "unidentified"
     assert verdict.reasons == [
