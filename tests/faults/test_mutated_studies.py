@@ -86,7 +86,7 @@ def test_a_mutated_file_is_read_or_refused_but_never_a_traceback(chunk, study, t
 @pytest.mark.slow
 def test_reports_of_mutated_studies_have_no_live_markup(study, tmp_path):
     written = 0
-    for seed in range(150):
+    for seed in range(SEEDS_PER_TEST):
         folder = shutil.copytree(study, tmp_path / "out" / "made@1")
         readable = ("study.json", "forecasts.jsonl", "chinchilla.json", "results.parquet")
         files = [path for path in sorted(folder.rglob("*")) if path.name in readable]
