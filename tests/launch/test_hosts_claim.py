@@ -23,7 +23,7 @@ def hashes(folder):
 
 
 def wait_for_a_line(process, text):
-    """Return when a process has printed `text` in a line; fail when it ends."""
+    """Read what a process prints up to a line with `text`; fail if there is none."""
     printed = []
     for line in process.stdout:
         printed.append(line)

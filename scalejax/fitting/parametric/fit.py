@@ -140,7 +140,7 @@ def _judge(
         floor=floor,
     )
     fits = draws.theta[:, resampling.converged_mask(draws.theta)]
-    ends = _intervals(law, at, draws.theta)
+    ends = _intervals(law, at, fits, tried=draws.theta.shape[1])
     ratios = intervals.size_ratios(law, at.problem, fits, LEVEL)
     verdict = judge(law, at, data.inputs, ends, ratios)
     ends |= _ends_above_zero(law, at, data, ends, verdict)
@@ -180,13 +180,15 @@ def _fewer_draws_reasons(options: FitOptions, rows: int) -> list[str]:
     ]
 
 
-def _intervals(law: ParametricLaw[Any], at: Optimum, theta: np.ndarray) -> dict[str, Interval]:
-    converged = theta[:, resampling.converged_mask(theta)]
-    if converged.shape[1]:
-        return intervals.percentile_intervals(law, at.problem, converged, LEVEL)
+def _intervals(
+    law: ParametricLaw[Any], at: Optimum, fits: np.ndarray, tried: int
+) -> dict[str, Interval]:
+    """Intervals from the bootstrap fits that converged, of those that were tried."""
+    if fits.shape[1]:
+        return intervals.percentile_intervals(law, at.problem, fits, LEVEL)
     # Bootstraps none of which gave a fit leave every interval open.
     held = dict(law.fixed)
-    return {name: (None, None) for name in law.names if theta.shape[1] and name not in held}
+    return {name: (None, None) for name in law.names if tried and name not in held}
 
 
 def _ends_above_zero(

@@ -86,10 +86,10 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         how far a run like the fitted ones may fall from the law, not whether the law
         still holds there; `method` says how far beyond the fitted rows the run is.
 
-        There is no interval without bootstrap draws, for a run that changes what never
-        varied in the fitted rows, for one beyond them in an input whose parameters they
-        leave free, or for a top-1 error outside of 0 to 1; `method` gives the
-        reason.
+        Without bootstrap draws there is no interval. Neither is there one for a run that
+        changes what never varied in the fitted rows, for a run beyond them in an input
+        whose parameters they leave free, and for a top-1 error outside of 0 to 1.
+        `method` gives the reason.
         """
         self._check_converged()
         self._check_inputs(inputs)

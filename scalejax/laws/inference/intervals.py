@@ -7,11 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from scalejax.laws.law import ParametricLaw
-from scalejax.laws.solver.problem import (
-    Problem,
-    coordinates_at,
-    parameters_in_table_units,
-)
+from scalejax.laws.solver.problem import Problem, coordinates_at, parameters_in_table_units
 
 # The ends of an interval. An end that the data do not determine is None.
 Interval = tuple[float | None, float | None]
