@@ -86,9 +86,9 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         how far a run like the fitted ones may fall from the law, not whether the law
         still holds there; `method` says how far beyond the fitted rows the run is.
 
-        Without bootstrap draws there is no interval. Neither is there one for a run that
-        changes what never varied in the fitted rows, for a run beyond them in an input
-        whose parameters they leave free, and for a top-1 error outside of 0 to 1.
+        Without bootstrap draws there is no interval. Neither is there one for a run
+        that changes what never varied in the fitted rows, for a run beyond them in an
+        input whose parameters they leave free, and for a top-1 error outside of 0 to 1.
         `method` gives the reason.
         """
         self._check_converged()
