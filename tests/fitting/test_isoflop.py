@@ -9,6 +9,7 @@ import pytest
 from scalejax import laws
 from scalejax.cli.text.fit import fit_text
 from scalejax.fitting import fit as fits
+from scalejax.fitting.isoflop import IsoFLOPFit
 from scalejax.laws.forms import Chinchilla
 
 TRUTH = Chinchilla(A=400.0, B=2000.0, E=1.7, alpha=0.34, beta=0.30)
@@ -53,7 +54,9 @@ def test_the_loss_of_the_optimum_is_predicted_and_read_backwards(tmp_path):
     fit = fits.fit(isoflop_table(), laws.isoflop_law(), noise="0.001", bootstrap=100)
     fit.save(tmp_path / "fit.json")
     loaded = fits.load(tmp_path / "fit.json")
+    assert isinstance(loaded, IsoFLOPFit)
     at = loaded.optimal_loss(1e24)
+    assert at.low is not None and at.high is not None
     assert at == fit.optimal_loss(1e24) and "1e+03 times the largest" in at.method
     N = TRUTH.optimal_params(1e24)
     assert at.low < float(TRUTH.loss(N, 1e24 / (6 * N))) < at.high
@@ -64,9 +67,11 @@ def test_the_loss_of_the_optimum_is_predicted_and_read_backwards(tmp_path):
     expected = float(parametric.loss(best.params, best.tokens))
     assert fit.optimal_loss(1e22).value == pytest.approx(expected, abs=0.01)
     back = loaded.forecast(loss=at.value)
+    low, high = back.estimate.low, back.estimate.high
     assert back.estimate.value == pytest.approx(1e24) and back.run["flops"] == pytest.approx(1e24)
-    assert back.estimate.low < 1e24 < back.estimate.high
-    assert "E  " in fit_text(fit) and fit.intervals["g"][0] < 0.34 * 0.30 / 0.64
+    assert low is not None and high is not None and low < 1e24 < high
+    lowest = fit.intervals["g"][0]
+    assert "E  " in fit_text(fit) and lowest is not None and lowest < 0.34 * 0.30 / 0.64
     with pytest.raises(ValueError, match=r"no budget reaches a loss of 1\.5: L.* its E of 1\.7"):
         loaded.forecast(loss=1.5)
 

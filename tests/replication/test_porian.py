@@ -129,7 +129,7 @@ def test_the_frontier_predicts_the_largest_budget_and_the_parametric_law_does_no
     # Chinchilla's law on all rows, which reach far from the optimum, misses it.
     points = pd.read_csv(folder() / "isoflop_points.csv").query(f"config == '{config}'")
     columns = {"params": "N", "tokens": "D"}
-    chinchilla = scalejax.fit(points, "chinchilla", columns=columns, bootstrap=0)
+    chinchilla = scalejax.fit(points, laws.chinchilla(), columns=columns, bootstrap=0)
     optimum = laws.compute_optimal(chinchilla.law.form(**chinchilla.params), largest.flops)
     at = chinchilla.predict(params=float(optimum.params), tokens=float(optimum.tokens))
     assert at.value > largest.loss + 0.1
