@@ -22,6 +22,7 @@ from scalejax import (
     Analysis,
     Conclusion,
     Measure,
+    Placement,
     Run,
     Study,
     cosine,
@@ -59,6 +60,7 @@ def design(
     beta2: Sequence[float],
     seeds: Sequence[int],
     measure: Measure,
+    placement: Placement = hardware.ONE,
 ) -> Study:
     """Every beta2 at every batch size, each at some learning rates around its best.
 
@@ -69,7 +71,7 @@ def design(
         for batch, of_batch in rates.items()
         for run in grid(base, batch_tokens=batch, learning_rate=of_batch, beta2=beta2, seed=seeds)
     ]
-    return Study(name, runs, measure=measure, analysis=conclude)
+    return Study(name, runs, measure=measure, placement=placement, analysis=conclude)
 
 
 def conclude(folder: Path) -> Analysis:
@@ -225,27 +227,25 @@ mini = design(
 
 # Batch sizes in sequences, each with rates around the law that the paper fits to them.
 # The size is that of their sweep whose optimum is at about 160 sequences.
-paper = replace(
-    design(
-        "beta2-batch-paper@1",
-        base.replace(
-            model=models.PORIAN[9],
-            data=replace(data.REFINEDWEB, sequence_length=2_048),
-            parametrization=standard(),
-            optimizer=recipes.PORIAN_ADAMW,
-            schedule=constant(warmup=108_462_080),
-            tokens=20 * 108_462_080,
-            batch_tokens=160 * 2_048,
-            compute_dtype="bfloat16",
-        ),
-        rates={
-            2_048 * batch: [0.0047 * (batch / 160) ** 0.5 * 2.0**k for k in (-1, 0, 1)]
-            for batch in (16, 32, 64, 128, 256, 512, 1_024)
-        },
-        beta2=[0.95, 0.99, 0.999],
-        seeds=[0, 1, 2],
-        measure=Measure(tokens=2**22, items=0),
+paper = design(
+    "beta2-batch-paper@1",
+    base.replace(
+        model=models.PORIAN[9],
+        data=replace(data.REFINEDWEB, sequence_length=2_048),
+        parametrization=standard(),
+        optimizer=recipes.PORIAN_ADAMW,
+        schedule=constant(warmup=108_462_080),
+        tokens=20 * 108_462_080,
+        batch_tokens=160 * 2_048,
+        compute_dtype="bfloat16",
     ),
+    rates={
+        2_048 * batch: [0.0047 * (batch / 160) ** 0.5 * 2.0**k for k in (-1, 0, 1)]
+        for batch in (16, 32, 64, 128, 256, 512, 1_024)
+    },
+    beta2=[0.95, 0.99, 0.999],
+    seeds=[0, 1, 2],
+    measure=Measure(tokens=2**22, items=0),
     placement=hardware.DEEP,
 )
 

@@ -25,6 +25,7 @@ from scalejax import (
     Conclusion,
     Measure,
     Model,
+    Placement,
     Run,
     Study,
     cooldowns,
@@ -66,6 +67,7 @@ def design(
     long_warmup: int,
     seeds: Sequence[int],
     measure: Measure,
+    placement: Placement = hardware.ONE,
 ) -> Study:
     """Two constant-rate trunks per size, and cooldowns off the one with short warmup.
 
@@ -92,6 +94,7 @@ def design(
         name,
         runs,
         measure=measure,
+        placement=placement,
         analysis=partial(conclude, budgets=budgets, kaplan_share=kaplan_share, ratios=ratios),
     )
 
@@ -258,24 +261,22 @@ mini = design(
 
 # The sixteen sizes and the twelve budgets of the paper. Its long warmup takes 3,000
 # batches of Kaplan et al., 2^19 tokens each.
-paper = replace(
-    design(
-        "kaplan-vs-chinchilla-paper@1",
-        base.replace(
-            data=replace(data.REFINEDWEB, sequence_length=2_048),
-            parametrization=standard(),
-            optimizer=recipes.PORIAN_ADAMW,
-            batch_tokens=256 * 2_048,
-            compute_dtype="bfloat16",
-        ),
-        sizes=models.PORIAN,
-        budgets=[1.25e16 * 2**k for k in range(12)],
-        kaplan_share=1.0,
-        ratios=(2, 300),
-        long_warmup=3_000 * 2**19,
-        seeds=[0],
-        measure=Measure(every=50_000_000, tokens=2**22, items=0),
+paper = design(
+    "kaplan-vs-chinchilla-paper@1",
+    base.replace(
+        data=replace(data.REFINEDWEB, sequence_length=2_048),
+        parametrization=standard(),
+        optimizer=recipes.PORIAN_ADAMW,
+        batch_tokens=256 * 2_048,
+        compute_dtype="bfloat16",
     ),
+    sizes=models.PORIAN,
+    budgets=[1.25e16 * 2**k for k in range(12)],
+    kaplan_share=1.0,
+    ratios=(2, 300),
+    long_warmup=3_000 * 2**19,
+    seeds=[0],
+    measure=Measure(every=50_000_000, tokens=2**22, items=0),
     placement=hardware.DEEP,
 )
 

@@ -6,11 +6,10 @@ Fixed: data, tokenizer, depth, tokens, batch size, beta2, warmup.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from configs import data, hardware, models, recipes
-from scalejax import Measure, Model, Run, Study, cosine, grid, mup, results, standard
+from scalejax import Measure, Model, Placement, Run, Study, cosine, grid, mup, results, standard
 
 base = Run(
     model=models.WIDTHS[0],
@@ -32,6 +31,7 @@ def design(
     rates: Sequence[float],
     seeds: Sequence[int],
     measure: Measure,
+    placement: Placement = hardware.ONE,
 ) -> Study:
     """The same grid of width, learning rate and seed under muP and under standard.
 
@@ -44,7 +44,7 @@ def design(
         learning_rate=rates,
         seed=seeds,
     )
-    return Study(name, runs, measure=measure)
+    return Study(name, runs, measure=measure, placement=placement)
 
 
 def figure(folder: str | Path, path: str | Path) -> None:
@@ -91,23 +91,21 @@ mini = design(
 )
 
 # On a corpus of your own.
-paper = replace(
-    design(
-        "mup-paper@1",
-        base.replace(
-            model=models.WIDE[0],
-            data=data.PREPARED,
-            optimizer=recipes.HAGELE_ADAMW,
-            schedule=cosine(warmup=300 * 102_400),
-            tokens=1e9,
-            batch_tokens=102_400,
-            compute_dtype="bfloat16",
-        ),
-        sizes=models.WIDE,
-        rates=[2.0**-k for k in range(14, 5, -1)],
-        seeds=[0, 1],
-        measure=Measure(tokens=2**22, items=0),
+paper = design(
+    "mup-paper@1",
+    base.replace(
+        model=models.WIDE[0],
+        data=data.PREPARED,
+        optimizer=recipes.HAGELE_ADAMW,
+        schedule=cosine(warmup=300 * 102_400),
+        tokens=1e9,
+        batch_tokens=102_400,
+        compute_dtype="bfloat16",
     ),
+    sizes=models.WIDE,
+    rates=[2.0**-k for k in range(14, 5, -1)],
+    seeds=[0, 1],
+    measure=Measure(tokens=2**22, items=0),
     placement=hardware.DEEP,
 )
 

@@ -10,14 +10,26 @@ smallest width, which muP transfers to the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from configs import data, hardware, models, recipes
-from scalejax import Analysis, Conclusion, Measure, Model, Run, Study, fit, grid, laws, mup, results
+from scalejax import (
+    Analysis,
+    Conclusion,
+    Measure,
+    Model,
+    Placement,
+    Run,
+    Study,
+    fit,
+    grid,
+    laws,
+    mup,
+    results,
+)
 from scalejax.fitting.charts.chart import INK, Band, Chart, Line, Points
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.optim.schedules import linear
@@ -44,6 +56,7 @@ def design(
     wide: Model,
     seeds: Sequence[int],
     measure: Measure,
+    placement: Placement = hardware.ONE,
 ) -> Study:
     """Every size with every seed, and forecasts of the wide model with two seeds."""
     return Study(
@@ -52,6 +65,7 @@ def design(
         forecast=grid(base, model=wide, seed=seeds[:2]),
         laws=[laws.power("params")],
         measure=measure,
+        placement=placement,
         analysis=analysis,
     )
 
@@ -144,24 +158,22 @@ mini = design(
 
 # Eight of the ten widths of Yao et al., their depth and 20,000 steps, on a corpus of
 # your own. The batch size is ours.
-paper = replace(
-    design(
-        "mup-loss-prediction-paper@1",
-        base.replace(
-            model=models.YAO[0],
-            data=data.PREPARED,
-            parametrization=mup(base_width=256),
-            optimizer=recipes.YAO_ADAM,
-            schedule=linear(warmup=200 * 262_144),
-            tokens=20_000 * 262_144,
-            batch_tokens=262_144,
-            compute_dtype="bfloat16",
-        ),
-        sizes=models.YAO[:-1],
-        wide=models.YAO[-1],
-        seeds=[0],
-        measure=Measure(tokens=2**22, items=0),
+paper = design(
+    "mup-loss-prediction-paper@1",
+    base.replace(
+        model=models.YAO[0],
+        data=data.PREPARED,
+        parametrization=mup(base_width=256),
+        optimizer=recipes.YAO_ADAM,
+        schedule=linear(warmup=200 * 262_144),
+        tokens=20_000 * 262_144,
+        batch_tokens=262_144,
+        compute_dtype="bfloat16",
     ),
+    sizes=models.YAO[:-1],
+    wide=models.YAO[-1],
+    seeds=[0],
+    measure=Measure(tokens=2**22, items=0),
     placement=hardware.DEEP,
 )
 

@@ -22,6 +22,7 @@ from scalejax import (
     Conclusion,
     Measure,
     Model,
+    Placement,
     Run,
     Study,
     cosine,
@@ -61,6 +62,7 @@ def design(
     seeds: Sequence[int],
     measure: Measure,
     by_size: dict[str, Callable[[Run], object]] | None = None,
+    placement: Placement = hardware.ONE,
 ) -> Study:
     """Every size at every ratio that is cheap enough, and the runs to forecast.
 
@@ -86,6 +88,7 @@ def design(
         forecast=ahead,
         laws=[laws.overtraining(), laws.downstream()],
         measure=measure,
+        placement=placement,
         analysis=conclude,
     )
 
@@ -178,24 +181,22 @@ def warmup_of(run: Run) -> int:
     return int(min(WARMUP[run.model.width] * batch_of(run), run.tokens / 4))
 
 
-paper = replace(
-    design(
-        "overtraining-paper@1",
-        base.replace(
-            data=replace(data.REDPAJAMA, sequence_length=2_048),
-            parametrization=standard(),
-            optimizer=recipes.GADRE_ADAMW,
-            batch_tokens=64 * 2_048,
-            compute_dtype="bfloat16",
-        ),
-        sizes=models.GADRE[:4],
-        ratios=[5, 10, 20, 40, 80, 160, 320, 640],
-        forecast=[(models.GADRE[4], 640), (models.GADRE[5], 20)],
-        share=1 / 300,
-        seeds=[0],
-        measure=Measure(tokens=2**22, items=1_024),
-        by_size={"batch_tokens": batch_of, "warmup": warmup_of},
+paper = design(
+    "overtraining-paper@1",
+    base.replace(
+        data=replace(data.REDPAJAMA, sequence_length=2_048),
+        parametrization=standard(),
+        optimizer=recipes.GADRE_ADAMW,
+        batch_tokens=64 * 2_048,
+        compute_dtype="bfloat16",
     ),
+    sizes=models.GADRE[:4],
+    ratios=[5, 10, 20, 40, 80, 160, 320, 640],
+    forecast=[(models.GADRE[4], 640), (models.GADRE[5], 20)],
+    share=1 / 300,
+    seeds=[0],
+    measure=Measure(tokens=2**22, items=1_024),
+    by_size={"batch_tokens": batch_of, "warmup": warmup_of},
     placement=hardware.DEEP,
 )
 
