@@ -37,6 +37,10 @@ class Rows(Protocol):
         """Passes over the data that are made before `step`."""
         ...
 
+    def unique_rows(self, step: float) -> float:
+        """How many different rows are read before `step`; repetitions do not count."""
+        ...
+
 
 def batches(shards: Shards, run: Run) -> Rows:
     """The rows that `run` trains on.
@@ -62,6 +66,11 @@ def batches(shards: Shards, run: Run) -> Rows:
     return Mixture(
         domains, weights, sequence_length=length, sequences=run.batch_sequences, seed=run.seed
     )
+
+
+def unique_tokens(rows: Rows, run: Run, tokens: int) -> int:
+    """How many of the first `tokens` tokens that `run` reads are not repetitions."""
+    return round(rows.unique_rows(tokens / run.batch_tokens) * run.data.sequence_length)
 
 
 class Batches:
@@ -107,6 +116,10 @@ class Batches:
     def epochs(self, step: float) -> float:
         """Passes over the windows that are made before `step`."""
         return step * self.sequences / self.windows
+
+    def unique_rows(self, step: float) -> float:
+        """How many different windows are read before `step`."""
+        return min(step * self.sequences, self.windows)
 
 
 class Mixture:
@@ -185,6 +198,14 @@ class Mixture:
         shares = self.quotas / PERIOD
         return max(
             step * self.sequences * share / part.windows
+            for share, part in zip(shares, self.parts, strict=True)
+        )
+
+    def unique_rows(self, step: float) -> float:
+        """How many different windows of all domains are read before `step`."""
+        shares = self.quotas / PERIOD
+        return sum(
+            min(step * self.sequences * share, part.windows)
             for share, part in zip(shares, self.parts, strict=True)
         )
 

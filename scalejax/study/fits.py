@@ -2,10 +2,15 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from scalejax.config import Run
+from scalejax.data.batches import batches, unique_tokens
+from scalejax.data.preparation import prepare
 from scalejax.fitting import chain
+from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.extrapolation import distance
 from scalejax.fitting.fit import fit, load
 from scalejax.fitting.parametric.result import ParametricFit
@@ -14,13 +19,19 @@ from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.grids import run_id
 from scalejax.launch.claims import Claims
 from scalejax.launch.jobs import read_plan
+from scalejax.laws.curves.laws import CurveLaw
 from scalejax.laws.law import Law
 from scalejax.model.transformer import counts
+from scalejax.optim.schedules import learning_rates
 from scalejax.study import ledger
+from scalejax.study.results import whole_curves
 from scalejax.study.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# The most draws behind the intervals of a whole-curve law: each refits all curves.
+MAX_CURVE_DRAWS = 200
 
 
 class StudyFits(NamedTuple):
@@ -67,7 +78,10 @@ def fit_laws(study: Study, rows: "pd.DataFrame", folder: Path) -> StudyFits:
         # When runs failed, too few rows may be left for a law. The study still ends
         # with its tables, its other laws and its report.
         try:
-            law_fit = fit(rows, law, bootstrap=study.bootstrap)
+            if isinstance(law, CurveLaw):
+                law_fit = _fit_curves(law, rows, folder, study.bootstrap)
+            else:
+                law_fit = fit(rows, law, bootstrap=study.bootstrap)
         except ValueError as error:
             unfitted[law.name] = str(error)
             continue
@@ -77,6 +91,29 @@ def fit_laws(study: Study, rows: "pd.DataFrame", folder: Path) -> StudyFits:
         law_fit.save(_fit_file(folder, law.name))
         fits[law.name] = law_fit
     return StudyFits(fits, unfitted)
+
+
+def _fit_curves(law: CurveLaw, rows: "pd.DataFrame", folder: Path, bootstrap: int) -> CurveFit:
+    """Fit a whole-curve law to the curves of the runs in `rows`, clustered by trunk."""
+    sizes = len({*rows[PARAMS_COLUMN]})
+    if sizes > 1 and "params" not in law.inputs:
+        raise ValueError(
+            f"the {law.name} law is one of a single model size, and the runs have {sizes}; use "
+            "laws.annealing_size(), or one study for each size"
+        )
+    losses, schedules = whole_curves(folder)
+    of_run = rows.set_index("run")
+    curves = losses.loc[losses["curve"].isin(rows["run"]), :]
+    for column in ("trunk", PARAMS_COLUMN):
+        curves = curves.assign(**{column: curves["curve"].map(of_run[column])})
+    # No law holds during warmup, which ends where the rate is first at its peak.
+    rates = schedules.groupby("curve")["learning_rate"]
+    peaks = {name: int(np.argmax(of_curve)) for name, of_curve in rates}
+    curves = curves.loc[curves["step"] >= curves["curve"].map(peaks), :]
+    # What branches have in common with their trunk was measured once.
+    curves = curves.drop_duplicates(["trunk", "step", "loss"])
+    draws = min(bootstrap, MAX_CURVE_DRAWS)
+    return fit(curves, law, schedules=schedules, cluster="trunk", bootstrap=draws)
 
 
 def register_forecasts(
@@ -106,32 +143,32 @@ def register_forecasts(
 
 
 def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
-    """What every law and every chain of two laws predicts for a run.
+    """What every law of the loss predicts for a run, and what follows for its error.
 
-    A law of params and tokens predicts the loss. Chained to a law of the error against
-    the loss, it also predicts the top-1 error.
+    A law of the run's size and tokens, chained to a law of the error against the loss,
+    also predicts the top-1 error. A whole-curve law predicts the loss of the last step.
     """
-    known = {"params", "tokens"}
-    loss_laws = [
-        name
-        for name, one in fits.items()
-        if one.law.target == "loss" and set(one.law.inputs) <= known
-    ]
-    error_laws = [
-        name
-        for name, one in fits.items()
-        if one.law.target == "top1_error" and one.law.inputs == ("loss",)
-    ]
     predictions = []
-    for name in loss_laws:
-        inputs = run_inputs(run, fits[name])
-        far = _distance(fits[name], inputs)
-        predictions.append(Prediction((name,), "loss", fits[name].predict(**inputs), far))
-        for error_law in error_laws:
-            # The error's interval must include the error of the predicted loss.
-            estimate = chain.predict(fits[name], fits[error_law], **inputs)
-            predictions.append(Prediction((name, error_law), "top1_error", estimate, far))
+    for name, fitted in fits.items():
+        if not _forecasts_runs(fitted.law):
+            continue
+        inputs = run_inputs(run, fitted)
+        far = _distance(fitted, inputs)
+        predictions.append(Prediction((name,), "loss", fitted.forecast(**inputs).estimate, far))
+        if isinstance(fitted.law, CurveLaw):
+            continue
+        for error_name, error_law in fits.items():
+            if error_law.law.target == "top1_error" and error_law.law.inputs == ("loss",):
+                # The error's interval must include the error of the predicted loss.
+                estimate = chain.predict(fitted, error_law, **inputs)
+                predictions.append(Prediction((name, error_name), "top1_error", estimate, far))
     return predictions
+
+
+def _forecasts_runs(law: Law) -> bool:
+    """Whether a law predicts the loss from what is known before a run starts."""
+    known = {"params", "tokens", "unique_tokens", "learning_rate"}
+    return law.target == "loss" and bool(law.inputs) and set(law.inputs) <= known
 
 
 def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Estimate:
@@ -150,17 +187,15 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
             f"{run_folder} is not the folder of a run that {study.name} plans; expected "
             f"{study / 'runs'}/<id> with an id that `scalejax status {study}` lists"
         )
-    fitted, inputs = load(fit_path, law), set[str]()
-    if fitted.law.target == "loss":
-        inputs = set(fitted.law.inputs)
-    if not inputs or not inputs <= {"params", "tokens"}:
+    fitted = load(fit_path, law)
+    if not _forecasts_runs(fitted.law):
         raise ValueError(
             f"{fit_path} predicts {fitted.law.target} from {', '.join(fitted.law.inputs)}; the "
             "forecast of a run needs a law of the loss by params and tokens"
         )
     ledger.check_ledger(study)
     values = run_inputs(runs[name], fitted)
-    estimate = fitted.predict(**values)
+    estimate = fitted.forecast(**values).estimate
     # While this process holds the claim, nobody can start the run.
     claim = Claims(study).take(name)
     with claim or contextlib.nullcontext():
@@ -182,11 +217,23 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
     return estimate
 
 
-def run_inputs(run: Run, fit: Fit) -> dict[str, float]:
-    """The inputs of a fit for a run, with its parameters counted as the fit counts.
+def run_inputs(run: Run, fit: Fit) -> dict[str, Any]:
+    """The inputs of a fit for a run, which need not have started.
 
-    Raises ValueError when the fit does not say how it counts them.
+    Raises ValueError when the fit does not say how it counts parameters.
     """
+    inputs: dict[str, Any] = {"tokens": run.tokens_read}
+    if "params" in fit.law.inputs:
+        inputs["params"] = _params_as_fitted(run, fit)
+    if "unique_tokens" in fit.law.inputs:
+        rows = batches(prepare(run.data), run)
+        inputs["unique_tokens"] = unique_tokens(rows, run, run.tokens_read)
+    read = {name: inputs[name] for name in fit.law.inputs if name in inputs}
+    return read | ({"learning_rates": learning_rates(run)} if isinstance(fit, CurveFit) else {})
+
+
+def _params_as_fitted(run: Run, fit: Fit) -> int:
+    """The run's parameters, counted as in the table of the fit."""
     column, count = fit.columns.get("params", PARAMS_COLUMN), counts(run.model)
     if column not in count._fields:
         raise ValueError(
@@ -194,8 +241,7 @@ def run_inputs(run: Run, fit: Fit) -> dict[str, float]:
             "whether embeddings and the head count; fit it to a column named "
             f"{', '.join(count._fields)}"
         )
-    known = {"params": getattr(count, column), "tokens": run.tokens_read}
-    return {name: known[name] for name in fit.law.inputs}
+    return getattr(count, column)
 
 
 def _distance(fit: Fit, inputs: dict[str, float]) -> float | None:

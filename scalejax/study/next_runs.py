@@ -195,7 +195,7 @@ class _Proposal:
         )
         forecasts = []
         for run, one, other in zip(self.study.forecast, before, after, strict=True):
-            value = self.fitted.predict(**run_inputs(run, self.fitted)).value
+            value = self.fitted.forecast(**run_inputs(run, self.fitted)).estimate.value
             scale = value if self.optimum.loss.residual == "log" else 1.0
             forecasts.append(
                 ForecastWidth(run=run_id(run), value=value, before=scale * one, after=scale * other)

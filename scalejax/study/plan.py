@@ -68,13 +68,27 @@ class Plan:
     def trunk_of(self, run: Run) -> str:
         """The id of the trunk that a run was cut from; a run of its own is its trunk.
 
-        Trunks can be cut from each other; this is the first of them, which begins at
-        step 0. Runs that share it share its noise.
+        Trunks can be cut from each other; this is the first of them. Runs that share it
+        share its noise. What is less than half of each run that shares it, such as a
+        warmup, makes no trunk: most of the noise is each run's own.
         """
         segment = self.by_folder[f"runs/{run_id(run)}"]
+        trunk = segment.id
         while segment.parent:
             segment = self.by_folder[segment.parent]
-        return segment.id
+            if segment.stop >= self._shortest_runs[segment.folder] / 2:
+                trunk = segment.id
+        return trunk
+
+    @cached_property
+    def _shortest_runs(self) -> dict[str, int]:
+        """Steps of the shortest run that each segment is a part of, by its folder."""
+        steps = {segment.folder: segment.run.steps for segment in self.segments if segment.final}
+        for segment in reversed(self.segments):
+            if segment.parent:
+                own = steps[segment.folder]
+                steps[segment.parent] = min(own, steps.get(segment.parent, own))
+        return steps
 
     @cached_property
     def flops(self) -> int:

@@ -53,10 +53,11 @@ def results(folder: str | Path) -> "pd.DataFrame":
 def curves(folder: str | Path) -> "pd.DataFrame":
     """The losses of every finished run in the course of its training.
 
-    The columns are CURVE_COLUMNS. `weights` is `raw` for the weights themselves, or the
-    name of an average of them, such as `ema-20000`. `loss` is NaN in rows for which
-    only the training loss was logged. There is one row for every run, step and
-    `weights`.
+    The columns are CURVE_COLUMNS. Steps count from 0, as whole-curve laws count them:
+    the row of step s was measured after the update with the rate of step s. `weights`
+    is `raw` for the weights themselves, or the name of an average of them, such as
+    `ema-20000`. `loss` is NaN in rows for which only the training loss was logged.
+    There is one row for every run, step and `weights`.
     """
     import pandas as pd
 
@@ -69,7 +70,10 @@ def curves(folder: str | Path) -> "pd.DataFrame":
             key = (row["step"], row.get("weights", "raw"))
             merged.setdefault(key, {"run": run.name, "weights": "raw"}).update(row)
         rows += merged.values()
-    return pd.DataFrame(rows).reindex(columns=list(CURVE_COLUMNS))
+    table = pd.DataFrame(rows).reindex(columns=list(CURVE_COLUMNS))
+    # metrics.jsonl counts the steps that are done, so its first step is 1.
+    table["step"] -= 1
+    return table
 
 
 class WholeCurves(NamedTuple):
@@ -86,25 +90,27 @@ class WholeCurves(NamedTuple):
 def whole_curves(folder: str | Path) -> WholeCurves:
     """The held-out losses of every finished run with the learning rate of every step.
 
-    Steps count from 0, as whole-curve laws count them: the loss at step s was measured
-    after the update with the rate of step s. Losses are those of the weights
-    themselves, not of averages.
+    Losses are those of the weights themselves, not of averages. Steps count from 0, as
+    in `curves`.
 
     Raises FileNotFoundError if `folder` is not the folder of a study.
     """
-    import pandas as pd
-
     table = curves(Path(folder))
     measured = table.loc[(table["weights"] == "raw") & table["loss"].notna(), :]
     losses = measured[["run", "step", "loss"]].rename(columns={"run": "curve"})
-    # metrics.jsonl counts the steps that are done, so its first step is 1.
-    losses["step"] -= 1
-    schedules = []
+    return WholeCurves(losses, schedules(folder))
+
+
+def schedules(folder: str | Path) -> "pd.DataFrame":
+    """The learning rate of every step of every finished run; see `WholeCurves`."""
+    import pandas as pd
+
+    tables = [pd.DataFrame(columns=["curve", "step", "learning_rate"])]
     for run in finished_runs(Path(folder)):
         rates = learning_rates(TrainingJob.read(run).segment.run)
         columns = {"curve": run.name, "step": range(len(rates)), "learning_rate": rates}
-        schedules.append(pd.DataFrame(columns))
-    return WholeCurves(losses, pd.concat(schedules or [pd.DataFrame()], ignore_index=True))
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def read_curve(run: Path) -> list[dict[str, Any]]:
@@ -126,9 +132,13 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
 
 
 def write_tables(folder: Path) -> "pd.DataFrame":
-    """Write results.parquet and curves.parquet atomically; return the results."""
+    """Write results, curves and schedules as .parquet; return the results.
+
+    Each file is replaced at once.
+    """
     results_table = results(folder)
-    for name, table in (("results", results_table), ("curves", curves(folder))):
+    tables = {"results": results_table, "curves": curves(folder), "schedules": schedules(folder)}
+    for name, table in tables.items():
         with replacing(folder / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     return results_table

@@ -34,7 +34,8 @@ class Study:
     """Runs that every law of the loss predicts before they are trained. Their forecasts
     are scored afterwards; no law is fitted to them."""
     laws: "Sequence[Law]" = ()
-    """Laws to fit, such as `laws.chinchilla()`."""
+    """Laws to fit, such as `laws.chinchilla()`. Whole-curve laws, such as
+    `laws.annealing()`, are fitted to the losses that `measure` takes on the way."""
     measure: Measure = field(default_factory=Measure)
     """What is measured of every run, and when."""
     placement: Placement = field(default_factory=Placement)

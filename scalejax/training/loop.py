@@ -22,7 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.data.batches import Rows, batches
+from scalejax.data.batches import Rows, batches, unique_tokens
 from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
@@ -304,6 +304,7 @@ class Trainer(StepLoop):
             skipped=int(progress.state.skipped),
             seconds=progress.seconds,
             epochs=self.rows.epochs(tokens / run.batch_tokens),
+            unique_tokens=unique_tokens(self.rows, run, tokens),
         )
         row = result_row(self.job, self.shards, scores, self.status, run_counts)
         if run.start:

@@ -38,6 +38,8 @@ class RunCounts(NamedTuple):
     """Time in the training loop, trunks, compilation and evaluations included."""
     epochs: float
     """Passes over the training data."""
+    unique_tokens: int
+    """Tokens that were read, each counted once however often it was repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,7 @@ def result_row(
         # They take the place of the planned `tokens` from `flatten`.
         "tokens": tokens,
         "tokens_skipped": loop.skipped * length,
+        "unique_tokens": loop.unique_tokens,
         "epochs": loop.epochs,
         "step": loop.step,
         "flops": training_flops(run.model, length, tokens),

@@ -69,6 +69,7 @@ def test_inputs_and_targets_overlap_in_all_but_one_token():
 
 def test_epochs_count_windows():
     assert batches(8).epochs(3) == 12 / 8
+    assert batches(8).unique_rows(1) == 4 and batches(8).unique_rows(3) == 8
 
 
 def test_numpys_global_random_state_is_neither_read_nor_changed():
@@ -149,6 +150,8 @@ def test_a_mixture_reads_every_row_of_every_domain_once_in_the_given_shares():
             "a window is read more often than another one"
         )
     assert source.epochs(3 * PERIOD // 4) == max(source.quotas * 3 / list(windows.values()))
+    read = {(number, row) for number, row in zip(*source.order(np.arange(PERIOD)).T, strict=True)}
+    assert source.unique_rows(PERIOD // 4) == len(read) < PERIOD
     assert abs(np.corrcoef(domains[1:], domains[:-1])[0, 1]) < 0.05, "domains come in blocks"
 
 

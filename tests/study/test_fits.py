@@ -1,5 +1,6 @@
 """The laws of a study and what they forecast (mirrors scalejax/study/fits.py)."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,14 +8,20 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
+from scalejax.config import Data
+from scalejax.data.batches import batches
+from scalejax.data.preparation import prepare
 from scalejax.files import read_lines
 from scalejax.fitting.fit import fit
-from scalejax.grids import run_id
+from scalejax.grids import cooldowns, run_id
 from scalejax.launch.claims import Claims
+from scalejax.launch.executor import Local
 from scalejax.launch.jobs import write_jobs
 from scalejax.model.transformer import counts
+from scalejax.optim.schedules import constant, cosine, learning_rates, linear
 from scalejax.study.fits import fit_laws, register_forecasts, rows_to_fit, run_inputs
 from scalejax.study.plan import plan
+from scalejax.study.run import run_study
 from scalejax.study.study import Study
 
 
@@ -73,6 +80,67 @@ def test_branches_share_an_error_and_kaplans_law_counts_without_embeddings(runs,
     assert {(fit.clusters, fit.resample) for fit in fits.values()} == {("trunk", "trunks")}
     assert run_inputs(runs[3], fits["kaplan"])["params"] == size.params_non_embedding
     assert run_inputs(runs[3], fits["chinchilla"])["params"] == size.params_with_head
+
+
+def test_a_data_constrained_law_forecasts_a_run_by_the_tokens_that_it_repeats(tiny_run, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"{i} bottles of beer " * 9}) for i in range(12)))
+    data = Data(source=str(text), tokenizer="byte", sequence_length=16)
+    run = tiny_run.replace(data=data, model=dataclasses.replace(tiny_run.model, vocabulary=257))
+    windows = batches(prepare(data), run).unique_rows(1_000)
+    assert 16 * windows < run.tokens_read, "no token is repeated, and this test could not fail"
+    table = table_of_laws().assign(unique_tokens=lambda rows: rows["tokens"] / 4)
+    study = Study("s@1", [run], laws=[laws.data_constrained(R_N=5.0, R_D=15.0)], bootstrap=0)
+    (fitted,) = fit_laws(study, table, tmp_path).fits.values()
+    inputs = run_inputs(run, fitted)
+    assert inputs["tokens"] == run.tokens_read and inputs["unique_tokens"] == 16 * windows
+
+
+@pytest.fixture
+def annealed(tiny_run, tiny_measure, tmp_path):
+    """A study of a trunk with two branches, another schedule, and a run to forecast."""
+    run = tiny_run.replace(schedule=constant(warmup=320), tokens=6_400)
+    annealed = run.replace(schedule=cosine(warmup=320))
+    runs = [run, *cooldowns([run], at=[3_200, 6_400], fraction=0.3), annealed]
+    study = Study(
+        "s@1",
+        runs,
+        forecast=[run.replace(schedule=linear(warmup=320))],
+        laws=[laws.annealing(), laws.chinchilla()],
+        measure=dataclasses.replace(tiny_measure, every=320),
+        bootstrap=4,
+    )
+    return run_study(study, tmp_path, "Do schedules matter?", Local(devices=1))
+
+
+def test_the_curves_of_a_study_fit_its_whole_curve_laws_and_forecast_a_schedule(annealed):
+    fitted = annealed.fits["annealing"]
+    # Steps 5 to 100 of the trunk and of the cosine, and what branches do not share.
+    assert fitted.n_rows == 20 + 20 + 3 + 6
+    assert fitted.reasons == ["intervals resample 2 groups by trunk, which is few: they are rough"]
+    assert fitted.clusters == "trunk" and set(fitted.intervals) == set(fitted.params)
+    assert all(None not in interval for interval in fitted.intervals.values())
+    line, score = annealed.forecasts[0]
+    assert (line["law"], line["low"]) == ("annealing", None) and not score["inside"]
+    (run,) = annealed.plan.study.forecast
+    assert line["value"] == laws.predict_curve(fitted, learning_rates(run))[-1]
+    # The files that the study wrote give the same law.
+    again = fit(
+        annealed.folder / "curves.parquet",
+        laws.annealing(),
+        schedules=annealed.folder / "schedules.parquet",
+        columns={"curve": "run"},
+        where=f"weights == 'raw' and step >= 4 and run != '{run_id(run)}'",
+    )
+    assert again.predict(learning_rates=learning_rates(run)).value == pytest.approx(
+        line["value"], rel=0.01
+    )
+
+
+def test_a_whole_curve_law_of_one_size_refuses_several(runs, tmp_path):
+    rows = table_of_laws()
+    fits, unfitted = fit_laws(Study("s@1", runs, laws=[laws.annealing()]), rows, tmp_path)
+    assert not fits and "a single model size, and the runs have 3" in unfitted["annealing"]
 
 
 @pytest.fixture

@@ -134,6 +134,17 @@ def test_the_trunk_of_a_run_is_the_first_segment_that_it_shares():
     assert planned.trunk_of(single) == run_id(single)
 
 
+def test_runs_that_share_little_more_than_a_warmup_are_trunks_of_their_own():
+    cosines = grid(BASE.replace(schedule=cosine(warmup=640)), tokens=[16_000, 32_000, 64_000])
+    branches = cooldowns(BASE, at=[3_200, 64_000], fraction=0.2)
+    planned = plan(Study("s@1", [*cosines, *branches]))
+    roots = {segment.id for segment in planned.segments if not segment.parent}
+    assert len(roots) == 1, "the warmup is not shared, and this test could not fail"
+    assert [planned.trunk_of(run) for run in cosines] == [run_id(run) for run in cosines]
+    # The second branch shares a twentieth of itself, but most of the first one.
+    assert len({planned.trunk_of(run) for run in branches}) == 1
+
+
 def test_thousands_of_runs_are_planned_in_seconds():
     """A study of 5,000 runs took 15 s of CPU time, and its cooldowns quadratic time."""
     rates = np.logspace(-4, -1, 50)

@@ -27,12 +27,15 @@ def test_curves_have_a_row_for_the_weights_and_for_each_average_at_every_evaluat
     evaluations = curves.dropna(subset=["loss"])
     names = ["raw", "ema-640", "window-1280"]
     by_step = evaluations.groupby("step")["weights"].apply(list)
-    assert by_step.to_dict() == {step: names for step in (20, 40, 60)}
-    last = evaluations.loc[evaluations["step"] == 60, :].set_index("weights")
+    assert by_step.to_dict() == {step: names for step in (19, 39, 59)}
+    last = evaluations.loc[evaluations["step"] == 59, :].set_index("weights")
     assert pd.read_parquet(tmp_path / "results.parquet")["trunk"].tolist() == ["t"]
     losses = last["loss"].to_dict()
     table = pd.read_parquet(tmp_path / "results.parquet")
     assert losses["raw"] == result.loss == table["loss"].item()
+    assert table["unique_tokens"].item() == table["tokens"].item() == 3_840
+    schedules = pd.read_parquet(tmp_path / "schedules.parquet")
+    assert schedules.equals(whole_curves(tmp_path).schedules) and len(schedules) == 60
     assert len(set(losses.values())) == 3 and np.isfinite(list(losses.values())).all()
     has_train_loss = last["train_loss"].notna().to_dict()
     assert has_train_loss == {"raw": True, "ema-640": False, "window-1280": False}

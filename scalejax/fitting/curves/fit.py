@@ -123,7 +123,7 @@ def _intervals(
     if options.cluster is not None:
         labels = rows[tables.column_for(rows, options.cluster)].astype(str)
         units = np.unique(labels, return_inverse=True)[1]
-        count, unit = int(units.max()) + 1, options.cluster
+        count, unit = int(units.max()) + 1, f"groups by {options.cluster}"
     if count == 1:
         open_ends: Interval = (None, None)
         reason = f"resampling needs two or more {unit}; there is 1, and no interval follows"
