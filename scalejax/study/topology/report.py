@@ -128,12 +128,22 @@ def placement_on(topology: Topology, run: Run, given: Placement) -> Placement:
             f"{given.tensor} = {used} devices, but {topology.name} has {devices}; change the "
             "placement, or leave these fields out for a default mesh"
         )
-    if used == 1:
-        parts = gcd(run.first_batch_sequences // given.accumulate, devices)
-        fsdp = gcd(parts, MAX_FSDP)
-        given = replace(given, data=parts // fsdp, fsdp=fsdp, tensor=devices // parts)
-    check_placement(run, given)
-    return given
+    if used > 1:
+        check_placement(run, given)
+        return given
+    parts = gcd(run.first_batch_sequences // given.accumulate, devices)
+    fsdp = gcd(parts, MAX_FSDP)
+    mesh = replace(given, data=parts // fsdp, fsdp=fsdp, tensor=devices // parts)
+    try:
+        check_placement(run, mesh)
+    except ValueError as error:
+        raise ValueError(
+            f"the {devices} devices of {topology.name} have no default mesh for this run: {parts} "
+            f"of them divide its batch of {run.first_batch_sequences} sequences, which leaves data "
+            f"{mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}, and {error}. Choose another "
+            "topology or batch size, or set Study.placement"
+        ) from None
+    return mesh
 
 
 def compile_for(run: Run, topology: Topology, placement: Placement) -> CompiledStep:

@@ -49,6 +49,13 @@ def test_a_placement_of_another_number_of_devices_is_refused(wide_run):
         placement_on(parse_topology("v5e:4x4"), wide_run, Placement(data=2, fsdp=4))
 
 
+def test_devices_that_divide_neither_batch_nor_heads_are_refused_by_the_topology(wide_run):
+    with pytest.raises(
+        ValueError, match=r"9 devices of v5e:3x3 .* its batch of 8 sequences.* heads"
+    ):
+        placement_on(parse_topology("v5e:3x3"), wide_run.replace(batch_tokens=128), Placement())
+
+
 def test_missing_compilers_are_exit_2_and_say_what_to_run(call, monkeypatch, tmp_path):
     monkeypatch.setattr(report, "PACKAGE_ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
