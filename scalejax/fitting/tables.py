@@ -1,5 +1,6 @@
 """Tables of runs: what can be read as a table, and the columns that a law reads."""
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -219,13 +220,22 @@ def diagnose(
     reasons = diagnoses.direction_reasons(columns, target, law.target, named)
     if "loss" in losses:
         reasons += diagnoses.loss_reasons(column_for(frame, "loss", names), losses["loss"])
-    flops = (names or {}).get("flops", "flops")
-    if {"params", "tokens"} <= columns.keys() and flops in frame.columns:
-        sources = {name: column_for(frame, name, names) for name in ("params", "tokens", "flops")}
-        try:
-            spent = numeric_column(frame, flops)
-        # The law does not read this column, so it need not hold numbers.
-        except ValueError:
-            return reasons
-        reasons += diagnoses.flops_reasons(columns["params"], columns["tokens"], spent, sources)
+    if {"params", "tokens"} <= columns.keys():
+        reasons += _unit_reasons(frame, columns["params"], columns["tokens"], names)
     return reasons
+
+
+def _unit_reasons(
+    frame: "DataFrame", params: np.ndarray, tokens: np.ndarray, names: Mapping[str, str] | None
+) -> list[str]:
+    """Say that params, tokens or FLOPs are in other units than single ones."""
+    flops = (names or {}).get("flops", "flops")
+    sources = {name: column_for(frame, name, names) for name in ("params", "tokens")}
+    if flops in frame.columns:
+        # The law does not read this column, so it need not hold numbers.
+        with contextlib.suppress(ValueError):
+            spent = numeric_column(frame, flops)
+            sources["flops"] = column_for(frame, "flops", names)
+            if reasons := diagnoses.flops_reasons(params, tokens, spent, sources):
+                return reasons
+    return diagnoses.ratio_reasons(params, tokens, sources)

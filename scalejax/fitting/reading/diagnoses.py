@@ -22,6 +22,10 @@ HIGH_MEDIAN_LOSS = 6.0
 # Exact FLOPs of small models with large vocabularies reach several times 6 N D.
 MAX_FLOPS_RATIO = 30.0
 
+# Tokens per parameter of trained language models, with room on both sides: the largest
+# released ones have 60,000. Millions of parameters with billions of tokens are below.
+USUAL_TOKENS_PER_PARAM = (0.1, 1e6)
+
 # No language model is trained with fewer FLOPs than this. 7,000 million parameters and
 # 2,000 billion tokens, taken for single ones, are below it.
 SMALLEST_FLOPS = 1e8
@@ -111,6 +115,23 @@ def flops_reasons(
         f"{columns['flops']} is about {typical:.2g} times 6 x {columns['params']} x "
         f"{columns['tokens']}, and 1 is expected; convert what is not in single parameters, tokens "
         "and FLOPs, such as --columns params={}*1e6,tokens={}*1e9,flops={}*1e18".format(*names)
+    ]
+
+
+def ratio_reasons(params: np.ndarray, tokens: np.ndarray, columns: Mapping[str, str]) -> list[str]:
+    """Say that no model has so many or so few tokens per parameter.
+
+    params, tokens: (rows,); missing values are nan.  columns: the table's name of each.
+    """
+    low, high = USUAL_TOKENS_PER_PARAM
+    typical = float(np.median(tokens / params)) if len(params) else low
+    if not np.isfinite(typical) or low <= typical <= high:
+        return []
+    names = [quoted(columns[name]) for name in ("params", "tokens")]
+    return [
+        f"{columns['tokens']} is about {typical:.2g} times {columns['params']}, and {low:g} to "
+        f"{high:g} is expected; convert what is not in single parameters and tokens, such as "
+        "--columns params={}*1e6,tokens={}*1e9".format(*names)
     ]
 
 

@@ -57,6 +57,15 @@ def test_flops_in_other_units_than_params_and_tokens_are_named():
     assert scalejax.fit(table, laws.chinchilla(), columns=columns, bootstrap=0).reasons == []
 
 
+def test_parameters_in_millions_are_named_without_a_column_of_flops():
+    table = RUNS.assign(params=N / 1e6)
+    (reason,) = scalejax.fit(table, laws.chinchilla(), bootstrap=0).reasons
+    assert reason.startswith("tokens is about 5e+07 times params") and "params=params*1e6" in reason
+    table = table.assign(tokens=D / 1e9)
+    (reason,) = scalejax.fit(table, laws.chinchilla(), bootstrap=0).reasons
+    assert reason.startswith("tokens is about 0.05 times params")
+
+
 def test_flops_are_refused_for_a_law_in_millions_and_billions():
     fit = scalejax.fit(RUNS.assign(params=N / 1e6, tokens=D / 1e9), laws.chinchilla(), bootstrap=0)
     with pytest.raises(ValueError, match=r"params are 50 to 800 and tokens are 1 to 100"):
