@@ -13,7 +13,6 @@ import numpy as np
 from scalejax.fitting import tables
 from scalejax.fitting.result import STORED, Interval, kept_draws
 from scalejax.laws.inference import bootstrap
-from scalejax.laws.inference.identification import linearize
 from scalejax.laws.inference.replicates import NoiseFloor, design_points
 from scalejax.laws.inference.trunks import MANY_TRUNKS, ODDS, PRIOR, TrunkErrors
 from scalejax.laws.isoflop import Noise
@@ -304,10 +303,11 @@ def scaled_residuals(law: ParametricLaw[Any], optimum: Optimum) -> np.ndarray:
     """Return the residuals that a fit keeps, in the order of the rows.
 
     They are scaled by sqrt(n / (n - k)): the k parameters were fitted to the n rows,
-    which made their residuals smaller than those of other runs. Of more than STORED
-    rows a fixed sample is kept.
+    which made their residuals smaller than those of other runs. Residuals of a robust
+    fit are clipped: it does not believe a diverged run, and neither does a forecast.
+    Of more than STORED rows a fixed sample is kept.
     """
-    residuals = linearize(law, optimum).residuals
+    residuals = bootstrap.believed_residuals(law, optimum)
     count = len(residuals)
     residuals = residuals * np.sqrt(count / max(count - law.free, 1))
     if count <= STORED:

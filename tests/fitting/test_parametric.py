@@ -16,7 +16,6 @@ from scalejax.fitting import chain
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric import cross_validation
 from scalejax.fitting.parametric import fit as parametric_fit
-from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.laws.inference import bootstrap
 
 RUN = {"params": 1e9, "tokens": 1e12}
@@ -75,7 +74,7 @@ def test_an_exponent_that_another_term_shows_is_known_at_one_size():
 
 
 def test_the_size_term_is_known_at_one_size_when_its_exponent_and_offset_are_held():
-    held = fits.fit(ONE_SIZE, laws.chinchilla(E=1.0, alpha=0.33), bootstrap=40)
+    held = fits.fit(ONE_SIZE, laws.chinchilla(E=0.5, alpha=0.33), bootstrap=40)
     assert held.verdict == "ok" and held.predict(**RUN).low is not None
 
 
@@ -225,36 +224,6 @@ def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     sample = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     assert everything.by_split[0].fitted == 32 and sample.by_split[0].fitted == 16
     assert sample.mean_rel_error == pytest.approx(everything.mean_rel_error, rel=0.8)
-
-
-def with_a_diverged_run():
-    table = ladder(25, noise=0.001).assign(run=lambda t: [f"r{i}" for i in range(len(t))])
-    table.loc[12, "loss"] = 10.8
-    return table
-
-
-@pytest.mark.parametrize("draws", [0, 100])
-def test_a_diverged_run_is_named_and_does_not_change_the_verdict(draws):
-    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), bootstrap=draws)
-    assert fit.verdict == "ok"
-    (outlier,) = fit.quality.outliers
-    assert (outlier.row, outlier.run, outlier.measured) == (12, "r12", 10.8)
-    assert outlier.expected == pytest.approx(ladder(25, noise=0.0).loss[12], rel=0.01)
-    assert "row 12 (run r12) stands out: loss 10.8" in " ".join(fit.reasons)
-    assert fit.quality.residual_spread == pytest.approx(0.001, rel=0.6)
-    # Least squares believes the run, and says how badly the others then fit.
-    assert (
-        fits.fit(with_a_diverged_run(), laws.chinchilla(), loss="log-mse", bootstrap=0).verdict
-        != "ok"
-    )
-
-
-def test_the_quality_of_a_fit_survives_its_file(tmp_path):
-    fit = fits.fit(with_a_diverged_run(), laws.chinchilla(), holdout="params < 3e7", bootstrap=0)
-    fit.save(tmp_path / "fit.json")
-    loaded = fits.load(tmp_path / "fit.json")
-    assert isinstance(loaded, ParametricFit) and loaded.quality == fit.quality
-    assert "residual spread 0." in fit_text(fit) and ", R2 0.9" in fit_text(fit)
 
 
 def test_a_forecast_without_draws_says_how_far_it_lies_beyond_the_rows():

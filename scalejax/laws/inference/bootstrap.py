@@ -49,13 +49,13 @@ def residual_bootstrap(
     """Refit to the law's predictions plus residuals drawn from all rows.
 
     The residuals are scaled by sqrt(n / (n - k)), because the k free parameters were
-    fitted to them. The method assumes exchangeable errors, or errors with variances
-    inverse to the row weights, and is too narrow where they are not: on the 240 points
-    of Besiroglu et al. 2024 the standard deviation of alpha is .0084, and .0154 by
-    pairs. Use it where a design is too small for pairs and its noise is known to be
-    even.
+    fitted to them, and clipped if the loss is robust. The method assumes exchangeable
+    errors, or errors with variances inverse to the row weights, and is too narrow where
+    they are not: on the 240 points of Besiroglu et al. 2024 the standard deviation of
+    alpha is .0084, and .0154 by pairs. Use it where a design is too small for pairs and
+    its noise is known to be even.
     """
-    weights, residuals = _weights(optimum), linearize(law, optimum).residuals
+    weights, residuals = _weights(optimum), believed_residuals(law, optimum)
     rows = len(weights)
     standardized = residuals * np.sqrt(weights * rows / max(rows - law.free, 1))
     drawn = standardized[rng.integers(rows, size=(count, rows))]
@@ -106,16 +106,26 @@ def linearized_errors(law: ParametricLaw, optimum: Optimum) -> Linearization:
     """Return the residuals of a law and their derivatives, both at weight 1.
 
     The columns of parameters that cannot move are zero. Residuals of a robust fit are
-    clipped: a run that diverged says nothing of the noise of the others.
+    clipped.
     """
     weights, local = _weights(optimum), linearize(law, optimum)
-    residuals = local.residuals * np.sqrt(weights)
-    if np.isfinite(optimum.loss.deltas[-1]):
-        spread = residual_spread(local.residuals, weights, law.free, robust=True)
-        residuals = clipped(residuals, spread)
+    residuals = believed_residuals(law, optimum) * np.sqrt(weights)
     moving = ~np.asarray(optimum.problem.fixed_at(optimum.theta))
     jacobian = np.where(moving, local.jacobian, 0.0) * np.sqrt(weights)[:, None]
     return Linearization(residuals, jacobian)
+
+
+def believed_residuals(law: ParametricLaw, optimum: Optimum) -> Float[np.ndarray, " n"]:
+    """Return the residuals of a law, clipped if the loss is robust.
+
+    A robust fit hardly moves towards a run that diverged. Redrawn at its full size, the
+    residual of that run would count again, as noise of every other run.
+    """
+    weights, residuals = _weights(optimum), linearize(law, optimum).residuals
+    if not np.isfinite(optimum.loss.deltas[-1]):
+        return residuals
+    spread = residual_spread(residuals, weights, law.free, robust=True)
+    return clipped(residuals * np.sqrt(weights), spread) / np.sqrt(weights)
 
 
 def repeats(optimum: Optimum, trunks: Int[np.ndarray, " n"]) -> int:
