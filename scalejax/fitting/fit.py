@@ -96,7 +96,7 @@ def fit(
     fitted.  weights, cluster: columns of row weights, and of what is resampled
     together. bootstrap: number of draws behind the intervals. By default it is 1000, or
     fewer where that would take longer than seconds, which `reasons` then says; 0 turns
-    them off.  columns:
+    the intervals off. The verdict rests on at least 200 draws in any case.  columns:
     our name of a column -> the table's, or arithmetic on its columns such as
     "log(ppl)".
 

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,8 @@ STANDARD_ERROR = "_se"
 # Rows times draws of the default bootstrap: ten seconds of a law with five parameters.
 MAX_DRAWN_ROWS = 4_000_000
 
-# With fewer draws, the ends of an interval are the lowest and the highest of them.
+# With fewer draws, the ends of an interval move too much from one seed to the next. A
+# verdict rests on at least as many, also where the caller asked for fewer or none.
 MIN_DRAWS = 200
 
 
@@ -130,19 +132,21 @@ def _judge(
     points = replicates.design_points(data.rows, data.inputs, options.columns.get("seed", "seed"))
     floor = noise_floor(np.log(data.target), points, weights)
     chosen = resampling.choose(data.rows, options.cluster, options.resample)
-    draws = resampling.bootstrap_draws(
-        law,
-        at,
-        data.rows,
+    affordable = _affordable_draws(len(data.target))
+    draw = partial(
+        resampling.bootstrap_draws,
+        *(law, at, data.rows),
         resampling=chosen,
-        count=options.draws(_affordable_draws(len(data.target))),
         seed=options.seed,
         floor=floor,
     )
-    fits = draws.theta[:, resampling.converged_mask(draws.theta)]
-    ends = _intervals(law, at, fits, tried=draws.theta.shape[1])
-    ratios = intervals.size_ratios(law, at.problem, fits, LEVEL)
-    verdict = judge(law, at, data.inputs, ends, ratios)
+    draws = draw(count=options.draws(affordable))
+    # A verdict does not depend on how many draws the caller asked for.
+    is_enough = options.draws(affordable) >= MIN_DRAWS or not affordable
+    judged = draws if is_enough else draw(count=MIN_DRAWS)
+    failed = not resampling.converged_mask(judged.theta).any()
+    verdict = judge(law, at, data.inputs, *_intervals_and_ratios(law, at, judged))
+    ends, _ = _intervals_and_ratios(law, at, draws)
     ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)
@@ -154,6 +158,8 @@ def _judge(
         *design.duplicate_reasons(data.inputs, data.target),
         *dropped_reasons(data.complete),
         *draws.notes,
+        # Draws that only the verdict needs are told of if they failed.
+        *(judged.notes if failed and not draws.notes else []),
         *_fewer_draws_reasons(options, len(data.target)),
         *quality.reasons(data.columns[law.target]),
         *replicates.lack_of_fit_reasons(misfit),
@@ -180,15 +186,20 @@ def _fewer_draws_reasons(options: FitOptions, rows: int) -> list[str]:
     ]
 
 
-def _intervals(
-    law: ParametricLaw[Any], at: Optimum, fits: np.ndarray, tried: int
-) -> dict[str, Interval]:
-    """Intervals from the bootstrap fits that converged, of those that were tried."""
+def _intervals_and_ratios(
+    law: ParametricLaw[Any], at: Optimum, draws: resampling.Draws
+) -> tuple[dict[str, Interval], dict[str, float]]:
+    """Intervals of the parameters, and the ratios of those of the sizes.
+
+    Without draws both are empty. Draws none of which gave a fit leave every interval
+    open.
+    """
+    fits = draws.theta[:, resampling.converged_mask(draws.theta)]
+    ratios = intervals.size_ratios(law, at.problem, fits, LEVEL)
     if fits.shape[1]:
-        return intervals.percentile_intervals(law, at.problem, fits, LEVEL)
-    # Bootstraps none of which gave a fit leave every interval open.
-    held = dict(law.fixed)
-    return {name: (None, None) for name in law.names if tried and name not in held}
+        return intervals.percentile_intervals(law, at.problem, fits, LEVEL), ratios
+    tried, held = draws.theta.shape[1], dict(law.fixed)
+    return {name: (None, None) for name in law.names if tried and name not in held}, ratios
 
 
 def _ends_above_zero(
