@@ -40,6 +40,7 @@ def test_the_published_parameters_have_the_published_objective(runs):
 def test_a_better_optimum_exists_at_which_R_D_is_unidentified(runs):
     """The published point is a local minimum; R_D has no upper bound."""
     fit = fits.fit(runs, laws.data_constrained(**BASE_LAW), bootstrap=200)
+    assert fits.fit(runs, laws.data_constrained(**BASE_LAW), bootstrap=0).verdict == fit.verdict
     assert fit.objective <= 0.01580467
     assert fit.params["R_D"] == pytest.approx(95.4, rel=0.02)
     assert fit.params["R_N"] == pytest.approx(1.706, rel=0.01)

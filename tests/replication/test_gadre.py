@@ -65,20 +65,25 @@ def models(folder):
     return pd.read_csv(folder / "models.csv")
 
 
-def fit_loss(models, train_set):
+def fit_loss(models, train_set, bootstrap=0):
     """The loss law (eq. 4) of the five small runs of one training set."""
     where = f"train_set == '{train_set}' and in_loss_fit == 1"
     return fits.fit(
-        models, laws.overtraining(), loss="mse", columns=LOSS_COLUMNS, where=where, bootstrap=0
+        models,
+        laws.overtraining(),
+        loss="mse",
+        columns=LOSS_COLUMNS,
+        where=where,
+        bootstrap=bootstrap,
     )
 
 
-def fit_error(models, train_set, tasks):
+def fit_error(models, train_set, tasks, bootstrap=0):
     """The error law (eq. 5) of those runs and of the 1.4B model at M = 20."""
     columns = {"loss": "loss_c4_val", "top1_error": f"err_avg{tasks}"}
     where = f"train_set == '{train_set}' and in_err_fit == 1"
     return fits.fit(
-        models, laws.downstream(), loss="mse", columns=columns, where=where, bootstrap=0
+        models, laws.downstream(), loss="mse", columns=columns, where=where, bootstrap=bootstrap
     )
 
 
@@ -134,3 +139,14 @@ def test_the_17_tasks_are_those_on_which_a_small_model_beats_chance(folder, mode
     best = accuracy.loc[small].max()
     selected = best[best - tasks.random_acc.reindex(best.index) > 0.10].index
     assert set(selected) == set(tasks.index[tasks.in_17 == 1]) and len(selected) == 17
+
+
+@pytest.mark.parametrize("train_set", PUBLISHED)
+def test_the_verdicts_are_the_same_with_and_without_draws(models, train_set):
+    """Five rows cannot be resampled, and six leave the largest error open above."""
+    for fit in (fit_loss(models, train_set), fit_loss(models, train_set, bootstrap=500)):
+        assert fit.verdict == "unidentified"
+        assert "5 rows for 4 parameters" in " ".join(fit.reasons)
+    for fit in (fit_error(models, train_set, 17), fit_error(models, train_set, 17, bootstrap=500)):
+        assert fit.verdict == "unidentified"
+        assert "epsilon is not identified: its interval is open above" in fit.reasons
