@@ -22,6 +22,7 @@ def write_table(path):
             rows.to_json(path, orient="records", lines=path.suffix == ".jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".parquet"])
 def test_a_mutated_table_is_fitted_or_refused_but_never_a_traceback(suffix, tmp_path):
     path, refused = tmp_path / "out" / f"table{suffix}", 0
