@@ -35,14 +35,14 @@ base = Run(
     data=Data(source="synthetic:32", tokenizer="own", sequence_length=16),
     optimizer=Optimizer(learning_rate=0.01),
     schedule=constant(warmup=640),
-    tokens=64_000,
+    tokens={tokens},
     batch_tokens=64,
 )
 study = Study(
     "soak@1",
     cooldowns(
         grid(base, model=sizes, seed=range({seeds})),
-        at=[8_000, 16_000, 32_000, 64_000],
+        at=[{tokens} // 8, {tokens} // 4, {tokens} // 2, {tokens}],
         fraction=0.2,
     ),
     laws=[laws.chinchilla()],
@@ -61,7 +61,7 @@ def main() -> None:
     pauses = (float(sys.argv[2]), float(sys.argv[3])) if len(sys.argv) > 2 else (10.0, 30.0)
     with tempfile.TemporaryDirectory() as scratch:
         experiment = Path(scratch) / "soak.py"
-        experiment.write_text(STUDY.format(seeds=runs // RUNS_PER_SEED))
+        experiment.write_text(STUDY.format(seeds=runs // RUNS_PER_SEED, tokens=64_000))
         began = time.monotonic()
         kills, kills_in_training = train_with_kills(
             experiment, Path(scratch) / "killed", runs, pauses

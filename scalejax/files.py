@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     # The process id keeps two processes from writing to the same temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In a folder from somebody else, this could be a link.
+    temporary.unlink(missing_ok=True)
     yield temporary
     # The order matters: a name that reaches the disk before the content would, after a
     # power failure, name an empty file.
@@ -72,6 +75,39 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     os.replace(temporary, path)
     sync(path.parent)
+
+
+def replace_link(path: Path) -> None:
+    """Replace a link by a copy of the file that it names; other paths stay as they are.
+
+    Call this before a file of a study is opened for appending. The folder may come from
+    somebody else, and its links may name files of yours.
+    """
+    if path.is_symlink():
+        if path.is_file():
+            with replacing(path) as temporary:
+                shutil.copyfile(path, temporary)
+        else:
+            path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder in an existing one, unless it is there; see `refuse_link`."""
+    refuse_link(path)
+    path.mkdir(exist_ok=True)
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise ValueError when a folder in which files are deleted or replaced is a link.
+
+    The folder that it names may hold files of the user that have the same names.
+    """
+    if folder.is_symlink():
+        raise ValueError(
+            f"{folder} is a link to {os.readlink(folder)}; expected a folder that belongs to the "
+            "study, because files in it are replaced and deleted: remove the link, and move the "
+            "folder that it names here if it is the study's; for another disk, use --out"
+        )
 
 
 def sync(path: Path) -> None:
@@ -138,6 +174,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
     A last line that a killed process left incomplete is removed first.
     """
+    replace_link(path)
     if path.exists() and not (old := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, old.rfind(b"\n") + 1)
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
@@ -153,6 +190,8 @@ def append_chained(path: Path, row: Mapping[str, object]) -> None:
     A later change of a line therefore shows in the line that follows it. Processes that
     append at the same time wait for each other.
     """
+    # The file that is locked must be the one that the lines are appended to.
+    replace_link(path)
     with path.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         lines = _complete_lines(path)

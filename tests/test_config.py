@@ -79,8 +79,8 @@ def step_decay(**fields: Any) -> Schedule:
             "milestones must be a tuple or list of fractions of the run, even for a single one",
         ),
         (lambda: run(tokens=63), "below one batch"),
-        (lambda: run(tokens=float("inf")), "finite"),
-        (lambda: run(tokens="1e4"), "Run.tokens must be a finite number; got '1e4'"),
+        (lambda: run(tokens=float("inf")), r"Run.tokens must be in \(0, inf\); got inf"),
+        (lambda: run(tokens="1e4"), r"Run.tokens must be in \(0, inf\); got '1e4'"),
         (lambda: run(batch_tokens=50), "multiple of Data.sequence_length"),
         (
             lambda: run(batch_doublings=1024),

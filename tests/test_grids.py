@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,7 +46,9 @@ def test_an_unknown_axis_names_the_nearest_field():
 
 
 @given(
-    st.sampled_from([np.float64(1e4), np.int64(10_000), 10_000, 1e4, np.float32(1e4)]),
+    st.sampled_from(
+        [np.float64(1e4), np.int64(10_000), 10_000, 1e4, np.float32(1e4), jnp.float32(1e4)]
+    ),
     st.sampled_from([0, 0.0, np.int8(0), False]),
 )
 def test_equal_numbers_of_different_types_are_the_same_run(tokens, seed):

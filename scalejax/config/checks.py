@@ -50,10 +50,11 @@ def as_number(value: object) -> float:
         return math.nan
 
 
-def check_interval(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
+def set_number(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
     """Check that a field is a finite number between `low` and `high`.
 
     `ends` gives the brackets of the interval: "[)" includes `low` and excludes `high`.
+    Numbers from jax are converted, because they have no hash, and a run needs one.
     """
     value = getattr(config, name)
     # Not `require`: a grid checks these fields thousands of times, and writing messages
@@ -61,6 +62,8 @@ def check_interval(config: object, name: str, low: float, high: float, ends: str
     if not _is_inside(as_number(value), low, high, ends):
         interval = _interval(low, high, ends)
         raise ValueError(f"{_label(config, name)} must be in {interval}; got {value!r}")
+    if not isinstance(value, (int, float)):
+        object.__setattr__(config, name, float(value))
 
 
 def set_float32(config: object, name: str, low: float, high: float, ends: str = "[]") -> None:
@@ -69,7 +72,7 @@ def set_float32(config: object, name: str, low: float, high: float, ends: str = 
     For numbers that training uses in float32. A beta2 of 0.99999999, for example, is 1
     in float32, and dividing by 1 - beta2 gives NaN at every step.
     """
-    check_interval(config, name, low, high, ends)
+    set_number(config, name, low, high, ends)
     value = float(getattr(config, name))
     # Unlike numpy, ctypes rounds to infinity without a warning.
     rounded = ctypes.c_float(value).value

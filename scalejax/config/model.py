@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from scalejax.config.checks import (
     as_integer,
     check_choice,
-    check_interval,
     check_unused,
     require,
     set_integer,
+    set_number,
 )
 
 # Marks a field that runs of earlier versions did not have: at its default it is left
@@ -68,7 +68,7 @@ class Model:
             "Model.head_size must be even, because RoPE rotates pairs of features; "
             f"got {self.head_size}",
         )
-        check_interval(self, "rope_theta", 1, math.inf, "()")
+        set_number(self, "rope_theta", 1, math.inf, "()")
 
     @classmethod
     def sized(

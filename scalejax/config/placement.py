@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scalejax.config.checks import check_choice, check_interval, require, set_integer
+from scalejax.config.checks import check_choice, require, set_integer, set_number
 from scalejax.config.run import Run
 
 REMAT = ("none", "block", "dots")
@@ -59,7 +59,7 @@ class Placement:
             isinstance(self.scan_layers, bool),
             f"Placement.scan_layers must be True or False; got {self.scan_layers!r}",
         )
-        check_interval(self, "checkpoint_seconds", 0, math.inf, "()")
+        set_number(self, "checkpoint_seconds", 0, math.inf, "()")
 
 
 def check_placement(run: Run, placement: Placement) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from scalejax.batching import BatchSchedule
-from scalejax.config.checks import as_number, check_choice, require, set_integer, set_tuple
+from scalejax.config.checks import check_choice, require, set_integer, set_number, set_tuple
 from scalejax.config.data import Data
 from scalejax.config.model import ADDED_LATER, Model, Parametrization
 from scalejax.config.optimizer import Optimizer
@@ -84,10 +84,7 @@ class Run:
             require(isinstance(value, kind), f"Run.{name} must be a {kind.__name__}; got {value!r}")
 
     def _check_tokens(self):
-        require(
-            math.isfinite(as_number(self.tokens)),
-            f"Run.tokens must be a finite number; got {self.tokens!r}",
-        )
+        set_number(self, "tokens", 0, math.inf, "()")
         # 1.1 * 100 * 256 is 28160.000000000004. Taken literally, it would cost one more
         # batch than 28160 tokens do, and be another run.
         whole = round(self.tokens)

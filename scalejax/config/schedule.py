@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from scalejax.config.checks import (
     check_choice,
-    check_interval,
     check_unused,
     require,
     set_integer,
+    set_number,
     set_tuple,
 )
 
@@ -62,10 +62,10 @@ class Schedule:
         # Inverse square root decay starts from the warmup, so there must be one.
         set_integer(self, "warmup", 1 if self.shape == "inverse_sqrt" else 0)
         check_choice(self, "warmup_shape", ("linear", "cosine"))
-        check_interval(self, "cooldown", 0, 1, "[)")
+        set_number(self, "cooldown", 0, 1, "[)")
         check_choice(self, "cooldown_shape", COOLDOWN_SHAPES)
-        check_interval(self, "final", 0, 1)
-        check_interval(self, "factor", 0, 1, "(]")
+        set_number(self, "final", 0, 1)
+        set_number(self, "factor", 0, 1, "(]")
         set_integer(self, "period", 1 if self.shape == "cyclic" else 0)
         require(
             self.final > 0 or self.shape != "wsd" or self.cooldown_shape != "exponential",

@@ -187,8 +187,8 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
             raise ValueError(
                 f"{path} is not a fit of format {FORMAT}: fit again with this scalejax"
             )
-        digest = record.pop("sha256", None)
-        if digest is not None and digest != content_hash(record):
+        # Without the hash, fields of wrong types would be found where they are used.
+        if record.pop("sha256", None) != content_hash(record):
             raise ValueError(
                 f"{path} is not as it was written: it was damaged or changed by hand; restore "
                 "it, or fit again"

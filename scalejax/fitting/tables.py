@@ -25,6 +25,9 @@ PARAMS_COLUMN = "params_with_head"
 
 TOP1_ERROR = "top1_error"
 
+# Laws multiply what they read, and float64 ends at 1.8e308.
+LARGEST = 1e100
+
 # Texts that stand for a value which a row does not have.
 NOT_FINITE = ("nan", "inf", "+inf", "-inf", "infinity", "none", "null")
 
@@ -113,8 +116,8 @@ def read_columns(
     another count is named. Rows with a missing or infinite value are left out.
     signed: inputs that may be zero or negative.
 
-    Raises ValueError for a missing column, for text, and for other values that are zero
-    or negative.
+    Raises ValueError for a missing column, for text, for values beyond LARGEST, and for
+    other values that are zero or negative.
     """
     sources = {name: column_for(frame, name, names) for name in (*inputs, target)}
     values = {name: numeric_column(frame, column) for name, column in sources.items()}
@@ -127,6 +130,12 @@ def read_columns(
             raise ValueError(
                 f"{sources[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a "
                 "law needs positive values"
+            )
+        wrong = np.flatnonzero(complete & (np.abs(x) > LARGEST))
+        if len(wrong):
+            raise ValueError(
+                f"{sources[name]} is {x[wrong[0]]:g} in row {frame.index[wrong[0]]} (from 0); a "
+                f"law takes values up to {LARGEST:g}, because it multiplies them"
             )
     if target == TOP1_ERROR and np.any(complete & (values[target] > 1)):
         largest = np.max(values[target][complete])

@@ -22,7 +22,7 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalejax.files import FORMAT
+from scalejax.files import FORMAT, make_folder
 
 # Seconds between two counts of an owner, and how long a count may stand still. A busy
 # machine or a slow network drive delays counts, so that several must be missing.
@@ -110,9 +110,10 @@ class Claims:
     def take(self, segment: str) -> Claim | None:
         """Claim a segment, given by its id; None while another process owns it."""
         path = self.folder / f"{segment}.json"
-        if path.exists() and self._is_stale(segment, path):
+        # A link to nothing does not exist, but is in the way of a claim.
+        if os.path.lexists(path) and self._is_stale(segment, path):
             self._remove(path, self._sights[segment].content)
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         if not _create(path, self._owner | {"heartbeat": 0}):
             return None
         self._sights.pop(segment, None)
@@ -233,6 +234,8 @@ def _create(path: Path, content: dict[str, Any]) -> bool:
 
 def _replace(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    # In a folder from somebody else, this could be a link.
+    temporary.unlink(missing_ok=True)
     temporary.write_text(json.dumps(content))
     os.replace(temporary, path)
 

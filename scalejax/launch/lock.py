@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from scalejax.files import replace_link
+
 # How long a new launcher waits for the lock. When a launcher is killed, its workers
 # need a moment to die, and they hold the lock until then.
 LOCK_TIMEOUT_SECONDS = 20
@@ -31,6 +33,7 @@ def locked(folder: Path) -> Iterator[int]:
     Raises FolderLocked if another launcher holds the lock for LOCK_TIMEOUT_SECONDS.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    replace_link(folder / "lock")
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     try:

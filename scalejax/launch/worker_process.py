@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from scalejax.config import Model
+from scalejax.files import make_folder, replace_link
 from scalejax.launch import allocator
 from scalejax.launch.events import Event
 from scalejax.launch.seats import Seat
@@ -33,7 +34,8 @@ class WorkerProcess:
         """
         self.seat, self.job, self.model = seat, None, None
         self.log = folder / "logs" / f"worker-{seat.name}.log"
-        self.log.parent.mkdir(exist_ok=True)
+        make_folder(self.log.parent)
+        replace_link(self.log)
         arguments = [str(os.getpid()), str(seat.core), str(workers)]
         command = [sys.executable, "-m", "scalejax.launch.worker", *arguments]
         with open(self.log, "a") as log:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scalejax.files import broken_link, read_json, wrong_field
 from scalejax.fitting import fit as fits
+from scalejax.fitting.reading.files import read_parquet
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.analysis import Analysis, read_analysis
@@ -223,17 +224,16 @@ def _check_study(path: Path, study: Mapping[str, Any]) -> None:
 def _read_table(path: Path) -> "pd.DataFrame":
     """A table of the study. Raises ValueError, naming the file, when it is damaged."""
     import pandas as pd
-    import pyarrow
 
     try:
-        table = pd.read_parquet(path)
+        table = read_parquet(path)
         # A standard error is None where a single document was read, and a training loss
         # where every step was skipped; a column of None holds no floats as it is.
         numbers = [name for name in table.columns if name.endswith("_se") or name in NUMBER_COLUMNS]
         return table.astype(
             {name: float for name in numbers if not pd.api.types.is_numeric_dtype(table[name])}
         )
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason}); `scalejax run` writes it again") from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from scalejax.files import replacing, write_text
+from scalejax.files import make_folder, replacing, write_text
 from scalejax.fitting.charts.chart import Chart, compact_number, size_colours
 from scalejax.fitting.charts.figure import figure
 from scalejax.fitting.charts.matplotlib import images
@@ -55,7 +55,7 @@ def write_report(folder: Path) -> Path:
     a study, and ValueError if no run of it has finished.
     """
     record = read_study(Path(folder))
-    (record.folder / "figures").mkdir(exist_ok=True)
+    make_folder(record.folder / "figures")
     colours = size_colours(record.results[PARAMS_COLUMN])
     sections = [
         _summary_section(record),

@@ -9,6 +9,7 @@ import numpy as np
 from scalejax.config import Run
 from scalejax.data.batches import batches, unique_tokens
 from scalejax.data.preparation import prepare
+from scalejax.files import make_folder
 from scalejax.fitting import chain
 from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.extrapolation import distance
@@ -69,7 +70,7 @@ def rows_to_fit(results: "pd.DataFrame", study: Study) -> "pd.DataFrame":
 
 def fit_laws(study: Study, rows: "pd.DataFrame", folder: Path) -> StudyFits:
     """Fit every law of the study to `rows` and save each fit as `fits/<law>.json`."""
-    (folder / "fits").mkdir(exist_ok=True)
+    make_folder(folder / "fits")
     # An earlier call may have fitted other laws, or fewer runs.
     for old in (folder / "fits").glob("*.json"):
         old.unlink()

@@ -10,12 +10,15 @@ from typing import TypedDict
 import numpy as np
 
 from scalejax.config import Run
-from scalejax.grids import run_id
+from scalejax.grids import canonical, run_id
 from scalejax.optim.schedules import learning_rates
 from scalejax.study.cost import run_flops, segment_flops
 from scalejax.study.plan_warnings import plan_warnings
 from scalejax.study.study import Study
 from scalejax.training.segment import RUN_ID, Segment, TrainingJob
+
+# Ids have 64 bits. Two runs share one by bad luck only, and any change mends it.
+NEW_IDS = "change the seed of one of them, which gives it another id"
 
 
 class PlanSummary(TypedDict):
@@ -130,17 +133,35 @@ def plan(study: Study) -> Plan:
     equal and their learning rates are equal at every step of the prefix. Every run
     keeps at least its last step for itself, so a run is always a leaf and a trunk never
     is.
+
+    Raises ValueError when two different runs, or trunks, have one id.
     """
     shared_fields = [
         field.name for field in fields(Run) if field.name not in ("schedule", "tokens")
     ]
-    runs_by_id = {run_id(run): run for run in [*study.runs, *study.forecast]}
+    runs_by_id = _by_id([*study.runs, *study.forecast])
     _check_starts(runs_by_id)
     families: dict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in runs_by_id.values():
         families[tuple(getattr(run, name) for name in shared_fields)].append(run)
     segments = [segment for family in families.values() for segment in _divide(family)]
-    return Plan(study=study, segments=tuple(segments))
+    planned = Plan(study=study, segments=tuple(segments))
+    if len(planned.by_folder) < len(segments):
+        raise ValueError(f"two trunks of the study {study.name} have one id; {NEW_IDS}")
+    return planned
+
+
+def _by_id(runs: Iterable[Run]) -> dict[str, Run]:
+    """Different runs by their ids. Raises ValueError when two of them have one id."""
+    by_id: dict[str, Run] = {}
+    for run in runs:
+        other = by_id.setdefault(run_id(run), run)
+        if other is not run and canonical(other) != canonical(run):
+            raise ValueError(
+                f"two different runs have the id {run_id(run)}, and would share a folder: "
+                f"{canonical(other)} and {canonical(run)}; {NEW_IDS}"
+            )
+    return by_id
 
 
 def _check_starts(runs_by_id: dict[str, Run]) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from scalejax.config import Model, Run
+from scalejax.fitting.reading.files import read_parquet
 from scalejax.launch.seats import has_accelerator
 from scalejax.model.flops import PEAK_FLOPS, training_flops
 from scalejax.model.memory import device_bytes, state_bytes
@@ -114,7 +115,7 @@ def measured_speed(results: Path, device_kind: str | None) -> Speed | None:
     tables = []
     for path in paths:
         try:
-            table = pd.read_parquet(path, columns=COLUMNS)
+            table = read_parquet(path, COLUMNS)
         # A table that is damaged, or of an older version, measures nothing.
         except (OSError, ValueError):
             continue

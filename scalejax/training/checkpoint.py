@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from scalejax.files import check_fence, content_hash, read_json, sync, write_json
+from scalejax.files import check_fence, content_hash, read_json, refuse_link, sync, write_json
 from scalejax.training import distributed
 
 # Number of checkpoints that are kept. With two, a damaged newest one costs only the
@@ -256,9 +256,9 @@ def abstract(state: State) -> State:
 def clean(folder: Path) -> None:
     """Delete the temporary and unfinished folders that a killed save left behind.
 
-    Only folders with the names that checkpoints have are deleted: `checkpoints` may be
-    a link to a folder that holds more.
+    Raises ValueError for a link: it may name a folder that holds other things.
     """
+    refuse_link(folder)
     if not folder.is_dir():
         return
     complete = {str(step) for step in steps(folder)}

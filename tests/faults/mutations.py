@@ -28,6 +28,8 @@ def mutate(path: Path, seed: int) -> str:
     rng = random.Random(seed)
     raw = path.read_bytes()
     kind = rng.choice(["value", "value", "value", "value", "drop", "cut", "bytes", "whole"])
+    if path.suffix == ".csv" and kind not in ("cut", "bytes"):
+        return _mutate_csv(path, rng, kind)
     if path.suffix not in (".json", ".jsonl") or kind in ("cut", "bytes"):
         cut = rng.randrange(len(raw) + 1)
         path.write_bytes(raw[:cut] if kind == "cut" else raw[:cut] + b"\x00\xff" + raw[cut + 2 :])
@@ -48,6 +50,23 @@ def mutate(path: Path, seed: int) -> str:
     lines[number] = json.dumps(record)
     path.write_text("\n".join(lines) + "\n")
     return f"{path.name}, line {number + 1}: {kind} {place} {str(value)[:30]!r}"
+
+
+def _mutate_csv(path: Path, rng: random.Random, kind: str) -> str:
+    """Change a cell or a name of a column, drop one, or fill a line with one value."""
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    # Names are read in other ways than values, and would rarely be drawn.
+    number = 0 if rng.random() < 0.3 else rng.randrange(len(lines))
+    column = rng.randrange(len(lines[number]))
+    value = str(rng.choice(VALUES))
+    if kind == "whole":
+        lines[number] = [value] * len(lines[number])
+    elif kind == "drop":
+        del lines[number][column]
+    else:
+        lines[number][column] = value
+    path.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    return f"{path.name}, line {number + 1}: {kind} field {column + 1} {value[:30]!r}"
 
 
 def _places(record: Any) -> list[tuple[Any, Any]]:

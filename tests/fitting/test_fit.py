@@ -1,5 +1,6 @@
 """From a table to a fit, a forecast and a file (mirrors scalejax/fitting/fit.py)."""
 
+import json
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -69,6 +70,20 @@ def test_a_loaded_fit_is_saved_as_it_was(fitted, tmp_path):
     fitted.save(tmp_path / "fit.json")
     fits.load(tmp_path / "fit.json").save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == (tmp_path / "fit.json").read_text()
+
+
+def test_a_fit_that_was_changed_by_hand_or_has_lost_its_hash_is_refused(fitted, tmp_path):
+    path = tmp_path / "fit.json"
+    fitted.save(path)
+    record = json.loads(path.read_text())
+    seal = record.pop("sha256")
+    # The first one is the fit itself, without its hash.
+    for change in ({}, {"draws": {}, "sha256": seal}, {"resample": []}):
+        path.write_text(json.dumps(record | change))
+        with pytest.raises(ValueError, match=r"fit\.json is not as it was written"):
+            fits.load(path)
+    path.write_text(json.dumps(record | {"sha256": seal}))
+    assert fits.load(path).summary() == fitted.summary()
 
 
 class Line(NamedTuple):

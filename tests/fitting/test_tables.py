@@ -28,9 +28,10 @@ def test_rows_with_missing_or_infinite_values_are_left_out():
         (-2.5, "is -2.5 in row 1"),
         ("many", r"holds text in row 1 \(from 0\): 'many'"),
         (True, r"holds text in row 1 \(from 0\): 'True'"),
+        (1e308, r"is 1e\+308 in row 1 .*values up to 1e\+100"),
     ],
 )
-def test_zero_negative_values_and_text_are_refused(value, message):
+def test_zero_negative_and_huge_values_and_text_are_refused(value, message):
     frame = pd.DataFrame({"params": [1e6, value], "loss": [3.0, 2.0]})
     with pytest.raises(ValueError, match=message):
         tables.read_columns(frame, ("params",), "loss")

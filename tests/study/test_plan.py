@@ -18,6 +18,7 @@ from scalejax.optim.schedules import cosine, learning_rates
 from scalejax.study.cost import segment_flops
 from scalejax.study.plan import plan
 from scalejax.study.study import Study
+from scalejax.training.segment import Segment
 
 BASE = Run(
     model=Model.sized(width=16, depth=1, head_size=8, vocabulary=32),
@@ -94,6 +95,23 @@ def test_runs_that_differ_in_seed_or_size_or_rate_share_nothing():
 
 def test_a_run_that_is_listed_twice_is_planned_once():
     assert len(plan(Study("s@1", [BASE, BASE])).segments) == 1
+
+
+def test_different_runs_or_trunks_with_one_id_are_refused_by_name(monkeypatch):
+    runs = [BASE, BASE.replace(seed=1)]
+    monkeypatch.setattr("scalejax.study.plan.run_id", lambda run: "0123456789abcdef")
+    assert len(plan(Study("tiny@1", [BASE, BASE.replace()])).segments) == 1
+    with pytest.raises(
+        ValueError, match=r'id 0123456789abcdef.*"seed":0.*"seed":1.*change the seed'
+    ):
+        plan(Study("tiny@1", runs))
+    monkeypatch.undo()
+
+    branches = cooldowns(runs, at=[32_000, 64_000], fraction=0.2)
+    assert len(plan(Study("tiny@1", branches)).segments) == 6
+    monkeypatch.setattr(Segment, "folder", property(lambda self: f"{self.final} {self.stop}"))
+    with pytest.raises(ValueError, match="two trunks of the study tiny@1 have one id"):
+        plan(Study("tiny@1", branches))
 
 
 def test_a_trunk_depends_on_its_rates_not_on_who_shares_it():

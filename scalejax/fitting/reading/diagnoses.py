@@ -105,7 +105,9 @@ def flops_reasons(
     params, tokens, flops: (rows,); missing values are nan.  columns: the table's name
     of each.
     """
-    ratio = flops / (6 * params * tokens)
+    # The law does not read the FLOPs, which can be any numbers.
+    with np.errstate(all="ignore"):
+        ratio = flops / (6 * params * tokens)
     ratio = ratio[np.isfinite(ratio)]
     typical = float(np.median(ratio)) if len(ratio) else 1.0
     if 1 / MAX_FLOPS_RATIO < typical < MAX_FLOPS_RATIO:

@@ -9,9 +9,9 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,13 +52,11 @@ def read_file(path: Path) -> "DataFrame":
 
     Raises ValueError for a file that is no table.
     """
-    import pandas as pd
-
     content = path.read_bytes()
     kind = "Parquet" if content.startswith(b"PAR1") else "text"
     try:
         if kind == "Parquet":
-            return pd.read_parquet(io.BytesIO(content))
+            return read_parquet(io.BytesIO(content))
         text = _decode(content)
         kind = "JSON" if text.lstrip()[:1] in ("[", "{") else "CSV"
         return _read_json(text) if kind == "JSON" else _read_text(text)
@@ -68,6 +66,21 @@ def read_file(path: Path) -> "DataFrame":
             f"{path} cannot be read as {kind}: {str(error).strip()}; expected a table as CSV, TSV, "
             "JSON, JSON lines or Parquet"
         ) from error
+
+
+def read_parquet(source: Path | BinaryIO, columns: Sequence[str] | None = None) -> "DataFrame":
+    """Read Parquet, or some columns of it. Raises ValueError when it is damaged."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(source, columns=columns and list(columns))
+        # Text that is not UTF-8 would otherwise raise where it is used, without the
+        # name of its file.
+        table.validate(full=True)
+        return table.to_pandas()
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from error
 
 
 def _decode(content: bytes) -> str:

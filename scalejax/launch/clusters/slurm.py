@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scalejax.config import Placement
-from scalejax.files import read_json, write_json, write_text
+from scalejax.files import make_folder, read_json, replace_link, write_json, write_text
 from scalejax.launch.attempt import forget_failure
 from scalejax.launch.clusters.batch_script import batch_script, log_file
 from scalejax.launch.executor import Observer, observed_pool
@@ -163,7 +163,11 @@ class SlurmArray:
         path = self._folder / SCRIPT
         write_text(path, self._script)
         # SLURM does not create the folder of the log files.
-        (self._folder / "logs").mkdir(exist_ok=True)
+        logs = self._folder / "logs"
+        make_folder(logs)
+        # SLURM appends to them, whatever they name.
+        for log in logs.iterdir():
+            replace_link(log)
         done = _call("sbatch", "--parsable", str(path))
         if done.returncode != 0:
             raise ValueError(

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from scalejax.config import Measure, Placement
-from scalejax.files import read_json
 from scalejax.launch.clusters.ray_cluster import PROCESS_BYTES, resources
 from scalejax.model.memory import device_bytes, state_bytes
 from scalejax.optim.averaging import ema
@@ -23,6 +22,14 @@ from scalejax.study.experiment import load_study
 from scalejax.study.plan import plan
 from scalejax.training.segment import Segment, TrainingJob
 from tests.launch.clusters.launchers import PATIENCE_SECONDS, end, wait_until
+from tests.launch.clusters.ray_machines import (
+    add_machine,
+    machine_of,
+    owners,
+    parent,
+    ray_settings,
+    two_machines,
+)
 from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
 
 SCALEJAX = [sys.executable, "-m", "scalejax.cli"]
@@ -38,42 +45,15 @@ def on_a_cluster(test):
 @pytest.fixture
 def environment(monkeypatch):
     """Settings for processes of Ray that this test starts."""
-    # On a busy machine the helpers of a node take long to start, and workers of Ray,
-    # which are nicer than other processes, would get no time.
-    monkeypatch.setenv("RAY_agent_register_timeout_ms", "300000")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    monkeypatch.setenv("RAY_enable_metrics_collection", "0")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    # Other tests need eight virtual devices, and each of these runs one.
-    monkeypatch.setenv("XLA_FLAGS", "")
+    ray_settings(monkeypatch)
     return monkeypatch
 
 
 @pytest.fixture
 def cluster(environment):
-    """A head that trains nothing, and two machines of one core."""
-    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
-
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    environment.setenv("RAY_ADDRESS", cluster.address)
-    try:
-        add_machine(cluster)
-        add_machine(cluster)
+    """See `two_machines`."""
+    with two_machines(environment) as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
-
-
-def add_machine(cluster, attempts=3):
-    """Start a machine of one core."""
-    try:
-        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    except Exception:  # Ray waits 30 s for it, which a busy computer can exceed.
-        if attempts == 1:
-            raise
-        add_machine(cluster, attempts - 1)
 
 
 @pytest.fixture
@@ -92,25 +72,6 @@ def launch(tmp_path):
             return process
 
         yield start
-
-
-def owners(study):
-    """The processes that train, by the id of their segment."""
-    found = {}
-    for claim in study.glob("claims/*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            found[claim.stem] = read_json(claim)["process"]
-    return found
-
-
-def parent(process):
-    """The process that started another one; for a worker of Ray, its machine."""
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def raylet(machine):
-    (info,) = machine.all_processes["raylet"]
-    return info.process.pid
 
 
 def trained(cluster):
@@ -141,8 +102,7 @@ def test_a_study_is_stopped_and_continues_on_a_cluster_that_shrinks_and_grows(
     # The same command continues. A machine is lost while it trains, and another joins.
     run = launch(experiment)
     process = next(iter(wait_until(lambda: owners(study), run).values()))
-    lost = {raylet(machine): machine for machine in cluster.worker_nodes}[parent(process)]
-    cluster.remove_node(lost, allow_graceful=False)
+    cluster.remove_node(machine_of(process, cluster), allow_graceful=False)
     add_machine(cluster)
     output = run.communicate(timeout=PATIENCE_SECONDS)[0]
     assert run.returncode == 0, output

@@ -8,17 +8,20 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from scalejax.files import read_json
 from scalejax.launch.clusters.slurm import ENDED, tasks_of
 from tests.launch.clusters.launchers import PATIENCE_SECONDS, end, wait_until
 from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
-from tests.launch.slurm_cluster import cluster, skip_without_slurm
+from tests.launch.slurm_cluster import (
+    array_of,
+    cluster,
+    nodes_at_work,
+    skip_without_slurm,
+    start_again,
+)
 
 skip_without_slurm()
 pytestmark = pytest.mark.slow
@@ -62,34 +65,10 @@ def launch(experiment, tmp_path):
     subprocess.run(["scancel", "--user=root"], check=True)
 
 
-def nodes_at_work(study):
-    """The node of every process that has a claim, by its array."""
-    found = {}
-    for claim in study.glob("claims/*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            process = read_json(claim)["process"]
-            content = Path(f"/proc/{process}/environ").read_text()
-            environment = dict(item.split("=", 1) for item in content.split("\0") if "=" in item)
-            found[environment["SLURM_ARRAY_JOB_ID"]] = environment["SLURMD_NODENAME"]
-    return found
-
-
-def start_again(array):
-    """Spare the requeued task of an array the two minutes that SLURM lets it wait."""
-    wait_until(lambda: [task.state for task in tasks_of(array) or []] == ["PENDING"])
-    # A node refuses a task that starts within the second in which it was taken away.
-    time.sleep(5)
-    subprocess.run(["scontrol", "update", f"JobId={array}_0", "StartTime=now"], check=True)
-
-
 def submit(study):
     """Submit the batch script of a study by hand; return the array's id."""
     command = ["sbatch", "--parsable", study / "slurm.sh"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def array_of(study):
-    return read_json(study / "slurm.json")["array"]
 
 
 def trained(study):
@@ -119,8 +98,8 @@ def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
     # A second array on the same study takes the other node. Both are stopped while
     # they work, so that none can finish the study alone.
     second = submit(study)
-    wait_until(lambda: {first, second} <= nodes_at_work(study).keys(), run)
-    node = nodes_at_work(study)[first]
+    wait_until(lambda: {f"{first}_0", f"{second}_0"} <= nodes_at_work(study).keys(), run)
+    node = nodes_at_work(study)[f"{first}_0"]
     subprocess.run(["scontrol", "requeue", f"{second}_0"], check=True)
     # The launcher dies together with a node. The array goes on, and the same command
     # follows it.
@@ -128,9 +107,9 @@ def test_two_arrays_survive_a_lost_node_a_requeue_and_their_launcher(
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     cluster("start-node", node)
-    start_again(first)
+    start_again(f"{first}_0")
     run = launch()
-    start_again(second)
+    start_again(f"{second}_0")
     output = run.communicate(timeout=PATIENCE_SECONDS)[0]
     assert run.returncode == 0, output
     assert f"following SLURM array {first}" in output and "submitted SLURM" not in output
