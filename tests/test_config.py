@@ -53,6 +53,7 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: dataclasses.replace(model(), head_size=7), "even"),
         (lambda: dataclasses.replace(model(), depth=0), "Model.depth"),
         (lambda: dataclasses.replace(model(), width=32.5), "whole number"),
+        (lambda: dataclasses.replace(model(), width=10**400), "whole number"),
         (lambda: optimizer(learning_rate=-0.1), "learning_rate"),
         (lambda: optimizer(learning_rate=float("nan")), "learning_rate"),
         (

@@ -43,10 +43,11 @@ def as_integer(label: str, value: object, minimum: int) -> int:
 
 
 def as_number(value: object) -> float:
-    """The value as a float; NaN for text and anything else that is not a number."""
+    """The value as a float; NaN for text and anything else that has none."""
     try:
         return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
-    except TypeError:
+    # Whole numbers beyond 1.8e308 overflow.
+    except (TypeError, OverflowError):
         return math.nan
 
 

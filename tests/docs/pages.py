@@ -17,6 +17,7 @@ RUN_ELSEWHERE = {
     "make aot": "about 1 GB; the slow tests of study/topology use it where it was run",
     "scalejax plan study.py --topology": "needs `make aot`; tests/study/topology",
     "scalejax plan study.py --next": "needs a trained study; tests/study/test_next_runs.py",
+    "scalejax fit results/mine@1": "needs a trained study; tests/study/test_fits.py",
     "git clone": "CI starts from a fresh clone",
     "python -m pytest -s tests/replication": "the command is a test itself",
 }
