@@ -36,7 +36,7 @@ from scalejax import laws
 
 COMMAND = [sys.executable, "-m", "scalejax.cli"]
 
-BUDGETS = [0.2e6, 0.28e6, 0.4e6, 0.56e6]
+BUDGETS = [0.08e6, 0.11e6, 0.16e6, 0.22e6]
 
 # Trunks of each of the two smallest sizes in the design with repeated trunks.
 REPEATS = 3
@@ -49,8 +49,8 @@ from scalejax import Measure, Model, Run, Study, cooldowns, grid, mup
 from scalejax.optim.schedules import constant
 
 sizes = [
-    Model.sized(width=width, depth=2, head_size=8, vocabulary=512, qk_norm=True)
-    for width in (16, 24, 32, 48, 64)
+    Model.sized(width=width, depth=1, head_size=4, vocabulary=512, qk_norm=True)
+    for width in (8, 12, 16, 24, 32)
 ]
 base = Run(
     model=sizes[0],
