@@ -145,8 +145,10 @@ def _judge(
     is_enough = options.draws(affordable) >= MIN_DRAWS or not affordable
     judged = draws if is_enough else draw(count=MIN_DRAWS)
     failed = not resampling.converged_mask(judged.theta).any()
-    verdict = judge(law, at, data.inputs, *_intervals_and_ratios(law, at, judged))
-    ends, _ = _intervals_and_ratios(law, at, draws)
+    ends, ratios = _intervals_and_ratios(law, at, judged)
+    verdict = judge(law, at, data.inputs, ends, ratios)
+    if judged is not draws:
+        ends, _ = _intervals_and_ratios(law, at, draws)
     ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)
