@@ -16,6 +16,7 @@ from scalejax.grids import run_id
 from scalejax.training import checkpoint
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.segment import Segment, TrainingJob
+from tests.training.damage import cut_largest_array, file_of_largest_array, flip_a_bit
 from tests.training.runs import curve, reproducible_row, stop_after
 
 # When a read fails, orbax drops a coroutine that was never awaited, and Python warns.
@@ -57,23 +58,6 @@ def patient(stopped, tmp_path):
     return Path(shutil.copytree(stopped, tmp_path / "run"))
 
 
-def largest_file(folder):
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_size)
-
-
-def cut_values(checkpoints):
-    path = largest_file(checkpoints / "45")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip_a_bit_of_a_value(checkpoints):
-    path = largest_file(checkpoints / "45")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(bytes(content))
-
-
 def rename_a_step(checkpoints):
     """An old state under a newer step would repeat and skip data."""
     (checkpoints / "25").rename(checkpoints / "50")
@@ -86,10 +70,10 @@ def edit_record(checkpoints, **changes):
 
 
 DAMAGES = {
-    "values cut": cut_values,
-    "values emptied": lambda folder: largest_file(folder / "45").write_bytes(b""),
-    "values deleted": lambda folder: largest_file(folder / "45").unlink(),
-    "a bit flipped": flip_a_bit_of_a_value,
+    "values cut": lambda folder: cut_largest_array(folder / "45"),
+    "values emptied": lambda folder: file_of_largest_array(folder / "45").write_bytes(b""),
+    "values deleted": lambda folder: file_of_largest_array(folder / "45").unlink(),
+    "a bit flipped": lambda folder: flip_a_bit(folder / "45"),
     "step folder emptied": lambda folder: [shutil.rmtree(folder / "45"), (folder / "45").mkdir()],
     "step renamed": rename_a_step,
     "record emptied": lambda folder: (folder / "45.json").write_text(""),

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scalejax.config import Placement
 from scalejax.training import checkpoint
 from scalejax.training.sharding import make_mesh
+from tests.training.damage import flip_a_bit
 
 RUN = checkpoint.Origin(segment="a" * 16, data_hash="d" * 16)
 STATE = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "n": jnp.int32(3)}
@@ -23,15 +24,6 @@ LIKE = checkpoint.abstract(STATE)
 def save(folder: Path, *steps: int) -> None:
     for step in steps:
         checkpoint.save(folder, step, {**STATE, "n": jnp.int32(step)}, RUN, {"at": step})
-
-
-def flip_a_byte(folder: Path) -> None:
-    """Damage the middle of the largest file, which is where the values are."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    path = max(files, key=lambda path: path.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(bytes(data))
 
 
 def test_the_newest_checkpoint_is_restored_and_two_are_kept(tmp_path):
@@ -47,7 +39,7 @@ def test_the_newest_checkpoint_is_restored_and_two_are_kept(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
     save(tmp_path, 1, 2)
-    flip_a_byte(tmp_path / "2")
+    flip_a_bit(tmp_path / "2")
     restored = checkpoint.restore(tmp_path, LIKE, RUN.segment)
     assert restored is not None and restored.step == 1
     assert "passed over" in caplog.text
