@@ -128,13 +128,16 @@ def coverage(
 
     repeats: trunks of each of the two smallest sizes.  resample: as in `scalejax.fit`.
     """
-    sizes, seeds = np.unique(table.params), np.unique(table.seed)
-    measured = table[table.params == sizes[-1]].set_index("seed").loss
+    # A law fitted to a table of results reads the parameters with the head, so the next
+    # size must be given in the same count.
+    params, seeds = table.params_with_head, np.unique(table.seed)
+    sizes = np.unique(params)
+    measured = table[params == sizes[-1]].set_index("seed").loss
     with_forecast, ends, values = [], [], []
     for seed in seeds:
         repeated = (seed + np.arange(repeats)) % len(seeds)
-        in_study = (table.params < sizes[-1]) & (
-            (table.seed == seed) | (table.params <= sizes[1]) & table.seed.isin(repeated)
+        in_study = (params < sizes[-1]) & (
+            (table.seed == seed) | (params <= sizes[1]) & table.seed.isin(repeated)
         )
         fit = scalejax.fit(table[in_study], law, bootstrap=DRAWS, resample=resample)
         if fit.verdict == "not-converged":
