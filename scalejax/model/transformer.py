@@ -101,10 +101,12 @@ class Transformer(nnx.Module):
         """The residual stream after the final norm, which is the input of the head."""
         x_btd = self.embed(tokens_bt)
         # The blocks are one function of their parameters, so that it can be
-        # rematerialized and looped over.
+        # rematerialized and looped over. Under `jit` it is traced once, not per block.
         graphdef = nnx.graphdef(self.blocks[0])
-        block = self.layout.rematerialized(
-            lambda params, x_btd: nnx.merge(graphdef, params)(x_btd, segments_bt)
+        block = jax.jit(
+            self.layout.rematerialized(
+                lambda params, x_btd: nnx.merge(graphdef, params)(x_btd, segments_bt)
+            )
         )
         params_of_blocks = [nnx.state(block) for block in self.blocks]
         if self.layout.scan_layers:

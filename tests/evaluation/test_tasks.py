@@ -118,7 +118,7 @@ def first_requests(task: Task, count: int) -> list[prompts.Request]:
 
 
 @pytest.mark.replication
-@pytest.mark.parametrize("count", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_scores_and_choices_are_those_of_the_slow_implementation(files, quickstart_model, count):
     run, params = quickstart_model
     accuracies_seen = collections.defaultdict(set)
