@@ -150,7 +150,7 @@ h2 {
 }
 nav {
   position: sticky; top: 0; z-index: 3; display: flex; gap: 0 1.4rem; padding: .6rem 0;
-  background: var(--paper); border-bottom: 1px solid var(--rule); overflow-x: auto;
+  background: var(--scrolls), var(--paper); border-bottom: 1px solid var(--rule); overflow-x: auto;
   font-size: .9rem; white-space: nowrap;
 }
 nav a { text-decoration: none; padding: .1rem 0; }
@@ -177,7 +177,7 @@ details { margin: .8rem 0; border-left: 3px solid var(--rule); padding-left: .9r
 summary { cursor: pointer; max-width: 60rem; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 .columns { gap: 0 2rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; background: var(--scrolls); }
 .copy { margin: .8rem 0 .2rem; }
 .copy button {
   font: inherit; font-size: .8rem; color: var(--link); background: none; cursor: pointer;
@@ -203,11 +203,13 @@ th[aria-sort=descending] button::after { content: " ▼"; font-size: .7em; }
   body { padding: 1.2rem 1rem 3rem; }
   dl { display: block; }
   dd { margin-bottom: .7rem; }
+  th, td { padding-right: .9rem; }
+  td.text:first-child { min-width: 9rem; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav, .copy { display: none; }
-  .wide { overflow: visible; }
+  .wide { overflow: visible; background: none; }
   table { font-size: 7.5pt; }
   th, td { padding-right: .5rem; }
   tr { break-inside: avoid; }

@@ -90,9 +90,10 @@ def _conclusion_sections(record: Record) -> list[Section]:
     rows = []
     for it in record.analysis.conclusions:
         verdict = Cell(it.verdict, is_alarm=it.verdict == DOES_NOT_HOLD)
-        note = Cell(it.note, is_text=True)
-        rows.append([Cell(claim_text(it), is_text=True), Cell(value_text(it)), verdict, note])
-    body = table(["claim", "measured", "verdict", "how"], rows) if rows else ""
+        claim, note = Cell(claim_text(it), is_text=True), Cell(it.note, is_text=True)
+        rows.append([claim, verdict, Cell(value_text(it)), note])
+    # A narrow window shows the first two columns without scrolling.
+    body = table(["claim", "verdict", "measured", "how"], rows) if rows else ""
     charts = "".join(_picture(record, chart) for chart in record.analysis.charts)
     return [Section("Conclusions", body + charts)]
 

@@ -5,22 +5,32 @@
 # hue is kept.
 LIGHT = """
   --ink: #1a1d21; --quiet: #5d6470; --alarm: #b3261e; --rule: #e2e5ea; --paper: #ffffff;
-  --link: #1f4e79; --notes: #fdf4f3; --drawing: none;
+  --link: #1f4e79; --notes: #fdf4f3; --drawing: none; --edge: #5d647060;
 """
 DARK = """
   --ink: #e6e8eb; --quiet: #a3abb6; --alarm: #ff8d80; --rule: #31373e; --paper: #14171a;
   --link: #8ab8e8; --notes: #2a1c1b; --drawing: invert(.92) hue-rotate(180deg);
+  --edge: #a3abb660;
 """
+# --scrolls is a background for what scrolls sideways, with a shadow at each edge where
+# it goes on. The first two layers scroll along, and cover the shadows at the ends.
 COLOURS = f"""
 :root {{ color-scheme: light dark; {LIGHT} }}
 @media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+:root {{
+  --scrolls:
+    linear-gradient(to right, var(--paper) 40%, transparent) left / 2rem 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to right, var(--edge), transparent) left / .6rem 100% no-repeat scroll,
+    linear-gradient(to left, var(--edge), transparent) right / .6rem 100% no-repeat scroll;
+}}
 body {{ background: var(--paper); color: var(--ink); }}
 a {{ color: var(--link); }}
 :focus-visible {{ outline: 2px solid var(--link); outline-offset: 2px; }}
 """
 
-# Style of figures. The page defines the colours --ink, --quiet, --rule and --paper, and
-# --drawing, a filter for what is drawn on white.
+# Style of figures. The page defines the colours --ink, --quiet, --rule and --paper;
+# --drawing, a filter for what is drawn on white; and --scrolls, a background.
 STYLE = """
 .chart { margin: 1rem 0 1.6rem; }
 .chart .view:not([hidden]) {
@@ -61,7 +71,7 @@ STYLE = """
   .plot > svg { overflow: visible; }
   .plot > svg text { font-size: 11px !important; }
   /* Names of rows along an axis have no room to grow: these drawings scroll. */
-  .plot.named { overflow-x: auto; }
+  .plot.named { overflow-x: auto; background: var(--scrolls); }
   .plot.named > svg { min-width: 30rem; }
   .plot.named > svg text { font-size: 9px !important; }
 }
