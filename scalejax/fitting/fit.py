@@ -19,6 +19,7 @@ from scalejax.fitting.isoflop import IsoFLOPFit
 from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.reading.fit_files import wrong_field
 from scalejax.fitting.result import FORMAT, Estimate, Estimates, Fit, flat
 from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
 from scalejax.laws.law import F, Law
@@ -187,7 +188,7 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
             raise ValueError(
                 f"{path} is not a fit of format {FORMAT}: fit again with this scalejax"
             )
-        # Without the hash, fields of wrong types would be found where they are used.
+        # Without the hash, a changed number would be used as it is.
         if record.pop("sha256", None) != content_hash(record):
             raise ValueError(
                 f"{path} is not as it was written: it was damaged or changed by hand; restore "
@@ -195,7 +196,10 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
             )
         fitted = _law_of_file(path, record, law)
         return kind_of(fitted).result.from_record(record, fitted)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        *(KeyError, TypeError, AttributeError, RecursionError),
+        *(json.JSONDecodeError, UnicodeDecodeError),
+    ) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {why}") from error
 
@@ -215,6 +219,11 @@ def _law_of_file(path: str | os.PathLike[str], record: dict[str, Any], own: Law 
         raise ValueError(
             f"{path} holds a fit of the {name} law of {', '.join(parameters)}; "
             f"got the {law.name} law of {', '.join(law.names)}"
+        )
+    if wrong := wrong_field(record, law):
+        raise ValueError(
+            f"{path} is not a fit written by `scalejax fit --out`: its field {wrong} is missing or "
+            "has a value that it cannot have; fit again"
         )
     form = record["form"]
     inputs, fixed = tuple(form["inputs"]), tuple(sorted(form["fixed"].items()))

@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from scalejax.files import content_hash
+
 VALUES: list[Any] = [
     None,
     True,
@@ -50,6 +52,17 @@ def mutate(path: Path, seed: int) -> str:
     lines[number] = json.dumps(record)
     path.write_text("\n".join(lines) + "\n")
     return f"{path.name}, line {number + 1}: {kind} {place} {str(value)[:30]!r}"
+
+
+def reseal(path: Path) -> None:
+    """Give a changed fit.json the hash of its content, as another program could."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        return
+    if isinstance(record, dict):
+        record.pop("sha256", None)
+        path.write_text(json.dumps(record | {"sha256": content_hash(record)}))
 
 
 def _mutate_csv(path: Path, rng: random.Random, kind: str) -> str:

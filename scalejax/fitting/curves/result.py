@@ -4,10 +4,11 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from scalejax.fitting.reading.json_types import wrong_place
 from scalejax.fitting.result import LEVEL, CrossValidation, Estimate, Fit, Forecast, Scores
 from scalejax.laws.curves.forms import CurveFormula, law_from_parameters, predict_curve
 from scalejax.laws.curves.laws import CurveLaw
@@ -117,6 +118,13 @@ class CurveFit(Fit[CurveLaw]):
         }
 
 
+class LawRecord(TypedDict):
+    """What a file holds of the law."""
+
+    law: str
+    params: dict[str, float]
+
+
 def read_law(path: str | os.PathLike[str]) -> CurveFormula:
     """Read the law in a file of a whole-curve fit.
 
@@ -124,5 +132,17 @@ def read_law(path: str | os.PathLike[str]) -> CurveFormula:
 
     Raises FileNotFoundError, or ValueError for a file that holds another kind of law.
     """
-    record = json.loads(Path(path).read_text(encoding="utf-8"))
-    return law_from_parameters(record.get("law"), record.get("params", {}))
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a fit in JSON: {error}") from error
+    wrong = wrong_place(record, LawRecord, "fit")
+    try:
+        if not wrong:
+            return law_from_parameters(record["law"], record["params"])
+    except KeyError as error:
+        wrong = f"fit.params.{error.args[0]}"
+    raise ValueError(
+        f"{path} is not a whole-curve fit that converged: its field {wrong.removeprefix('fit.')} "
+        "is missing or has a value that it cannot have"
+    )
