@@ -38,6 +38,9 @@ KEEP = 2
 # stay in the CPU's cache.
 CHECKSUM_BLOCK = 32_768
 
+# The number of a step in a file's name.
+STEP = re.compile(r"0|[1-9][0-9]*")
+
 # A folder that this module makes: a step, or orbax's temporary name for one.
 STEP_FOLDER = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
 
@@ -220,7 +223,7 @@ def restore(
 
 def steps(folder: Path) -> list[int]:
     """Steps with a record and a folder, ascending; unfinished ones do not count."""
-    recorded = [path.stem for path in folder.glob("*.json") if STEP_FOLDER.fullmatch(path.stem)]
+    recorded = [path.stem for path in folder.glob("*.json") if STEP.fullmatch(path.stem)]
     return sorted(int(step) for step in recorded if (folder / step).is_dir())
 
 

@@ -109,6 +109,14 @@ def test_unfinished_checkpoints_do_not_count_and_are_cleaned_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["²", "٤", "01", "8.orbax-checkpoint-tmp", "-1"])
+def test_names_that_are_no_step_do_not_count(name, tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / name).mkdir()
+    (tmp_path / f"{name}.json").write_text("{}")
+    assert checkpoint.steps(tmp_path) == [1]
+
+
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     save(tmp_path, 1)
     other = {**LIKE, "w": jax.ShapeDtypeStruct((3, 3), jnp.float32, sharding=LIKE["w"].sharding)}
