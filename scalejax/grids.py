@@ -217,7 +217,11 @@ def _finite(value: Any, label: str) -> float:
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """The inverse of `as_dict`. Raises ValueError on an unknown or missing field."""
+    """The inverse of `as_dict`.
+
+    Raises ValueError on an unknown or missing field, and on one that is a list or an
+    object where the configuration has none, or the other way round.
+    """
     if unknown := sorted(set(values) - set(_field_names(kind))):
         raise ValueError(_unknown_field(unknown[0], _field_names(kind), kind.__name__))
     required = {
@@ -228,12 +232,17 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     if missing := sorted(required - set(values)):
         raise ValueError(f"{kind.__name__} lacks the field {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
-    return kind(**{name: _from_json(value, hints[name]) for name, value in values.items()})
+    return kind(**{name: _from_json(value, hints[name], name) for name, value in values.items()})
 
 
-def _from_json(value: Any, kind: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_json(item, typing.get_args(kind)[0]) for item in value)
+def _from_json(value: Any, kind: Any, name: str) -> Any:
+    is_tuple = typing.get_origin(kind) is tuple
+    if isinstance(value, list) != is_tuple or isinstance(value, dict) != dataclasses.is_dataclass(
+        kind
+    ):
+        raise ValueError(f"the field {name} cannot be {value!r}")
+    if is_tuple:
+        return tuple(_from_json(item, typing.get_args(kind)[0], name) for item in value)
     return from_dict(kind, value) if isinstance(value, dict) else value
 
 

@@ -107,6 +107,16 @@ def test_an_unknown_or_missing_field_in_json_is_refused():
         from_dict(Run, values)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tokens", [1]), ("tokens", {}), ("batch_doublings", 1), ("batch_doublings", [[1]])]
+    + [("model", "small"), ("model", []), ("optimizer", None)],
+)
+def test_a_list_or_object_in_the_wrong_field_of_json_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"the field {name} cannot be"):
+        from_dict(Run, as_dict(BASE) | {name: value})
+
+
 def test_a_flat_row_holds_every_field_once():
     row = flatten(BASE)
     assert row["width"] == 32
