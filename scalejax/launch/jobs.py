@@ -39,7 +39,7 @@ def read_jobs(study: Path) -> Jobs:
     Raises ValueError when the folder has no jobs.
     """
     content = _read(study)
-    jobs = [TrainingJob.from_record(record) for record in content["jobs"]]
+    jobs = [TrainingJob.from_record(record, study / JOBS) for record in content["jobs"]]
     return Jobs(jobs, content["complete"])
 
 
@@ -49,7 +49,8 @@ def read_plan(study: Path) -> list[TrainingJob]:
     Raises ValueError when the folder has no jobs.
     """
     content = _read(study)
-    return [TrainingJob.from_record(record) for record in content["jobs"] + content["later"]]
+    records = content["jobs"] + content["later"]
+    return [TrainingJob.from_record(record, study / JOBS) for record in records]
 
 
 def _read(study: Path) -> dict[str, Any]:

@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from scalejax.config import Measure, Placement, Run
-from scalejax.files import read_json, write_json
+from scalejax.files import read_json, write_json, wrong_field
 from scalejax.grids import as_dict, from_dict, run_id
 from scalejax.optim.schedules import learning_rates
 
 # How the id of a run looks. Any other text in `Run.start` is a path.
 RUN_ID = re.compile(r"[0-9a-f]{16}")
+
+# A trunk of the same study, whose checkpoints the segment begins with, or nothing.
+PARENT = re.compile(r"(trunks/[0-9a-f]{16})?")
+
+# The types of the fields of a job, and of a segment, in JSON.
+JOB_FIELDS = {"study": str, "segment": dict, "measure": dict, "placement": dict}
+SEGMENT_FIELDS = {"run": dict, "start": int, "stop": int, "parent": str, "final": bool}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,15 @@ class Segment:
     """Folder of the trunk that ends at `start`, relative to the study's, or empty."""
     final: bool = True
     """Whether the run ends here."""
+
+    def check(self) -> None:
+        """Raise ValueError for steps or a parent that no plan has."""
+        if not 0 <= self.start <= self.stop <= self.run.steps:
+            raise ValueError(
+                f"steps {self.start} to {self.stop} of a run of {self.run.steps} steps"
+            )
+        if not PARENT.fullmatch(self.parent):
+            raise ValueError(f"its trunk is {self.parent!r}, which is no trunk of the study")
 
     @property
     def needs(self) -> str:
@@ -139,15 +155,29 @@ class TrainingJob:
         }
 
     @classmethod
-    def from_record(cls, content: dict[str, Any]) -> "TrainingJob":
-        """The job of a record, checked as when a user writes its configuration."""
-        run = from_dict(Run, content["segment"]["run"])
-        return cls(
-            segment=Segment(**{**content["segment"], "run": run}),
-            study=content["study"],
-            measure=from_dict(Measure, content["measure"]),
-            placement=from_dict(Placement, content["placement"]),
-        )
+    def from_record(cls, content: dict[str, Any], source: Path) -> "TrainingJob":
+        """The job of a record, checked as when a user writes its configuration.
+
+        source: the file with the record, for messages. Raises ValueError when the
+        record is damaged.
+        """
+        try:
+            wrong = wrong_field(content, JOB_FIELDS)
+            if wrong := wrong or wrong_field(content["segment"], SEGMENT_FIELDS):
+                raise ValueError(f"its field {wrong} is missing or has the wrong type")
+            segment = {**content["segment"], "run": from_dict(Run, content["segment"]["run"])}
+            job = cls(
+                segment=Segment(**segment),
+                study=content["study"],
+                measure=from_dict(Measure, content["measure"]),
+                placement=from_dict(Placement, content["placement"]),
+            )
+            job.segment.check()
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"{source} holds no training job ({error}); restore it, or delete it and run again"
+            ) from error
+        return job
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingJob":
@@ -155,4 +185,5 @@ class TrainingJob:
 
         Raises ValueError, naming the file, when it is damaged.
         """
-        return cls.from_record(read_json(folder / "config.json"))
+        path = folder / "config.json"
+        return cls.from_record(read_json(path), path)
