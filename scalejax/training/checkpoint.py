@@ -38,11 +38,9 @@ KEEP = 2
 # stay in the CPU's cache.
 CHECKSUM_BLOCK = 32_768
 
-# The number of a step in a file's name.
+# The name of a step, and of a folder that this module makes: orbax's temporary one, too.
 STEP = re.compile(r"0|[1-9][0-9]*")
-
-# A folder that this module makes: a step, or orbax's temporary name for one.
-STEP_FOLDER = re.compile(r"[0-9]+(\.orbax-checkpoint-tmp.*)?")
+STEP_FOLDER = re.compile(rf"({STEP.pattern})(\.orbax-checkpoint-tmp.*)?")
 
 # A state is any nested structure of arrays. `restore` returns the structure it is
 # given.
