@@ -109,8 +109,10 @@ def test_an_unknown_or_missing_field_in_json_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tokens", [1]), ("tokens", {}), ("batch_doublings", 1), ("batch_doublings", [[1]])]
-    + [("model", "small"), ("model", []), ("optimizer", None)],
+    [
+        *[("tokens", [1]), ("tokens", {}), ("batch_doublings", 1), ("batch_doublings", [[1]])],
+        *[("model", "small"), ("model", []), ("optimizer", None)],
+    ],
 )
 def test_a_list_or_object_in_the_wrong_field_of_json_is_refused(name, value):
     with pytest.raises(ValueError, match=f"the field {name} cannot be"):

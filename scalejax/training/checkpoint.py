@@ -38,7 +38,7 @@ KEEP = 2
 # stay in the CPU's cache.
 CHECKSUM_BLOCK = 32_768
 
-# The name of a step, and of a folder that this module makes: orbax's temporary one, too.
+# The name of a step, and of a folder that this module makes, with orbax's suffix.
 STEP = re.compile(r"0|[1-9][0-9]*")
 STEP_FOLDER = re.compile(rf"({STEP.pattern})(\.orbax-checkpoint-tmp.*)?")
 
