@@ -187,15 +187,17 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 def append_chained(path: Path, row: Mapping[str, object]) -> None:
     """Append a JSON line that carries the sha256 of the line before, as `previous`.
 
-    A later change of a line therefore shows in the line that follows it. Processes that
-    append at the same time wait for each other.
+    A later change of a line therefore shows in the line that follows it, and in the
+    last line by its own hash, `sha256`. Processes that append at the same time wait for
+    each other.
     """
     # The file that is locked must be the one that the lines are appended to.
     replace_link(path)
     with path.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         lines = _complete_lines(path)
-        append_lines(path, [{**row, "previous": _line_hash(lines[-1]) if lines else ""}])
+        chained = {**row, "previous": _line_hash(lines[-1]) if lines else ""}
+        append_lines(path, [{**chained, "sha256": content_hash(chained)}])
 
 
 def broken_link(path: Path) -> int | None:
@@ -208,11 +210,14 @@ def broken_link(path: Path) -> int | None:
     for number, line in enumerate(_complete_lines(path), start=1):
         try:
             record = json.loads(line)
-            previous = record.get("previous")
+            previous, own_hash = record.get("previous"), record.pop("sha256", None)
         except (ValueError, AttributeError):
             return number
         chained = chained or previous is not None
         if chained and previous != (_line_hash(before) if number > 1 else ""):
+            return number
+        # Lines of earlier versions have no hash of their own.
+        if own_hash not in (None, content_hash(record)):
             return number
         before = line
     return None

@@ -103,7 +103,7 @@ def read_calibration(folder: Path) -> Calibration:
         if number is not None:
             distrusted.append(
                 f"{path} was changed by hand: line {number} does not carry the hash of the line "
-                "before it, so its forecasts are no evidence and are left out"
+                "before it, or its own, so its forecasts are no evidence and are left out"
             )
             continue
         ledger = read_ledger(path.parent)

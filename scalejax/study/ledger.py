@@ -151,9 +151,9 @@ def check_ledger(folder: Path) -> None:
     path = folder / LEDGER
     if (number := broken_link(path)) is not None:
         raise ValueError(
-            f"{path}: line {number} does not carry the hash of the line before it, so one of the "
-            "two was changed, added or removed by hand; restore the file, or move it away: "
-            "forecasts of runs that have started are then lost"
+            f"{path}: line {number} does not carry the hash of the line before it, or its own, "
+            "so one of the two was changed, added or removed by hand; restore the file, or move "
+            "it away: forecasts of runs that have started are then lost"
         )
 
 

@@ -106,6 +106,9 @@ def test_a_line_that_was_changed_is_found(tmp_path, fit_file):
         lines[1:],
         [lines[0], *lines[2:]],
         [lines[1], lines[0], *lines[2:]],
+        # No line follows that would show the change.
+        [lines[0].replace(b"2.8,", b"2.85,")],
+        [lines[0], lines[1].replace(b"2.8,", b"2.85,")],
     ]
     for changed in changes:
         path.write_bytes(b"".join(changed))
