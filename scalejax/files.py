@@ -214,10 +214,8 @@ def broken_link(path: Path) -> int | None:
         except (ValueError, AttributeError):
             return number
         chained = chained or previous is not None
-        if chained and previous != (_line_hash(before) if number > 1 else ""):
-            return number
-        # Lines of earlier versions have no hash of their own.
-        if own_hash not in (None, content_hash(record)):
+        link = _line_hash(before) if number > 1 else ""
+        if chained and (previous, own_hash) != (link, content_hash(record)):
             return number
         before = line
     return None
