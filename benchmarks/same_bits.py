@@ -30,6 +30,8 @@ VOLATILE = {
     "started",
     "finished",
     "code",
+    # Of a fit with its seconds.
+    "sha256",
 }
 
 # name -> table and options of `scalejax fit`.
