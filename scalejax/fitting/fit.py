@@ -33,6 +33,12 @@ COLUMNS = (
     *("curve", "step", "learning_rate", "batch_tokens", "beta2", "run", "seed"),
 )
 
+# What reading a file that holds no fit may raise.
+NOT_A_FIT = (
+    *(KeyError, TypeError, AttributeError, RecursionError),
+    *(json.JSONDecodeError, UnicodeDecodeError),
+)
+
 
 class Kind(NamedTuple):
     """How one kind of law is fitted, and the class of its fits."""
@@ -196,10 +202,7 @@ def load(path: str | os.PathLike[str], law: Law | None = None) -> Fit[Any]:
             )
         fitted = _law_of_file(path, record, law)
         return kind_of(fitted).result.from_record(record, fitted)
-    except (
-        *(KeyError, TypeError, AttributeError, RecursionError),
-        *(json.JSONDecodeError, UnicodeDecodeError),
-    ) as error:
+    except NOT_A_FIT as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a fit written by `scalejax fit --out`: {why}") from error
 
