@@ -36,6 +36,7 @@ COLUMNS_THAT_SHOULD_BE_ZERO = {
     "placement_changed": "Resumed under another placement, so not reproducible bit for bit",
     "code_changed": "Trained by several versions of the code, which may differ in the last bits",
     "tokens_skipped": "Steps were skipped because their gradients were not finite",
+    "spike_score": "The training loss has spikes",
 }
 
 
@@ -152,7 +153,7 @@ def warnings(record: Record) -> list[str]:
     if record.broken_ledger_line is not None:
         texts.append(
             f"forecasts.jsonl was changed by hand: line {record.broken_ledger_line} does not carry "
-            "the hash of the line before it, so its forecasts are no evidence."
+            "the hash of the line before it, or its own, so its forecasts are no evidence."
         )
     texts += record.study["plan"]["warnings"]
     texts += [f"A fit could not be read: {reason}." for reason in record.unreadable_fits]

@@ -32,7 +32,7 @@ from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
 from scalejax.training.loops.step_loop import StepLoop
-from scalejax.training.metrics import MetricsFile, open_metrics
+from scalejax.training.metrics import MetricsFile, open_metrics, spike_score
 from scalejax.training.observation.profile import profiled
 from scalejax.training.result import (
     Result,
@@ -305,6 +305,7 @@ class Trainer(StepLoop):
             seconds=progress.seconds,
             epochs=self.rows.epochs(tokens / run.batch_tokens),
             unique_tokens=unique_tokens(self.rows, run, tokens),
+            spike_score=spike_score(self.metrics.train_losses),
         )
         row = result_row(self.job, self.shards, scores, self.status, run_counts)
         if run.start:

@@ -6,10 +6,13 @@ The file begins at step 0, even when the first steps were trained in a trunk's f
 import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
+
+import numpy as np
 
 from scalejax.files import write_text, wrong_field
 from scalejax.training import distributed
@@ -19,6 +22,10 @@ from scalejax.training.segment import TrainingJob
 # Bytes at the end of metrics.jsonl that `last_rows` reads: some 20 rows. The file
 # itself grows with the run, and the status of thousands of runs must not.
 TAIL_BYTES = 4096
+
+# How far above the losses before it a loss is a spike, in standard deviations, and how
+# many losses that are: at most, which is 1,000 steps, and at least.
+SPIKE_DEVIATIONS, SPIKE_WINDOW, SPIKE_HISTORY = 7, 50, 10
 
 # The fields that a row with a training loss must have.
 NUMBER = (int, float)
@@ -48,6 +55,10 @@ class MetricsFile:
         self._handle, self._copy = handle, copy
         self._rows = history.count("\n")
         self._digest = hashlib.sha256(history.encode())
+        self.train_losses: list[float] = []
+        """The training losses of all rows that have one."""
+        for line in history.splitlines():
+            self._keep(json.loads(line))
 
     @property
     def position(self) -> Position:
@@ -59,6 +70,7 @@ class MetricsFile:
         line = json.dumps(dict(row), allow_nan=False) + "\n"
         self._rows += 1
         self._digest.update(line.encode())
+        self._keep(row)
         if self._handle:
             self._handle.write(line)
             # Flushed at once, so that `scalejax status` sees it; not synced, which is
@@ -66,10 +78,36 @@ class MetricsFile:
             self._handle.flush()
             self._copy(row)
 
+    def _keep(self, row: MetricsRow) -> None:
+        if isinstance(loss := row.get("train_loss"), float):
+            self.train_losses.append(loss)
+
     def sync(self) -> None:
         """Wait until all rows are on the disk."""
         if self._handle:
             os.fsync(self._handle.fileno())
+
+
+def spike_score(losses: Sequence[float]) -> float:
+    """The share of training losses that are spikes.
+
+    A spike is a loss more than 7 standard deviations above the mean of up to 50 losses
+    before it. The first 10 losses are not judged; without any others, the score is NaN.
+
+    OLMo 2 (arXiv 2501.00656) compares the losses of single steps with the 1,000 steps
+    before, and also counts those far below the mean. The losses here are those of
+    metrics rows, means of 20 steps, so that a spike of a single step must be higher.
+
+    >>> noise = [3.0, 3.1] * 20
+    >>> spike_score(noise), spike_score([*noise, 4.0, 3.0])
+    (0.0, 0.03125)
+    """
+    values = np.asarray(losses, np.float64)
+    spikes = []
+    for i in range(SPIKE_HISTORY, len(values)):
+        before = values[max(0, i - SPIKE_WINDOW) : i]
+        spikes.append(values[i] > before.mean() + SPIKE_DEVIATIONS * before.std())
+    return float(np.mean(spikes)) if spikes else math.nan
 
 
 def read_history(path: Path, position: Position) -> str:

@@ -40,6 +40,8 @@ class RunCounts(NamedTuple):
     """Passes over the training data."""
     unique_tokens: int
     """Tokens that were read, each counted once however often it was repeated."""
+    spike_score: float
+    """See `metrics.spike_score`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,7 @@ def result_row(
         "tokens": tokens,
         "tokens_skipped": loop.skipped * length,
         "unique_tokens": loop.unique_tokens,
+        "spike_score": loop.spike_score,
         "epochs": loop.epochs,
         "step": loop.step,
         "flops": training_flops(run.model, length, tokens),

@@ -1,8 +1,17 @@
 """The curves of a run, as others read them (mirrors scalejax/training/metrics.py)."""
 
 import json
+import math
 
-from scalejax.training.metrics import TAIL_BYTES, last_rows
+import numpy as np
+import pytest
+
+from scalejax.config import Placement
+from scalejax.files import read_lines
+from scalejax.training.loop import Preempted, train, train_segment
+from scalejax.training.metrics import TAIL_BYTES, last_rows, spike_score
+from scalejax.training.segment import Segment, TrainingJob
+from tests.training.runs import stop_after
 
 
 def rows_of(steps):
@@ -28,3 +37,27 @@ def test_evaluations_and_a_row_in_the_making_are_left_out(tmp_path):
     assert last_rows(tmp_path) == rows
     write(tmp_path, [], end='{"step": 60')
     assert last_rows(tmp_path) == []
+
+
+def test_spikes_are_counted_and_a_fall_is_none():
+    rng = np.random.default_rng(0)
+    losses = 3 + 4 * 0.9 ** np.arange(400) + rng.normal(0, 0.02, 400)
+    assert spike_score(list(losses)) == 0
+    losses[[100, 200, 300]] += 0.5
+    assert spike_score(list(losses)) == pytest.approx(3 / 390)
+    losses[[100, 200, 300]] -= 1
+    assert spike_score(list(losses)) == 0
+    assert math.isnan(spike_score(list(losses[:10])))
+
+
+def test_the_spike_score_of_a_run_is_that_of_its_whole_curve(tiny_run, tiny_measure, tmp_path):
+    run = tiny_run.replace(tokens=260 * tiny_run.batch_tokens)
+    segment = Segment(run=run, start=0, stop=run.steps)
+    job = TrainingJob(segment=segment, study="", measure=tiny_measure, placement=Placement())
+    job.write(tmp_path)
+    with pytest.raises(Preempted):
+        train_segment(job, tmp_path, None, stopping=stop_after(130))
+    row = train(run, out=tmp_path, measure=tiny_measure).row
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    losses = [line["train_loss"] for line in rows if "train_loss" in line]
+    assert len(losses) == 13 and row["spike_score"] == spike_score(losses)
