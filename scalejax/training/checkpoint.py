@@ -320,7 +320,7 @@ def _load(folder: Path, record: dict[str, Any], like: State) -> Restored:
     # A file that is missing or cut makes orbax and TensorStore raise errors of many
     # kinds, some of them a plain Exception.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = re.split(r"\n| \[tensorstore_spec", str(error))[0] or type(error).__name__
         raise CheckpointError(f"its arrays cannot be read ({reason})") from error
     for name, checksum in _checksums(state, "in the checkpoint").items():
         if checksum != record["arrays"][name][2]:

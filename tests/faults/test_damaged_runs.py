@@ -74,6 +74,7 @@ DAMAGES = {
     "values emptied": lambda folder: file_of_largest_array(folder / "45").write_bytes(b""),
     "values deleted": lambda folder: file_of_largest_array(folder / "45").unlink(),
     "a bit flipped": lambda folder: flip_a_bit(folder / "45"),
+    "index damaged": lambda folder: (folder / "45" / "manifest.ocdbt").write_bytes(bytes(115)),
     "step folder emptied": lambda folder: [shutil.rmtree(folder / "45"), (folder / "45").mkdir()],
     "step renamed": rename_a_step,
     "record emptied": lambda folder: (folder / "45.json").write_text(""),
@@ -93,6 +94,7 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
     result = train(tiny_run, out=patient, measure=tiny_measure)
     assert (reproducible_row(result), curve(patient)) == undisturbed
     assert "checkpoint passed over" in caplog.text and str(patient) in caplog.text
+    assert "tensorstore_spec" not in caplog.text, "TensorStore's settings help no reader"
 
 
 def test_a_sound_run_resumes_without_a_warning(
