@@ -21,7 +21,7 @@ from scalejax.optim.schedules import learning_rates
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 # A trunk of the same study, whose checkpoints the segment begins with, or nothing.
-PARENT = re.compile(r"(trunks/[0-9a-f]{16})?")
+PARENT = re.compile(rf"(trunks/{RUN_ID.pattern})?")
 
 # The types of the fields of a job, and of a segment, in JSON.
 JOB_FIELDS = {"study": str, "segment": dict, "measure": dict, "placement": dict}
@@ -54,7 +54,7 @@ class Segment:
                 f"steps {self.start} to {self.stop} of a run of {self.run.steps} steps"
             )
         if not PARENT.fullmatch(self.parent):
-            raise ValueError(f"its trunk is {self.parent!r}, which is no trunk of the study")
+            raise ValueError(f"its trunk is {self.parent!r}; expected trunks/ID or nothing")
 
     @property
     def needs(self) -> str:
