@@ -20,6 +20,12 @@ venv: .venv/.ready
 	fi
 	@touch $@
 
+# The environments below add to .venv, whose packages they see: jax is installed once.
+packages = $$($(1)/bin/python -c 'import site; print(site.getsitepackages()[0])')
+add_environment = .venv/bin/python -m venv $(@D) && \
+	echo "$(call packages,.venv)" >"$(call packages,$(@D))/venv.pth"
+install = $(@D)/bin/python -m pip install -q --disable-pip-version-check
+
 quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
 
@@ -29,42 +35,45 @@ test: venv
 test-data: .venv-data/.ready
 	.venv-data/bin/python -m pytest -p no:xdist -m data tests/data
 
-.venv-data/.ready: setup.py
-	$(PYTHON) -m venv .venv-data && .venv-data/bin/python -m pip install -q --disable-pip-version-check -e '.[test,data]'
+.venv-data/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[data]'
 	@touch $@
 
 test-hf: .venv-hf/.ready
 	.venv-hf/bin/python -m pytest -p no:xdist -m hf tests/model tests/data tests/training tests/evaluation
 
 # PyTorch without CUDA, 0.2 GB, where its index can be reached; else that of PyPI.
-.venv-hf/.ready: setup.py
-	$(PYTHON) -m venv .venv-hf
-	-.venv-hf/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch \
-		--index-url https://download.pytorch.org/whl/cpu
-	.venv-hf/bin/python -m pip install -q --disable-pip-version-check -e '.[test,hf,eval]'
+.venv-hf/.ready: .venv/.ready
+	$(add_environment)
+	-$(install) --retries=0 --timeout=15 torch --index-url https://download.pytorch.org/whl/cpu
+	$(install) -e '.[hf,eval]'
 	@touch $@
 
 # Curves on dashboards: nothing is sent anywhere, wandb runs offline.
 test-track: .venv-track/.ready
 	.venv-track/bin/python -m pytest -p no:xdist tests/training/observation
 
-.venv-track/.ready: setup.py
-	$(PYTHON) -m venv .venv-track && .venv-track/bin/python -m pip install -q --disable-pip-version-check -e '.[test,track]'
+.venv-track/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[track]'
 	@touch $@
 
 # A Ray cluster of three machines, each of them a few processes of this one.
 test-ray: .venv-ray/.ready
 	.venv-ray/bin/python -m pytest -p no:xdist tests/launch/clusters/test_ray_cluster.py
 
-.venv-ray/.ready: setup.py
-	$(PYTHON) -m venv .venv-ray && .venv-ray/bin/python -m pip install -q --disable-pip-version-check -e '.[test,ray]'
+.venv-ray/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[ray]'
 	@touch $@
 
 # The compilers that `scalejax plan --topology` uses. They need neither an accelerator nor a driver.
 aot: .venv-aot/.ready
 
-.venv-aot/.ready: setup.py
-	$(PYTHON) -m venv .venv-aot && .venv-aot/bin/python -m pip install -q --disable-pip-version-check -e '.[aot]'
+.venv-aot/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[aot]'
 	@touch $@
 
 # Checks on one NVIDIA GPU. CUDA's libraries are large: they are installed only where there is one.
@@ -74,8 +83,9 @@ gpu:
 	@$(MAKE) --no-print-directory .venv-gpu/.ready
 	.venv-gpu/bin/python benchmarks/gpu.py
 
-.venv-gpu/.ready: setup.py
-	$(PYTHON) -m venv .venv-gpu && .venv-gpu/bin/python -m pip install -q --disable-pip-version-check -e '.[gpu]'
+.venv-gpu/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[gpu]'
 	@touch $@
 
 # Executes copies, so that outputs never enter the repository. The documentation shows them.
@@ -88,8 +98,9 @@ docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q -f .ci/mkdocs.yml
 	@echo "build/docs/index.html"
 
-.venv-docs/.ready: setup.py
-	$(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q --disable-pip-version-check -e '.[docs]'
+.venv-docs/.ready: .venv/.ready
+	$(add_environment)
+	$(install) -e '.[docs]'
 	@touch $@
 
 bench: venv .venv-bench/.ready
@@ -98,9 +109,8 @@ bench: venv .venv-bench/.ready
 # The baseline of benchmarks/train_speed.py, without scalejax.
 .venv-bench/.ready:
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install -q --disable-pip-version-check --retries=0 --timeout=15 torch numpy \
-		--index-url https://download.pytorch.org/whl/cpu || \
-		.venv-bench/bin/python -m pip install -q --disable-pip-version-check torch numpy
+	$(install) --retries=0 --timeout=15 torch numpy --index-url https://download.pytorch.org/whl/cpu || \
+		$(install) torch numpy
 	@touch $@
 
 clean:

@@ -87,6 +87,7 @@ ISOFLOP = [
     Model.sized(width=width, depth=2, head_size=8, vocabulary=512, qk_norm=True)
     for width in (16, 24, 32, 40, 48, 64)
 ]
+ISOFLOP_NEXT = Model.sized(width=96, depth=2, head_size=8, vocabulary=512, qk_norm=True)
 
 # The sixteen sizes of Porian et al. 2024, 5M to 902M parameters. They do not publish
 # the number of heads; their code assumes four.

@@ -2,7 +2,7 @@
 
 Scientific: schedule, tokens, length and shape of the cooldown.
 Nuisance: peak learning rate, seed.
-Fixed: model, data, batch size, beta2, warmup, final learning rate (0).
+Fixed: model, data, batch size, beta2, warmup, final learning rate (0 where it decays).
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,10 @@ EQUAL = 0.02
 # The trunk and the average of its weights over a window, measured at every length.
 TRUNK = ("constant", "average")
 
-FAMILIES = ("cosine", "10% 1-sqrt", "20% 1-sqrt", "40% 1-sqrt", "20% linear", *TRUNK)
+# An optimizer at a constant rate, whose average of the weights replaces a decay.
+FREE = "schedule-free"
+
+FAMILIES = ("cosine", "10% 1-sqrt", "20% 1-sqrt", "40% 1-sqrt", "20% linear", *TRUNK, FREE)
 
 
 def design(
@@ -68,7 +71,8 @@ def design(
 ) -> Study:
     """Cosine runs of every length, and the cooldowns that branch off a trunk per seed.
 
-    Both families are also trained at all `rates` for the shortest length.
+    Schedule-free AdamW is trained for every length, too; its runs share their beginning
+    like the trunks. The three are also trained at all `rates` for the shortest length.
     """
     trunks = grid(base, tokens=lengths[-1], seed=seeds)
     whole = cosine(warmup=base.schedule.warmup)
@@ -82,8 +86,14 @@ def design(
         *cooldowns(trunks, at=lengths, fraction=0.2, shape="linear"),
         *[run.replace(schedule=whole) for run in tuning],
         *cooldowns(tuning, at=lengths[:1], fraction=0.2, shape="1-sqrt"),
+        *[schedule_free(run) for run in [*grid(base, tokens=lengths, seed=seeds), *tuning]],
     ]
     return Study(name, runs, measure=measure, analysis=analysis)
+
+
+def schedule_free(run: Run) -> Run:
+    """The run with schedule-free AdamW and the numbers of its AdamW."""
+    return run.replace(optimizer=replace(run.optimizer, name="schedule-free-adamw"))
 
 
 def analysis(folder: Path) -> Analysis:
@@ -103,16 +113,26 @@ def conclude(losses: "pd.DataFrame", logged: "pd.DataFrame") -> Analysis:
     missing = [name for name in FAMILIES if name not in table or table[name].isna().any()]
     if missing:
         raise ValueError(f"not every length and seed has been trained with {', '.join(missing)}")
-    wsd, whole, trunk, average = (table[it] for it in ("20% 1-sqrt", "cosine", *TRUNK))
+    wsd, whole, trunk, average, free = (table[it] for it in ("20% 1-sqrt", "cosine", *TRUNK, FREE))
+    tuned_wsd, tuned_cosine, tuned_free = (
+        tuned(losses, it) for it in ("20% 1-sqrt", "cosine", FREE)
+    )
     worth = np.expm1(EQUAL / -np.polyfit(np.log(whole.index.get_level_values(1)), whole, 1)[0])
     conclusions = [
         gap("A 20% 1-sqrt cooldown ends at cosine's loss", wsd - whole, above=-EQUAL, below=EQUAL),
-        gap("So it does at the best rate of each", tuned_gap(losses), above=-EQUAL, below=EQUAL),
+        gap(
+            "So it does at the best rate of each",
+            tuned_wsd - tuned_cosine,
+            above=-EQUAL,
+            below=EQUAL,
+        ),
         gap("A 1-sqrt cooldown beats a linear one", table["20% linear"] - wsd, above=0.0),
         gap("A cooldown of 20% beats one of 10%", table["10% 1-sqrt"] - wsd, above=0.0),
         gap("A cooldown of 40% beats one of 20%", wsd - table["40% 1-sqrt"], above=0.0),
         gap("Averaging weights lowers the loss of the trunk", trunk - average, above=0.0),
         gap("A cooldown ends below the average of the trunk", average - wsd, above=0.0),
+        gap("A cooldown ends below schedule-free AdamW", free - wsd, above=0.0),
+        gap("So it does at the best rate of both", tuned_free - tuned_wsd, above=0.0),
         Conclusion(
             claim=f"More tokens that lower the loss by {EQUAL:g} nats",
             estimate=100 * worth,
@@ -127,7 +147,8 @@ def tidy(table: "pd.DataFrame") -> "pd.DataFrame":
     """The finished runs, with the name of their schedule in the column `family`."""
     table = table.loc[table["status"] == "done", :]
     cooled = (100 * table["cooldown"]).map("{:.0f}% ".format) + table["cooldown_shape"]
-    return table.assign(family=cooled.where(table["shape"] == "wsd", table["shape"]))
+    family = cooled.where(table["shape"] == "wsd", table["shape"])
+    return table.assign(family=family.where(table["optimizer"] == "adamw", FREE))
 
 
 def trunk_losses(losses: "pd.DataFrame", logged: "pd.DataFrame") -> "pd.DataFrame":
@@ -141,15 +162,12 @@ def trunk_losses(losses: "pd.DataFrame", logged: "pd.DataFrame") -> "pd.DataFram
     return table.loc[:, list(TRUNK)]
 
 
-def tuned_gap(losses: "pd.DataFrame") -> "pd.Series":
-    """Cooldown minus cosine at the shortest length, each at its best learning rate."""
+def tuned(losses: "pd.DataFrame", family: str) -> "pd.Series":
+    """Losses of the shortest runs of a family at its best learning rate."""
     shortest = losses.loc[losses["tokens"] == losses["tokens"].min(), :]
-    best = {}
-    for family in ("20% 1-sqrt", "cosine"):
-        rows = shortest.loc[shortest["family"] == family, :]
-        by_rate = rows.pivot_table(index=["seed", "tokens"], columns="learning_rate", values="loss")
-        best[family] = by_rate[by_rate.mean().idxmin()]
-    return best["20% 1-sqrt"] - best["cosine"]
+    rows = shortest.loc[shortest["family"] == family, :]
+    by_rate = rows.pivot_table(index=["seed", "tokens"], columns="learning_rate", values="loss")
+    return by_rate[by_rate.mean().idxmin()]
 
 
 def gap(claim: str, difference: "pd.Series", **limits: float) -> Conclusion:
@@ -192,7 +210,7 @@ def chart(table: "pd.DataFrame") -> Chart:
         name="schedules",
         title="Final loss of every schedule, relative to a cosine of the same length",
         caption="Means over seeds with their standard error. `constant` is the trunk, `average` "
-        "the mean of its weights over a window.",
+        "the mean of its weights over a window, `schedule-free` another optimizer.",
         x_label="training tokens",
         y_label="loss minus cosine's (nats per token)",
         marks=marks,
@@ -202,7 +220,7 @@ def chart(table: "pd.DataFrame") -> Chart:
 
 # About half a minute on two CPU cores. The runs are too short for the paper's claims.
 smoke = design(
-    "cosine-vs-wsd-smoke@1",
+    "cosine-vs-wsd-smoke@2",
     base.replace(schedule=constant(warmup=2_560)),
     lengths=[10_240, 20_480, 40_960],
     rates=[0.004, 0.016],
@@ -212,7 +230,7 @@ smoke = design(
 
 # Minutes on two CPU cores.
 mini = design(
-    "cosine-vs-wsd@1",
+    "cosine-vs-wsd@2",
     base,
     lengths=[102_400, 204_800, 409_600],
     rates=[0.004, 0.016],
@@ -261,7 +279,7 @@ def paper_runs(width: int, depth: int) -> Sequence[Run]:
 
 
 paper = Study(
-    "cosine-vs-wsd-paper@1",
+    "cosine-vs-wsd-paper@2",
     [run for rung in LADDER for run in paper_runs(*rung)],
     measure=paper_measure,
     analysis=analysis,

@@ -8,7 +8,7 @@ Fixed: model, data, tokens, batch size, peak and final learning rate, beta2, war
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,14 +53,28 @@ base = Run(
 FITTED = ("constant", "cosine")
 
 # One for each schedule; easier to tell apart than shades of one colour.
-COLOURS = ("#1f5fa8", "#7a4fb5", "#444a54", "#d1741f", "#b3261e", "#2e8b57", "#b58900")
+COLOURS = (
+    *("#1f5fa8", "#7a4fb5", "#444a54", "#d1741f", "#b3261e"),
+    *("#2e8b57", "#b58900", "#008b9a", "#c2408f"),
+)
 
 # Memory of past decreases of the learning rate, in steps, for the profile of lambda.
 MEMORIES = (1, 5, 20, 50, 100, 200, 500)
 
 
+class Choice(NamedTuple):
+    """The schedule that a law calls best, and final losses in nats per token."""
+
+    name: str
+    forecast: float
+    loss: float
+    lowest: float
+    """The loss of the best unseen schedule, as measured."""
+    cosine: float
+
+
 def design(name: str, base: Run, *, seeds: Sequence[int], measure: Measure) -> Study:
-    """Seven schedules of one length, each with every seed.
+    """Nine schedules of one length, each with every seed.
 
     What decays ends at a tenth of the peak, as in the paper: a law of the annealing
     area has no lower limit, and a rate of 0 would extrapolate.
@@ -71,7 +85,7 @@ def design(name: str, base: Run, *, seeds: Sequence[int], measure: Measure) -> S
         cosine(warmup=warmup, final=0.1),
         linear(warmup=warmup, final=0.1),
         wsd(warmup=warmup, cooldown=0.2, shape="1-sqrt", final=0.1),
-        wsd(warmup=warmup, cooldown=0.4, shape="linear", final=0.1),
+        *[wsd(warmup=warmup, cooldown=it, shape="linear", final=0.1) for it in (0.1, 0.2, 0.4)],
         multistep(warmup=warmup, milestones=(0.5,), factor=0.3),
         cyclic(warmup=warmup, period=round(base.tokens / 4), final=0.1),
     ]
@@ -90,11 +104,13 @@ def analysis(folder: Path) -> Analysis:
     names = annealing[0].holdout.by_curve
     difference = [error(one) - error(two) for one, two in zip(annealing, multipower, strict=True)]
     on_fitted = [error_of_fitted(seed, one) for seed, one in zip(seeds, annealing, strict=True)]
+    choices = [choice(seed, one) for seed, one in zip(seeds, annealing, strict=True)]
     conclusions = [
         conclusion("The annealing law predicts unseen schedules", map(error, annealing), below=0.5),
         conclusion("The multi-power law predicts them", map(error, multipower), below=0.5),
         conclusion("No law without annealing predicts them", map(error, without), above=0.5),
         conclusion("The multi-power law errs less than annealing", difference, above=0.0),
+        *chosen_schedule(choices),
         conclusion("Error of annealing on the fitted curves", on_fitted),
         *(
             conclusion(
@@ -109,7 +125,7 @@ def analysis(folder: Path) -> Analysis:
     )
 
 
-def conclusion(claim: str, errors: Iterable[float], **limits: float) -> Conclusion:
+def conclusion(claim: str, errors: Iterable[float], note: str = "", **limits: float) -> Conclusion:
     """A claim about the mean of one error per seed, in percent."""
     mean = mean_of([*errors])
     return Conclusion(
@@ -118,9 +134,26 @@ def conclusion(claim: str, errors: Iterable[float], **limits: float) -> Conclusi
         low=mean.low,
         high=mean.high,
         unit="%",
-        note=f"Relative error of the loss; {mean.method}.",
+        note=f"{note or 'Relative error of the loss'}; {mean.method}.",
         **limits,
     )
+
+
+def chosen_schedule(choices: Sequence[Choice]) -> list[Conclusion]:
+    """How good the schedule is that the law of each seed calls the best unseen one."""
+    note = f"The law of each seed chose {', '.join(choice.name for choice in choices)}"
+    missed = [100 * abs(choice.forecast / choice.loss - 1) for choice in choices]
+    gains = [100 * (1 - choice.loss / choice.cosine) for choice in choices]
+    expected = [100 * (1 - choice.forecast / choice.cosine) for choice in choices]
+    regrets = [100 * (choice.loss / choice.lowest - 1) for choice in choices]
+    return [
+        conclusion(
+            "The law forecasts the final loss of the schedule it chooses", missed, below=0.5
+        ),
+        conclusion("The chosen schedule ends below cosine, by", gains, note, above=0.0),
+        conclusion("The law expected it to end below cosine by", expected, note),
+        conclusion("The best schedule in hindsight ends below the chosen one, by", regrets, note),
+    ]
 
 
 def named(table: "pd.DataFrame", curves: WholeCurves) -> WholeCurves:
@@ -173,6 +206,22 @@ def fitted(curves: WholeCurves, law: laws.CurveLaw) -> CurveFit:
     )
 
 
+def choice(curves: WholeCurves, law: CurveFit) -> Choice:
+    """The unseen schedule whose final loss is the lowest by the law of a seed."""
+    last = curves.losses.sort_values("step").groupby("curve").last()
+    losses = dict(zip(map(str, last.index), last["loss"].to_numpy(float), strict=True))
+    unseen = [name for name in losses if name not in FITTED]
+    forecasts = {name: laws.predict_curve(law, rates_of(curves, name))[-1] for name in unseen}
+    best = min(unseen, key=lambda name: forecasts[name])
+    return Choice(
+        name=best,
+        forecast=float(forecasts[best]),
+        loss=float(losses[best]),
+        lowest=float(min(losses[name] for name in unseen)),
+        cosine=float(losses["cosine"]),
+    )
+
+
 def error(curve_fit: CurveFit) -> float:
     """Mean relative error on the unseen curves, each counting once, in percent."""
     return 100 * curve_fit.holdout.mean_rel_error
@@ -213,7 +262,7 @@ def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
         marks.append(Line(label=label, colour=colour, x=steps, y=predicted - base))
     return Chart(
         name="schedules",
-        title="Loss curves of seven schedules, and a law fitted to two of them",
+        title="Loss curves of nine schedules, and a law fitted to two of them",
         caption="One seed. Points were measured; lines are the annealing law, which was fitted to "
         "the constant rate and the cosine and predicts the others from their learning rates.",
         x_label="step",
@@ -251,7 +300,7 @@ def lambda_chart(seeds: Sequence[WholeCurves]) -> Chart:
 
 # About half a minute on two CPU cores. 100 steps are too few for the laws.
 smoke = design(
-    "lr-annealing-smoke@1",
+    "lr-annealing-smoke@2",
     base.replace(schedule=constant(warmup=2_560), tokens=51_200),
     seeds=[0, 1],
     measure=Measure(every=2_560, tokens=4_096, items=0),
@@ -259,7 +308,7 @@ smoke = design(
 
 # Minutes on two CPU cores.
 mini = design(
-    "lr-annealing@1", base, seeds=[0, 1, 2], measure=Measure(every=12_288, tokens=8_192, items=0)
+    "lr-annealing@2", base, seeds=[0, 1, 2], measure=Measure(every=12_288, tokens=8_192, items=0)
 )
 
 # The schedules whose curves Luo et al. 2025 released, for models of 25M, 100M and 400M

@@ -9,7 +9,7 @@ from scalejax.grids import flatten, run_id
 
 # Loss above that of a cosine of the same length, in nats per token.
 OFFSETS = {"10% 1-sqrt": 0.01, "20% 1-sqrt": 0.002, "40% 1-sqrt": 0.0, "20% linear": 0.008}
-OFFSETS |= {"cosine": 0.0, "constant": 0.1, "average": 0.04}
+OFFSETS |= {"cosine": 0.0, "constant": 0.1, "average": 0.04, "schedule-free": 0.03}
 
 
 def made_tables(offsets: dict[str, float]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -51,6 +51,7 @@ def test_the_verdicts_are_those_of_losses_with_known_differences():
     worse = verdicts(OFFSETS | {"20% 1-sqrt": 0.05})
     assert worse["A 20% 1-sqrt cooldown ends at cosine's loss"] == "does not hold"
     assert worse["A 1-sqrt cooldown beats a linear one"] == "does not hold"
+    assert worse["A cooldown ends below schedule-free AdamW"] == "does not hold"
 
 
 def test_the_bound_is_translated_into_tokens_by_the_slope_of_cosine():

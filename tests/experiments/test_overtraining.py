@@ -36,7 +36,7 @@ def ledger(value: float) -> list[dict]:
     forecast = {"kind": "forecast", "run": "made@1/far", "low": value - 0.1, "high": value + 0.1}
     return [
         {**forecast, "law": "overtraining", "metric": "loss", "value": value},
-        {**forecast, "law": "chinchilla", "metric": "loss", "value": 9.0},
+        {**forecast, "law": "overtraining+downstream", "metric": "top1_error", "value": 9.0},
         {"kind": "score", "measured": 3.0},
     ]
 
@@ -54,6 +54,7 @@ def test_a_forecast_is_judged_by_its_error_and_by_the_noise_between_seeds(value,
     (conclusion,) = analysis.conclusions
     assert conclusion.verdict == verdict
     assert conclusion.estimate == pytest.approx(np.log(value / 3.0))
+    assert "overtraining law" in conclusion.claim
     assert "width 32 at 320 tokens per parameter" in conclusion.claim
     # The largest fitted run has 120 x 300^2 of 6 x 200 x 64,000 FLOPs.
     assert "at most 0.141" in conclusion.note

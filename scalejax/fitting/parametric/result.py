@@ -127,11 +127,12 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         """Return the measurements of runs that fall from the law by some residuals.
 
         predicted: the law's predictions; the arrays broadcast.  residuals: predicted
-        minus observed, on the scale of the loss.
+        minus observed, on the scale of the loss.  A top-1 error is a share of items,
+        and stays between 0 and 1 where the law leaves them.
         """
-        if losses.parse_loss(self.loss).residual == "log":
-            return predicted * np.exp(-residuals)
-        return predicted - residuals
+        is_log = losses.parse_loss(self.loss).residual == "log"
+        values = predicted * np.exp(-residuals) if is_log else predicted - residuals
+        return np.clip(values, 0, 1) if self.law.target == "top1_error" else values
 
     def charts(self) -> list[Chart]:
         """Return the panels of the figure: the law with its rows, and the residuals."""
