@@ -51,6 +51,16 @@ def width(estimate: Estimate) -> float:
     return high - low
 
 
+def test_no_end_of_an_interval_lies_outside_of_0_to_1():
+    frame = table_with_errors(error_noise=0.02)
+    # At the lowest loss the law is near 0, and its noise goes below.
+    frame["top1_error"] -= frame["top1_error"].min() - 0.01
+    law = fits.fit(frame, laws.downstream(), loss="mse", bootstrap=100)
+    estimate = law.predict(loss=frame["loss"].min())
+    low, high = ends(estimate)
+    assert low == 0 and 0 < estimate.value < high <= 1
+
+
 def test_the_value_is_one_law_after_the_other_and_the_interval_holds_the_truth(fitted):
     estimate = chain.predict(*fitted, **RUN)
     loss = fitted[0].predict(**RUN).value
