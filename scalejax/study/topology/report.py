@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import gcd
@@ -196,15 +197,18 @@ def _environment(topology: Topology) -> dict[str, str]:
 
     libtpu would look for TPUs and ask Google Cloud about this machine. The variables
     answer in its place. It also lets one process at a time use the TPUs, of which there
-    are none here: several plans may compile at once.
+    are none here: several plans may compile at once. For GPUs, XLA measures which tiles
+    a matmul of Triton needs; where it cannot, it finds none for some shapes, and the
+    matmuls of cuBLAS take their place.
     """
-    suffix = {"v5e": "v5litepod", "v5p": "v5p", "v6e": "v6e"}.get(topology.name.split(":")[0], "")
     left_out = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    kept |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(PACKAGE_ROOT)}
+    if topology.chip.platform == "cuda":
+        return kept | {"XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false"}
+    suffix = {"v5e": "v5litepod", "v5p": "v5p", "v6e": "v6e"}[topology.name.split(":")[0]]
     return kept | {
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(PACKAGE_ROOT),
         "TPU_ACCELERATOR_TYPE": f"{suffix}-{topology.devices}",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -241,6 +245,8 @@ def _report(
         # XLA refuses a program that needs more memory than the chip has, and says so.
         if used := _bytes_used(report["error"]):
             report["fits"], report["bytes_per_device"] = False, used
+        # What follows the first line describes the compiler, not the run.
+        report["error"] = textwrap.shorten(report["error"].partition("\n")[0], 300)
         return report
     temporary = compiled.temporary_bytes
     # Outputs that reuse the buffer of an argument need no memory of their own.

@@ -74,6 +74,13 @@ def test_the_refusal_of_a_program_that_is_too_large_gives_its_size():
     assert _bytes_used("INTERNAL: the compiler has a bug") is None
 
 
+def test_what_the_compiler_says_is_told_in_one_line(wide_run, monkeypatch):
+    words = "INTERNAL: no tiles for %dot.223\n\tSymbolic tile with\n  /work/step.py:233:12"
+    monkeypatch.setattr(report, "compile_for", lambda *_: report.CompiledStep(error=words))
+    found = topology_report(Study("s@1", [wide_run]), parse_topology("h100:8"))
+    assert found["error"] == "INTERNAL: no tiles for %dot.223" and found["fits"] is None
+
+
 def test_remedies_recompute_first_and_end_with_one_sequence_per_device(wide_run):
     placement = Placement(fsdp=16)
     remedies = list(_remedies(wide_run, placement))
@@ -104,3 +111,24 @@ def test_the_real_step_is_compiled_for_devices_that_are_not_there(name, wide_run
     assert found["collectives"]["all-gather"]["bytes"] > 0
     assert found["mfu"] and 0 < found["mfu"] <= 1
     json.dumps(found)
+
+
+@pytest.mark.slow
+def test_a_step_is_compiled_for_gpus_whose_kernels_cannot_be_tuned_here(wide_run):
+    try:
+        aot_python()
+    except ValueError as error:
+        pytest.skip(str(error))
+    # Triton's matmul has no tiles of 262,144 x 640 that XLA knows without a GPU.
+    data = dataclasses.replace(wide_run.data, sequence_length=512)
+    model = Model.sized(width=640, depth=2, head_size=160, vocabulary=32)
+    run = wide_run.replace(
+        model=model,
+        data=data,
+        batch_tokens=8 * 262_144,
+        tokens=80 * 262_144,
+        compute_dtype="bfloat16",
+    )
+    placement = Placement(remat="block", scan_layers=True)
+    found = topology_report(Study("s@1", [run], placement=placement), parse_topology("h100:8"))
+    assert found["error"] is None and found["bytes_per_device"]
