@@ -28,7 +28,7 @@ from tests.report.studies import FORECAST_RUN, results_table, write_study
 SEEDS_PER_TEST = 60
 
 # A report takes two seconds to write.
-SEEDS_OF_REPORTS = 20
+SEEDS_OF_REPORTS = 10
 
 # Seeds that have found a fault among the first 3,000: text that is not UTF-8, and a
 # list in place of a number.
