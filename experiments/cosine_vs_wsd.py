@@ -28,7 +28,7 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import Chart, Line, Points, size_colours
+from scalejax.fitting.charts.chart import SERIES_COLOURS, Chart, Line, Points
 from scalejax.fitting.replicates import mean_of
 from scalejax.optim.averaging import window
 from scalejax.optim.schedules import constant
@@ -201,7 +201,7 @@ def chart(table: "pd.DataFrame") -> Chart:
     means = table.sub(table["cosine"], axis=0).groupby("tokens")
     tokens = np.unique(np.asarray(table.index.get_level_values("tokens"), float))
     marks = []
-    for family, colour in zip(FAMILIES, size_colours(range(len(FAMILIES))).values(), strict=True):
+    for family, colour in zip(FAMILIES, SERIES_COLOURS, strict=False):
         y = np.asarray(means[family].mean(), float)
         error = np.nan_to_num(np.asarray(means[family].sem(), float))
         marks.append(Points(label=family, colour=colour, x=tokens, y=y, y_error=error))

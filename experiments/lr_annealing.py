@@ -30,7 +30,7 @@ from scalejax import (
     standard,
     wsd,
 )
-from scalejax.fitting.charts.chart import Band, Chart, Line, Points
+from scalejax.fitting.charts.chart import SERIES_COLOURS, Band, Chart, Line, Points
 from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.replicates import mean_of
 from scalejax.optim.schedules import constant, cyclic, linear, multistep
@@ -51,12 +51,6 @@ base = Run(
 
 # The laws are fitted to these two schedules and predict all others.
 FITTED = ("constant", "cosine")
-
-# One for each schedule; easier to tell apart than shades of one colour.
-COLOURS = (
-    *("#1f5fa8", "#7a4fb5", "#444a54", "#d1741f", "#b3261e"),
-    *("#2e8b57", "#b58900", "#008b9a", "#c2408f"),
-)
 
 # Memory of past decreases of the learning rate, in steps, for the profile of lambda.
 MEMORIES = (1, 5, 20, 50, 100, 200, 500)
@@ -253,7 +247,7 @@ def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
     rates = np.append(rates, np.full(max(0, longest - len(rates)), rates[-1]))
     constant_rate = laws.predict_curve(law, rates)
     marks = []
-    for (name, rows), colour in zip(curves.losses.groupby("curve"), COLOURS, strict=False):
+    for (name, rows), colour in zip(curves.losses.groupby("curve"), SERIES_COLOURS, strict=False):
         steps = rows["step"].to_numpy()
         predicted = laws.predict_curve(law, rates_of(curves, str(name)))[steps]
         base, label = constant_rate[steps], f"{name} (fitted)" if name in FITTED else str(name)

@@ -151,6 +151,13 @@ def compact_number(number: float) -> str:
     return f"{number:.3g}"
 
 
+# Colours of series that have no order: easier to tell apart than shades of one colour.
+SERIES_COLOURS = (
+    *("#1f5fa8", "#7a4fb5", "#444a54", "#d1741f", "#b3261e"),
+    *("#2e8b57", "#b58900", "#008b9a", "#c2408f"),
+)
+
+
 def size_colours(sizes: Iterable[float]) -> dict[float, str]:
     """Return a colour for each model size, or budget: viridis by its rank."""
     from matplotlib import colormaps
