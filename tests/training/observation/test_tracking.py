@@ -8,6 +8,9 @@ import threading
 import time
 from types import SimpleNamespace
 
+# Imported here because pytest parses its file test_utils.py. Python 3.11 cannot parse in
+# two threads at once, and wandb does so in the tracker's.
+import orbax.checkpoint  # noqa: F401
 import pytest
 
 from scalejax.config import Measure, Placement
