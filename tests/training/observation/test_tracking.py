@@ -8,8 +8,8 @@ import threading
 import time
 from types import SimpleNamespace
 
-# Imported here because pytest parses its file test_utils.py. Python 3.11 cannot parse in
-# two threads at once, and wandb does so in the tracker's.
+# Imported here because pytest parses its file test_utils.py. Python 3.11 cannot parse
+# in two threads at once, and wandb does so in the tracker's.
 import orbax.checkpoint  # noqa: F401
 import pytest
 
@@ -166,6 +166,8 @@ def wandb_records(content):
             int.from_bytes(content[position + 4 : position + 6], "little"),
             content[position + 6],
         )
+        if position + 7 + length > len(content):
+            return  # a record that is not written yet
         record += content[position + 7 : position + 7 + length]
         position += 7 + length
         # Whole records, and the last parts of divided ones.
@@ -174,11 +176,25 @@ def wandb_records(content):
             record = b""
 
 
+def finished_records(file):
+    """The records of an offline file, with the last one.
+
+    wandb's own process writes the file, and may go on after wandb has finished.
+    """
+    from wandb.proto import wandb_internal_pb2 as pb  # pyright: ignore[reportMissingImports]
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        records = [pb.Record.FromString(data) for data in wandb_records(file.read_bytes())]
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            return records
+        time.sleep(0.1)
+    raise TimeoutError(f"{file} has no last record")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs the extra `track`: make test-track")
-    from wandb.proto import wandb_internal_pb2 as pb  # pyright: ignore[reportMissingImports]
-
     monkeypatch.setenv("WANDB_MODE", "offline")
     # wandb starts a process of its own, which takes long on a busy machine.
     monkeypatch.setattr(tracking, "CLOSE_SECONDS", 300)
@@ -189,8 +205,7 @@ def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
     assert len(files) == 2
     rows, runs = [], []
     for file in files:
-        for data in wandb_records(file.read_bytes()):
-            record = pb.Record.FromString(data)
+        for record in finished_records(file):
             if record.WhichOneof("record_type") == "history":
                 items = record.history.item
                 rows.append({i.key or i.nested_key[0]: float(i.value_json) for i in items})
