@@ -56,7 +56,7 @@ def test_no_end_of_an_interval_lies_outside_of_0_to_1():
     # At the lowest loss the law is near 0, and its noise goes below.
     frame["top1_error"] -= frame["top1_error"].min() - 0.01
     law = fits.fit(frame, laws.downstream(), loss="mse", bootstrap=100)
-    estimate = law.predict(loss=frame["loss"].min())
+    estimate = law.predict(loss=float(frame["loss"].to_numpy().min()))
     low, high = ends(estimate)
     assert low == 0 and 0 < estimate.value < high <= 1
 
