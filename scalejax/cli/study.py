@@ -77,7 +77,7 @@ class Plan:
             print(as_json({**planned.summary(), "resources": needs, **extra}))
         else:
             print(plan_text(planned))
-            print(resources_text(needs))
+            print(resources_text(needs, compiled=report is not None))
             if report:
                 print(topology_text(report))
             if proposal:

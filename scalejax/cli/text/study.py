@@ -47,15 +47,20 @@ def cost_text(plan: "Plan") -> str:
     )
 
 
-def resources_text(needs: "Resources") -> str:
-    """What a plan needs: time, memory, disk, passes over the data, dollars."""
+def resources_text(needs: "Resources", *, compiled: bool = False) -> str:
+    """What a plan needs: time, memory, disk, passes over the data, dollars.
+
+    compiled: whether the step was compiled. Its memory is then known, and printed with
+    its topology, and an estimate for the study's own placement would contradict it.
+    """
     dollars = "" if needs["dollars"] is None else f", {needs['dollars']:,.2f} dollars"
     memory, disk = needs["bytes_per_device"] / GB, needs["disk_bytes"] / GB
+    estimate = "" if compiled else f"about {memory:.2g} GB of memory per device, "
     epochs = "" if needs["epochs"] is None else f", {needs['epochs']:.3g} passes over the data"
     return (
         f"about {_hours(needs['device_hours'])} of one device{dollars}, at least "
         f"{_hours(needs['shortest_hours'])} on many ({needs['speed']})\n"
-        f"about {memory:.2g} GB of memory per device, up to {disk:.2g} GB of checkpoints{epochs}"
+        f"{estimate}up to {disk:.2g} GB of checkpoints{epochs}"
     )
 
 

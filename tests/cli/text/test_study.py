@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from scalejax.cli.text.study import plan_text, stopped_text, study_text
+from scalejax.cli.text.study import plan_text, resources_text, stopped_text, study_text
 from scalejax.grids import cooldowns
 from scalejax.launch.pool import PoolResult
 from scalejax.optim.schedules import constant
 from scalejax.study.ledger import Forecast, Score, ScoredForecast
 from scalejax.study.plan import plan
+from scalejax.study.resources import resources
 from scalejax.study.run import StudyResult
 from scalejax.study.study import Study
 
@@ -29,6 +30,13 @@ def test_a_plan_counts_runs_and_trunks_and_gives_the_cost(tiny_run):
     assert lines[0] == "s@1: 3 runs, 1 shared trunk, 1 to forecast"
     assert lines[1].startswith("  width 16, depth 1: 3 runs of 3.84e+03, 3.2e+04, 6.4e+04 tokens")
     assert "less than the" in lines[2] and "separately" in lines[2]
+
+
+def test_the_estimate_of_memory_gives_way_to_a_compiled_program(tiny_run, tmp_path):
+    needs = resources(planned(tiny_run), tmp_path)
+    assert "GB of memory per device, up to" in resources_text(needs)
+    text = resources_text(needs, compiled=True)
+    assert "memory" not in text and "GB of checkpoints" in text
 
 
 def test_a_study_lists_diverged_runs_failures_and_unfitted_laws(tiny_run):
