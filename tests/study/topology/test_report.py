@@ -27,6 +27,15 @@ def wide_run(tiny_run):
     return tiny_run.replace(model=model, batch_tokens=256 * 16, tokens=256 * 160)
 
 
+@pytest.fixture
+def compilers():
+    """Skip the test where the compilers of accelerators are not installed."""
+    try:
+        aot_python()
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize(
     ("topology", "sequences", "mesh"),
     [
@@ -94,11 +103,8 @@ def test_remedies_recompute_first_and_end_with_one_sequence_per_device(wide_run)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:2x2", "h100:8"])
+@pytest.mark.usefixtures("compilers")
 def test_the_real_step_is_compiled_for_devices_that_are_not_there(name, wide_run):
-    try:
-        aot_python()
-    except ValueError as error:
-        pytest.skip(str(error))
     # The attention kernel of TPUs needs sequences of a multiple of 128.
     data = dataclasses.replace(wide_run.data, sequence_length=128)
     model = Model.sized(width=128, depth=1, head_size=16, vocabulary=32)
@@ -114,11 +120,8 @@ def test_the_real_step_is_compiled_for_devices_that_are_not_there(name, wide_run
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compilers")
 def test_a_step_is_compiled_for_gpus_whose_kernels_cannot_be_tuned_here(wide_run):
-    try:
-        aot_python()
-    except ValueError as error:
-        pytest.skip(str(error))
     # Triton's matmul has no tiles of 262,144 x 640 that XLA knows without a GPU.
     data = dataclasses.replace(wide_run.data, sequence_length=512)
     model = Model.sized(width=640, depth=2, head_size=160, vocabulary=32)
