@@ -7,6 +7,7 @@ Fixed: model, data, batch size, beta2, warmup, final learning rate (0 where it d
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,7 +202,7 @@ def chart(table: "pd.DataFrame") -> Chart:
     means = table.sub(table["cosine"], axis=0).groupby("tokens")
     tokens = np.unique(np.asarray(table.index.get_level_values("tokens"), float))
     marks = []
-    for family, colour in zip(FAMILIES, SERIES_COLOURS, strict=False):
+    for family, colour in zip(FAMILIES, cycle(SERIES_COLOURS), strict=False):
         y = np.asarray(means[family].mean(), float)
         error = np.nan_to_num(np.asarray(means[family].sem(), float))
         marks.append(Points(label=family, colour=colour, x=tokens, y=y, y_error=error))

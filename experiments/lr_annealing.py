@@ -7,6 +7,7 @@ Fixed: model, data, tokens, batch size, peak and final learning rate, beta2, war
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -247,7 +248,8 @@ def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
     rates = np.append(rates, np.full(max(0, longest - len(rates)), rates[-1]))
     constant_rate = laws.predict_curve(law, rates)
     marks = []
-    for (name, rows), colour in zip(curves.losses.groupby("curve"), SERIES_COLOURS, strict=False):
+    groups = curves.losses.groupby("curve")
+    for (name, rows), colour in zip(groups, cycle(SERIES_COLOURS), strict=False):
         steps = rows["step"].to_numpy()
         predicted = laws.predict_curve(law, rates_of(curves, str(name)))[steps]
         base, label = constant_rate[steps], f"{name} (fitted)" if name in FITTED else str(name)

@@ -84,7 +84,7 @@ def test_the_refusal_of_a_program_that_is_too_large_gives_its_size():
 
 
 def test_what_the_compiler_says_is_told_in_one_line(wide_run, monkeypatch):
-    words = "INTERNAL: no tiles for %dot.223\n\tSymbolic tile with\n  /work/step.py:233:12"
+    words = "INTERNAL: no tiles for %dot.223\n\tSymbolic tile with\n  step.py:233:12"
     monkeypatch.setattr(report, "compile_for", lambda *_: report.CompiledStep(error=words))
     found = topology_report(Study("s@1", [wide_run]), parse_topology("h100:8"))
     assert found["error"] == "INTERNAL: no tiles for %dot.223" and found["fits"] is None
