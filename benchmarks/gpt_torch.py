@@ -87,27 +87,43 @@ class Trainer:
 
     def __init__(self, shape: Shape, *, learning_rate: float, beta2: float, seed: int = 0):
         self.model = GPT(shape)
-        self.parameters = list(self.model.parameters())
+        self.named = dict(self.model.named_parameters())
         self.loss = torch.compile(self.model)
         self.restart(learning_rate=learning_rate, beta2=beta2, seed=seed)
 
     def restart(self, *, learning_rate: float, beta2: float, seed: int = 0) -> None:
-        """Begin again with new weights; what was compiled is kept."""
+        """Begin again with new weights; what was compiled is kept.
+
+        The initial values and what decays are scalejax's, so that both sides of a sweep
+        end with equal losses.
+        """
         torch.manual_seed(seed)
-        for parameter in self.parameters:
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=1 / math.sqrt(self.model.width))
-            else:
+        for name, parameter in self.named.items():
+            if parameter.ndim == 1:
                 nn.init.ones_(parameter)
+                continue
+            fixed = {"embedding.weight": 1.0, "head.weight": 0.02}
+            nn.init.normal_(parameter, std=fixed.get(name, 0.5 / math.sqrt(parameter.shape[1])))
+        plain = [p for name, p in self.named.items() if p.ndim == 1 or "embedding" in name]
+        decayed = [p for p in self.named.values() if all(p is not other for other in plain)]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, betas=(0.9, beta2), weight_decay=0.1, fused=True
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=learning_rate,
+            betas=(0.9, beta2),
+            weight_decay=0.1,
+            fused=True,
         )
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Use another learning rate from the next step on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
 
     def step(self, rows: torch.Tensor) -> torch.Tensor:
         """Train on token rows [b, t + 1] and return the loss."""
         loss = self.loss(rows[:, :-1], rows[:, 1:])
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        nn.utils.clip_grad_norm_(self.named.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.detach()

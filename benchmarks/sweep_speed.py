@@ -135,7 +135,7 @@ def train_share(folder: Path, steps: int, child: int) -> None:
         for step, rows in enumerate(batches):
             done = max(0.0, (step - warmup) / (steps - warmup))
             factor = min(1, (step + 1) / warmup) * (0.55 + 0.45 * math.cos(math.pi * done))
-            trainer.optimizer.param_groups[0]["lr"] = rate * factor
+            trainer.set_rate(rate * factor)
             trainer.step(rows)
         with torch.no_grad():
             losses = [float(trainer.loss(rows[:, :-1], rows[:, 1:])) for rows in held_out]
