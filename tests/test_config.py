@@ -1,6 +1,7 @@
 """Checks of the configuration dataclasses (mirrors scalejax/config/)."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from scalejax.config import Average, Data, Measure, Model, Optimizer, Placement, Run, Schedule
 from scalejax.config.placement import check_placement
+from scalejax.grids import run_id
 from scalejax.optim.schedules import multistep
 
 
@@ -41,6 +43,10 @@ def measure(**fields: Any) -> Measure:
     return Measure(**fields)
 
 
+def data(**fields: Any) -> Data:
+    return Data(**fields)
+
+
 def step_decay(**fields: Any) -> Schedule:
     return multistep(**fields)
 
@@ -54,12 +60,17 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: dataclasses.replace(model(), depth=0), "Model.depth"),
         (lambda: dataclasses.replace(model(), width=32.5), "whole number"),
         (lambda: dataclasses.replace(model(), width=10**400), "whole number"),
+        (lambda: model(width="32"), "Model.width must be a whole number of at least 1; got '32'"),
+        (lambda: model(tied="no"), "Model.tied must be True or False; got 'no'"),
+        (lambda: model(qk_norm=1), "Model.qk_norm must be True or False; got 1"),
         (lambda: optimizer(learning_rate=-0.1), "learning_rate"),
         (lambda: optimizer(learning_rate=float("nan")), "learning_rate"),
         (
             lambda: optimizer(learning_rate=[0.1, 0.2]),
             r"learning_rate must be in \(0, inf\); got \[0.1, 0.2\]",
         ),
+        (lambda: optimizer(learning_rate=True), r"learning_rate must be in .*; got True"),
+        (lambda: optimizer(clip=np.True_), r"Optimizer.clip must be in .*; got"),
         (lambda: optimizer(beta2=1.0), "beta2"),
         (lambda: optimizer(beta2=None), "beta2 must be in .*; got None"),
         (
@@ -90,6 +101,16 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: run(schedule=constant(warmup=20_000)), "longer than the run"),
         (lambda: run(compute_dtype="float16"), "bfloat16"),
         (lambda: run(model="32"), "Run.model must be a Model"),
+        (lambda: run(seed=2**32 + 7), "Run.seed must be below 2.*those of seed 7"),
+        (lambda: run(start=Path("a")), r"Run.start must be text; got .*Path\('a'\).*str\(path\)"),
+        (
+            lambda: run(batch_doublings=(640, float("inf"))),
+            "Run.batch_doublings must hold token counts, which are finite numbers; got inf",
+        ),
+        (
+            lambda: step_decay(warmup=0, milestones=("0.5", 0.9)),
+            "Schedule.milestones must hold fractions of the run.*; got '0.5'",
+        ),
         (
             lambda: measure(averages=Average(kind="ema", tokens=5)),
             "averages must be a tuple or list of averages",
@@ -102,6 +123,7 @@ def step_decay(**fields: Any) -> Schedule:
             lambda: measure(suites="continuation"),
             r"suites must be a tuple or list of suite names.*: suites=\('continuation',\)",
         ),
+        (lambda: measure(suites=[None]), "Measure.suites must name suites among .*; got None"),
         (lambda: measure(every=-1), "Measure.every"),
         (lambda: Placement(data=0), "Placement.data"),
         (lambda: Placement(remat="all"), "Placement.remat"),
@@ -110,6 +132,9 @@ def step_decay(**fields: Any) -> Schedule:
         (lambda: Placement(population=2, fsdp=2), "population 2 trains several runs on one device"),
         (lambda: Data(source=""), "empty"),
         (lambda: Data(skip_bad=cast(Any, "yes")), "Data.skip_bad must be True or False"),
+        (lambda: data(source=Path("text")), r"Data.source must be text; got .*Path\('text'\)"),
+        (lambda: data(mixture={"wiki": 1}), "Data.mixture must be text; got {'wiki': 1}"),
+        (lambda: data(domain=None), "Data.domain must be text; got None"),
         (lambda: Data(mixture="wiki=1, =2"), "each domain once; got 'wiki=1,=2'"),
     ],
 )
@@ -128,6 +153,12 @@ def test_whole_numbers_of_any_type_become_python_integers():
     numbers = [typed.model.width, typed.model.mlp_width, typed.model.heads]
     numbers += [typed.batch_tokens, typed.seed, typed.schedule.warmup]
     assert {type(number) for number in numbers} == {int}
+
+
+def test_booleans_of_numpy_become_python_booleans():
+    """They have no JSON, of which the identity of a run is made."""
+    typed = run(model=model(tied=np.True_, qk_norm=np.False_))
+    assert run_id(typed) == run_id(run(model=model(tied=True)))
 
 
 def test_a_list_becomes_a_tuple():

@@ -9,6 +9,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+# The length of a value's text up to which an error shows all of it.
+SHOWN_CHARACTERS = 80
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless the condition holds."""
@@ -33,7 +38,7 @@ def as_integer(label: str, value: object, minimum: int) -> int:
     >>> as_integer("Model.width", 64.0, 1)
     64
     """
-    number = math.nan if isinstance(value, bool) else as_number(value)
+    number = as_number(value)
     require(
         number.is_integer() and number >= minimum,
         f"{label} must be a whole number of at least {minimum}; got {value!r}",
@@ -43,9 +48,11 @@ def as_integer(label: str, value: object, minimum: int) -> int:
 
 
 def as_number(value: object) -> float:
-    """The value as a float; NaN for text and anything else that has none."""
+    """The value as a float; NaN for text, booleans and anything else that has none."""
+    if isinstance(value, (str, bool, np.bool_)):
+        return math.nan
     try:
-        return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
     # Whole numbers beyond 1.8e308 overflow.
     except (TypeError, OverflowError):
         return math.nan
@@ -102,12 +109,52 @@ def set_tuple(config: object, name: str, items: str) -> None:
     `items` says what the field holds, for the error: "token counts".
     """
     value = getattr(config, name)
-    require(
-        isinstance(value, Iterable) and not isinstance(value, str),
-        f"{_label(config, name)} must be a tuple or list of {items}, even for a single one: "
-        f"{name}=({value!r},); got {value!r}",
-    )
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        shown = repr(value)
+        if len(shown) > SHOWN_CHARACTERS:
+            shown = f"{type(value).__name__}(...)"
+        raise ValueError(
+            f"{_label(config, name)} must be a tuple or list of {items}, even for a single one: "
+            f"{name}=({shown},); got {shown}"
+        )
     object.__setattr__(config, name, tuple(value))
+
+
+def set_numbers(config: object, name: str, items: str) -> None:
+    """Check that a field is a collection of finite numbers, and make it a tuple.
+
+    `items` is as for `set_tuple`.
+    """
+    set_tuple(config, name, items)
+    for value in getattr(config, name):
+        require(
+            math.isfinite(as_number(value)),
+            f"{_label(config, name)} must hold {items}, which are finite numbers; got {value!r}",
+        )
+
+
+def set_flag(config: object, name: str) -> None:
+    """Check that a field is True or False, and make it a bool.
+
+    Text is refused, because "no" and "False" would count as True. Booleans from numpy
+    are converted, because they have no JSON, and the identity of a run is made of it.
+    """
+    value = getattr(config, name)
+    require(
+        isinstance(value, (bool, np.bool_)),
+        f"{_label(config, name)} must be True or False; got {value!r}",
+    )
+    object.__setattr__(config, name, bool(value))
+
+
+def check_text(config: object, name: str) -> None:
+    """Check that a field is text; the path of a file or folder is text, too."""
+    value = getattr(config, name)
+    require(
+        isinstance(value, str),
+        f"{_label(config, name)} must be text; got {value!r}; write text in quotes, and a path "
+        "as str(path)",
+    )
 
 
 def check_choice(config: object, name: str, choices: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
-from scalejax.config.checks import check_choice, require, set_integer
+from scalejax.config.checks import check_choice, check_text, require, set_flag, set_integer
 from scalejax.config.model import ADDED_LATER
 
 PACKINGS = ("concatenate", "documents")
@@ -63,6 +63,8 @@ class Data:
     them. By default the first one ends the preparation."""
 
     def __post_init__(self):
+        for name in ("source", "tokenizer", "field", "domain", "mixture", "validation"):
+            check_text(self, name)
         require(
             bool(self.source),
             "Data.source must not be empty; give `english`, `synthetic:V` or a path",
@@ -79,10 +81,7 @@ class Data:
         )
         set_integer(self, "sequence_length", 2)
         check_choice(self, "packing", PACKINGS)
-        require(
-            isinstance(self.skip_bad, bool),
-            f"Data.skip_bad must be True or False; got {self.skip_bad!r}",
-        )
+        set_flag(self, "skip_bad")
         # Blanks around a name mean nothing, so they must not make another run.
         items = [item.rpartition("=") for item in self.mixture.split(",")]
         mixture = ",".join(name.strip() + equals + weight.strip() for name, equals, weight in items)

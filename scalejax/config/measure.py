@@ -73,7 +73,7 @@ class Measure:
         set_integer(self, "items", 0)
         set_integer(self, "profile_steps", 0)
         for name in self.suites:
-            kind = name.partition(":")[0].removesuffix("-available")
+            kind = str(name).partition(":")[0].removesuffix("-available")
             require(
                 kind in SUITES,
                 f"Measure.suites must name suites among {', '.join(SUITES)}; got {name!r}",

@@ -8,6 +8,7 @@ from scalejax.config.checks import (
     check_choice,
     check_unused,
     require,
+    set_flag,
     set_integer,
     set_number,
 )
@@ -58,6 +59,8 @@ class Model:
         for name in ("width", "depth", "heads", "kv_heads", "head_size", "mlp_width"):
             set_integer(self, name, 1)
         set_integer(self, "vocabulary", 2)
+        set_flag(self, "tied")
+        set_flag(self, "qk_norm")
         require(
             self.heads % self.kv_heads == 0,
             "Model.heads must be a multiple of Model.kv_heads; "
@@ -91,6 +94,7 @@ class Model:
         >>> Model.sized(width=64, depth=2, vocabulary=512, head_size=16).mlp_width
         176
         """
+        width = as_integer("Model.width", width, 1)
         head_size = as_integer("Model.head_size", head_size, 1)
         require(
             width % head_size == 0,

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from scalejax.config.checks import check_choice, require, set_integer, set_number
+from scalejax.config.checks import check_choice, require, set_flag, set_integer, set_number
 from scalejax.config.run import Run
 
 REMAT = ("none", "block", "dots")
@@ -55,10 +55,7 @@ class Placement:
         )
         check_choice(self, "remat", REMAT)
         check_choice(self, "track", TRACKERS)
-        require(
-            isinstance(self.scan_layers, bool),
-            f"Placement.scan_layers must be True or False; got {self.scan_layers!r}",
-        )
+        set_flag(self, "scan_layers")
         set_number(self, "checkpoint_seconds", 0, math.inf, "()")
 
 

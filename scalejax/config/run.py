@@ -7,7 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from scalejax.batching import BatchSchedule
-from scalejax.config.checks import check_choice, require, set_integer, set_number, set_tuple
+from scalejax.config.checks import (
+    check_choice,
+    check_text,
+    require,
+    set_integer,
+    set_number,
+    set_numbers,
+)
 from scalejax.config.data import Data
 from scalejax.config.model import ADDED_LATER, Model, Parametrization
 from scalejax.config.optimizer import Optimizer
@@ -16,6 +23,9 @@ from scalejax.config.schedule import Schedule
 # A token count that is relatively closer than this to a whole number differs from it
 # by rounding errors.
 ROUNDING = 1e-12
+
+# Without 64-bit integers, jax.random.key reads the low 32 bits of a seed only.
+SEEDS = 2**32
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -56,7 +66,7 @@ class Run:
 
     def __post_init__(self):
         self._check_parts()
-        set_tuple(self, "batch_doublings", "token counts")
+        set_numbers(self, "batch_doublings", "token counts")
         set_integer(self, "batch_tokens", 1)
         try:
             _ = self.batch_schedule
@@ -66,10 +76,11 @@ class Run:
         check_choice(self, "compute_dtype", COMPUTE_DTYPES)
         set_integer(self, "seed", 0)
         require(
-            isinstance(self.start, str),
-            "Run.start must be the path of a folder as text, the id of a run, or empty; "
-            f"got {self.start!r}",
+            self.seed < SEEDS,
+            f"Run.seed must be below 2^32, because initial weights depend on 32 bits of it; got "
+            f"{self.seed}, whose initial weights are those of seed {self.seed % SEEDS}",
         )
+        check_text(self, "start")
 
     def _check_parts(self):
         parts = {

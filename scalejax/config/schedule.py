@@ -9,7 +9,7 @@ from scalejax.config.checks import (
     require,
     set_integer,
     set_number,
-    set_tuple,
+    set_numbers,
 )
 
 COOLDOWN_SHAPES = ("linear", "1-sqrt", "cosine", "mirror-cosine", "square", "exponential")
@@ -56,7 +56,7 @@ class Schedule:
     """Tokens from one peak to the next (cyclic)."""
 
     def __post_init__(self):
-        set_tuple(self, "milestones", "fractions of the run")
+        set_numbers(self, "milestones", "fractions of the run")
         check_choice(self, "shape", SCHEDULE_FIELDS)
         check_unused(self, self.shape, "schedule", SCHEDULE_FIELDS)
         # Inverse square root decay starts from the warmup, so there must be one.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalejax.config import Measure, Placement, Run
+from scalejax.config.checks import check_text, require, set_integer, set_tuple
 from scalejax.config.placement import check_placement
 from scalejax.grids import run_id
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 class Study:
     """The runs to train, the laws to fit to them, and the runs to forecast.
 
-    Raises ValueError if the name is not `name@version`, if there are no runs, if the
-    placement does not divide a model or a batch, or if a run is both fitted and
-    forecast.
+    Raises ValueError if a field has the wrong type, if the name is not `name@version`,
+    if there are no runs, if two laws have one name, if the placement does not divide a
+    model or a batch, or if a run is both fitted and forecast.
     """
 
     name: str
@@ -47,11 +48,28 @@ class Study:
     done. A ValueError says why the results do not suffice."""
 
     def __post_init__(self) -> None:
+        # Whatever is wrong is found here: laws are read after hours of training.
+        check_text(self, "name")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+@[0-9]+", self.name):
             raise ValueError(
                 f"Study.name must be `name@version`, such as `quickstart@1`; got {self.name!r}"
             )
+        # Tuples, because a generator would be empty when it is read again.
+        for name, items in (("runs", "runs"), ("forecast", "runs"), ("laws", "laws")):
+            set_tuple(self, name, items)
         self._check_runs()
+        self._check_laws()
+        for name, kind in (("measure", Measure), ("placement", Placement)):
+            value = getattr(self, name)
+            require(
+                isinstance(value, kind),
+                f"Study.{name} must be a {kind.__name__}; got {value!r}",
+            )
+        set_integer(self, "bootstrap", 0)
+        require(
+            self.analysis is None or callable(self.analysis),
+            f"Study.analysis must be a function of the study's folder; got {self.analysis!r}",
+        )
         self._check_placement()
 
     def _check_runs(self) -> None:
@@ -69,6 +87,27 @@ class Study:
                 f"study {self.name}: run {min(in_both)} is in both Study.runs and "
                 "Study.forecast; a forecast of a run that the laws are fitted to is no "
                 "forecast, so remove it from one of them"
+            )
+
+    def _check_laws(self) -> None:
+        if not self.laws:
+            return
+        # Not at the top: it imports jax, which a study without laws does not need.
+        from scalejax.laws.law import Law
+
+        for law in self.laws:
+            require(
+                isinstance(law, Law),
+                f"study {self.name}: Study.laws must hold laws, such as `laws.chinchilla()`; "
+                f"got {law!r}",
+            )
+        names = [law.name for law in self.laws]
+        for name in names:
+            require(
+                names.count(name) == 1,
+                f"study {self.name}: Study.laws has {names.count(name)} laws named {name}, and a "
+                "study keeps one fit for each name; list one of them, and fit the others to its "
+                "results.parquet with `scalejax fit`",
             )
 
     def _check_placement(self) -> None:
