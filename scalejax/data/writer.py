@@ -29,6 +29,10 @@ TESTED_DOCUMENTS, TESTED_CHARACTERS = 200, 2_000
 # rare ones; one that loses more was made for other text.
 MOST_LOST = 0.01
 
+# Share of the text, by bytes, above which held-out text is worth a warning. Of the
+# documents 4% are held out; of a few long ones, it may be most of the text.
+MUCH_HELD_OUT = 0.2
+
 
 @dataclass(frozen=True)
 class WrittenSplit:
@@ -63,8 +67,7 @@ def write_text(
         for document in with_progress(documents, "reading"):
             staging.add(document)
         staged = staging.finish(source)
-        count = sum(len(split.numbers) for split in staged.splits.values())
-        say(f"preparing {source}: {count:,} documents; {attribution}; {licence}")
+        _say_documents(staged, source, f"{attribution}; {licence}")
         # A tokenizer that is trained here sees the domains mixed, because it reads only
         # the beginning of a large corpus.
         training_texts = staged.texts(staged.mixed.tolist())
@@ -85,6 +88,21 @@ def write_text(
         "shares": {},
         "entropy_rate": None,
     }
+
+
+def _say_documents(staged: StagedDocuments, source: str, origin: str) -> None:
+    """Print what was read of a source, and warn when much of it is held out."""
+    train, held_out = staged.splits["train"], staged.splits["validation"]
+    count = len(train.numbers) + len(held_out.numbers)
+    twice = f" ({staged.duplicates:,} duplicates left out)" if staged.duplicates else ""
+    say(f"preparing {source}: {count:,} documents{twice}; {origin}")
+    share = held_out.bytes.sum() / (held_out.bytes.sum() + train.bytes.sum())
+    if share > MUCH_HELD_OUT:
+        say(
+            f"warning: {share:.0%} of the text of {source}, {len(held_out.numbers):,} of {count:,} "
+            "documents, is held out and not trained on; give more text, or shorter documents, or "
+            "less text in Data.validation"
+        )
 
 
 def _check_text_comes_back(

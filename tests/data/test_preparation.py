@@ -137,7 +137,28 @@ def test_preparation_prints_the_licence_on_standard_error(data, tmp_path, capsys
     prepare(data, tmp_path)
     captured = capsys.readouterr()
     assert captured.out == "" and "as of the files given" in captured.err
-    assert "200 documents" in captured.err
+    assert "200 documents" in captured.err and "warning" not in captured.err
+
+
+def test_what_is_left_out_of_a_corpus_is_printed(tmp_path, capsys):
+    folder = tmp_path / "corpus"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "a.jsonl").write_text("\n".join(lines(60, "A") + lines(7, "A")) + "\n")
+    for name in ("README.md", "LICENSE", ".git/config", "b.json", "c.jsonl.xz"):
+        (folder / name).write_text("{}")
+    prepare(Data(source=str(folder), tokenizer="byte"), tmp_path / "cache")
+    err = capsys.readouterr().err
+    assert "60 documents (7 duplicates left out);" in err
+    assert "2 file(s) not read" in err and f": {folder}/b.json, {folder}/c.jsonl.xz\n" in err
+
+
+def test_much_text_that_is_held_out_is_warned_about(tmp_path, capsys):
+    """Of two documents one is held out, however long it is."""
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"text": "%s"}\n{"text": "short"}\n' % ("long " * 100))
+    shards = prepare(Data(source=str(path), tokenizer="byte"), tmp_path / "cache")
+    assert len(shards.train) < 10 < len(shards.validation)
+    assert "warning: 99% of the text of" in capsys.readouterr().err
 
 
 def test_any_iterable_of_dicts_becomes_a_source(tmp_path):

@@ -62,10 +62,31 @@ def corpus_files(folder: Path) -> list[CorpusFile]:
     ]
 
 
+def unread_files(folder: Path) -> list[Path]:
+    """The files below a folder that hold neither text nor records, sorted by path.
+
+    Hidden files, and those that describe a data set, are no part of a corpus.
+    """
+    return [
+        path
+        for path in _files(folder)
+        if not _is_readable(path) and not DESCRIPTIONS.match(path.name)
+    ]
+
+
 def _readable_files(folder: Path) -> Iterator[Path]:
+    return filter(_is_readable, _files(folder))
+
+
+def _is_readable(path: Path) -> bool:
+    return path.suffix in TEXT_SUFFIXES or is_records(path)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, sorted by path, without hidden files and folders."""
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and (path.suffix in TEXT_SUFFIXES or is_records(path)) and path.is_file():
+        if not hidden and path.is_file():
             yield path
 
 

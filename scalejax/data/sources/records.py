@@ -82,8 +82,9 @@ def read_records(
     `default`.
 
     Raises ValueError with file and line (or row) for a record that is not an object,
-    lacks a field, or has an empty text or one longer than LONGEST_RECORD, unless
-    `on_error` returns; and for a compressed file that is damaged.
+    lacks a field, names no domain, or has an empty text or one longer than
+    LONGEST_RECORD, unless `on_error` returns; and for a compressed file that is
+    damaged.
     """
     if path.name.endswith(".parquet"):
         # Only the columns that are needed: `meta.set` is a field of the column `meta`.
@@ -116,7 +117,7 @@ def documents(
             )
         try:
             text = _text(record, field, place)
-            label = str(_field(record, domain, place, "Data.domain")) if domain else default
+            label = _domain(record, domain, place) if domain else default
         except ValueError as error:
             on_error(error)
         else:
@@ -144,6 +145,20 @@ def _text(record: Mapping[str, object], field: str, place: str) -> str:
             "repair the text or remove this record"
         ) from error
     return text
+
+
+def _domain(record: Mapping[str, object], field: str, place: str) -> str:
+    """The domain of a record, checked: a name that `Data.mixture` can give."""
+    value = _field(record, field, place, "Data.domain")
+    # The text of a list or an object would make a domain of nearly every document, and
+    # null would be a domain called None.
+    if not isinstance(value, (str, int)) or not str(value).strip():
+        shown = "no text" if isinstance(value, str) else type(value).__name__
+        raise ValueError(
+            f"{place}: the field {field!r} holds {shown}, not the name of a domain; set "
+            "Data.domain to a field that holds text, or repair this record"
+        )
+    return str(value)
 
 
 def _field(record: Mapping[str, object], name: str, place: str, option: str) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scalejax.config import Data
 from scalejax.data.progress import say
-from scalejax.data.sources.corpus_files import TEXT_SUFFIXES, CorpusFile, corpus_files
+from scalejax.data.sources.corpus_files import TEXT_SUFFIXES, CorpusFile, corpus_files, unread_files
 from scalejax.data.sources.records import (
     RECORD_SUFFIXES,
     OnError,
@@ -63,6 +63,11 @@ class TextFiles(TextSource):
         self, data: Data, cache: Path, on_error: OnError = raise_error
     ) -> Iterator[Document]:
         files = self.files()
+        if unread := [str(path) for path in unread_files(self.path)]:
+            say(
+                f"{self.name}: {len(unread):,} file(s) not read, because their names say neither "
+                f"text nor records: {', '.join(unread[:5])}"
+            )
         if held_out := [str(file.path) for file in files if file.held_out]:
             say(f"{self.name}: held out because of their names: {', '.join(held_out[:5])}")
         for file in files:

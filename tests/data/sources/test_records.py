@@ -123,6 +123,28 @@ BAD_LINES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("null", "NoneType"),
+        ('{"set": "a"}', "dict"),
+        ("[1]", "list"),
+        ("0.5", "float"),
+        ('" "', "no text"),
+    ],
+)
+def test_what_is_no_name_of_a_domain_is_refused(tmp_path, value, shown):
+    """Their text would be a domain called None, or one of nearly every document."""
+    path = tmp_path / "bad.jsonl"
+    path.write_text(f'{{"text": "x", "set": 3}}\n{{"text": "y", "set": {value}}}\n')
+    message = f"line 2: the field 'set' holds {shown}, not the name of a domain"
+    with pytest.raises(ValueError, match=message):
+        read(path, domain="set")
+    assert list(read_records(path, field="text", domain="set", default="", on_error=str)) == [
+        ("x", "3", False)
+    ]
+
+
 @pytest.mark.parametrize(("line", "message"), BAD_LINES)
 def test_a_line_that_cannot_be_used_is_named_with_the_remedy(tmp_path, line, message):
     path = tmp_path / "bad.jsonl"
