@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from scalejax.config import Run
+from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
 from scalejax.files import read_json, write_json
@@ -100,7 +101,14 @@ def run_study(study: Study, out: Path, question: str, executor: Executor) -> Stu
     ledger.check_ledger(folder)
     _check_data(planned, folder)
     with locked(folder) as lock, Progress(planned) as progress:
-        write_json(folder / "study.json", dict(study_record(planned, question)))
+        record = study_record(planned, question)
+        write_json(folder / "study.json", dict(record))
+        if dropped := dropped_runs(folder, record):
+            progress.say(
+                f"{len(dropped)} finished run(s) in {folder} are not in this study, and its tables "
+                f"and laws leave them out: {', '.join(dropped[:3])}; if another study is to keep "
+                "them, give this one another name or version"
+            )
         engine = executor.start(
             folder,
             placement=study.placement,
@@ -118,18 +126,23 @@ def _check_data(planned: Plan, folder: Path) -> None:
     Raises ValueError as well when a finished run was trained on other data than those
     at hand: rows of two data sets would share one law.
     """
-    study, hashes = planned.study, {}
-    # Runs of a grid mostly share their data: check one run for each.
-    for data, run in {run.data: run for run in [*study.runs, *study.forecast]}.items():
-        shards = prepare(data)
-        check_vocabulary(run, shards)
-        run_metrics.check_measure(shards, run, study.measure)
-        hashes[data] = shards.hash
+    study = planned.study
+    runs = [*study.runs, *study.forecast]
+    # Runs of a grid mostly share their data: prepare and check it once, with any run.
+    run_of = {run.data: run for run in runs}
+    shards = {data: prepare(data) for data in run_of}
+    for data, run in run_of.items():
+        # This refuses too little text, and mixtures and packing that it cannot have.
+        batches(shards[data], run)
+        run_metrics.check_measure(shards[data], run, study.measure)
+    # Models may differ in their vocabulary.
+    for run in runs:
+        check_vocabulary(run, shards[run.data])
     for segment in planned.segments:
         path = folder / segment.folder
         # Workers compare those that are not finished.
         if (path / "DONE").exists():
-            check_data(path, read_status(path), hashes[segment.run.data])
+            check_data(path, read_status(path), shards[segment.run.data].hash)
 
 
 def _train_and_conclude(
@@ -208,6 +221,17 @@ def study_record(planned: Plan, question: str) -> StudyRecord:
         "trunks": {run_id(run): planned.trunk_of(run) for run in [*study.runs, *study.forecast]},
         "plan": planned.summary(),
     }
+
+
+def dropped_runs(folder: Path, record: StudyRecord) -> list[str]:
+    """Ids of the finished runs in a study's folder that are not runs of the study.
+
+    They were trained before the experiment file changed, or by another file whose study
+    has the same name.
+    """
+    own = {*record["runs"], *record["forecast"]}
+    finished = (path.parent.name for path in folder.glob("runs/*/DONE"))
+    return sorted(name for name in finished if name not in own)
 
 
 def _unique_ids(runs: Sequence[Run]) -> list[str]:

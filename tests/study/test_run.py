@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from scalejax.config import Data, Measure
 from scalejax.files import read_json, read_lines
+from scalejax.grids import run_id
 from scalejax.study.experiment import load_study
-from scalejax.study.run import _analyse
+from scalejax.study.plan import plan
+from scalejax.study.run import _analyse, _check_data, dropped_runs, study_record
+from scalejax.study.study import Study
 
 SCALEJAX = Path(sys.executable).with_name("scalejax")
 EXPERIMENT = '''"""Does a tiny study hold together?"""
@@ -118,6 +122,51 @@ def test_a_second_call_trains_nothing(calm, experiment):
     assert again.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/result.json")} == before
     assert len(read_lines(folder / "forecasts.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "vocabularies", "message"),
+    [
+        ({}, [257, 200, 257], "has 257 token ids, but Model.vocabulary is 200"),
+        ({"mixture": "wiki=1"}, [257], "names the domain 'wiki', .* its domains are text"),
+        ({"sequence_length": 10**6}, [257], "fewer than one window of sequence_length 1000000"),
+    ],
+)
+def test_a_run_that_its_data_do_not_fit_is_refused_before_any_is_trained(
+    tmp_path, tiny_run, data, vocabularies, message
+):
+    """A worker would find out, when other runs of the grid are trained."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"text": "{n} is not {n + 1}"}}\n' for n in range(200)))
+    fields = {"source": str(corpus), "tokenizer": "byte", "sequence_length": 16, **data}
+    length = fields["sequence_length"]
+    runs = [
+        tiny_run.replace(
+            model=replace(tiny_run.model, vocabulary=vocabulary),
+            data=Data(**fields),
+            batch_tokens=length,
+            tokens=1000 * length,
+        )
+        for vocabulary in vocabularies
+    ]
+    study = Study("s@1", runs, measure=Measure(tokens=512, items=0))
+    with pytest.raises(ValueError, match=message):
+        _check_data(plan(study), tmp_path)
+
+
+def test_finished_runs_that_a_study_has_no_more_are_named(tmp_path, tiny_run):
+    """The file was changed, or another one has a study of this name."""
+    runs = [tiny_run.replace(seed=seed) for seed in range(3)]
+    ids = [run_id(run) for run in runs]
+    for name in ids:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in ids[1:]:
+        (tmp_path / "runs" / name / "DONE").touch()
+    for study, dropped in (
+        (Study("s@1", runs[:2], [runs[2]]), []),
+        (Study("s@1", runs[:2]), [ids[2]]),
+    ):
+        assert dropped_runs(tmp_path, study_record(plan(study), "")) == dropped
 
 
 def test_status_counts_the_runs(calm, experiment):
