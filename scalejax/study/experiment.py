@@ -1,6 +1,7 @@
 """Experiment files: Python files that assign a Study."""
 
 import ast
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ def load_study(target: str) -> tuple[Study, str]:
     target: `FILE.py` for the study that the file assigns to `study`, or `FILE.py:NAME`.
 
     The file's project root is the nearest folder above it that has configs/ or
-    pyproject.toml; it comes first on sys.path while the file is run. A file that does
-    not assign the name at its top level is not run at all.
+    pyproject.toml; it comes first on sys.path while the file is run. What the file
+    prints goes to standard error. A file that does not assign the name at its top level
+    is not run at all.
 
     Raises FileNotFoundError if there is no such file, and ValueError if it is not an
     experiment or if running it raises an error.
@@ -80,7 +82,9 @@ def _run_file(path: Path) -> object:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(root))
     try:
-        spec.loader.exec_module(module)
+        # Standard output belongs to the command, which may print one JSON object there.
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     # Any exception is a mistake in the file, and so is a call of sys.exit.
     except (Exception, SystemExit) as error:
         where = _line_of(error, path)

@@ -5,6 +5,7 @@ stopped.
 """
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,13 +92,14 @@ def run_study(study: Study, out: Path, question: str, executor: Executor) -> Stu
     question: what the study asks; the docstring of its experiment file.
     executor: the machines that train.
 
-    Raises ValueError, before anything is written, if the data cannot be read or does
-    not fit a model, if the executor cannot train here, or if the ledger of forecasts
-    was changed by hand.
+    Raises ValueError, before anything is written, if `out` cannot be written, if the
+    data cannot be read or does not fit a model, if the executor cannot train here, or
+    if the ledger of forecasts was changed by hand.
     """
     planned = plan(study)
     executor.check(study.placement)
     folder = out / study.name
+    _check_folder(folder)
     ledger.check_ledger(folder)
     _check_data(planned, folder)
     with locked(folder) as lock, Progress(planned) as progress:
@@ -118,6 +120,22 @@ def run_study(study: Study, out: Path, question: str, executor: Executor) -> Stu
         )
         with contextlib.closing(engine):
             return _train_and_conclude(planned, folder, engine, progress)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ValueError unless `folder` can be written, or made.
+
+    Before the data is prepared, which may take hours; nothing is made yet.
+    """
+    # A link that leads nowhere is in the way as well.
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    reason = "cannot be written" if nearest.is_dir() else "is not a folder"
+    raise ValueError(
+        f"{folder} cannot be the folder of the study, because {nearest} {reason}; give another "
+        "folder with --out, or change that one"
+    )
 
 
 def _check_data(planned: Plan, folder: Path) -> None:

@@ -61,9 +61,23 @@ def test_a_full_disk_is_named_and_the_run_continues_when_there_is_room(
     assert curve(small_disk / "run") == curve(tmp_path / "calm")
 
 
-def test_a_results_folder_that_is_a_file_is_exit_2(call, tmp_path):
-    (tmp_path / "results").write_text("not a folder")
+@pytest.mark.parametrize("name", ["results", "results/one@1", "link"])
+def test_a_results_folder_that_is_a_file_is_exit_2(call, tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    if name != "link":
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("not a folder")
     experiment = tmp_path / "one.py"
     experiment.write_text(EXPERIMENT)
-    code, out, err = call("run", experiment, "--out", tmp_path / "results")
-    assert code == 2 and str(tmp_path / "results") in err and not out and "Traceback" not in err
+    code, out, err = call("run", experiment, "--out", tmp_path / name.split("/")[0])
+    assert code == 2 and not out and "Traceback" not in err
+    assert f"{tmp_path / name} is not a folder; give another folder with --out" in err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_disk_that_is_read_only_is_exit_2(call, small_disk, tmp_path):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    experiment = tmp_path / "one.py"
+    experiment.write_text(EXPERIMENT)
+    code, out, err = call("run", experiment, "--out", small_disk / "results")
+    assert code == 2 and not out and f"because {small_disk} cannot be written" in err

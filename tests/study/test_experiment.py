@@ -95,3 +95,12 @@ def test_a_missing_file_is_refused_and_so_is_a_name_that_is_not_assigned(project
         load_study(str(project / "none.py"))
     with pytest.raises(ValueError, match=r"does not assign `paper`.*it assigns smoke, study"):
         load_study(f"{project / 'good.py'}:paper")
+
+
+def test_what_a_file_prints_goes_to_standard_error(project, capsys):
+    """With --json a command prints one JSON object on standard output."""
+    file = project / "good.py"
+    file.write_text(GOOD + 'print("3 sizes")\n')
+    load_study(str(file))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "3 sizes\n")
