@@ -1,11 +1,13 @@
 """Warnings about a study's design, given before any FLOP is spent."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from scalejax.config import Data
+from scalejax.config import Data, Run
 from scalejax.data.preparation import epochs
+from scalejax.grids import run_id
 from scalejax.model.transformer import counts
+from scalejax.optim.schedules import learning_rate
 from scalejax.study.study import Study
 
 # The number of different values of an input that its exponent needs: two give a line
@@ -32,6 +34,7 @@ def plan_warnings(study: Study) -> list[str]:
             "the runs differ in warmup; give all of them the same number of warmup tokens, "
             "unless warmup is what the study is about"
         )
+    warnings += _settings_without_effect([*study.runs, *study.forecast])
     passes = most_epochs(study)
     if passes > ONE_EPOCH:
         warnings.append(
@@ -39,6 +42,43 @@ def plan_warnings(study: Study) -> list[str]:
             "repetition is what the study is about"
         )
     return warnings
+
+
+def _settings_without_effect(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs are too short for what their configuration says."""
+    if flat := [run for run in runs if _never_falls(run)]:
+        shapes = ", ".join(sorted({run.schedule.shape for run in flat}))
+        yield (
+            f"the learning rate of {len(flat)} run(s), such as {run_id(flat[0])}, never falls, "
+            f"although the schedule is {shapes}: its decay takes less than two steps; lengthen "
+            "it, train for more steps, or use the schedule constant"
+        )
+    short = [run for run in runs if run.batch_schedule.phases[-1].first_step >= run.steps]
+    if short:
+        yield (
+            f"the batch of {len(short)} run(s), such as {run_id(short[0])}, never reaches "
+            "batch_tokens, because a doubling comes after the end of the run; train for more "
+            "tokens, or remove that doubling and halve batch_tokens"
+        )
+
+
+def _never_falls(run: Run) -> bool:
+    """Whether a schedule with a decay stays at the peak after its warmup."""
+    schedule = run.schedule
+    if schedule.shape == "constant" or (schedule.shape == "wsd" and not schedule.cooldown):
+        return False
+    # Every step of a shorter period is at, or next to, a peak.
+    if schedule.shape == "cyclic":
+        return schedule.period < 2 * run.batch_tokens
+    rate = learning_rate(
+        schedule,
+        peak=run.optimizer.learning_rate,
+        steps=run.steps,
+        batch_tokens=run.batch_tokens,
+        batch_doublings=run.batch_doublings,
+    )
+    # Every other schedule falls, if at all, towards the end.
+    return float(rate(run.steps - 1)) >= run.optimizer.learning_rate
 
 
 def most_epochs(study: Study) -> float:

@@ -8,9 +8,9 @@ import pytest
 from scalejax import laws
 from scalejax.config import Data, Model, Optimizer, Run
 from scalejax.data.preparation import prepare
-from scalejax.grids import grid
+from scalejax.grids import grid, run_id
 from scalejax.model.flops import per_param
-from scalejax.optim.schedules import constant
+from scalejax.optim.schedules import constant, cosine, cyclic, multistep, wsd
 from scalejax.study.plan_warnings import most_epochs, plan_warnings
 from scalejax.study.study import Study
 
@@ -88,3 +88,30 @@ def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monk
     repeats = most_epochs(Study("s@1", [BASE.replace(data=even)]))
     assert repeats == pytest.approx(32_000 / small, rel=0.01)
     assert most_epochs(Study("s@1", [BASE.replace(data=data)])) < 0.6 * 32_000 / small
+
+
+@pytest.mark.parametrize(
+    ("with_effect", "without"),
+    [
+        (wsd(warmup=64, cooldown=0.2), wsd(warmup=64, cooldown=0.1)),
+        (cosine(warmup=512), cosine(warmup=640)),
+        (cyclic(warmup=0, period=128), cyclic(warmup=0, period=64)),
+        (multistep(warmup=0, milestones=(0.9,)), multistep(warmup=0, milestones=(0.99,))),
+        (wsd(warmup=0, cooldown=0), multistep(warmup=0, milestones=())),
+    ],
+)
+def test_a_decay_that_is_too_short_to_lower_the_rate_is_a_warning(with_effect, without):
+    """All are runs of ten steps."""
+    run = BASE.replace(tokens=640, schedule=with_effect)
+    assert plan_warnings(Study("s@1", [run])) == []
+    flat = run.replace(schedule=without)
+    (warning,) = plan_warnings(Study("s@1", [flat], [run]))
+    assert f"of 1 run(s), such as {run_id(flat)}, never falls" in warning
+    assert f"the schedule is {without.shape}:" in warning
+
+
+def test_a_batch_that_never_reaches_its_size_is_a_warning():
+    run = BASE.replace(tokens=640, batch_doublings=(600,))
+    assert plan_warnings(Study("s@1", [run])) == []
+    (warning,) = plan_warnings(Study("s@1", [run, run.replace(batch_doublings=(640,))]))
+    assert "the batch of 1 run(s), such as" in warning and "never reaches batch_tokens" in warning
