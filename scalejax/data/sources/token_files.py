@@ -58,8 +58,8 @@ class TokenFiles(ReadySource):
 
         The last 4% of a single file are held out, unless `Data.validation` names
         another one. Raises ValueError when a file is missing, empty or ends within an
-        id, when it has a header or ids of another dtype, and, with file and place, for
-        an id outside the vocabulary.
+        id, when it has a header or ids of another dtype, when both files are equal,
+        and, with file and place, for an id outside the vocabulary.
         """
         tokenizer, vocabulary = self._vocabulary(data.tokenizer)
         dtype = token_dtype(vocabulary)
@@ -161,9 +161,19 @@ def document_starts(ids: np.ndarray, end: int | None) -> np.ndarray:
 
 
 def _content_hash(files: list[Path], vocabulary: int, tokenizer_hash: str | None) -> str:
-    """16 hex digits over the ids and what they mean."""
-    digests = b"".join(bytes.fromhex(sha256(path)) for path in files)
-    content = f"{hashlib.sha256(digests).hexdigest()} {vocabulary} {tokenizer_hash}"
+    """16 hex digits over the ids and what they mean.
+
+    Raises ValueError when the held-out file is a copy of the other.
+    """
+    digests = [sha256(path) for path in files]
+    if len(set(digests)) < len(files):
+        raise ValueError(
+            f"{' and '.join(map(str, files))} hold the same ids, but text that is trained on "
+            "cannot be held out; give other held-out ids, or name a single .bin file, whose end "
+            "is then held out"
+        )
+    joined = bytes.fromhex("".join(digests))
+    content = f"{hashlib.sha256(joined).hexdigest()} {vocabulary} {tokenizer_hash}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -47,12 +47,24 @@ def test_with_a_tokenizer_the_end_token_separates_documents(tmp_path, leading_en
     documents = [[*Bytes().encode([text])[0], 256] for text in texts]
     held_out = np.concatenate([[256] if leading_end else [], *documents]).astype(np.uint16)
     held_out.tofile(tmp_path / "val.bin")
-    held_out.tofile(tmp_path / "train.bin")
+    held_out[::-1].tofile(tmp_path / "train.bin")
     shards = prepare(Data(source=str(tmp_path), tokenizer="byte"))
     ends = [*shards.validation_starts[1:], len(held_out)]
     spans = zip(shards.validation_starts, ends, strict=True)
     decode = shards.tokenizer().decode
     assert [decode(shards.validation[start:stop].tolist()) for start, stop in spans] == texts
+
+
+def test_held_out_ids_that_are_a_copy_of_the_others_are_refused(tmp_path):
+    for name in ("train.bin", "val.bin", "copy.bin"):
+        ids(999, 256).astype(np.uint16).tofile(tmp_path / name)
+    folder = Data(source=str(tmp_path), tokenizer="ids:256")
+    file = dataclasses.replace(
+        folder, source=str(tmp_path / "train.bin"), validation=str(tmp_path / "copy.bin")
+    )
+    for data in (folder, file):
+        with pytest.raises(ValueError, match=r"train.bin and .*\.bin hold the same ids"):
+            prepare(data)
 
 
 def test_the_hash_follows_the_content_and_the_vocabulary(tmp_path):
