@@ -33,6 +33,8 @@ from scalejax.study.progress import Progress
 from scalejax.study.results import write_tables
 from scalejax.study.study import Study
 from scalejax.training.loop import check_vocabulary
+from scalejax.training.segment import RUN_ID
+from scalejax.training.start import check_path
 from scalejax.training.status import check_data, read_status
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_data(planned: Plan, folder: Path) -> None:
-    """Prepare the data of all runs and check that they can be trained and measured.
+    """Prepare the data of all runs and check that they can begin, and be measured.
 
     Raises ValueError as well when a finished run was trained on other data than those
     at hand: rows of two data sets would share one law.
@@ -153,9 +155,12 @@ def _check_data(planned: Plan, folder: Path) -> None:
         # This refuses too little text, and mixtures and packing that it cannot have.
         batches(shards[data], run)
         run_metrics.check_measure(shards[data], run, study.measure)
-    # Models may differ in their vocabulary.
+    # Runs may differ in their vocabulary, and in the weights that they begin from.
     for run in runs:
         check_vocabulary(run, shards[run.data])
+        # The plan has checked the ids of runs of this study.
+        if run.start and not RUN_ID.fullmatch(run.start):
+            check_path(run.start, Path(run.start).expanduser())
     for segment in planned.segments:
         path = folder / segment.folder
         # Workers compare those that are not finished.

@@ -99,12 +99,23 @@ def load_weights(source: Source, run: Run, mesh: jax.sharding.Mesh) -> Params:
     return weights_to_evaluate(other.run, restored.state)["raw"]
 
 
+def check_path(start: str, path: Path) -> None:
+    """Raise ValueError unless `path`, which `Run.start` names, has weights."""
+    if not (path / "checkpoints").is_dir() and not any(path.glob("*.safetensors")):
+        raise ValueError(
+            f"Run.start is {start}, but {path} is neither the folder of a trained run, with "
+            "checkpoints, nor that of a Hugging Face model, with *.safetensors; give the path "
+            "of such a folder, or, in a study, the id of another of its runs"
+        )
+
+
 def _find(start: str, job: TrainingJob, folder: Path) -> Source:
     """Return the source that `Run.start` names; raises ValueError when it is none."""
     path = Path(start).expanduser()
     if RUN_ID.fullmatch(start) and job.study:
         # folder is STUDY/runs/ID or STUDY/trunks/ID.
         path = folder.parent.parent / "runs" / start
+    check_path(start, path)
     if (path / "checkpoints").is_dir():
         if not (path / "DONE").exists():
             raise ValueError(
@@ -114,12 +125,6 @@ def _find(start: str, job: TrainingJob, folder: Path) -> Source:
             raise ValueError(f"Run.start is {start}, but the run in {path} has diverged")
         return Source(path, True, checkpoint.fingerprint(path / "checkpoints"))
     files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"Run.start is {start}, but {path} is neither the folder of a trained run, with "
-            "checkpoints, nor that of a Hugging Face model, with *.safetensors; give the path "
-            "of such a folder, or, in a study, the id of another of its runs"
-        )
     digest = hashlib.sha256()
     for file in [path / "config.json", *files]:
         digest.update(file.name.encode())

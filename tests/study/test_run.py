@@ -154,6 +154,19 @@ def test_a_run_that_its_data_do_not_fit_is_refused_before_any_is_trained(
         _check_data(plan(study), tmp_path)
 
 
+def test_weights_that_do_not_exist_are_refused_before_any_run_is_trained(tmp_path, tiny_run):
+    study = Study(
+        "s@1",
+        [tiny_run, tiny_run.replace(start=str(tmp_path / "model"))],
+        measure=Measure(tokens=512, items=0),
+    )
+    with pytest.raises(ValueError, match=r"model is neither the folder of a trained run"):
+        _check_data(plan(study), tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    _check_data(plan(study), tmp_path)
+
+
 def test_finished_runs_that_a_study_has_no_more_are_named(tmp_path, tiny_run):
     """The file was changed, or another one has a study of this name."""
     runs = [tiny_run.replace(seed=seed) for seed in range(3)]
