@@ -99,7 +99,8 @@ def design(
 
     The losses of the first two steps are read along the trunks with the long warmup,
     those of the third along the others. The cooldowns of the fourth end at each budget.
-    The last step has more trunks with a short warmup, and reads the best of each size.
+    The last step has more trunks with a short warmup, and reads the best one of every
+    size at every budget.
 
     budgets: training FLOPs, ascending.  kaplan_share: the budgets of the first step, as
     a fraction of these, because its count leaves out the FLOPs of the head.  ratios:
@@ -141,19 +142,12 @@ def runs_of(table: Any, step: str) -> Any:
     """Return the rows of the runs that a step reads."""
     short, cooled, usual = kinds(table)
     if step == STEPS[4]:
-        return best_trunks(table[short & ~cooled])
+        return table[short & ~cooled]
     return table[usual & (short == (step not in STEPS[:2])) & (cooled == (step == STEPS[3]))]
 
 
-def best_trunks(trunks: Any) -> Any:
-    """Keep the trunks of the cell of every size with the lowest mean loss."""
-    means = trunks.groupby(["params_with_head", *CELL])["loss"].mean()
-    best = means.groupby("params_with_head").idxmin()
-    return trunks.set_index(["params_with_head", *CELL]).loc[list(best)].reset_index()
-
-
 def losses(table: Any, curves: Any, budgets: np.ndarray, *, step: str) -> Any:
-    """Return (seed, params, tokens, flops, loss) of every size at every budget it has.
+    """Return one row for every run that a step reads and every budget that it has.
 
     Along a trunk the loss is interpolated in the logarithms of loss and tokens.
     """
@@ -170,9 +164,17 @@ def losses(table: Any, curves: Any, budgets: np.ndarray, *, step: str) -> Any:
             first = 0.98 * run.tokens if step == STEPS[3] else seen[0]
             if first <= tokens <= 1.001 * run.tokens:
                 loss = np.interp(np.log(tokens), np.log(seen), np.log(curve["loss"]))
-                ratio = tokens / run.params_with_head
-                rows.append((run.seed, size, tokens, flops, np.exp(loss), ratio))
-    return pd.DataFrame(rows, columns=["seed", "params", "tokens", "flops", "loss", "ratio"])
+                row = (run.seed, size, tokens, flops, np.exp(loss), tokens / run.params_with_head)
+                rows.append((*row, run.learning_rate, run.batch_tokens))
+    names = ["seed", "params", "tokens", "flops", "loss", "ratio", *CELL]
+    return pd.DataFrame(rows, columns=names)
+
+
+def tune(points: Any) -> Any:
+    """Keep the cell of every size and budget with the lowest mean over the seeds."""
+    at = ["params", "flops"]
+    best = points.groupby([*at, *CELL])["loss"].mean().groupby(at).idxmin()
+    return points.set_index([*at, *CELL]).loc[list(best)].reset_index()
 
 
 def optima(points: Any, step: str) -> list[IsoFLOPResult]:
@@ -217,7 +219,7 @@ def fit_steps(
     fits = {}
     for step in STEPS:
         share = kaplan_share if step == STEPS[0] else 1.0
-        points = losses(table, curves, share * np.asarray(budgets), step=step)
+        points = tune(losses(table, curves, share * np.asarray(budgets), step=step))
         # Equal tokens per parameter in all steps: a parabola is biased off its centre.
         fits[step] = optima(points[points["ratio"].between(*ratios)], step)
     return fits

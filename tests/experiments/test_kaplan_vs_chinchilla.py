@@ -99,11 +99,10 @@ def test_the_best_rate_and_batch_move_with_the_size_as_they_were_made():
     assert rate.verdict == batch.verdict == "holds"
 
 
-def test_the_tuned_step_reads_the_best_cell_of_each_size():
-    table, _ = made(warmup_loss=0.0)
-    tuned = experiment.runs_of(table, "tuned")
-    assert tuned.groupby("params_with_head").size().tolist() == [3] * 5
-    for size, runs in tuned.groupby("params_with_head"):
+def test_the_tuned_step_reads_the_best_cell_of_each_size_at_each_budget():
+    points = experiment.tune(experiment.losses(*made(warmup_loss=0.0), BUDGETS, step="tuned"))
+    assert points.groupby(["params", "flops"]).size().unique().tolist() == [3]
+    for size, runs in points.groupby("params"):
         cells = [(RATE, BATCH), *CELLS]
         best = min(cells, key=lambda cell: excess(size, *cell))
         assert set(zip(*(runs[name] for name in experiment.CELL), strict=True)) == {best}
