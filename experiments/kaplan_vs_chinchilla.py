@@ -1,19 +1,20 @@
 """Which choices make the optimal model size seem to grow faster with compute?
 
 Kaplan et al. 2020 found N* ~ C^0.88, Hoffmann et al. 2022 C^0.50. Porian et al. 2024
-(arXiv 2406.19146) go from one to the other in steps. Here are three of them: the FLOPs
-of the head are counted; the warmup is shortened to one token per parameter; the decay
-of the learning rate is matched to the length of the run.
+(arXiv 2406.19146) go from one to the other in steps. Here they are: the FLOPs of the
+head are counted; the warmup is shortened to one token per parameter; the decay of the
+learning rate is matched to the length of the run; or, in place of the decay, the rate
+and the batch are tuned for every size.
 
 Scientific: model size, tokens, warmup, cooldown, the count of parameters and FLOPs.
-Nuisance: seed.
-Fixed: data, tokenizer, peak learning rate (transferred by muP), batch size, beta2.
+Nuisance: learning rate and batch size (tuned in the last step), seed.
+Fixed: data, tokenizer, parametrization, beta2.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import Chart, Line, Points, size_colours
+from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
 from scalejax.fitting.replicates import mean_of
+from scalejax.laws.inference import optimum
 from scalejax.laws.isoflop import IsoFLOPResult
 from scalejax.model.transformer import counts
 from scalejax.optim.schedules import constant
@@ -52,8 +54,31 @@ base = Run(
     seed=0,
 )
 
-# The four ways to read the same grid, in the order of the paper.
-STEPS = ("Kaplan's count", "head counted", "short warmup", "decay matched")
+# The ways to read the same grid, in the order of the paper.
+STEPS = ("Kaplan's count", "head counted", "short warmup", "decay matched", "tuned")
+
+# Learning rate and tokens per batch, which the last step tunes.
+CELL = ["learning_rate", "batch_tokens"]
+
+# What the paper says of a step: the step before, the step, and the limits of how far
+# the exponent falls between them.
+CLAIMS: dict[str, tuple[int, int, dict[str, Any]]] = {
+    "Counting the head lowers the exponent": (0, 1, {"above": 0.0}),
+    "A short warmup lowers the exponent": (1, 2, {"above": 0.0}),
+    "Matching the decay hardly moves the exponent": (2, 3, {"above": -0.05, "below": 0.05}),
+    "Tuning every size in place of a decay lowers the exponent": (2, 4, {"above": 0.0}),
+}
+
+base = Run(
+    model=models.ISOFLOP[0],
+    data=replace(data.ENGLISH, sequence_length=64),
+    parametrization=mup(base_width=32),
+    optimizer=recipes.TINY_ADAMW,
+    schedule=constant(warmup=0),
+    tokens=1e6,
+    batch_tokens=512,
+    seed=0,
+)
 
 
 def design(
@@ -65,19 +90,23 @@ def design(
     kaplan_share: float,
     ratios: tuple[float, float],
     long_warmup: int,
+    tuned: Callable[[int], Sequence[dict[str, float]]],
     seeds: Sequence[int],
     measure: Measure,
     placement: Placement = hardware.ONE,
 ) -> Study:
-    """Two constant-rate trunks per size, and cooldowns off the one with short warmup.
+    """Constant-rate trunks of every size, and cooldowns off the one with short warmup.
 
     The losses of the first two steps are read along the trunks with the long warmup,
     those of the third along the others. The cooldowns of the fourth end at each budget.
+    The last step has more trunks with a short warmup, and reads the best one of every
+    size at every budget.
 
     budgets: training FLOPs, ascending.  kaplan_share: the budgets of the first step, as
     a fraction of these, because its count leaves out the FLOPs of the head.  ratios:
     the fewest and the most tokens per parameter at which a budget trains a size; the
-    optimum should lie in the middle.
+    optimum should lie in the middle.  tuned: for the parameters of a size, other
+    learning rates and batch sizes to train it with.
     """
     runs = []
     for model in sizes:
@@ -88,8 +117,11 @@ def design(
         longest = max(long_warmup, min(kaplan_share * budgets[-1] / (6 * kaplan), ratios[1] * size))
         long = constant(warmup=long_warmup)
         runs += grid(base, model=model, schedule=long, tokens=max(*at, longest), seed=seeds)
-        trunks = grid(base, model=model, schedule=constant(warmup=size), tokens=at[-1], seed=seeds)
+        short = {"model": model, "schedule": constant(warmup=size), "tokens": at[-1], "seed": seeds}
+        trunks = grid(base, **short)
         runs += trunks + cooldowns(trunks, at=at, fraction=0.2)
+        for cell in tuned(size):
+            runs += grid(base, **short, **cell)
     return Study(
         name,
         runs,
@@ -99,17 +131,31 @@ def design(
     )
 
 
+def kinds(table: Any) -> tuple[Any, Any, Any]:
+    """Which runs have a short warmup, a cooldown, the base rate and batch."""
+    short, cooled = table["warmup"] == table["params_with_head"], table["shape"] == "wsd"
+    # Cooldowns are never tuned.
+    return short, cooled, (table[CELL] == table.loc[cooled, CELL].iloc[0]).all(axis=1)
+
+
+def runs_of(table: Any, step: str) -> Any:
+    """Return the rows of the runs that a step reads."""
+    short, cooled, usual = kinds(table)
+    if step == STEPS[4]:
+        return table[short & ~cooled]
+    return table[usual & (short == (step not in STEPS[:2])) & (cooled == (step == STEPS[3]))]
+
+
 def losses(table: Any, curves: Any, budgets: np.ndarray, *, step: str) -> Any:
-    """Return (seed, params, tokens, flops, loss) of every size at every budget it has.
+    """Return one row for every run that a step reads and every budget that it has.
 
     Along a trunk the loss is interpolated in the logarithms of loss and tokens.
     """
     import pandas as pd
 
     count = "params_non_embedding" if step == STEPS[0] else "params_with_head"
-    short, cooled = table["warmup"] == table["params_with_head"], table["shape"] == "wsd"
     rows = []
-    for run in table[(short == (step in STEPS[2:])) & (cooled == (step == STEPS[3]))].itertuples():
+    for run in runs_of(table, step).itertuples():
         curve = curves[(curves["run"] == run.run) & curves["loss"].notna()].sort_values("tokens")
         seen, size = np.asarray(curve["tokens"], float), getattr(run, count)
         for flops in budgets:
@@ -118,9 +164,17 @@ def losses(table: Any, curves: Any, budgets: np.ndarray, *, step: str) -> Any:
             first = 0.98 * run.tokens if step == STEPS[3] else seen[0]
             if first <= tokens <= 1.001 * run.tokens:
                 loss = np.interp(np.log(tokens), np.log(seen), np.log(curve["loss"]))
-                ratio = tokens / run.params_with_head
-                rows.append((run.seed, size, tokens, flops, np.exp(loss), ratio))
-    return pd.DataFrame(rows, columns=["seed", "params", "tokens", "flops", "loss", "ratio"])
+                row = (run.seed, size, tokens, flops, np.exp(loss), tokens / run.params_with_head)
+                rows.append((*row, run.learning_rate, run.batch_tokens))
+    names = ["seed", "params", "tokens", "flops", "loss", "ratio", *CELL]
+    return pd.DataFrame(rows, columns=names)
+
+
+def tune(points: Any) -> Any:
+    """Keep the cell of every size and budget with the lowest mean over the seeds."""
+    at = ["params", "flops"]
+    best = points.groupby([*at, *CELL])["loss"].mean().groupby(at).idxmin()
+    return points.set_index([*at, *CELL]).loc[list(best)].reset_index()
 
 
 def optima(points: Any, step: str) -> list[IsoFLOPResult]:
@@ -140,12 +194,16 @@ def optima(points: Any, step: str) -> list[IsoFLOPResult]:
 def conclude(
     folder: Path, *, budgets: Sequence[float], kaplan_share: float, ratios: tuple[float, float]
 ) -> Analysis:
-    """Compare the exponents of N*(C) at the four steps, seed by seed."""
+    """Compare the exponents of N*(C) at the steps, seed by seed."""
     import pandas as pd
 
     table, curves = results(folder), pd.read_parquet(folder / "curves.parquet")
-    return compare(
+    found = compare(
         fit_steps(table, curves, budgets=budgets, kaplan_share=kaplan_share, ratios=ratios)
+    )
+    return Analysis(
+        conclusions=[*found.conclusions, *best_by_size(table)],
+        charts=[*found.charts, *cell_charts(table)],
     )
 
 
@@ -161,7 +219,7 @@ def fit_steps(
     fits = {}
     for step in STEPS:
         share = kaplan_share if step == STEPS[0] else 1.0
-        points = losses(table, curves, share * np.asarray(budgets), step=step)
+        points = tune(losses(table, curves, share * np.asarray(budgets), step=step))
         # Equal tokens per parameter in all steps: a parabola is biased off its centre.
         fits[step] = optima(points[points["ratio"].between(*ratios)], step)
     return fits
@@ -176,37 +234,92 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
     note = f"mean and Student's interval of {len(exponents[STEPS[0]])} seeds"
     conclusions = []
     for step, values in exponents.items():
-        claim, (value, low, high, *_) = f"Exponent of N*: {step}", mean_of(values)
-        conclusions.append(Conclusion(claim=claim, estimate=value, low=low, high=high, note=note))
-    limits: dict[str, dict[str, Any]] = {
-        "Counting the head lowers the exponent": {"above": 0.0},
-        "A short warmup lowers the exponent": {"above": 0.0},
-        "Matching the decay to the run hardly moves the exponent": {"above": -0.05, "below": 0.05},
-    }
-    for (claim, limit), (before, after) in zip(limits.items(), pairwise(STEPS), strict=True):
+        conclusions.append(_conclusion(f"Exponent of N*: {step}", mean_of(values), note=note))
+    for claim, (before, after, limit) in CLAIMS.items():
         # Both steps of a seed share its data and mostly its runs: seeds are paired.
-        value, low, high, *_ = mean_of(exponents[before] - exponents[after])
-        conclusions.append(
-            Conclusion(claim=claim, estimate=value, low=low, high=high, note=note, **limit)
-        )
+        falls = mean_of(exponents[STEPS[before]] - exponents[STEPS[after]])
+        conclusions.append(_conclusion(claim, falls, note=note, **limit))
     flops = fits[STEPS[2]][0].budgets[-1].flops
     long, short = (
         np.array([np.log(float(fit.law.params(flops))) for fit in fits[step]])
         for step in STEPS[1:3]
     )
-    value, low, high = np.exp(np.array(mean_of(short - long)[:3], float))
-    conclusions.append(
-        Conclusion(
-            claim="A long warmup makes the optimal size of the largest budget smaller: N* of the "
-            "short warmup over that of the long one",
-            estimate=float(value),
-            low=float(low),
-            high=float(high),
-            above=1.0,
-            note=note,
-        )
+    claim = (
+        "A long warmup makes the optimal size of the largest budget smaller: N* of the short "
+        "warmup over that of the long one"
     )
+    factor = np.exp(np.array(mean_of(short - long)[:3], float)).tolist()
+    conclusions.append(_conclusion(claim, factor, above=1.0, note=note))
     return Analysis(conclusions=conclusions, charts=[optima_chart(fits)])
+
+
+def _conclusion(claim: str, measured: Any, **fields: Any) -> Conclusion:
+    """`measured` begins with the value and the ends of its interval."""
+    value, low, high, *_ = measured
+    return Conclusion(claim=claim, estimate=value, low=low, high=high, **fields)
+
+
+def varied(table: Any, name: str) -> Any:
+    """Return the trunks along which the rate, or the batch, of the base run is varied.
+
+    The rate is varied at one batch size. The batch is varied with a rate that follows
+    its square root.
+    """
+    short, cooled, usual = kinds(table)
+    rate, batch = table.loc[usual, CELL].iloc[0]
+    if name == "learning_rate":
+        return table[short & ~cooled & (table["batch_tokens"] == batch)]
+    follows = np.isclose(table["learning_rate"], rate * np.sqrt(table["batch_tokens"] / batch))
+    return table[short & ~cooled & follows]
+
+
+def best_by_size(table: Any) -> list[Conclusion]:
+    """Measure how the best rate and the best batch move with the size."""
+    # Without muP the paper's best rate follows N^(-1/3).
+    claims = {
+        "learning_rate": ("The best rate falls more slowly under muP than without it", -1 / 3),
+        "batch_tokens": ("The best batch grows with the size", 0.0),
+    }
+    conclusions = []
+    for name, (claim, above) in claims.items():
+        runs = varied(table, name)
+        x, size = (np.log(runs[column].to_numpy(float)) for column in (name, "params_with_head"))
+        block = runs["params_with_head"].astype(str) + "/" + runs["seed"].astype(str)
+        loss = np.log(runs["loss"].to_numpy(float))
+        # Without a minimum between the values there is no optimum to follow.
+        with contextlib.suppress(ValueError):
+            moves = optimum.lowest_by(x, size, loss, block.to_numpy())
+            claim = f"{claim}: slope of its logarithm in log(N) at the largest budget"
+            note = "one parabola, with an offset per size and seed"
+            conclusions.append(_conclusion(claim, moves, above=above, note=note))
+    return conclusions
+
+
+def cell_charts(table: Any) -> list[Chart]:
+    """Draw the loss at the largest budget against the rate and against the batch."""
+    labels = {"learning_rate": "learning rate", "batch_tokens": "tokens per batch"}
+    charts = []
+    for name, label in labels.items():
+        runs, marks = varied(table, name), list[Mark]()
+        colours = size_colours(sorted(set(runs["width"])))
+        for width, of_width in runs.groupby("width"):
+            found = of_width.groupby(name)["loss"].agg(["mean", "sem"])
+            x, y = found.index.to_numpy(float), found["mean"].to_numpy(float)
+            line = {"label": f"width {width:.0f}", "colour": colours[width], "x": x, "y": y}
+            marks.append(Points(**line, y_error=found["sem"].to_numpy(float)))
+            marks.append(Line(**line, in_legend=False))
+        chart = Chart(
+            name=f"loss-by-{name.replace('_', '-')}",
+            title=f"Loss at the largest budget against the {label}",
+            caption="Constant rate, short warmup; means and standard errors over seeds. The rate "
+            "follows the square root of the batch.",
+            x_label=label,
+            y_label="loss, nats per token",
+            marks=marks,
+            log_x=True,
+        )
+        charts.append(chart)
+    return charts
 
 
 def optima_chart(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Chart:
@@ -236,33 +349,55 @@ def optima_chart(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Chart:
 
 # Two sizes do not bracket an optimum: this only shows that everything runs.
 smoke = design(
-    "kaplan-vs-chinchilla-smoke@1",
+    "kaplan-vs-chinchilla-smoke@2",
     base,
     sizes=models.ISOFLOP[:2],
     budgets=[0.8e10, 1.6e10],
     kaplan_share=0.5,
     ratios=(1, 100),
     long_warmup=60_000,
+    tuned=lambda params: [{"learning_rate": 0.016}],
     seeds=[0],
     measure=Measure(every=20_000, tokens=16_384, items=0),
 )
 
+# Rates at the batch of the base run, and batches whose rate follows their square root.
+CELLS: list[dict[str, float]] = [
+    *({"learning_rate": rate} for rate in (0.004, 0.016, 0.032)),
+    *(
+        {"learning_rate": 0.008 * (batch / 512) ** 0.5, "batch_tokens": batch}
+        for batch in (128, 256, 1_024)
+    ),
+]
+
 mini = design(
-    "kaplan-vs-chinchilla@1",
+    "kaplan-vs-chinchilla@2",
     base,
     sizes=models.ISOFLOP[:5],
     budgets=[0.3e11, 0.6e11, 1.2e11],
     kaplan_share=0.6,
     ratios=(2, 130),
     long_warmup=250_000,
+    tuned=lambda params: CELLS,
     seeds=[0, 1, 2],
     measure=Measure(every=40_000, tokens=16_384, items=0),
 )
 
+
+def porian_cell(params: int) -> dict[str, float]:
+    """The rate, batch and beta2 of the paper's laws for a size (section 4)."""
+    rate, sequences = (
+        scale * (params / 108e6) ** power for scale, power in ((0.0047, -1 / 3), (160, 2 / 3))
+    )
+    # A multiple of 16 sequences can be split over as many devices.
+    batch = 16 * max(1, round(sequences / 16))
+    return {"learning_rate": rate, "batch_tokens": 2_048 * batch, "beta2": 0.99}
+
+
 # The sixteen sizes and the twelve budgets of the paper. Its long warmup takes 3,000
 # batches of Kaplan et al., 2^19 tokens each.
 paper = design(
-    "kaplan-vs-chinchilla-paper@1",
+    "kaplan-vs-chinchilla-paper@2",
     base.replace(
         data=replace(data.REFINEDWEB, sequence_length=2_048),
         parametrization=standard(),
@@ -275,6 +410,7 @@ paper = design(
     kaplan_share=1.0,
     ratios=(2, 300),
     long_warmup=3_000 * 2**19,
+    tuned=lambda params: [porian_cell(params)],
     seeds=[0],
     measure=Measure(every=50_000_000, tokens=2**22, items=0),
     placement=hardware.DEEP,
