@@ -193,6 +193,8 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
     named = dict(options.columns)
     given = [name for name in OPTIONAL_COLUMNS if name in named or name in frame.columns]
     read = tables.read_columns(frame, (*SWEEP_COLUMNS, *given), "loss", named)
+    complete = frame.loc[read.complete]
+    diagnoses.check_one_row_per_run(complete, named.get("run", "run"))
     out = options.held_out_mask(len(frame))[read.complete]
     runs = _sweep(read, ~out)
     result = fit_hyperparameters(runs, draws=options.draws(), seed=options.seed)
@@ -216,7 +218,8 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         n_rows=len(runs.loss),
         verdict="unidentified" if lost else result.verdict,
         reasons=[
-            *diagnoses.loss_reasons(read.names["loss"], runs.loss),
+            *tables.diagnose(complete.loc[~out], runs._asdict(), "loss", {**named, **read.names}),
+            *diagnoses.cell_reasons(runs.params, runs.tokens, read.names["tokens"]),
             *result.reasons,
             *(_lost_reasons(draws, runs) if lost else []),
             f"{result.runs_used} of {len(runs.loss)} runs, the best of their cells, give the law",

@@ -218,6 +218,16 @@ def test_cross_validation_leaves_out_splits_that_do_not_determine_the_law():
     assert "have no score" not in fit_text(everywhere)
 
 
+def test_cross_validation_does_not_split_runs_of_equal_cost():
+    flops = np.repeat(np.geomspace(1e18, 1e21, 4), 5)
+    params = np.sqrt(flops / 120) * np.tile(np.geomspace(0.3, 3, 5), 4)
+    table = pd.DataFrame({"params": params, "tokens": flops / 6 / params})
+    table["loss"] = 1.8 + 480 * table.params**-0.35 + 2100 * table.tokens**-0.37
+    # Rounding of params x tokens would cut the third budget after its second run.
+    scores = fits.fit(table, laws.chinchilla(), bootstrap=0).cross_validation
+    assert [split.fitted for split in scores.by_split] == [10, 15]
+
+
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     everything = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)
