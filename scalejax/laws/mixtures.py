@@ -61,6 +61,7 @@ def _mixture(domains: tuple[str, ...]) -> ParametricLaw[Any]:
         inputs=domains,
         axes=tuple(range(len(domains))),
         raw=domains,
+        shares=True,
         coordinates=(OFFSET, scale(), *(Coordinate(-50.0, 50.0) for _ in exponents)),
         linear=Linear(("c", "k"), _columns),
         grid=tuple((name, starts) for name in exponents),

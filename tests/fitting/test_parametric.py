@@ -228,6 +228,22 @@ def test_cross_validation_does_not_split_runs_of_equal_cost():
     assert [split.fitted for split in scores.by_split] == [10, 15]
 
 
+def test_proportions_of_a_mixture_add_up_to_one():
+    proportions = np.random.default_rng(0).dirichlet([1, 1, 1], 12)
+    table = pd.DataFrame(proportions, columns=["web", "code", "books"])
+    table["loss"] = 2.2 + 0.6 * np.exp(-3 * table.code + table.books)
+    law = laws.mixture(("web", "code", "books"))
+    fit = fits.fit(table, law, bootstrap=0)
+    assert fit.params["t_code"] == pytest.approx(-3, rel=1e-3)
+    with pytest.raises(ValueError, match=r"web, code, books add up to 2\.3, and shares of"):
+        fit.predict(web=0.5, code=0.9, books=0.9)
+    with pytest.raises(ValueError, match="Name every domain in the law"):
+        fits.fit(table, laws.mixture(("web", "code")), bootstrap=0)
+    percent = table.assign(**{name: 100 * table[name] for name in law.inputs})
+    with pytest.raises(ValueError, match=r"add up to 100, .*web=web/100"):
+        fits.fit(percent, law, bootstrap=0)
+
+
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     everything = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)

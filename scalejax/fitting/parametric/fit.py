@@ -94,6 +94,8 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
     complete = frame.loc[read.complete]
     run = options.columns.get("run", "run")
     diagnoses.check_one_row_per_run(complete, run, options.cluster)
+    if law.shares:
+        diagnoses.check_shares(dict(zip(law.inputs, read.inputs, strict=True)))
     out = options.held_out_mask(len(frame))[read.complete]
     data = _Data(
         rows=complete.loc[~out],

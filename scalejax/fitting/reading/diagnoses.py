@@ -39,6 +39,9 @@ SINGLE_UNITS = (
 # of other batch sizes took a whole number of steps.
 SAME_BUDGET = 0.05
 
+# Shares of a whole add up to 1, but for the rounding of each.
+SHARE_TOLERANCE = 0.02
+
 # Neighbouring values of a column that are this many times apart are in two units. The
 # gap between a ladder of small models and one large run is smaller.
 MAX_GAP = 5e3
@@ -257,6 +260,22 @@ def check_budgets(flops: tuple[float, float]) -> None:
         raise ValueError(
             f"6 x params x tokens is {flops[0]:.3g} to {flops[1]:.3g} in the fitted rows, which "
             f"cannot be FLOPs of single parameters and tokens. {SINGLE_UNITS}"
+        )
+
+
+def check_shares(shares: Mapping[str, np.ndarray | float]) -> None:
+    """Raise ValueError where shares of a whole do not add up to 1.
+
+    shares: by our names, of a run or (rows,) of a table.
+    """
+    totals = np.atleast_1d(np.sum([*shares.values()], axis=0))
+    wrong = np.flatnonzero(np.abs(totals - 1) > SHARE_TOLERANCE)
+    if len(wrong):
+        name = next(iter(shares))
+        raise ValueError(
+            f"{', '.join(shares)} add up to {totals[wrong[0]]:.4g}, and shares of a whole add up "
+            "to 1. Name every domain in the law, and divide percentages by 100: --columns "
+            f"{name}={quoted(name)}/100,..."
         )
 
 
