@@ -268,7 +268,7 @@ def check_shares(shares: Mapping[str, np.ndarray | float]) -> None:
 
     shares: by our names, of a run or (rows,) of a table.
     """
-    totals = np.atleast_1d(np.sum([*shares.values()], axis=0))
+    totals = np.atleast_1d(np.sum(np.stack([*map(np.asarray, shares.values())]), axis=0))
     wrong = np.flatnonzero(np.abs(totals - 1) > SHARE_TOLERANCE)
     if len(wrong):
         name = next(iter(shares))
