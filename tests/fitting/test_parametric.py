@@ -244,6 +244,21 @@ def test_proportions_of_a_mixture_add_up_to_one():
         fits.fit(percent, law, bootstrap=0)
 
 
+def test_the_order_of_the_domains_of_a_mixture_does_not_matter():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.dirichlet([1, 1, 1], 20), columns=["web", "code", "books"])
+    exact = 1.6 + 0.6 * np.exp(-20 * table.code)
+    table["loss"] = exact * np.exp(0.01 * rng.normal(size=20))
+    # A run on the first domain by itself has a term of 0.6 nats, or of 0.6 e^-20.
+    last, first = (
+        fits.fit(table, laws.mixture(domains), bootstrap=0)
+        for domains in (("web", "books", "code"), ("code", "web", "books"))
+    )
+    assert first.params["c"] == pytest.approx(last.params["c"], rel=1e-6)
+    assert first.objective == pytest.approx(last.objective, rel=1e-6)
+    assert first.params["t_web"] == pytest.approx(-last.params["t_code"], rel=1e-4)
+
+
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     everything = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)
