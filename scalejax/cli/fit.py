@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # One NAME=VALUE of a flag. A comma inside of backticks belongs to a column's name.
 PAIR = re.compile(r"(?:`[^`]*`|[^,`])+|`")
 
+# The group of the rows that have no value in the column of `--by`.
+NO_VALUE = "(no value)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -132,14 +135,25 @@ class Fit:
         """Fit every group of rows by itself, and print one table."""
         from scalejax.cli.text import as_json
         from scalejax.cli.text.fit import groups_text
-        from scalejax.fitting import tables
+        from scalejax.fitting import expressions, tables
 
         if self.out or self.plot:
             raise ValueError("--by prints one table and writes no file; remove --out and --plot")
         assert self.by is not None
         column = tables.column_for(frame, self.by)
-        groups = {str(value): rows for value, rows in frame.groupby(column, sort=True)}
-        fitted = {name: self._fit(rows, law) for name, rows in groups.items()}
+        # Groups without a chosen row are none, and rows without a value are one.
+        chosen = frame.loc[expressions.row_mask(frame, self.where)]
+        if chosen.empty:
+            raise ValueError(f"--where {self.where!r} leaves no rows of {len(frame)}")
+        names = chosen[column].astype(object).where(chosen[column].notna(), NO_VALUE)
+        fitted = {}
+        for value in sorted(names.unique(), key=lambda x: (isinstance(x, str), x)):
+            try:
+                fitted[str(value)] = self._fit(chosen.loc[names == value], law)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} (in the rows whose {column} is {value}, which --where can leave out)"
+                ) from error
         if self.json:
             print(as_json({name: fit.summary() for name, fit in fitted.items()}))
         else:

@@ -190,18 +190,18 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
     """
     options.check(law, ())
     begin = time.perf_counter()
-    named = dict(options.columns)
+    named = options.columns
     given = [name for name in OPTIONAL_COLUMNS if name in named or name in frame.columns]
     read = tables.read_columns(frame, (*SWEEP_COLUMNS, *given), "loss", named)
+    diagnoses.check_one_row_per_run(frame.loc[read.complete], named.get("run", "run"))
     out = options.held_out_mask(len(frame))[read.complete]
     runs = _sweep(read, ~out)
     result = fit_hyperparameters(runs, draws=options.draws(), seed=options.seed)
     solved = time.perf_counter()
     params, draws = _parameters(result)
     known = result.verdict != "unidentified"
-    intervals: dict[str, Interval] = dict(
-        zip(params, percentile_ends(draws) if known else [], strict=False)
-    )
+    ends = percentile_ends(draws) if known else []
+    intervals: dict[str, Interval] = dict(zip(params, ends, strict=False))
     lost = (None, None) in intervals.values()
     held_out_cells = _sweep(read, out).cells() if out.any() else []
     regrets = np.array([regret(result.law, cell) for cell in held_out_cells])
@@ -216,7 +216,7 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         n_rows=len(runs.loss),
         verdict="unidentified" if lost else result.verdict,
         reasons=[
-            *diagnoses.loss_reasons(read.names["loss"], runs.loss),
+            *_diagnoses(frame.loc[read.complete].loc[~out], runs, {**named, **read.names}),
             *result.reasons,
             *(_lost_reasons(draws, runs) if lost else []),
             f"{result.runs_used} of {len(runs.loss)} runs, the best of their cells, give the law",
@@ -238,6 +238,12 @@ def fit(frame: "DataFrame", law: HyperparameterLaw, options: FitOptions) -> Hype
         },
         seconds=Seconds(solve=solved - begin, uncertainty=0.0),
     )
+
+
+def _diagnoses(rows: "DataFrame", runs: Sweep, names: Mapping[str, str]) -> list[str]:
+    """Say what the fitted rows look like other than sweeps."""
+    reasons = tables.diagnose(rows, runs._asdict(), "loss", names)
+    return reasons + diagnoses.cell_reasons(runs.params, runs.tokens, names["tokens"])
 
 
 def _sweep(read: tables.Columns, rows: np.ndarray) -> Sweep:

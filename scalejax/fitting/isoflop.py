@@ -75,6 +75,8 @@ class IsoFLOPFit(Fit[IsoFLOP]):
             )
         if "loss" in inputs:
             return self._budget_of(inputs["loss"])
+        if "flops" not in self.columns:
+            diagnoses.check_budgets(self.ranges.get("flops", (0.0, np.inf)))
         estimate = self._estimate("params", inputs["flops"])
         tokens = self._estimate("tokens", inputs["flops"]).value
         run = {"params": estimate.value, "tokens": tokens}
@@ -177,7 +179,8 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         dict(law.fixed),
     )
     draws = options.draws(DEFAULT_DRAWS if options.noise is not None else 0)
-    result = method.fit(_runs(read, ~held_out), draws=draws, seed=options.seed)
+    runs = _runs(read, ~held_out)
+    result = method.fit(runs, draws=draws, seed=options.seed)
     solved = time.perf_counter()
     parametric_view, notes = _parametric_view(frame.loc[~out], options)
     holdout, holdout_notes = _holdout(result, read, held_out, method)
@@ -196,13 +199,12 @@ def fit(frame: "DataFrame", law: IsoFLOP, options: FitOptions) -> IsoFLOPFit:
         n_rows=counted,
         verdict=result.verdict,
         reasons=[
-            *diagnoses.loss_reasons(read.names["loss"], read.target[~held_out]),
+            *tables.diagnose(frame.loc[read.complete & ~out], runs._asdict(), "loss", read.names),
             *result.reasons,
             *([f"{counted} of {rows} rows count"] if counted < rows else []),
             *_disagreement(parametric_view, intervals),
             *dropped_reasons(read.complete),
-            *(notes + holdout_notes),
-            *_draw_notes(options, draws),
+            *(notes + holdout_notes + _draw_notes(options, draws)),
         ],
         loss=LOSS,
         columns=read.names,

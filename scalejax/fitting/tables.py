@@ -11,7 +11,6 @@ import numpy as np
 from scalejax.fitting.reading import arithmetic, diagnoses
 from scalejax.fitting.reading.files import read_file
 from scalejax.fitting.reading.numbers import parse_number
-from scalejax.laws.law import Law
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -212,39 +211,40 @@ def _operand(frame: "DataFrame", column: str, expression: str) -> np.ndarray:
 
 
 def diagnose(
-    frame: "DataFrame",
-    law: Law,
-    inputs: Sequence[np.ndarray],
-    target: np.ndarray,
-    names: Mapping[str, str] | None = None,
+    frame: "DataFrame", values: Mapping[str, np.ndarray], target: str, names: Mapping[str, str]
 ) -> list[str]:
     """Say what the fitted rows look like other than what the law reads.
 
-    frame: the fitted rows.  inputs, target: what the law reads from them, (rows,) each.
-    names: our name of a column -> the table's.
+    frame: the fitted rows.  values: what the law reads from them, (rows,) each, by our
+    name of the column.  target: our name of what the law predicts.  names: our name of
+    a column -> the table's, of all that were read and of others that the user names.
     """
-    columns = dict(zip(law.inputs, inputs, strict=True))
-    named = column_for(frame, law.target, names)
-    losses = columns | {law.target: target}
-    reasons = diagnoses.direction_reasons(columns, target, law.target, named)
-    if "loss" in losses:
-        reasons += diagnoses.loss_reasons(column_for(frame, "loss", names), losses["loss"])
-    if {"params", "tokens"} <= columns.keys():
-        reasons += _unit_reasons(frame, columns["params"], columns["tokens"], names)
-    return reasons
+    inputs = {name: x for name, x in values.items() if name != target}
+    reasons = diagnoses.direction_reasons(inputs, values[target], target, names[target])
+    if "loss" in values:
+        reasons = reasons or diagnoses.loss_reasons(names["loss"], values["loss"])
+    # What an expression computes has no name that could say what it is.
+    for name in [name for name in ("loss", target) if names.get(name) in frame.columns]:
+        reasons = reasons or diagnoses.name_reasons(name, names[name])
+    for name, x in inputs.items():
+        reasons += diagnoses.gap_reasons(name, names.get(name, name), x)
+    return reasons + _unit_reasons(frame, values, names)
 
 
 def _unit_reasons(
-    frame: "DataFrame", params: np.ndarray, tokens: np.ndarray, names: Mapping[str, str] | None
+    frame: "DataFrame", values: Mapping[str, np.ndarray], names: Mapping[str, str]
 ) -> list[str]:
     """Say that params, tokens or FLOPs are in other units than single ones."""
-    flops = (names or {}).get("flops", "flops")
-    sources = {name: column_for(frame, name, names) for name in ("params", "tokens")}
-    if flops in frame.columns:
-        # The law does not read this column, so it need not hold numbers.
+    flops = names.get("flops", "flops")
+    if not {"params", "tokens"} <= values.keys():
+        return []
+    if "flops" in names or flops in frame.columns:
+        # The law need not read this column, so it need not hold numbers.
         with contextlib.suppress(ValueError):
             spent = numeric_column(frame, flops)
-            sources["flops"] = column_for(frame, "flops", names)
-            if reasons := diagnoses.flops_reasons(params, tokens, spent, sources):
+            columns = {**names, "flops": flops}
+            if reasons := diagnoses.flops_reasons(
+                values["params"], values["tokens"], spent, columns
+            ):
                 return reasons
-    return diagnoses.ratio_reasons(params, tokens, sources)
+    return diagnoses.ratio_reasons(values["params"], values["tokens"], names)

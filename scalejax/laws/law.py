@@ -231,6 +231,8 @@ class ParametricLaw(Law, Generic[F]):
     raw: tuple[str, ...] = ()
     """Inputs that keep the table's unit and are not centred: shares that may be 0, such
     as mixture proportions, and inputs whose unit changes the shape of the law."""
+    shares: bool = False
+    """Whether the inputs are shares of a whole, which add up to 1."""
     tied: tuple[tuple[str, str], ...] = ()
     """(parameter, other): the parameter is held equal to the other."""
 

@@ -8,10 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from scalejax.laws.law import OFFSET, Coordinate, Linear, Number, ParametricLaw, scale
+from scalejax.laws.law import OFFSET, Coordinate, Linear, Number, ParametricLaw
 
 # A law of this name is followed by its domains: mixture:web,code,books.
 PREFIX = "mixture:"
+
+# k is the term of a run on the first domain by itself, which may be far from all runs.
+# There it is smaller or larger than where they are by as much as exponents allow.
+K = Coordinate(-64.0, 64.0, log=True, scale=True)
 
 # Starting values of each exponent, in nats per unit of proportion.
 STARTS = (-3.0, -0.5)
@@ -61,7 +65,8 @@ def _mixture(domains: tuple[str, ...]) -> ParametricLaw[Any]:
         inputs=domains,
         axes=tuple(range(len(domains))),
         raw=domains,
-        coordinates=(OFFSET, scale(), *(Coordinate(-50.0, 50.0) for _ in exponents)),
+        shares=True,
+        coordinates=(OFFSET, K, *(Coordinate(-50.0, 50.0) for _ in exponents)),
         linear=Linear(("c", "k"), _columns),
         grid=tuple((name, starts) for name in exponents),
     )

@@ -190,6 +190,16 @@ def test_groups_of_rows_give_one_table(call, tmp_path):
     assert len(text.splitlines()) == 4
     code, text, _ = call("fit", path, *law, "--json")
     assert set(json.loads(text)) == {"books", "c4"}
+    # Rows without a value are a group, and a group without enough rows is named.
+    few = runs.iloc[:2].assign(set="few")
+    pd.concat([runs.assign(set="c4"), runs.assign(set=None), few]).to_csv(path, index=False)
+    code, _, error = call("fit", path, *law, "--json")
+    assert code == 2 and "(in the rows whose set is few, which --where can leave out)" in error
+    code, text, _ = call("fit", path, *law, "--json", "--where", "params > 0 and set != 'few'")
+    assert code == 0 and {name: fit["n_rows"] for name, fit in json.loads(text).items()} == {
+        "c4": 24,
+        "(no value)": 24,
+    }
     code, _, error = call("fit", path, *law, "--out", tmp_path / "fit.json")
     assert code == 2 and "remove --out" in error and not (tmp_path / "fit.json").exists()
 

@@ -84,3 +84,18 @@ def test_beta2_joins_the_law_when_the_table_has_several(tmp_path):
 def test_options_that_the_law_does_not_read_are_refused(options):
     with pytest.raises(ValueError, match="the hyperparameters law does not read"):
         fits.fit(sweep_table(), laws.hyperparameter_law(), **options)
+
+
+def test_a_table_of_histories_is_refused():
+    table = sweep_table()
+    early = table.assign(tokens=table.tokens / 2, loss=table.loss + 0.1)
+    histories = pd.concat([early.assign(step=50), table.assign(step=100)])
+    histories["run"] = histories.index
+    with pytest.raises(ValueError, match=r"run '0' has several rows.*last\(run, step\)"):
+        fits.fit(histories.reset_index(drop=True), laws.hyperparameter_law(), bootstrap=0)
+
+
+def test_params_in_millions_are_named():
+    table = sweep_table()
+    fit = fits.fit(table.assign(params=table.params / 1e6), laws.hyperparameter_law(), bootstrap=0)
+    assert "params=params*1e6" in fit.reasons[0]

@@ -113,6 +113,19 @@ def test_tokens_follow_from_params_and_flops():
     assert fit.params["tokens_exponent"] == pytest.approx(0.34 / 0.64, abs=0.05)
 
 
+def test_other_units_are_named_and_flops_are_no_budget_of_theirs():
+    table = isoflop_table()
+    table = table.assign(params=table.params / 1e6, tokens=table.tokens / 1e9)
+    fit = fits.fit(table.drop(columns="flops"), laws.isoflop_law(), bootstrap=0)
+    assert fit.reasons[0].startswith("6 x params x tokens is at most 1e+06, too little for FLOPs")
+    with pytest.raises(ValueError, match="cannot be FLOPs of single parameters and tokens"):
+        fit.forecast(flops=1e22)
+    scaled = table.assign(flops=table.flops / 1e18).drop(columns="tokens")
+    fit = fits.fit(scaled, laws.isoflop_law(), bootstrap=0)
+    assert fit.reasons[0].startswith("flops / (6 params) is about")
+    assert fit.forecast(flops=1e4).run["params"] > 0
+
+
 @pytest.mark.parametrize(
     "options", [{"loss": "lad"}, {"cluster": "flops"}, {"schedules": "x.csv"}, {"weights": "flops"}]
 )

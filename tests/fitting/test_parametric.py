@@ -218,6 +218,47 @@ def test_cross_validation_leaves_out_splits_that_do_not_determine_the_law():
     assert "have no score" not in fit_text(everywhere)
 
 
+def test_cross_validation_does_not_split_runs_of_equal_cost():
+    flops = np.repeat(np.geomspace(1e18, 1e21, 4), 5)
+    params = np.sqrt(flops / 120) * np.tile(np.geomspace(0.3, 3, 5), 4)
+    table = pd.DataFrame({"params": params, "tokens": flops / 6 / params})
+    table["loss"] = 1.8 + 480 * table.params**-0.35 + 2100 * table.tokens**-0.37
+    # Rounding of params x tokens would cut the third budget after its second run.
+    scores = fits.fit(table, laws.chinchilla(), bootstrap=0).cross_validation
+    assert [split.fitted for split in scores.by_split] == [10, 15]
+
+
+def test_proportions_of_a_mixture_add_up_to_one():
+    proportions = np.random.default_rng(0).dirichlet([1, 1, 1], 12)
+    table = pd.DataFrame(proportions, columns=["web", "code", "books"])
+    table["loss"] = 2.2 + 0.6 * np.exp(-3 * table.code + table.books)
+    law = laws.mixture(("web", "code", "books"))
+    fit = fits.fit(table, law, bootstrap=0)
+    assert fit.params["t_code"] == pytest.approx(-3, rel=1e-3)
+    with pytest.raises(ValueError, match=r"web, code, books add up to 2\.3, and shares of"):
+        fit.predict(web=0.5, code=0.9, books=0.9)
+    with pytest.raises(ValueError, match="Name every domain in the law"):
+        fits.fit(table, laws.mixture(("web", "code")), bootstrap=0)
+    percent = table.assign(**{name: 100 * table[name] for name in law.inputs})
+    with pytest.raises(ValueError, match=r"add up to 100, .*web=web/100"):
+        fits.fit(percent, law, bootstrap=0)
+
+
+def test_the_order_of_the_domains_of_a_mixture_does_not_matter():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.dirichlet([1, 1, 1], 20), columns=["web", "code", "books"])
+    exact = 1.6 + 0.6 * np.exp(-20 * table.code)
+    table["loss"] = exact * np.exp(0.01 * rng.normal(size=20))
+    # A run on the first domain by itself has a term of 0.6 nats, or of 0.6 e^-20.
+    last, first = (
+        fits.fit(table, laws.mixture(domains), bootstrap=0)
+        for domains in (("web", "books", "code"), ("code", "web", "books"))
+    )
+    assert first.params["c"] == pytest.approx(last.params["c"], rel=1e-6)
+    assert first.objective == pytest.approx(last.objective, rel=1e-6)
+    assert first.params["t_web"] == pytest.approx(-last.params["t_code"], rel=1e-4)
+
+
 def test_many_rows_are_cross_validated_on_a_sample(monkeypatch):
     everything = fits.fit(ladder(64), laws.chinchilla(), bootstrap=0).cross_validation
     monkeypatch.setattr(cross_validation, "LARGE_TABLE_ROWS", 32)

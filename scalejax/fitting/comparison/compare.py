@@ -32,6 +32,10 @@ BUDGETS = 3
 # An optimum within this factor of the fitted sizes and tokens is not mentioned.
 NEAR = 2.0
 
+# Recipes that train at all are not this many times apart in compute. Tables in other
+# units are.
+MAX_GAIN = 100.0
+
 # The law of A is not asked for budgets this many times beyond its runs.
 MAX_DISTANCE = 1e9
 
@@ -303,4 +307,11 @@ def _notes(compared: _Compared, flops: float, gain: float, ratio: float | None) 
             beyond = [] if is_near else extrapolation(best, fitted.ranges)
             beyond = [f"its compute-optimal {text}" for text in beyond]
         notes += [f"{name} extrapolates: {text}" for text in beyond]
+    # Beyond its runs, a law near its irreducible loss may need any factor.
+    is_beyond = any("extrapolates: flops" in note for note in notes)
+    if not is_beyond and not 1 / MAX_GAIN < gain < MAX_GAIN:
+        notes.append(
+            "no two recipes are so far apart within their runs; do A and B give params, tokens, "
+            "FLOPs and the loss in the same units?"
+        )
     return notes

@@ -19,6 +19,9 @@ UNUSABLE = ("unidentified", "not-converged")
 # Shares of the runs, cheapest first, that cross-validation fits.
 SPLIT_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
+# Runs whose logarithms of the cost agree to so many decimals are equally expensive.
+COST_DECIMALS = 9
+
 # The power of each input in the cost of a run, for cross-validation; 1 for all others.
 # Runs of lower loss are more expensive.
 COST_POWERS = {"width": 2, "unique_tokens": 0, "loss": -1}
@@ -108,7 +111,9 @@ def _splits(law: ParametricLaw[Any], inputs: list[np.ndarray]) -> list[np.ndarra
     ]
     if not (logs or law.additive):
         return []
-    cost = -inputs[0] if law.additive else np.sum(logs, axis=0)
+    # Equal products, such as N D on an isoFLOP curve, differ by rounding. A split
+    # between them would score runs that cost no more than those fitted.
+    cost = -inputs[0] if law.additive else np.round(np.sum(logs, axis=0), COST_DECIMALS)
     levels = np.unique(cost)
     cuts = {float(np.quantile(cost, share, method="lower")) for share in SPLIT_SHARES}
     possible = sorted(cuts & set(levels[:-1].tolist()))

@@ -94,6 +94,8 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
     complete = frame.loc[read.complete]
     run = options.columns.get("run", "run")
     diagnoses.check_one_row_per_run(complete, run, options.cluster)
+    if law.shares:
+        diagnoses.check_shares(dict(zip(law.inputs, read.inputs, strict=True)))
     out = options.held_out_mask(len(frame))[read.complete]
     data = _Data(
         rows=complete.loc[~out],
@@ -111,6 +113,11 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
             "(none missing, infinite or held out)"
         )
     return data
+
+
+def _values(law: ParametricLaw[Any], data: _Data) -> dict[str, np.ndarray]:
+    """The inputs and the target of the fitted rows by our names, (rows,) each."""
+    return dict(zip((*law.inputs, law.target), (*data.inputs, data.target), strict=True))
 
 
 class _Judged(NamedTuple):
@@ -152,9 +159,10 @@ def _judge(
     ends |= _ends_above_zero(law, at, data, ends, verdict)
     residuals = identification.linearize(law, at).residuals
     misfit = lack_of_fit(residuals, points, weights, law.free)
+    names = {**options.columns, **data.columns}
     quality = Quality.of(law, at, data.rows, options.columns.get("run", "run"), misfit)
     reasons = [
-        *tables.diagnose(data.rows, law, data.inputs, data.target, options.columns),
+        *tables.diagnose(data.rows, _values(law, data), law.target, names),
         *verdict.reasons,
         *design.held_reasons(law, data.target),
         *design.duplicate_reasons(data.inputs, data.target),
@@ -285,7 +293,7 @@ def _with_numbers(
     residuals = drawn.new_run
     if residuals is None:
         residuals = resampling.scaled_residuals(law, at)
-    columns = dict(zip((*law.inputs, law.target), (*data.inputs, data.target), strict=True))
+    columns = _values(law, data)
     return dataclasses.replace(
         scored,
         draws=resampling.parameter_draws(law, at, drawn.theta),

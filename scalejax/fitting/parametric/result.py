@@ -192,6 +192,8 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         for name, value in inputs.items():
             if not np.isfinite(value) or (value <= 0 and name not in law.signed):
                 raise ValueError(f"{name} must be positive; got {value}")
+        if law.shares:
+            diagnoses.check_shares(inputs)
 
     def _run(self, inputs: dict[str, float]) -> dict[str, float]:
         """The inputs, or the compute-optimal run when they are flops."""

@@ -30,6 +30,27 @@ USUAL_TOKENS_PER_PARAM = (0.1, 1e6)
 # 2,000 billion tokens, taken for single ones, are below it.
 SMALLEST_FLOPS = 1e8
 
+# What to do about a table in other units.
+SINGLE_UNITS = (
+    "Fit again with --columns params=params*1e6,tokens=tokens*1e9 (for millions and billions)"
+)
+
+# Budgets of tokens that differ by less than this share are the same one, for which runs
+# of other batch sizes took a whole number of steps.
+SAME_BUDGET = 0.05
+
+# Shares of a whole add up to 1, but for the rounding of each.
+SHARE_TOLERANCE = 0.02
+
+# Neighbouring values of a column that are this many times apart are in two units. The
+# gap between a ladder of small models and one large run is smaller.
+MAX_GAP = 5e3
+
+# Words in the names of columns that say in which unit, or as what, a loss is measured.
+BITS = {"bits", "bpb", "bpt", "bpc"}
+PERPLEXITY = {"ppl", "perplexity"}
+ACCURACY = {"acc", "accuracy"}
+
 # Share of the variance of ranks from which on one column follows others.
 FOLLOWS = 0.5
 
@@ -53,6 +74,70 @@ def loss_reasons(column: str, loss: np.ndarray) -> list[str]:
         f"{column} is between {loss.min():.3g} and {loss.max():.3g}, and losses above "
         f"{UNIFORM_GUESS:g} look like perplexities; a loss in nats per token is their logarithm: "
         f"--columns loss=log({quoted(column)})"
+    ]
+
+
+def name_reasons(name: str, column: str) -> list[str]:
+    """Say that a column is named after something else than the law reads.
+
+    name, column: our name and the table's name of a loss or of a top-1 error.
+
+    >>> name_reasons("loss", "ppl")[0].partition(";")[0]
+    'ppl is a perplexity by its name'
+    """
+    words = {*_plain_name(column).split("_")}
+    if "log" in words or column == name:
+        return []
+    if name == "loss" and words & PERPLEXITY:
+        return [
+            f"{column} is a perplexity by its name; a loss in nats is its logarithm: --columns "
+            f"loss=log({quoted(column)})"
+        ]
+    if name == "loss" and words & BITS:
+        return [
+            f"{column} is in bits by its name, and so is every loss that the fit states or takes; "
+            f"in nats it is --columns loss={quoted(column)}*log(2)"
+        ]
+    if words & ACCURACY and not words & {"loss", "error"}:
+        return [
+            f"{column} is an accuracy by its name; the error is 1 - accuracy: --columns "
+            f"{name}=1-{quoted(column)}"
+        ]
+    return []
+
+
+def gap_reasons(name: str, column: str, values: np.ndarray) -> list[str]:
+    """Say that a column mixes two units, such as 125 (millions) and 1.3e9.
+
+    name, column: our name and the table's name of an input.  values: (rows,).
+    """
+    if name not in RESOURCES or len(values) < 2:
+        return []
+    ordered = np.sort(values)
+    gaps = ordered[1:] / ordered[:-1]
+    largest = int(np.argmax(gaps))
+    if gaps[largest] < MAX_GAP:
+        return []
+    return [
+        f"{column} is at most {ordered[largest]:.3g} in {largest + 1} rows and at least "
+        f"{ordered[largest + 1]:.3g} in the others; bring all rows to one unit"
+    ]
+
+
+def cell_reasons(params: np.ndarray, tokens: np.ndarray, column: str) -> list[str]:
+    """Say that a sweep falls apart because its runs have nearly the same tokens.
+
+    params, tokens: (rows,).  column: the table's name of the tokens.
+    """
+    sizes, budgets = np.unique(np.stack([params, tokens]), axis=1)
+    # Cells are sorted by size, then by tokens.
+    near = (np.diff(sizes) == 0) & (np.diff(budgets) < SAME_BUDGET * budgets[:-1])
+    if not near.any():
+        return []
+    return [
+        f"{near.sum()} of {len(sizes)} cells have under {SAME_BUDGET:.0%} more {column} than "
+        "another of their size; runs are compared within equal params and tokens, so give those "
+        "of one sweep the same nominal number: --columns tokens=NOMINAL"
     ]
 
 
@@ -121,19 +206,33 @@ def flops_reasons(
 
 
 def ratio_reasons(params: np.ndarray, tokens: np.ndarray, columns: Mapping[str, str]) -> list[str]:
-    """Say that no model has so many or so few tokens per parameter.
+    """Say that no model has so many or so few tokens per parameter, or so few FLOPs.
 
-    params, tokens: (rows,); missing values are nan.  columns: the table's name of each.
+    params, tokens: (rows,); missing values are nan.  columns: the table's name of each;
+    without one of the tokens, they are FLOPs / (6 params).
     """
     low, high = USUAL_TOKENS_PER_PARAM
-    typical = float(np.median(tokens / params)) if len(params) else low
-    if not np.isfinite(typical) or low <= typical <= high:
+    if not len(params):
         return []
-    names = [quoted(columns[name]) for name in ("params", "tokens")]
+    typical, cost = float(np.median(tokens / params)), 6 * float(np.max(params * tokens))
+    is_usual = not np.isfinite(typical) or low <= typical <= high
+    if is_usual and not cost < SMALLEST_FLOPS:
+        return []
+    size = quoted(columns["params"])
+    if "tokens" in columns:
+        what, remedy = columns["tokens"], f"tokens={quoted(columns['tokens'])}*1e9"
+        # The ratio of swapped columns is a usual one upside down.
+        remedy += "; or are the two swapped?" if typical < low else ""
+    else:
+        flops = quoted(columns["flops"])
+        what, remedy = f"{flops} / (6 {size})", f"flops={flops}*1e18"
+    problem = f"6 x {columns['params']} x {what} is at most {cost:.2g}, too little for FLOPs"
+    if not is_usual:
+        problem = f"{what} is about {typical:.2g} times {columns['params']}, and {low:g} to "
+        problem += f"{high:g} is expected"
     return [
-        f"{columns['tokens']} is about {typical:.2g} times {columns['params']}, and {low:g} to "
-        f"{high:g} is expected; convert what is not in single parameters and tokens, such as "
-        "--columns params={}*1e6,tokens={}*1e9".format(*names)
+        f"{problem}; convert what is not in single parameters, tokens and FLOPs, such as --columns "
+        f"params={size}*1e6,{remedy}"
     ]
 
 
@@ -147,9 +246,36 @@ def check_units_of_flops(ranges: Mapping[str, tuple[float, float]]) -> None:
         raise ValueError(
             f"the fitted params are {low_params:.3g} to {params:.3g} and tokens are "
             f"{low_tokens:.3g} to {tokens:.3g}, which cannot be single parameters and tokens: "
-            "C = 6 params tokens does not hold in these units. Fit again with --columns "
-            "params=params*1e6,tokens=tokens*1e9 (for millions and billions), or predict from "
+            f"C = 6 params tokens does not hold in these units. {SINGLE_UNITS}, or predict from "
             "params and tokens"
+        )
+
+
+def check_budgets(flops: tuple[float, float]) -> None:
+    """Raise ValueError where 6 x params x tokens of the fitted rows are no FLOPs.
+
+    flops: smallest and largest 6 x params x tokens.
+    """
+    if flops[1] < SMALLEST_FLOPS:
+        raise ValueError(
+            f"6 x params x tokens is {flops[0]:.3g} to {flops[1]:.3g} in the fitted rows, which "
+            f"cannot be FLOPs of single parameters and tokens. {SINGLE_UNITS}"
+        )
+
+
+def check_shares(shares: Mapping[str, np.ndarray | float]) -> None:
+    """Raise ValueError where shares of a whole do not add up to 1.
+
+    shares: by our names, of a run or (rows,) of a table.
+    """
+    totals = np.atleast_1d(np.sum(np.stack([*map(np.asarray, shares.values())]), axis=0))
+    wrong = np.flatnonzero(np.abs(totals - 1) > SHARE_TOLERANCE)
+    if len(wrong):
+        name = next(iter(shares))
+        raise ValueError(
+            f"{', '.join(shares)} add up to {totals[wrong[0]]:.4g}, and shares of a whole add up "
+            "to 1. Name every domain in the law, and divide percentages by 100: --columns "
+            f"{name}={quoted(name)}/100,..."
         )
 
 
@@ -174,9 +300,10 @@ def check_one_row_per_run(rows: "DataFrame", column: str, cluster: str | None = 
         if step is not None and step != name:
             last = f"last({quoted(str(name))}, {quoted(str(step))})"
             remedy = f'choose the last row of each with --where "{last}"'
+        # As text, because the repr of a numpy number is np.int64(0).
+        first = str(rows.loc[repeated, name].iloc[0])
         raise ValueError(
-            f"{name} {rows.loc[repeated, name].iloc[0]!r} has several rows, and the law reads one "
-            f"row per run; {remedy}"
+            f"{name} {first!r} has several rows, and the law reads one row per run; {remedy}"
         )
 
 

@@ -36,6 +36,15 @@ def test_without_noise_the_gain_is_the_true_one_at_every_budget():
     assert result.pairs == 20 and not any(gain.notes for gain in result.gains[:2])
 
 
+def test_a_gain_that_only_other_units_explain_is_questioned():
+    # Params in thousands: the FLOPs of both tables still overlap.
+    a = runs(sizes=8)
+    b = a.assign(params=a.params / 1e3)
+    first, *_ = scalejax.compare(a, b, "chinchilla", draws=40).gains
+    assert first.value == pytest.approx(1e3, rel=1e-2)
+    assert "params, tokens, FLOPs and the loss in the same units?" in first.notes[-1]
+
+
 def test_pairs_make_the_interval_narrower_and_domains_are_compared(tmp_path):
     a, b = (runs(x, noise=0.003, seed=i) for i, x in enumerate((1.0, 1.5)))
     a["loss_web"], a["loss_web_se"] = 1.1 * a["loss"], 0.01

@@ -6,6 +6,7 @@ import pytest
 
 import scalejax
 from scalejax import laws
+from scalejax.fitting import tables
 from scalejax.fitting.reading import diagnoses
 
 N, D = (x.ravel() for x in np.meshgrid(np.geomspace(5e7, 8e8, 5), np.geomspace(1e9, 1e11, 5)))
@@ -103,3 +104,55 @@ def test_a_table_of_histories_is_refused_and_the_remedy_works(column):
 def test_a_name_that_repeats_without_steps_is_no_history():
     table = RUNS.assign(name=["a", "b", "c", "d", "e"] * 5)
     assert scalejax.fit(table, laws.chinchilla(), bootstrap=0).reasons == []
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "reason"),
+    [
+        ("loss", "val/bits_per_byte", "in nats it is --columns loss=`val/bits_per_byte`*log(2)"),
+        ("loss", "c4_bpb", "c4_bpb is in bits by its name"),
+        ("loss", "ppl", "loss=log(ppl)"),
+        ("loss", "Accuracy", "loss=1-Accuracy"),
+        ("top1_error", "arc_acc", "top1_error=1-arc_acc"),
+        ("top1_error", "acc_error", ""),
+        ("loss", "log_ppl", ""),
+        ("loss", "loss_web", ""),
+    ],
+)
+def test_the_name_of_a_column_says_what_it_is(name, column, reason):
+    reasons = diagnoses.name_reasons(name, column)
+    assert bool(reasons) == bool(reason) and reason in "".join(reasons)
+
+
+def test_bits_are_named_and_their_conversion_is_not():
+    table = RUNS.assign(bpb=LOSS / np.log(2) / 4)
+    values = {"params": N, "tokens": D, "loss": table.bpb.to_numpy()}
+    names = {"params": "params", "tokens": "tokens", "loss": "bpb"}
+    (reason,) = tables.diagnose(table, values, "loss", names)
+    assert reason.startswith("bpb is in bits by its name")
+    names["loss"] = "bpb*log(2)"
+    assert tables.diagnose(table, values, "loss", names) == []
+
+
+def test_two_units_in_one_column_are_named():
+    mixed = np.where(np.arange(25) < 10, N / 1e6, N)
+    values = {"params": mixed, "tokens": D, "loss": LOSS}
+    names = {"params": "size", "tokens": "tokens", "loss": "loss"}
+    (reason,) = tables.diagnose(RUNS, values, "loss", names)
+    assert reason.startswith("size is at most 800 in 10 rows and at least 5e+07 in the others")
+    assert diagnoses.gap_reasons("params", "size", np.array([4e6, 7e9])) == []
+
+
+def test_swapped_columns_are_suspected():
+    names = {"params": "params", "tokens": "tokens"}
+    (reason,) = diagnoses.ratio_reasons(D, N / 100, names)
+    assert reason.endswith("or are the two swapped?")
+    (reason,) = diagnoses.ratio_reasons(N / 1e6, D, names)
+    assert "swapped" not in reason
+
+
+def test_runs_of_one_sweep_with_almost_equal_tokens_are_named():
+    params, tokens = np.full(6, 1e8), np.array([2.0, 2.01, 2.02, 8.0, 8.0, 8.1]) * 1e9
+    (reason,) = diagnoses.cell_reasons(params, tokens, "tokens")
+    assert reason.startswith("3 of 5 cells have under 5% more tokens")
+    assert diagnoses.cell_reasons(params, np.round(tokens, -9), "tokens") == []
