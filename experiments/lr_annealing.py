@@ -262,7 +262,7 @@ def curves_chart(curves: WholeCurves, law: CurveFit) -> Chart:
         caption="One seed. Points were measured; lines are the annealing law, which was fitted to "
         "the constant rate and the cosine and predicts the others from their learning rates.",
         x_label="step",
-        y_label="loss minus the law at constant rate (nats per token)",
+        y_label="loss minus the law at constant rate (nats)",
         marks=marks,
     )
 

@@ -152,7 +152,7 @@ class CoordinateCheck:
         for panel, (name, x_mri) in zip(panels, self.values.items(), strict=True):
             mean_mi = np.exp(np.log(x_mri).mean(1))
             for i, mean_m in enumerate(mean_mi.T):
-                color = colormaps["viridis"](0.85 * i / (len(mean_mi.T) - 1))
+                color = colormaps["viridis"](0.58 * i / (len(mean_mi.T) - 1))
                 panel.loglog(self.sizes, mean_m, "o-", ms=3, color=color, label=f"step {i}")
             panel.set_title(f"{name}: slope {self.slopes[name][-1]:+.2f}", fontsize=10)
             panel.set_xticks(self.sizes, [str(size) for size in self.sizes])

@@ -141,7 +141,7 @@ class TransferCheck:
         rates = np.asarray(self.rates)
         by_size = zip(self.sizes, self.best, self.losses, strict=True)
         for number, (size, index, losses) in enumerate(by_size):
-            color = colormaps["viridis"](0.85 * number / (len(self.sizes) - 1))
+            color = colormaps["viridis"](0.58 * number / (len(self.sizes) - 1))
             finite = np.isfinite(losses)
             label = f"{self.over} {size}"
             axes.plot(rates[finite], losses[finite], "o-", ms=3, color=color, label=label)
