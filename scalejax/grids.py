@@ -55,16 +55,17 @@ def grid(base: Run, **axes: object) -> list[Run]:
 def cooldowns(
     trunks: Run | Sequence[Run],
     *,
-    at: Sequence[float],
+    at: float | Sequence[float],
     fraction: float,
     shape: str = "1-sqrt",
     final: float = 0.0,
 ) -> list[Run]:
     """One run with a cooldown for every trunk and every token count in `at`.
 
-    `at` counts the training tokens at the end of the cooldown. The cooldown takes the
-    last `fraction` of them and ends at `final` x peak learning rate. `shape` is one of
-    the cooldown shapes of `scalejax.optim.schedules.wsd`.
+    `at` counts the training tokens at the end of the cooldown, of which there may be
+    several. The cooldown takes the last `fraction` of them and ends at `final` x peak
+    learning rate. `shape` is one of the cooldown shapes of
+    `scalejax.optim.schedules.wsd`.
 
     The results are ordinary runs whose identity does not depend on the trunk. The
     planner finds what they have in common and trains it once (Hägele et al. 2024,
@@ -80,7 +81,7 @@ def cooldowns(
                 "cooldowns branch off a trunk with a constant schedule; got the schedule "
                 f"{trunk.schedule.shape!r}; use constant(warmup=...)"
             )
-        for tokens in at:
+        for tokens in [at] if isinstance(at, (int, float)) else at:
             start = (1 - fraction) * tokens
             # The factor forgives rounding errors of (1 - fraction) * tokens.
             if start > trunk.tokens * (1 + 1e-12):

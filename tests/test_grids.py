@@ -131,6 +131,7 @@ def test_a_flat_row_holds_every_field_once():
 def test_a_cooldown_is_an_ordinary_run_that_ends_at_its_tokens():
     short, long = cooldowns(BASE, at=[5e3, 1e4], fraction=0.2, shape="linear")
     assert (short.tokens, long.tokens) == (5e3, 1e4)
+    assert cooldowns(BASE, at=1e4, fraction=0.2, shape="linear") == [long]
     wsd = Schedule(shape="wsd", warmup=640, cooldown=0.2, cooldown_shape="linear")
     assert run_id(long) == run_id(BASE.replace(schedule=wsd))
 

@@ -7,6 +7,7 @@ from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
 from scalejax.cli.fit import parse_pairs
+from scalejax.cli.numbers import Number, read_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Compare:
 
     # Compare at this ratio of tokens to parameters. By default every budget is spent at
     # the optimum of each law.
-    tokens_per_param: float | None = None
+    tokens_per_param: Number = None
 
     # Columns that have other names or units in both tables, as pairs, as for
     # `scalejax fit`. Example: loss=bits_per_byte.
@@ -49,7 +50,7 @@ class Compare:
 
     # Exit with 1 unless the lower end of every gain in the loss is at least this.
     # Example: 1.1 asks for 10% of the compute.
-    require: float | None = None
+    require: Number = None
 
     # File for a figure of the gains. Its suffix is .png, .svg or .html.
     plot: str | None = None
@@ -95,7 +96,7 @@ class Compare:
         if not self.flops:
             return None
         try:
-            return [float(text) for text in self.flops.split(",")]
+            return [read_number(text) for text in self.flops.split(",")]
         except ValueError as error:
             raise ValueError(
                 f"--flops takes numbers separated by commas, such as 1e19,1e20; got {self.flops!r}"

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
+from scalejax.cli.numbers import Number, read_number
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,7 +116,8 @@ class Fit:
         if self.plot:
             check_suffix(self.plot)
         fixed = {
-            name: _number(name, value) for name, value in parse_pairs(self.fix, "--fix").items()
+            name: read_number(value, f"--fix {name}=VALUE")
+            for name, value in parse_pairs(self.fix, "--fix").items()
         }
         law = find_law(self.law).hold(**fixed)
         if self.by is not None:
@@ -187,31 +189,32 @@ class Predict:
     # File that `scalejax fit --out` wrote.
     fit: Positional[str]
 
-    # Number of parameters of the run, counted as in the fitted table. Example: 7e9.
-    params: float | None = None
+    # Number of parameters of the run, counted as in the fitted table. Example: 7B, or
+    # 7e9.
+    params: Number = None
 
     # Number of training tokens. Example: 1.4e11.
-    tokens: float | None = None
+    tokens: Number = None
 
     # Number of different training tokens, for the data-constrained law.
-    unique_tokens: float | None = None
+    unique_tokens: Number = None
 
     # Training FLOPs: predicts the compute-optimal run for a law of params and tokens
     # and for the isoflop law, and is the input of a power law of flops. Example:
     # 5.88e23.
-    flops: float | None = None
+    flops: Number = None
 
     # Loss in nats per token, for laws of the error against the loss. For a law of the
     # loss it asks which run reaches it: give it with --tokens for the params, with
     # --params for the tokens, or by itself for the cheapest run; for the isoflop law,
     # which budget does. Example: 2.1.
-    loss: float | None = None
+    loss: Number = None
 
     # Width of the model, for the width-depth law. Example: 1024.
-    width: float | None = None
+    width: Number = None
 
     # Number of layers of the model, for the width-depth law. Example: 16.
-    depth: float | None = None
+    depth: Number = None
 
     # Other inputs, of a law of your own, as pairs NAME=VALUE. Example: web=0.5.
     inputs: str = ""
@@ -245,7 +248,7 @@ class Predict:
         }
         given = {name: value for name, value in inputs.items() if value is not None}
         others = parse_pairs(self.inputs, "--inputs").items()
-        given |= {name: _number(name, value, "--inputs") for name, value in others}
+        given |= {name: read_number(value, f"--inputs {name}=VALUE") for name, value in others}
         own = find_law(self.law) if self.law else None
         if self.register:
             if given:
@@ -282,10 +285,3 @@ def parse_pairs(text: str, flag: str) -> dict[str, str]:
             raise ValueError(f"{flag} gives {name} twice: {text}; remove one of the two")
         pairs[name] = value
     return pairs
-
-
-def _number(name: str, text: str, flag: str = "--fix") -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"{flag} {name}=VALUE takes a number; got {text!r}") from error

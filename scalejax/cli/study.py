@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from scalejax.cli import compile_cache, exit_codes
+from scalejax.cli.numbers import Number
 
 if TYPE_CHECKING:
     from scalejax.launch.executor import Executor
@@ -28,7 +29,7 @@ class Plan:
 
     # Dollars per hour of one device, which on a CPU is one core. Shows what the plan
     # costs. Example: 1.20.
-    price: float | None = None
+    price: Number = None
 
     # Accelerators to compile the most expensive run for, as CHIP:SHAPE: v5e:16x16,
     # v5p:4x4x4, v6e:8x8 or h100:8. None of them need be at hand, but `make aot` must
@@ -40,7 +41,7 @@ class Plan:
     next: int | None = None
 
     # Training FLOPs that the proposed runs may cost together. Example: 1e19.
-    budget: float | None = None
+    budget: Number = None
 
     # Print one JSON object instead of text.
     json: bool = False
