@@ -16,6 +16,11 @@ ENGLISH = Data(source="english", tokenizer="bpe:512", sequence_length=128)
 # `epochs` of a result say how often.
 MINI = Data(source="mini", tokenizer="bpe:2048", sequence_length=256)
 
+# Two of its domains, each a corpus of its own, with pieces as small as those of
+# ENGLISH.
+CODE = Data(source="mini:code", tokenizer="bpe:512", sequence_length=128)
+DOCUMENTATION = Data(source="mini:documentation", tokenizer="bpe:512", sequence_length=128)
+
 # Your own corpus, written by
 # `scalejax data prepare --source TEXT --tokenizer FILE --out data/prepared`.
 PREPARED = Data(source="data/prepared", tokenizer="own", sequence_length=512)

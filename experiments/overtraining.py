@@ -5,9 +5,9 @@ parameter. They forecast a 1.4B model on 640 tokens per parameter from five runs
 cost 1/300 of it. A second law, in which the gain from tokens depends on the size,
 forecasts the same runs.
 
-Scientific: model size, tokens per parameter, law.
+Scientific: model size, tokens per parameter, law, corpus.
 Nuisance: seed.
-Fixed: data, tokenizer, peak learning rate (transferred by muP), batch size, beta2.
+Fixed: peak learning rate (transferred by muP), batch size, beta2.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from configs import data, hardware, models, recipes
 from scalejax import (
     Analysis,
     Conclusion,
+    Data,
     Measure,
     Model,
     Placement,
@@ -170,6 +171,28 @@ mini = design(
     seeds=[0, 1],
     measure=Measure(tokens=65_536, items=256),
 )
+
+
+def fresh(name: str, corpus: Data) -> Study:
+    """The over-trained run of another corpus, at half the cost.
+
+    The law was chosen on English. These corpora had no part in that.
+    """
+    return design(
+        name,
+        base.replace(data=replace(corpus, sequence_length=64)),
+        sizes=models.ISOFLOP,
+        ratios=[5, 10, 20, 40, 80, 160, 320],
+        forecast=[(models.ISOFLOP[3], 200)],
+        share=1 / 20,
+        shortest=400_000,
+        seeds=[0, 1],
+        measure=Measure(tokens=65_536, items=256),
+    )
+
+
+code = fresh("overtraining-code@1", data.CODE)
+documentation = fresh("overtraining-documentation@1", data.DOCUMENTATION)
 
 # Batch size in sequences and warmup in steps of each width in the paper.
 BATCH = {96: 64, 512: 512, 576: 512, 1_024: 512, 2_048: 256, 4_096: 2_048}

@@ -21,7 +21,8 @@ class Data:
     """What is read:
 
     - `english`, the default corpus;
-    - `mini`, a larger corpus with code and documentation;
+    - `mini`, a larger corpus with code and documentation, which `mini:code` and
+      `mini:documentation` read by themselves;
     - `synthetic:V`, random text over V symbols with a known entropy rate;
     - `seqio:MODULE:TASK` or `tfds:NAME/CONFIG:VERSION`;
     - the path of a file or folder of .txt, .md, .jsonl (plain, .gz or .zst), .parquet

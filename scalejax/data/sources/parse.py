@@ -43,8 +43,8 @@ def parse_source(name: str) -> CachedSource | ReadySource:
         return TextFiles(name, path)
     raise ValueError(
         f"Data.source {name!r} is not a known source, and no such file or folder exists in "
-        f"{Path.cwd()}; use `english`, `mini`, `synthetic:V`, `seqio:MODULE:TASK`, "
-        "`tfds:NAME`, or the path of a file or folder"
+        f"{Path.cwd()}; use `english`, `mini`, `mini:code`, `mini:documentation`, `synthetic:V`, "
+        "`seqio:MODULE:TASK`, `tfds:NAME`, or the path of a file or folder"
     )
 
 

