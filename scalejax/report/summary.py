@@ -86,11 +86,14 @@ def law_text(fit: Fit) -> str:
 
 def no_law_text(record: Record) -> str:
     """Why there is no law."""
-    reasons = [f"{name}: {reason}" for name, reason in record.study.get("unfitted", {}).items()]
-    if not reasons:
-        reasons = ["A law needs at least as many runs as it has parameters."]
     runs = count(len(record.fitted), "run")
-    return f"No law was fitted. {runs} finished that a law could use. {' '.join(reasons)}"
+    if reasons := [f"{name}: {why}" for name, why in record.study.get("unfitted", {}).items()]:
+        return f"No law was fitted. {runs} finished that a law could use. {' '.join(reasons)}"
+    if record.fitted.empty:
+        return f"No law was fitted. {runs} finished that a law could use."
+    if record.unfinished:
+        return "No law was fitted: laws are fitted when all runs are finished."
+    return "No law was fitted, because the study names none."
 
 
 def forecast_text(scored: ScoredForecast) -> str:

@@ -149,7 +149,7 @@ def test_a_study_of_one_run_has_a_page_that_says_what_is_missing(tmp_path):
     (folder / "curves.parquet").unlink()
     text = text_of(write_report(folder).parent)
     for sentence in (
-        "No law was fitted",
+        "No law was fitted: laws are fitted when all runs are finished",
         "No forecast was registered",
         "There are no curves",
         "No run of this study measured",
@@ -157,6 +157,11 @@ def test_a_study_of_one_run_has_a_page_that_says_what_is_missing(tmp_path):
         assert sentence in text
     assert "1 of 2 runs finished: 1 model size (20k parameters" in text
     assert f"Not finished: {FORECAST_RUN}" in text
+
+
+def test_a_finished_study_without_laws_does_not_ask_for_more_runs(tmp_path):
+    text = text_of(write_report(write_study(tmp_path / "made@1", results_table())).parent)
+    assert "No law was fitted, because the study names none." in text
 
 
 def test_a_study_in_which_every_run_diverged_has_a_page(tmp_path):
