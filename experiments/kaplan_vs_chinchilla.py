@@ -69,17 +69,6 @@ CLAIMS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "Tuning every size in place of a decay lowers the exponent": (2, 4, {"above": 0.0}),
 }
 
-base = Run(
-    model=models.ISOFLOP[0],
-    data=replace(data.ENGLISH, sequence_length=64),
-    parametrization=mup(base_width=32),
-    optimizer=recipes.TINY_ADAMW,
-    schedule=constant(warmup=0),
-    tokens=1e6,
-    batch_tokens=512,
-    seed=0,
-)
-
 
 def design(
     name: str,
