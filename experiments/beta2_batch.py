@@ -33,7 +33,6 @@ from scalejax import (
 )
 from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
 from scalejax.fitting.replicates import mean_of
-from scalejax.fitting.result import Estimate
 from scalejax.laws.inference import optimum
 from scalejax.optim.schedules import constant
 
@@ -123,7 +122,7 @@ def at_fixed_rate(table: Any, which: str) -> list[Conclusion]:
     fit = {"note": "one learning rate per batch size; least squares with an offset per seed"}
     nats = {"unit": "nats per token and decade of 1 - beta2", **fit}
     conclusions = [
-        _conclusion(
+        Conclusion.of(
             f"{which}, batch of {size:.0f} tokens: a larger beta2 lowers the loss",
             optimum.slope(x[batch == size], loss[batch == size], block[batch == size]),
             above=0.0,
@@ -135,7 +134,7 @@ def at_fixed_rate(table: Any, which: str) -> list[Conclusion]:
         x[ends], (batch[ends] == small).astype(float), loss[ends], block[ends]
     )
     conclusions.append(
-        _conclusion(
+        Conclusion.of(
             f"{which}: it lowers it by more at {small:.0f} than at {large:.0f} tokens",
             gain,
             above=0.0,
@@ -151,7 +150,7 @@ def at_fixed_rate(table: Any, which: str) -> list[Conclusion]:
         # Without a minimum in the range there is no optimum to follow.
         with contextlib.suppress(ValueError):
             moves = optimum.lowest_by(x[pair], np.log10(batch[pair]), loss[pair], block[pair])
-            conclusions.append(_conclusion(claim, moves, above=0.0, **fit))
+            conclusions.append(Conclusion.of(claim, moves, above=0.0, **fit))
     return conclusions
 
 
@@ -167,14 +166,8 @@ def at_tuned_rate(losses: Any) -> list[Conclusion]:
         claim = f"At a batch of {size} tokens and tuned rates, beta2 {more:.3g} beats {usual:.3g}"
         gain = mean_of((values.loc[usual] - values.loc[more]).to_numpy())
         note = f"mean and Student's interval of {values.shape[1]} seeds"
-        conclusions.append(_conclusion(claim, gain, above=0.0, unit="nats per token", note=note))
+        conclusions.append(Conclusion.of(claim, gain, above=0.0, unit="nats per token", note=note))
     return conclusions
-
-
-def _conclusion(claim: str, measured: optimum.Measured | Estimate, **fields: Any) -> Conclusion:
-    return Conclusion(
-        claim=claim, estimate=measured.value, low=measured.low, high=measured.high, **fields
-    )
 
 
 def chart(losses: Any, name: str, title: str) -> Chart:

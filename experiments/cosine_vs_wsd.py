@@ -174,11 +174,9 @@ def tuned(losses: "pd.DataFrame", family: str) -> "pd.Series":
 def gap(claim: str, difference: "pd.Series", **limits: float) -> Conclusion:
     """A claim about a difference of losses: a mean over lengths for every seed."""
     mean = mean_of(np.asarray(difference.groupby("seed").mean(), float))
-    return Conclusion(
-        claim=claim,
-        estimate=mean.value,
-        low=mean.low,
-        high=mean.high,
+    return Conclusion.of(
+        claim,
+        mean,
         unit="nats per token",
         note=f"Mean over lengths; {mean.method}.",
         **limits,

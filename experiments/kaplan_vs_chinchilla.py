@@ -223,11 +223,11 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
     note = f"mean and Student's interval of {len(exponents[STEPS[0]])} seeds"
     conclusions = []
     for step, values in exponents.items():
-        conclusions.append(_conclusion(f"Exponent of N*: {step}", mean_of(values), note=note))
+        conclusions.append(Conclusion.of(f"Exponent of N*: {step}", mean_of(values), note=note))
     for claim, (before, after, limit) in CLAIMS.items():
         # Both steps of a seed share its data and mostly its runs: seeds are paired.
         falls = mean_of(exponents[STEPS[before]] - exponents[STEPS[after]])
-        conclusions.append(_conclusion(claim, falls, note=note, **limit))
+        conclusions.append(Conclusion.of(claim, falls, note=note, **limit))
     flops = fits[STEPS[2]][0].budgets[-1].flops
     long, short = (
         np.array([np.log(float(fit.law.params(flops))) for fit in fits[step]])
@@ -238,14 +238,8 @@ def compare(fits: Mapping[str, Sequence[IsoFLOPResult]]) -> Analysis:
         "warmup over that of the long one"
     )
     factor = np.exp(np.array(mean_of(short - long)[:3], float)).tolist()
-    conclusions.append(_conclusion(claim, factor, above=1.0, note=note))
+    conclusions.append(Conclusion.of(claim, factor, above=1.0, note=note))
     return Analysis(conclusions=conclusions, charts=[optima_chart(fits)])
-
-
-def _conclusion(claim: str, measured: Any, **fields: Any) -> Conclusion:
-    """`measured` begins with the value and the ends of its interval."""
-    value, low, high, *_ = measured
-    return Conclusion(claim=claim, estimate=value, low=low, high=high, **fields)
 
 
 def varied(table: Any, name: str) -> Any:
@@ -275,12 +269,12 @@ def best_by_size(table: Any) -> list[Conclusion]:
         x, size = (np.log(runs[column].to_numpy(float)) for column in (name, "params_with_head"))
         block = runs["params_with_head"].astype(str) + "/" + runs["seed"].astype(str)
         loss = np.log(runs["loss"].to_numpy(float))
-        # Without a minimum between the values there is no optimum to follow.
+        # A loss that has no minimum between the values has no best one.
         with contextlib.suppress(ValueError):
             moves = optimum.lowest_by(x, size, loss, block.to_numpy())
             claim = f"{claim}: slope of its logarithm in log(N) at the largest budget"
             note = "one parabola, with an offset per size and seed"
-            conclusions.append(_conclusion(claim, moves, above=above, note=note))
+            conclusions.append(Conclusion.of(claim, moves, above=above, note=note))
     return conclusions
 
 

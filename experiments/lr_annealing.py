@@ -123,11 +123,9 @@ def analysis(folder: Path) -> Analysis:
 def conclusion(claim: str, errors: Iterable[float], note: str = "", **limits: float) -> Conclusion:
     """A claim about the mean of one error per seed, in percent."""
     mean = mean_of([*errors])
-    return Conclusion(
-        claim=claim,
-        estimate=mean.value,
-        low=mean.low,
-        high=mean.high,
+    return Conclusion.of(
+        claim,
+        mean,
         unit="%",
         note=f"{note or 'Relative error of the loss'}; {mean.method}.",
         **limits,

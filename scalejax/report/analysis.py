@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,6 +59,19 @@ class Conclusion:
                     f"the {what} of {self.claim!r} is [{ends[0]}, {ends[1]}]; give the lower end "
                     "first"
                 )
+
+    @classmethod
+    def of(cls, claim: str, measured: Sequence[Any], **fields: Any) -> Self:
+        """A claim about a measured number, such as an `Estimate`.
+
+        measured: the value and the ends of its interval come first; the rest is not
+        read.  fields: the limits, unit and note of the conclusion.
+
+        >>> Conclusion.of("Size pays", (0.13, 0.08, 0.18), above=0.0).verdict
+        'holds'
+        """
+        value, low, high, *_ = measured
+        return cls(claim=claim, estimate=value, low=low, high=high, **fields)
 
     @property
     def interval(self) -> tuple[float, float]:
