@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
@@ -64,6 +63,9 @@ def best_schedule(
 
     Raises ValueError unless 0 < floor < peak and warmup + knots < steps.
     """
+    # Takes a second to import on a slow machine, which other laws need not pay.
+    import scipy.optimize
+
     if not 0 < floor < peak:
         raise ValueError(f"best_schedule needs 0 < floor < peak; got floor={floor}, peak={peak}")
     if not 0 <= warmup < steps - knots:

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float
 
 from scalejax.laws.curves.data import CurveData, weights_by_curve
@@ -280,6 +279,9 @@ def _least_squares(
 
     scipy's trust-region reflective solver with bounds.
     """
+    # Takes a second to import on a slow machine, which other laws need not pay.
+    import scipy.optimize
+
     free = problem.free
     if not free.any():
         return x, True

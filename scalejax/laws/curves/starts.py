@@ -7,7 +7,6 @@ in the solver's coordinates.
 import itertools
 
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float
 
 from scalejax.laws.curves.problem import Problem
@@ -58,6 +57,9 @@ def _solve_linear(
     Returns the misfit, in relative errors, which are close to the errors of the
     logarithm, and the parameters.
     """
+    # Takes a second to import on a slow machine, which other laws need not pay.
+    import scipy.optimize
+
     x = problem.held.copy()
     for (_, _, nonlinear, _), (point, _) in zip(problem.terms, columns, strict=True):
         x[nonlinear] = point

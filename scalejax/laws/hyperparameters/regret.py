@@ -1,8 +1,6 @@
 """What it costs to train a cell with the hyperparameters of a law."""
 
 import numpy as np
-from scipy.interpolate import LinearNDInterpolator
-from scipy.spatial import QhullError
 
 from scalejax.laws.hyperparameters.forms import Hyperparameters
 from scalejax.laws.hyperparameters.sweep import Sweep, settings
@@ -21,6 +19,10 @@ def regret(law: Hyperparameters, cell: Sweep) -> float:
     interpolation is too high, and the best of many noisy runs is too low. Differences
     below .05% say little on sweeps like StepLaw's.
     """
+    # Takes a second to import on a slow machine, which other laws need not pay.
+    from scipy.interpolate import LinearNDInterpolator
+    from scipy.spatial import QhullError
+
     N, D = cell.params[0], cell.tokens[0]
     if np.isnan(law.batch_coefficient) and np.ptp(cell.batch_tokens) == 0:
         return _regret_of_rate(float(law.learning_rate(N, D)), cell)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.optimize import root_scalar
 from scipy.special import fdtri
 
 from scalejax.laws.inference.convergence import converged
@@ -69,6 +68,9 @@ def end_above_zero(
 
     None if no offset below the smallest target is so far, or without rows to spare.
     """
+    # Takes a second to import on a slow machine, which other fits need not pay.
+    from scipy.optimize import root_scalar
+
     degrees = len(targets) - law.free
     if degrees < 1:
         return None
