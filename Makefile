@@ -7,24 +7,24 @@ BENCHMARKS ?= train_speed sweep_speed step_profile training_step loop_overhead s
 .PHONY: venv quickstart test test-data test-hf test-track test-ray aot gpu notebooks docs bench clean
 .DEFAULT_GOAL := venv
 
+# uv, where there is one, installs in seconds what takes pip minutes.
+UV := $(shell command -v uv)
+pip = $(@D)/bin/python -m pip install -q --disable-pip-version-check
+install = $(if $(UV),uv pip install -q --python $(@D)/bin/python,$(pip))
+
 venv: .venv/.ready
 
 .venv/.ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "scalejax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.12"; exit 1; }
-	@if command -v uv >/dev/null; then \
-		uv venv -q --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv && \
-		uv pip install -q --python .venv/bin/python -e '.[test]'; \
-	else \
-		$(PYTHON) -m venv .venv && .venv/bin/python -m pip install -q --disable-pip-version-check -e '.[test]'; \
-	fi
+	@$(PYTHON) -m venv .venv
+	@$(install) -e '.[test]'
 	@touch $@
 
-# The environments below add to .venv, whose packages they see: jax is installed once.
+# The environments below add to .venv, whose packages they see: pip installs jax once.
 packages = $$($(1)/bin/python -c 'import site; print(site.getsitepackages()[0])')
 add_environment = .venv/bin/python -m venv $(@D) && \
 	echo "$(call packages,.venv)" >"$(call packages,$(@D))/venv.pth"
-install = $(@D)/bin/python -m pip install -q --disable-pip-version-check
 
 quickstart: venv
 	.venv/bin/scalejax run experiments/quickstart.py
@@ -46,8 +46,8 @@ test-hf: .venv-hf/.ready
 # PyTorch without CUDA, 0.2 GB, where its index can be reached; else that of PyPI.
 .venv-hf/.ready: .venv/.ready
 	$(add_environment)
-	-$(install) --retries=0 --timeout=15 torch --index-url https://download.pytorch.org/whl/cpu
-	$(install) -e '.[hf,eval]'
+	-$(pip) --retries=0 --timeout=15 torch --index-url https://download.pytorch.org/whl/cpu
+	$(pip) -e '.[hf,eval]'
 	@touch $@
 
 # Curves on dashboards: nothing is sent anywhere, wandb runs offline.
@@ -109,8 +109,8 @@ bench: venv .venv-bench/.ready
 # The baseline of benchmarks/train_speed.py, without scalejax.
 .venv-bench/.ready:
 	$(PYTHON) -m venv .venv-bench
-	$(install) --retries=0 --timeout=15 torch numpy --index-url https://download.pytorch.org/whl/cpu || \
-		$(install) torch numpy
+	$(pip) --retries=0 --timeout=15 torch numpy --index-url https://download.pytorch.org/whl/cpu || \
+		$(pip) torch numpy
 	@touch $@
 
 clean:
