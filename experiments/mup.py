@@ -5,11 +5,31 @@ Nuisance: learning rate.
 Fixed: data, tokenizer, depth, tokens, batch size, beta2, warmup.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from configs import data, hardware, models, recipes
-from scalejax import Measure, Model, Placement, Run, Study, cosine, grid, mup, results, standard
+from scalejax import (
+    Analysis,
+    Conclusion,
+    Measure,
+    Model,
+    Placement,
+    Run,
+    Study,
+    cosine,
+    grid,
+    mup,
+    results,
+    standard,
+)
+from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
+from scalejax.laws.inference import optimum
+from scalejax.training.checks.transfer import TransferCheck, transfer_check
 
 base = Run(
     model=models.WIDTHS[0],
@@ -20,6 +40,29 @@ base = Run(
     tokens=81_920,
     batch_tokens=512,
     seed=0,
+)
+
+# Less than one step of the grid over widths that differ by a factor of eight.
+STABLE = 1 / 3
+
+# By parametrization: its title, a claim about the slope of log(best rate) in
+# log(width), and the values for which the claim holds.
+CLAIMS = {
+    "mup": (
+        "muP",
+        "Under muP the best learning rate moves by less than a third of an octave per doubling "
+        "of the width",
+        {"above": -STABLE, "below": STABLE},
+    ),
+    "standard": (
+        "standard parametrization",
+        "Under the standard parametrization it falls by more than that",
+        {"below": -STABLE},
+    ),
+}
+NOTE = (
+    "one parabola through the rates within a factor of four of the best of each width, with an "
+    "offset per width and seed"
 )
 
 
@@ -44,30 +87,59 @@ def design(
         learning_rate=rates,
         seed=seeds,
     )
-    return Study(name, runs, measure=measure, placement=placement)
+    return Study(name, runs, measure=measure, placement=placement, analysis=conclude)
 
 
-def figure(folder: str | Path, path: str | Path) -> None:
-    """Draw loss against learning rate from the results in `folder`, one line per width.
+def conclude(folder: Path) -> Analysis:
+    """Measure how the best learning rate moves with the width."""
+    return compare(results(folder))
 
-    One panel shows muP, the other the standard parametrization. `path` is the image
-    file.
-    """
-    # Imported here because planning and training do not need matplotlib.
-    from matplotlib.figure import Figure
 
-    from scalejax.training.checks.transfer import transfer_check
+def compare(table: Any) -> Analysis:
+    """Conclude from a table of all runs, one row each."""
+    conclusions, charts = [], []
+    for name, (title, claim, limits) in CLAIMS.items():
+        runs = table[table["parametrization"] == name]
+        transfer = transfer_check(runs)
+        charts.append(chart(transfer, name, title))
+        # A loss that has no minimum between the rates has no best one.
+        with contextlib.suppress(ValueError):
+            moves = best_rate_by_width(runs, transfer)
+            conclusions.append(
+                Conclusion.of(claim, moves, **limits, unit="octaves per doubling", note=NOTE)
+            )
+    return Analysis(conclusions=conclusions, charts=charts)
 
-    table = results(folder)
-    drawing = Figure(figsize=(10.5, 4.2), layout="constrained")
-    panels = drawing.subplots(1, 2, sharey=True)
-    titles = {"mup": "muP", "standard": "standard parametrization"}
-    for panel, (name, title) in zip(panels, titles.items(), strict=True):
-        transfer = transfer_check(table.loc[table["parametrization"] == name, :])
-        transfer.draw(panel)
-        steps = f"{transfer.drift} grid step{'s' * (transfer.drift != 1)}"
-        panel.set_title(f"{title}: the best rate moves by {steps}", fontsize=10)
-    drawing.savefig(path, dpi=150)
+
+def best_rate_by_width(runs: Any, transfer: TransferCheck) -> optimum.Measured:
+    """Return by how many octaves the best rate moves per doubling of the width."""
+    best = dict(zip(transfer.sizes, np.asarray(transfer.rates)[transfer.best], strict=True))
+    octaves = np.log2(runs["learning_rate"] / runs["width"].map(best))
+    # Far from its minimum the loss is no parabola.
+    near = runs[(octaves.abs() < 2.5) & runs["loss"].notna()]
+    x, z = (np.log2(near[column].to_numpy(float)) for column in ("learning_rate", "width"))
+    block = near["width"].astype(str) + "/" + near["seed"].astype(str)
+    return optimum.lowest_by(x, z, near["loss"].to_numpy(float), block.to_numpy())
+
+
+def chart(transfer: TransferCheck, name: str, title: str) -> Chart:
+    """Draw the mean loss over seeds against the learning rate, one line per width."""
+    marks: list[Mark] = []
+    colours, rates = size_colours(transfer.sizes), np.asarray(transfer.rates)
+    for width, losses in zip(transfer.sizes, transfer.losses, strict=True):
+        finite = np.isfinite(losses)
+        label, line = f"width {width}", {"x": rates[finite], "y": losses[finite]}
+        marks.append(Points(label=label, colour=colours[width], **line))
+        marks.append(Line(label=label, colour=colours[width], in_legend=False, **line))
+    return Chart(
+        name=f"loss-by-rate-{name}",
+        title=f"Loss against the learning rate, {title}",
+        caption="Means over seeds. Runs that diverged are left out.",
+        x_label="peak learning rate",
+        y_label="loss, nats per token",
+        marks=marks,
+        log_x=True,
+    )
 
 
 # Under 90 seconds on two CPU cores.
