@@ -228,6 +228,8 @@ def diagnose(
         reasons = reasons or diagnoses.name_reasons(name, names[name])
     for name, x in inputs.items():
         reasons += diagnoses.gap_reasons(name, names.get(name, name), x)
+    if {"tokens", "unique_tokens"} <= inputs.keys():
+        reasons += diagnoses.repeat_reasons(inputs["tokens"], inputs["unique_tokens"], names)
     return reasons + _unit_reasons(frame, values, names)
 
 

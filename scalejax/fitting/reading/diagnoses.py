@@ -205,6 +205,21 @@ def flops_reasons(
     ]
 
 
+def repeat_reasons(
+    tokens: np.ndarray, unique_tokens: np.ndarray, columns: Mapping[str, str]
+) -> list[str]:
+    """Say that no run reads its text more than once, as where two columns are swapped.
+
+    tokens, unique_tokens: (rows,).  columns: the table's name of each.
+    """
+    if not len(tokens) or np.any(tokens > unique_tokens) or np.all(tokens == unique_tokens):
+        return []
+    return [
+        f"{columns['tokens']} are at most {columns['unique_tokens']} in every row, so that no run "
+        "reads its text more than once; are the two swapped?"
+    ]
+
+
 def ratio_reasons(params: np.ndarray, tokens: np.ndarray, columns: Mapping[str, str]) -> list[str]:
     """Say that no model has so many or so few tokens per parameter, or so few FLOPs.
 

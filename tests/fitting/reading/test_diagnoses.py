@@ -156,3 +156,18 @@ def test_runs_of_one_sweep_with_almost_equal_tokens_are_named():
     (reason,) = diagnoses.cell_reasons(params, tokens, "tokens")
     assert reason.startswith("3 of 5 cells have under 5% more tokens")
     assert diagnoses.cell_reasons(params, np.round(tokens, -9), "tokens") == []
+
+
+def test_swapped_tokens_and_unique_tokens_are_suspected():
+    unique = np.minimum(D, 1e10)
+    names = {"tokens": "tokens", "unique_tokens": "unique"}
+    swapped = {"tokens": "unique", "unique_tokens": "tokens"}
+    assert diagnoses.repeat_reasons(D, unique, names) == []
+    # Where every run reads each token once, the order does not matter.
+    assert diagnoses.repeat_reasons(unique, unique, names) == []
+    (reason,) = diagnoses.repeat_reasons(unique, D, swapped)
+    assert reason.startswith("unique are at most tokens in every row")
+    fit = scalejax.fit(
+        RUNS.assign(unique=unique), laws.data_constrained(), columns=swapped, bootstrap=0
+    )
+    assert reason in fit.reasons
