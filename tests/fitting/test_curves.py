@@ -159,6 +159,15 @@ def test_two_models_in_one_table_are_noticed():
     assert any("duplicate: curve 'constant'" in reason for reason in fit.reasons)
 
 
+def test_perplexities_and_two_units_of_size_are_noticed():
+    table = curve_table().assign(ppl=lambda it: np.exp(it["loss"]))
+    (reason,) = fit_table(table, columns=COLUMNS | {"loss": "ppl"}).reasons[-1:]
+    assert "loss=log(ppl)" in reason
+    assert not any("perplexit" in it for it in fit_table(table).reasons)
+    mixed = sized_table().assign(params=lambda it: it["params"].replace(1e7, 10))
+    assert "bring all rows to one unit" in fit_table(mixed, law=laws.annealing_size()).reasons[-1]
+
+
 def test_a_single_curve_is_unidentified():
     assert fit_table(where="schedule == 'cosine'").verdict == "unidentified"
 

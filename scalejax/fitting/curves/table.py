@@ -87,7 +87,10 @@ def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> Curve
         columns["learning_rate"] = tables.column_for(frame, "learning_rate", named)
         own = tables.numeric_column(rows, columns["learning_rate"])
         reasons += _rate_reasons(own, rates, losses)
-    reasons += _duplicate_reasons(labels, losses.rows(~held_out))
+    fitted = losses.rows(~held_out)
+    reasons += _duplicate_reasons(labels, fitted)
+    read = {"loss": fitted.loss, "params": fitted.params} if sized else {"loss": fitted.loss}
+    reasons += tables.diagnose(rows, read, "loss", columns)
     return CurveTable(rows, losses, held_out, labels, rates, columns, reasons)
 
 
