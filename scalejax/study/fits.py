@@ -123,15 +123,24 @@ def register_forecasts(
     """Register what the fits predict for every run of `Study.forecast`.
 
     Call this before any of those runs starts. rows: what the laws were fitted to.
-    Returns the ids of runs that had started: their forecasts are not registered.
+    Returns what is not registered, and why, a sentence each: the forecasts of runs that
+    have started, and errors that no run can have.
     """
-    late: dict[str, None] = {}
+    left_out: dict[str, None] = {}
     for run in study.forecast:
         for prediction in _predictions(run, fits):
+            law, value = "+".join(prediction.laws), prediction.estimate.value
+            if prediction.metric == "top1_error" and not 0 <= value <= 1:
+                reason = (
+                    f"no forecast of the top-1 error of run {run_id(run)} by {law}: the law gives "
+                    f"{value:.3g}, and an error is between 0 and 1"
+                )
+                left_out[reason] = None
+                continue
             registered = ledger.register(
                 folder,
                 run=f"{study.name}/{run_id(run)}",
-                law="+".join(prediction.laws),
+                law=law,
                 metric=prediction.metric,
                 estimate=prediction.estimate,
                 distance=prediction.distance,
@@ -139,8 +148,11 @@ def register_forecasts(
                 rows=rows,
             )
             if not registered:
-                late[run_id(run)] = None
-    return list(late)
+                reason = (
+                    f"run {run_id(run)} has started, so no forecast of it is registered any more"
+                )
+                left_out[reason] = None
+    return list(left_out)
 
 
 def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:

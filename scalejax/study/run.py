@@ -190,8 +190,8 @@ def _train_and_conclude(
 
     # Register the forecasts first: only then may the runs that they are about start.
     if study.forecast:
-        for run in register_forecasts(study, fits, rows, folder):
-            progress.say(f"run {run} has started, so no forecast of it is registered any more")
+        for reason in register_forecasts(study, fits, rows, folder):
+            progress.say(reason)
         jobs = planned.jobs([*study.runs, *study.forecast])
         write_jobs(folder, in_order(jobs, priority))
         engine.train(planned.jobs(study.forecast))

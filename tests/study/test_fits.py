@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scalejax import laws
-from scalejax.config import Data
+from scalejax.config import Data, Model
 from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
 from scalejax.files import read_lines
@@ -68,6 +68,21 @@ def test_a_law_of_the_loss_forecasts_alone_and_in_a_chain_with_a_law_of_the_erro
         ("chinchilla+downstream", "top1_error"),
     ]
     assert {line["run"] for line in lines} == {f"s@1/{run_id(runs[3])}"}
+
+
+def test_an_error_that_no_run_can_have_is_not_registered_and_said(runs, tmp_path):
+    # The law of these errors falls below 0 at the loss of a much larger run.
+    rows = table_of_laws()
+    rows = rows.assign(top1_error=0.9 - 30 * np.exp(-1.2 * rows["loss"]))
+    model = Model.sized(width=512, depth=4, head_size=64, vocabulary=32)
+    large = runs[3].replace(tokens=1e9, model=model)
+    study = Study(
+        "s@1", runs[:3], forecast=[large], laws=[laws.chinchilla(), laws.downstream()], bootstrap=0
+    )
+    fits, _ = fit_laws(study, rows, tmp_path)
+    (reason,) = register_forecasts(study, fits, rows, tmp_path)
+    assert "by chinchilla+downstream: the law gives -" in reason
+    assert [line["metric"] for line in read_lines(tmp_path / "forecasts.jsonl")] == ["loss"]
 
 
 def test_branches_share_an_error_and_kaplans_law_counts_without_embeddings(runs, tmp_path):
