@@ -74,145 +74,163 @@ def design(
 
 
 def conclude(folder: Path) -> Analysis:
-    """Measure what beta2 is worth at each batch size, and where its optimum lies."""
+    """Measure how the best rate, beta2 and batch depend on one another."""
     return compare(results(folder))
 
 
 def compare(table: Any) -> Analysis:
     """Conclude from a table of all runs, one row each.
 
-    Raises ValueError where runs are missing.
+    Raises ValueError where runs are missing, or where three rates per batch size do not
+    show a best one.
     """
-    cell = ["batch_tokens", "learning_rate", "beta2", "seed"]
-    losses = table.set_index(cell)["loss"].unstack("seed")
-    runs = losses.groupby("batch_tokens").size().to_numpy()
-    if losses.isna().any(axis=None) or runs.min() < runs.max():
+    by_batch = table.groupby("batch_tokens")
+    cells = by_batch["learning_rate"].nunique() * table["beta2"].nunique()
+    if (by_batch.size() < cells * table["seed"].nunique()).any():
         raise ValueError("some runs are missing; `scalejax run` trains them")
-    # One rate for all beta2 of a batch size: the lower one, and the one with the lower
-    # mean loss. A rate below its best can make a larger beta2 look better.
-    rates = losses.mean(axis=1).groupby(["batch_tokens", "learning_rate"]).mean()
-    best = rates.groupby("batch_tokens").idxmin().map(lambda pair: pair[1])
-    lowest = table.groupby("batch_tokens")["learning_rate"].min()
-    low, better = (
-        table[table["learning_rate"] == table["batch_tokens"].map(rate)] for rate in (lowest, best)
-    )
-    means = losses.mean(axis=1).groupby(["batch_tokens", "beta2"])
-    tuned = losses.loc[means.idxmin()].droplevel("learning_rate")
-    at_low = low.set_index(["batch_tokens", "beta2", "seed"])["loss"].unstack("seed")
+    # Runs of one seed that differ only in beta2 are not independent: average over them.
+    rates = table.pivot_table("loss", ["batch_tokens", "seed"], "learning_rate")
+    tuned = tuned_losses(table)
     return Analysis(
         conclusions=[
-            *at_fixed_rate(better, "Better rate"),
-            *at_fixed_rate(low, "Lower rate"),
-            *at_tuned_rate(tuned),
+            *law("The best learning rate", rates),
+            *law("The best 1 - beta2, at tuned rates,", tuned),
+            *gains(tuned),
+            *best_batch(tuned),
         ],
         charts=[
-            chart(at_low, "beta2-by-batch", "at the lower learning rate of each batch size"),
-            chart(tuned, "beta2-by-batch-tuned", "at the best learning rate of each point"),
+            chart(tuned, "beta2-by-batch", "beta2, at tuned rates", "1 - beta2"),
+            chart(rates, "rate-by-batch", "the rate, averaged over beta2", "learning rate"),
         ],
     )
 
 
-def at_fixed_rate(table: Any, which: str) -> list[Conclusion]:
-    """Conclude from the runs at one learning rate per batch size; `which` names it."""
-    x, loss = np.log10(1 - np.asarray(table["beta2"], float)), np.asarray(table["loss"], float)
-    batch, seed = np.asarray(table["batch_tokens"], float), np.asarray(table["seed"])
-    block = np.unique(np.stack([batch, seed]), axis=1, return_inverse=True)[1].ravel()
-    small, large = batch.min(), batch.max()
-    ends = (batch == small) | (batch == large)
-    fit = {"note": "one learning rate per batch size; least squares with an offset per seed"}
-    nats = {"unit": "nats per token and decade of 1 - beta2", **fit}
-    conclusions = [
-        Conclusion.of(
-            f"{which}, batch of {size:.0f} tokens: a larger beta2 lowers the loss",
-            optimum.slope(x[batch == size], loss[batch == size], block[batch == size]),
-            above=0.0,
-            **nats,
-        )
-        for size in np.unique(batch)
-    ]
-    gain = optimum.slope_change(
-        x[ends], (batch[ends] == small).astype(float), loss[ends], block[ends]
-    )
-    conclusions.append(
-        Conclusion.of(
-            f"{which}: it lowers it by more at {small:.0f} than at {large:.0f} tokens",
-            gain,
-            above=0.0,
-            **nats,
-        )
-    )
-    for smaller, larger in pairwise(np.unique(batch)):
-        pair = (batch == smaller) | (batch == larger)
-        claim = (
-            f"{which}: the best beta2 is larger at {smaller:.0f} than at {larger:.0f} tokens: "
-            "slope of log(1 - beta2) in log(batch)"
-        )
-        # Without a minimum in the range there is no optimum to follow.
-        with contextlib.suppress(ValueError):
-            moves = optimum.lowest_by(x[pair], np.log10(batch[pair]), loss[pair], block[pair])
-            conclusions.append(Conclusion.of(claim, moves, above=0.0, **fit))
-    return conclusions
+def tuned_losses(table: Any) -> Any:
+    """The loss at the best rate: (batch size, seed) down, and 1 - beta2 across.
 
-
-def at_tuned_rate(losses: Any) -> list[Conclusion]:
-    """Conclude from each (batch, beta2) at its best learning rate.
-
-    losses: nats per token, with (batch, beta2) down and seeds across.
+    Seeds stay independent, because each has its own parabolas.
     """
-    conclusions = []
-    for size, of_batch in losses.groupby("batch_tokens"):
-        values = of_batch.droplevel("batch_tokens")
-        usual, more = (min(values.index, key=lambda it: abs(it - to)) for to in (0.95, 0.999))
-        claim = f"At a batch of {size} tokens and tuned rates, beta2 {more:.3g} beats {usual:.3g}"
-        gain = mean_of((values.loc[usual] - values.loc[more]).to_numpy())
-        note = f"mean and Student's interval of {values.shape[1]} seeds"
-        conclusions.append(Conclusion.of(claim, gain, above=0.0, unit="nats per token", note=note))
-    return conclusions
+    import pandas as pd
+
+    rows = {
+        cell: optimum.lowest_losses(
+            np.log(runs["learning_rate"].to_numpy(float)),
+            runs["loss"].to_numpy(float),
+            1 - runs["beta2"].to_numpy(float),
+        )
+        for cell, runs in table.groupby(["batch_tokens", "seed"])
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=["batch_tokens", "seed"])
+    return pd.DataFrame(list(rows.values()), index, columns=np.unique(1 - table["beta2"]))
 
 
-def chart(losses: Any, name: str, title: str) -> Chart:
-    """Draw the loss above that of the best beta2, one line per batch size.
+def law(what: str, losses: Any) -> list[Conclusion]:
+    """Measure the exponent with which the best value of a hyperparameter moves.
 
-    losses: nats per token, with (batch, beta2) down and seeds across.
+    losses: (batch size, seed) down, and the values of the hyperparameter across.
+    """
+    long = losses.stack().rename_axis(["batch_tokens", "seed", "value"]).rename("loss")
+    long = long.dropna().reset_index()
+    block = long["batch_tokens"].astype(str) + "/" + long["seed"].astype(str)
+    columns = (np.log(long["value"]), np.log(long["batch_tokens"]), long["loss"], block)
+    # Without a minimum in the range there is no optimum to follow.
+    with contextlib.suppress(ValueError):
+        exponent = optimum.lowest_by(*(column.to_numpy() for column in columns))
+        claim = f"{what} rises with the batch: exponent of its power law"
+        note = "one parabola, with an offset per batch size and seed; Fieller's interval"
+        return [Conclusion.of(claim, exponent, above=0.0, note=note)]
+    return []
+
+
+def gains(tuned: Any) -> list[Conclusion]:
+    """Measure what a larger beta2 is worth, and whether it is more at a small batch.
+
+    tuned: losses at tuned rates; (batch size, seed) down, and 1 - beta2 across.
+    """
+    decades = np.log10(tuned.columns.to_numpy(float))
+    slopes = tuned.apply(lambda row: np.polyfit(decades, row, 1)[0], axis=1).unstack("seed")
+    nats = "nats per token and decade of 1 - beta2"
+    conclusions = [
+        seed_mean(f"Batch of {batch} tokens: a larger beta2 lowers the loss", of_batch, nats)
+        for batch, of_batch in slopes.iterrows()
+    ]
+    small, large = slopes.index.min(), slopes.index.max()
+    claim = f"It lowers it by more at {small} than at {large} tokens"
+    return [*conclusions, seed_mean(claim, slopes.loc[small] - slopes.loc[large], nats)]
+
+
+def best_batch(tuned: Any) -> list[Conclusion]:
+    """Compare each batch size with the next larger one, averaged over beta2.
+
+    tuned: losses at tuned rates; (batch size, seed) down, and 1 - beta2 across.
+    """
+    losses = tuned.mean(axis=1).unstack("seed")
+    return [
+        seed_mean(
+            f"At tuned rates a batch of {smaller} tokens beats one of {larger}",
+            losses.loc[larger] - losses.loc[smaller],
+            "nats per token",
+        )
+        for smaller, larger in pairwise(losses.index)
+    ]
+
+
+def seed_mean(claim: str, values: Any, unit: str) -> Conclusion:
+    """Claim that the mean of a quantity is above 0; values: one per seed."""
+    note = f"mean and Student's interval of {len(values)} seeds"
+    return Conclusion.of(claim, mean_of(values.to_numpy()), above=0.0, unit=unit, note=note)
+
+
+def chart(losses: Any, name: str, against: str, x_label: str) -> Chart:
+    """Draw the loss above the lowest one of each batch size.
+
+    losses: (batch size, seed) down, and the values along the x axis across.
     """
     marks: list[Mark] = []
     batches = losses.groupby("batch_tokens")
     colours = size_colours(batches.groups)
     for size, of_batch in batches:
-        values = of_batch.droplevel("batch_tokens").sort_index()
-        # Seeds differ in their level, which is not what beta2 changes.
-        excess = values - values.mean(axis=0)
-        x, y = 1 - np.asarray(values.index, float), excess.mean(axis=1).to_numpy()
-        error = excess.std(axis=1).to_numpy() / np.sqrt(values.shape[1])
-        label, colour = f"batch of {size} tokens", colours[size]
-        y = y - y.min()
-        marks.append(Points(label=label, colour=colour, x=x, y=y, y_error=error))
-        marks.append(Line(label=label, colour=colour, x=x, y=y, in_legend=False))
+        of_batch = of_batch.dropna(axis=1)
+        # Seeds differ in their level, which is not what the x axis changes.
+        excess = of_batch.sub(of_batch.mean(axis=1), axis=0)
+        mean = excess.mean()
+        line = {
+            "label": f"batch of {size:,} tokens",
+            "colour": colours[size],
+            "x": mean.index.to_numpy(float),
+            "y": (mean - mean.min()).to_numpy(),
+        }
+        marks.append(Points(**line, y_error=excess.sem().to_numpy()))
+        marks.append(Line(**line, in_legend=False))
     return Chart(
         name=name,
-        title=f"Loss against beta2, {title}",
-        caption="Means over seeds, above the best beta2 of the batch size. Bars are standard "
-        "errors without what all runs of a seed share.",
-        x_label="1 - beta2",
-        y_label="loss above the best, nats per token",
+        title=f"Loss against {against}",
+        caption="Means over seeds, above the lowest of the batch size. Bars are standard errors "
+        "without what all runs of a seed share.",
+        x_label=x_label,
+        y_label="loss above the lowest, nats per token",
         marks=marks,
         log_x=True,
     )
 
 
 smoke = design(
-    "beta2-batch-smoke@1",
+    "beta2-batch-smoke@2",
     base.replace(tokens=32_768),
-    rates={128: [0.003], 1_024: [0.008]},
+    rates={128: [0.004, 0.008, 0.016], 1_024: [0.008, 0.016, 0.032]},
     beta2=BETA2[::2],
     seeds=[0, 1],
     measure=Measure(tokens=16_384, items=0),
 )
 
 mini = design(
-    "beta2-batch@1",
+    "beta2-batch@2",
     base,
-    rates={128: [0.004, 0.008], 512: [0.008, 0.016], 2_048: [0.016, 0.032]},
+    rates={
+        128: [0.004, 0.008, 0.016],
+        512: [0.008, 0.016, 0.032],
+        2_048: [0.008, 0.016, 0.032],
+    },
     beta2=BETA2,
     seeds=[0, 1, 2],
     measure=Measure(tokens=65_536, items=0),
@@ -221,7 +239,7 @@ mini = design(
 # Batch sizes in sequences, each with rates around the law that the paper fits to them.
 # The size is that of their sweep whose optimum is at about 160 sequences.
 paper = design(
-    "beta2-batch-paper@1",
+    "beta2-batch-paper@2",
     base.replace(
         model=models.PORIAN[9],
         data=replace(data.REFINEDWEB, sequence_length=2_048),

@@ -1,4 +1,4 @@
-"""Effects and optima of a hyperparameter from repeated runs, with intervals.
+"""Optima of a hyperparameter from repeated runs, with intervals.
 
 The loss is a curve in the hyperparameter plus an offset of every block, such as the
 seed: runs of one seed share their initial values and their data.
@@ -14,6 +14,8 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95
 
+NO_MINIMUM = "the loss has no minimum between the values that were trained"
+
 
 class Measured(NamedTuple):
     """A number and its 95% interval."""
@@ -22,25 +24,6 @@ class Measured(NamedTuple):
     low: float | None
     """Lower end; None, like `high`, where the data do not bound the number."""
     high: float | None
-
-
-def slope(
-    x: Float[np.ndarray, " n"],
-    loss: Float[np.ndarray, " n"],
-    block: Shaped[np.ndarray, " n"],
-) -> Measured:
-    """Return the slope of the loss in x, from one line with an offset per block."""
-    return _coefficient(_fit(x[:, None], loss, block))
-
-
-def slope_change(
-    x: Float[np.ndarray, " n"],
-    z: Float[np.ndarray, " n"],
-    loss: Float[np.ndarray, " n"],
-    block: Shaped[np.ndarray, " n"],
-) -> Measured:
-    """Return by how much the slope of the loss in x changes per unit of z."""
-    return _coefficient(_fit(np.stack([x * z, x], 1), loss, block))
 
 
 def lowest(
@@ -72,6 +55,38 @@ def lowest_by(
     Raises ValueError where the parabola has no minimum.
     """
     return _ratio(_fit(np.stack([x * z, x**2, x], 1), loss, block))
+
+
+def lowest_losses(
+    x: Float[np.ndarray, " n"],
+    loss: Float[np.ndarray, " n"],
+    block: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " blocks"]:
+    """Return the lowest loss of each block in x, in the order of the sorted blocks.
+
+    The loss of block k is a_k + b_k x + c x^2, with one c for all blocks: a parabola
+    through three noisy losses may have no minimum. It is read at its lowest point, or
+    at the end of the x that were trained if that is beyond them. The lowest of the
+    measured losses would be too low, and more so where they are noisier.
+
+    Raises ValueError where c is not positive, or not determined.
+    """
+    blocks, labels = np.unique(block, return_inverse=True)
+    # Centred, so that the terms of a block are nearly orthogonal.
+    from_centre = x - x.mean()
+    inside = np.eye(len(blocks))[labels]
+    terms = np.column_stack([from_centre**2, inside, inside * from_centre[:, None]])
+    (c, *coefficients), _, rank, _ = np.linalg.lstsq(terms, loss, rcond=None)
+    if rank < terms.shape[1]:
+        raise ValueError(
+            f"{len(loss)} runs in {len(blocks)} blocks do not determine the curves; train three "
+            "values in every block"
+        )
+    if c <= 0:
+        raise ValueError(NO_MINIMUM)
+    a, b = np.split(np.array(coefficients), 2)
+    at = np.clip(-b / (2 * c), from_centre.min(), from_centre.max())
+    return a + b * at + c * at**2
 
 
 class _LeastSquares(NamedTuple):
@@ -108,17 +123,11 @@ def _fit(
     return _LeastSquares(coefficients, covariance, student(free))
 
 
-def _coefficient(fit: _LeastSquares) -> Measured:
-    """Return the first coefficient with Student's interval."""
-    value, half = fit.coefficients[0], fit.quantile * np.sqrt(fit.covariance[0, 0])
-    return Measured(float(value), float(value - half), float(value + half))
-
-
 def _ratio(fit: _LeastSquares) -> Measured:
     """Return -p / 2c with Fieller's interval; p and c are the first coefficients."""
     p, c = -fit.coefficients[0], 2 * fit.coefficients[1]
     if c <= 0:
-        raise ValueError("the loss has no minimum between the values that were trained")
+        raise ValueError(NO_MINIMUM)
     V, t = fit.covariance, fit.quantile
     pp, pc, cc = V[0, 0], -2 * V[0, 1], 4 * V[1, 1]
     # The interval holds each r with |p - r c| <= t std(p - r c): a quadratic in r.

@@ -60,16 +60,39 @@ def test_too_few_runs_are_refused():
         optimum.lowest(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 1.0]), np.zeros(3))
 
 
-def test_slopes_are_those_of_the_line_that_made_the_losses():
-    rng = np.random.default_rng(3)
-    x, z = np.tile(VALUES, 2 * SEEDS), np.repeat([0.0, 1.0], SEEDS * len(VALUES))
-    seed = np.repeat(np.arange(2 * SEEDS), len(VALUES))
-    loss = (0.2 + 0.3 * z) * x + rng.normal(0, 1, 2 * SEEDS)[seed] + rng.normal(0, 0.01, len(x))
-    first = z == 0
-    for measured, truth in (
-        (optimum.slope(x[first], loss[first], seed[first]), 0.2),
-        (optimum.slope_change(x, z, loss, seed), 0.3),
-    ):
-        assert measured.low is not None and measured.high is not None
-        assert measured.low <= truth <= measured.high
-        assert measured.high - measured.low < 0.05
+def _swept(rng, *, noise, beyond=0.0):
+    """Six blocks at three rates: the best rate and the lowest loss differ by block."""
+    rate, block = np.tile([0.0, 1.0, 2.0], 6), np.repeat(np.arange(6), 3)
+    best = np.array([0.6, 0.8, 1.0, 1.2, 1.4, 1.6 + beyond])
+    truth = np.array([3.3, 3.1, 3.0, 3.1, 3.2, 3.4])
+    loss = truth[block] + 0.05 * (rate - best[block]) ** 2
+    return rate, loss + rng.normal(0, noise, len(rate)), block, truth
+
+
+def test_the_lowest_losses_are_those_at_the_best_rate_of_each_block():
+    *runs, truth = _swept(np.random.default_rng(0), noise=0.0)
+    assert optimum.lowest_losses(*runs) == pytest.approx(truth, abs=1e-9)
+
+
+def test_a_parabola_is_not_followed_beyond_the_values_that_were_trained():
+    *runs, truth = _swept(np.random.default_rng(0), noise=0.0, beyond=1.4)
+    # The best rate of the last block is 3, and the highest is 2.
+    assert optimum.lowest_losses(*runs) == pytest.approx([*truth[:5], 3.4 + 0.05], abs=1e-9)
+
+
+def test_noise_does_not_favour_blocks_whose_best_rate_was_trained():
+    rng, errors, measured = np.random.default_rng(4), [], []
+    for _ in range(400):
+        rate, loss, block, truth = _swept(rng, noise=0.01)
+        errors.append(optimum.lowest_losses(rate, loss, block) - truth)
+        measured.append(loss.reshape(6, 3).min(axis=1) - truth)
+    # The lowest measured loss does: between two rates, both are too high.
+    assert np.ptp(np.mean(errors, axis=0)) < 0.002 < np.ptp(np.mean(measured, axis=0))
+
+
+def test_blocks_of_two_values_and_a_maximum_are_refused():
+    with pytest.raises(ValueError, match="do not determine the curves"):
+        optimum.lowest_losses(np.tile([0.0, 1.0], 3), np.ones(6), np.repeat([0, 1, 2], 2))
+    rate, loss, block, _ = _swept(np.random.default_rng(0), noise=0.0)
+    with pytest.raises(ValueError, match="no minimum"):
+        optimum.lowest_losses(rate, -loss, block)
