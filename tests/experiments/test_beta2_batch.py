@@ -80,6 +80,12 @@ def test_a_rate_that_suits_one_beta2_better_does_not_count_as_its_merit():
     assert claims[GAIN].estimate == pytest.approx(-0.02 * 2 * 0.25, abs=0.001)
 
 
+def test_a_seed_whose_best_rate_is_at_both_ends_is_not_refused():
+    table = made(slope=1.0)
+    hump = (table["seed"] == 2) & (table["batch_tokens"] == 512) & (table["learning_rate"] == 0.016)
+    assert judged(table.assign(loss=table["loss"] + 0.06 * hump))[GAIN].verdict == "holds"
+
+
 def test_missing_runs_are_refused():
     with pytest.raises(ValueError, match="some runs are missing"):
         beta2_batch.compare(made(slope=1.0).query("not (beta2 < 0.91 and seed == 1)"))
