@@ -215,7 +215,7 @@ def chart(losses: Any, name: str, against: str, x_label: str) -> Chart:
 smoke = design(
     "beta2-batch-smoke@2",
     base.replace(tokens=32_768),
-    rates={128: [0.004, 0.008, 0.016], 1_024: [0.008, 0.016, 0.032]},
+    rates={128: [0.004, 0.016, 0.064], 256: [0.004, 0.016, 0.064]},
     beta2=BETA2[::2],
     seeds=[0, 1],
     measure=Measure(tokens=16_384, items=0),
