@@ -64,16 +64,17 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # In a folder from somebody else, this could be a link.
     temporary.unlink(missing_ok=True)
-    yield temporary
-    # The order matters: a name that reaches the disk before the content would, after a
-    # power failure, name an empty file.
-    sync(temporary)
     try:
+        yield temporary
+        # The order matters: a name that reaches the disk before the content would,
+        # after a power failure, name an empty file.
+        sync(temporary)
         check_fence()
+        os.replace(temporary, path)
     except BaseException:
-        temporary.unlink()
+        # On a full disk, half a file would take the space that another one needs.
+        temporary.unlink(missing_ok=True)
         raise
-    os.replace(temporary, path)
     sync(path.parent)
 
 

@@ -1,5 +1,7 @@
 """Files survive a killed process (mirrors scalejax/files.py)."""
 
+import errno
+
 import pytest
 
 from scalejax.files import (
@@ -46,6 +48,16 @@ def test_a_damaged_line_in_the_middle_is_refused_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\nbroken\n{"b": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_lines(tmp_path / "a.jsonl")
+
+
+def test_an_error_while_a_file_is_written_leaves_the_old_one_and_nothing_else(tmp_path):
+    """On a full disk, what is left behind would keep it full."""
+    path = tmp_path / "results.parquet"
+    write_text(path, "first")
+    with pytest.raises(OSError, match="no space"), replacing(path) as temporary:
+        temporary.write_text("half of the sec")
+        raise OSError(errno.ENOSPC, "no space")
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
 def test_behind_a_fence_that_is_down_a_file_keeps_its_content(tmp_path):

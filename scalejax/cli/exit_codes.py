@@ -1,7 +1,9 @@
 """The exit codes of every verb, and what leads to each of them."""
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,34 @@ INTERRUPTED = 130
 
 # OSErrors about a path that the user gave. Any other OSError is the machine's.
 PATH_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+class Terminated(BaseException):
+    """SIGTERM has ended a command that has nothing to save."""
+
+
+@contextlib.contextmanager
+def raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise Terminated in this block, instead of ending it silently.
+
+    While a study trains, `launch.signals` saves its state first.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def of_sigterm() -> int:
+    """Say that SIGTERM ended the command, and return its exit code."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("scalejax: stopped by SIGTERM; the same command starts or continues it", file=sys.stderr)
+    return PREEMPTED
 
 
 def of_error(error: ValueError | OSError) -> int:

@@ -11,9 +11,12 @@ it in VERBS.
 `run`.
 """
 
+import contextlib
+import errno
 import os
 import sys
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import tyro
 
@@ -58,8 +61,46 @@ DESCRIPTION = (
 )
 
 
+class LastingStream:
+    """A stream whose reader may go away: what is written from then on is dropped.
+
+    A study must not end because the terminal or the shell that it was started from has.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, if that is possible."""
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if that is possible."""
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # Python flushes what is left when it exits, and that must not fail either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
 def main() -> None:
-    """Run one verb and exit with its code.
+    """Run one verb and exit with its code; see `_run_verb`."""
+    with contextlib.redirect_stderr(LastingStream(sys.stderr)):
+        sys.exit(_run_verb())
+
+
+def _run_verb() -> int:
+    """Run one verb and return its exit code.
 
     This is the only place that turns exceptions into exit codes. An error prints one
     message on standard error, without a traceback unless --debug is given, and so does
@@ -71,22 +112,27 @@ def main() -> None:
         verb = _parse([argument for argument in sys.argv[1:] if argument != "--debug"])
         code = verb.run()
         sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader has seen enough, as in `scalejax status FILE | head`. Python
         # flushes standard output once more when it exits, and that must not raise
         # again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = exit_codes.DONE
+        return exit_codes.DONE
     except KeyboardInterrupt:
         if debug:
             raise
-        code = exit_codes.of_interrupt()
+        return exit_codes.of_interrupt()
+    except exit_codes.Terminated:
+        return exit_codes.of_sigterm()
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"scalejax: {error}", file=sys.stderr)
-        code = exit_codes.of_error(error)
-    sys.exit(code)
+        text = str(error)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            text += ": the disk is full; free some space, and run the same command again"
+        print(f"scalejax: {text}", file=sys.stderr)
+        return exit_codes.of_error(error)
 
 
 def _parse(arguments: list[str]) -> Verb:

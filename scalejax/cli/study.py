@@ -119,6 +119,10 @@ class Run:
     sbatch: str | None = None
 
     def run(self) -> int:
+        with exit_codes.raising_on_sigterm():
+            return self._run()
+
+    def _run(self) -> int:
         compile_cache.enable()
         from scalejax.cli.text.study import stopped_text, study_text
         from scalejax.study.experiment import load_study
@@ -166,6 +170,10 @@ class Work:
     folder: Positional[Path]
 
     def run(self) -> int:
+        with exit_codes.raising_on_sigterm():
+            return self._run()
+
+    def _run(self) -> int:
         compile_cache.enable()
         from scalejax.launch import allocator
         from scalejax.launch.jobs import read_jobs

@@ -3,12 +3,12 @@
 Any number of hosts, any micro-batch size and any resume therefore read the same tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 
-from scalejax.config import Run
+from scalejax.config import Data, Run
 from scalejax.data.packing import TokenArray
 from scalejax.data.permutation import permutation_keys, permute
 from scalejax.data.shards import Shards
@@ -57,15 +57,20 @@ def batches(shards: Shards, run: Run) -> Rows:
     if not weights:
         tokens = shards.tokens("train", run.data.packing)
         return Batches(tokens, sequence_length=length, sequences=run.batch_sequences, seed=run.seed)
-    if unknown := sorted(set(weights) - set(shards.domains)):
-        raise ValueError(
-            f"Data.mixture names the domain {unknown[0]!r}, which {run.data.source} does not have; "
-            f"its domains are {', '.join(shards.domains)}"
-        )
+    check_mixture(run.data, shards.domains)
     domains = {name: shards.tokens("train", run.data.packing, domain=name) for name in weights}
     return Mixture(
         domains, weights, sequence_length=length, sequences=run.batch_sequences, seed=run.seed
     )
+
+
+def check_mixture(data: Data, domains: Iterable[str]) -> None:
+    """Raise ValueError when `Data.mixture` names a domain that is not in `domains`."""
+    if unknown := sorted(set(data.weights) - set(domains)):
+        raise ValueError(
+            f"Data.mixture names the domain {unknown[0]!r}, which {data.source} does not have; "
+            f"its domains are {', '.join(domains)}"
+        )
 
 
 def unique_tokens(rows: Rows, run: Run, tokens: int) -> int:

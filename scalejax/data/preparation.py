@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from scalejax.config import Data
+from scalejax.data.batches import check_mixture
 from scalejax.data.locking import locked, scratch_folder
 from scalejax.data.progress import say
 from scalejax.data.shards import (
@@ -27,7 +28,7 @@ from scalejax.data.sources.source import CachedSource, ReadySource, TextSource
 from scalejax.data.sources.text_files import TextFiles
 from scalejax.data.sources.token_files import TokenFiles
 from scalejax.data.staging import HELD_OUT
-from scalejax.data.tokenizers import read_model
+from scalejax.data.tokenizers import is_path, read_model
 from scalejax.data.writer import write_text
 from scalejax.files import FORMAT, sha256, sync, write_json
 
@@ -129,10 +130,16 @@ def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None
     """How many times `tokens` training tokens read the domain that they repeat most.
 
     Reads only the manifest: nothing is prepared or checked. None when `data` has not
-    been prepared yet, and for .bin files, which have no manifest.
+    been prepared yet or cannot be read here, and for .bin files, which have no
+    manifest. Raises ValueError for a mixture of domains that the data do not have.
     """
-    source = source_of(data)
-    folder = _shards_folder(source, data, cache or default_cache())
+    # A plan may be made on a machine that does not have the data. The machine that
+    # trains reports a source that cannot be read.
+    try:
+        source = source_of(data)
+        folder = _shards_folder(source, data, cache or default_cache())
+    except ValueError:
+        return None
     if folder is None or not (folder / "manifest.json").is_file():
         return None
     manifest = read_manifest(folder)
@@ -141,8 +148,9 @@ def epochs(data: Data, tokens: float, cache: Path | None = None) -> float | None
     shares = (
         data.weights or manifest["shares"] or {name: size / total for name, size in sizes.items()}
     )
-    # A domain that the corpus does not have counts as one token; training refuses it.
-    return max(tokens * share / max(sizes.get(name, 0), 1) for name, share in shares.items())
+    check_mixture(data, sizes)
+    # A domain may have held-out text only; training refuses it.
+    return max(tokens * share / max(sizes[name], 1) for name, share in shares.items())
 
 
 def default_cache() -> Path:
@@ -161,7 +169,13 @@ def source_of(data: Data) -> CachedSource | ReadySource:
     source = parse_source(data.source)
     if not data.validation or isinstance(source, TokenFiles):
         return source
-    held_out = parse_source(data.validation)
+    try:
+        held_out = parse_source(data.validation)
+    except ValueError as error:
+        raise ValueError(
+            f"Data.validation {data.validation!r} is no file or folder in {Path.cwd()}; give the "
+            "path of held-out text or records"
+        ) from error
     if not isinstance(source, TextSource) or not isinstance(held_out, TextFiles):
         raise ValueError(
             f"Data.validation {data.validation!r} with the source {data.source!r}: held-out text "
@@ -172,6 +186,16 @@ def source_of(data: Data) -> CachedSource | ReadySource:
     return dataclasses.replace(source, held_out=held_out)
 
 
+def check_files(data: Data) -> None:
+    """Raise ValueError unless the files that `data` names are on this machine.
+
+    What is in them is not checked.
+    """
+    source_of(data)
+    if is_path(data.tokenizer):
+        read_model(Path(data.tokenizer).expanduser())
+
+
 def cache_name(source: CachedSource, data: Data) -> str:
     """Name of the folder of shards: the source's name and a hash.
 
@@ -179,8 +203,9 @@ def cache_name(source: CachedSource, data: Data) -> str:
     fields that are read, what is held out, and the format of the files.
     """
     label = re.sub(r"[^\w.-]+", "-", Path(source.name).stem)
-    path = Path(data.tokenizer).expanduser()
-    tokenizer = hashlib.sha256(read_model(path)).hexdigest() if path.exists() else data.tokenizer
+    tokenizer, path = data.tokenizer, Path(data.tokenizer).expanduser()
+    if is_path(tokenizer) and path.exists():
+        tokenizer = hashlib.sha256(read_model(path)).hexdigest()
     content = f"{source.fingerprint()}{tokenizer} {data.field} {data.domain}"
     if isinstance(source, TextSource) and source.held_out is not None:
         content += f" validation {source.held_out.fingerprint()}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from scalejax.data.packing import TokenArray
 from scalejax.data.tokenizers import Tokenizer, restore_tokenizer
-from scalejax.files import read_json, sha256
+from scalejax.files import read_json, sha256, wrong_field
 
 # The files beside train.bin and validation.bin in a folder of shards.
 # int64 [documents, 2]: token offset and UTF-8 bytes of every held-out document.
@@ -21,6 +21,10 @@ VALIDATION_DOMAINS = "validation_domains.bin"
 # uint8 [tokens] of each split: 0 for a token of a prompt. Absent when there are no
 # prompts.
 LOSS_MASKS = {"train": "train_counted.bin", "validation": "validation_counted.bin"}
+
+# Types of the fields that every manifest has.
+MANIFEST_TYPES = {"source": str, "tokenizer": dict, "vocabulary": int, "dtype": str}
+MANIFEST_TYPES |= {"tokens": dict, "domains": dict, "shares": dict, "files": dict, "hash": str}
 
 # Ids that are checked at once.
 CHECK_BLOCK = 2**22
@@ -218,7 +222,14 @@ def open_shards(folder: Path) -> Shards:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder of shards; ValueError when it is not one."""
-    return cast(Manifest, read_json(folder / "manifest.json"))
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    if wrong := wrong_field(manifest, MANIFEST_TYPES):
+        raise ValueError(
+            f"{path} is not the manifest of token shards: its field {wrong} is missing or has a "
+            f"value that it cannot have; prepare {folder} again, or give another folder"
+        )
+    return cast(Manifest, manifest)
 
 
 def content_hash(manifest: Manifest) -> str:

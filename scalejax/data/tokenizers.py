@@ -64,6 +64,11 @@ def make_tokenizer(name: str, documents: Iterable[str]) -> Tokenizer:
         raise ValueError(f"Data.tokenizer {name!r}: {error}") from error
 
 
+def is_path(name: str) -> bool:
+    """Whether `Data.tokenizer` is the path of a tokenizer, whatever files there are."""
+    return name not in ("byte", "own") and not name.startswith(("bpe:", "ids:"))
+
+
 def read_model(path: Path) -> bytes:
     """The bytes of the tokenizer at a path, as `restore_tokenizer` takes them.
 

@@ -7,6 +7,7 @@ from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
 from scalejax.evaluation.loss import TokenLosses, evaluate_loss
 from scalejax.evaluation.suites import CONTINUATION, find_suite
+from scalejax.files import content_hash, sha256
 
 
 def held_out_metrics(
@@ -43,10 +44,14 @@ def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
 
     Called before training, because it would be a waste to find out after it. Reasons
     are too little held-out text, missing or malformed files, answers longer than a
-    sequence, and two tasks with the same name.
+    sequence, and two suites or two tasks with the same name.
     """
-    paths: dict[str, Path] = {}
-    for suite in map(find_suite, _suite_names(measure)):
+    names = _suite_names(measure)
+    # The task that is made from held-out text has no file.
+    paths = {CONTINUATION: Path("the held-out text")} if CONTINUATION in names else {}
+    suites: dict[str, str] = {}
+    for given in names:
+        suite = find_suite(given)
         for task in suite.tasks:
             if paths.setdefault(task.name, task.path) != task.path:
                 raise ValueError(
@@ -54,6 +59,12 @@ def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
                     f"and {task.path}; task names must be distinct, because each is a column "
                     f"error_{task.name}. Rename one of the files"
                 )
+        if suites.setdefault(suite.name, given) != given:
+            raise ValueError(
+                f"Measure.suites has two suites named {suite.name}, {suites[suite.name]} and "
+                f"{given}; names must be distinct, because each is a column error_{suite.name}. "
+                "Rename one of the files or folders"
+            )
         tasks.check_suite(suite, shards, items=measure.items, window=run.data.sequence_length)
 
 
@@ -81,6 +92,20 @@ def downstream_metrics(
             row[f"error_{result['suite']}"] = mean["error"]
         row |= {f"error_{task}": metrics["error"] for task, metrics in result["tasks"].items()}
     return row
+
+
+def tasks_hash(measure: Measure) -> str:
+    """16 hex digits over the task files that `measure` scores; empty without any.
+
+    They cover what the scores depend on: the items, the few-shot examples and the
+    delimiter.
+    """
+    tasks_of = {
+        task.name: [sha256(task.path), task.shots, task.delimiter]
+        for name in _suite_names(measure)
+        for task in find_suite(name).tasks
+    }
+    return content_hash(tasks_of)[:16] if tasks_of else ""
 
 
 def _suite_names(measure: Measure) -> list[str]:

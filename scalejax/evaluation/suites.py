@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def _published_file(folder: Path, task: str) -> Path | None:
 
 def _local_suite(path: Path, name: str) -> Suite:
     folder, files = (path, sorted(path.glob("*.jsonl"))) if path.is_dir() else (path.parent, [path])
+    if path.is_dir() and (unread := sorted([*path.glob("*.jsonl.gz"), *path.glob("*.jsonl.zst")])):
+        raise ValueError(
+            f"{unread[0]} is not read as a task of {name!r}, so that the average would be over the "
+            "others; decompress it, or move it away"
+        )
     if not name.partition(":")[2] or not files or not files[0].is_file():
         raise ValueError(
             f"{name!r} names no task file; expected local:PATH with a .jsonl file, or a folder "
@@ -211,10 +217,15 @@ def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        return {str(record["file"]): record for record in records}
+        by_file = {str(record["file"]): record for record in records}
     except (ValueError, TypeError, KeyError) as error:
         example = '{"file": "copa.jsonl", "num_fewshot": 0}'
         raise ValueError(f"{path} is not a list of records like {example}: {error}") from error
+    if len(by_file) < len(records):
+        raise ValueError(
+            f"{path} lists a file twice, but a file is one task; copy the file to another name"
+        )
+    return by_file
 
 
 def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
@@ -236,6 +247,12 @@ def _local_task(file: Path, record: dict[str, Any] | None) -> Task:
 def _check_record(file: Path, record: dict[str, Any]) -> None:
     """Raise ValueError for a manifest record with a wrong type or value."""
     manifest = file.parent / "manifest.json"
+    # Other fields are ignored, but a misspelt one would leave a prompt as it is.
+    for key in record.keys() - MANIFEST_TYPES:
+        if close := get_close_matches(key, MANIFEST_TYPES, 1, cutoff=0.7):
+            raise ValueError(
+                f"{manifest}: there is no field {key!r} of {file.name}; did you mean {close[0]!r}?"
+            )
     for key, types in MANIFEST_TYPES.items():
         if key not in record:
             continue

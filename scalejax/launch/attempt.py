@@ -195,7 +195,7 @@ def record_failure(folder: Path, error: str) -> None:
 def failure(folder: Path) -> str | None:
     """Return the error of the last attempt in a segment's folder, None without one."""
     path = folder / FAILED
-    return read_json(path)["error"] if path.exists() else None
+    return str(read_json(path).get("error", f"{path} is damaged")) if path.exists() else None
 
 
 def forget_failure(folder: Path) -> None:

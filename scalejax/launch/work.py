@@ -41,7 +41,8 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
     say: called with a line of text when a segment begins or ends. stopping: when it
     returns True, the state is saved, the claim released and the result `preempted`.
 
-    Raises ValueError when the folder is not one of a study.
+    Raises ValueError when the folder is not one of a study, and when the files that its
+    runs name are not here: another worker may see them.
     """
     claims, result, idle_since = Claims(study), WorkResult(), time.monotonic()
     companions = Companions(claims, study)
@@ -91,6 +92,7 @@ def _train(
     # Another worker may have finished it since the list was made.
     if is_finished(job, folder):
         return
+    _check_files(job)
     job.write(folder)
     event = attempt(
         claims,
@@ -108,3 +110,21 @@ def _train(
         say(f"{job.segment.folder} failed: {event.error}")
     elif event.kind == "preempted":
         result.preempted = True
+
+
+def _check_files(job: TrainingJob) -> None:
+    """Raise ValueError unless the files that a job names are on this machine.
+
+    A segment that fails here would be tried by no other worker either.
+    """
+    # Not at the top of the file: a process is pinned before jax is imported.
+    from scalejax.training.loop import check_files
+
+    try:
+        check_files(job)
+    except ValueError as error:
+        raise ValueError(
+            f"this worker cannot train {job.segment.folder}: {error}. The segment is left to "
+            "others; start workers in the folder of the command `scalejax run`, where relative "
+            "paths hold, and on machines that see the data"
+        ) from error

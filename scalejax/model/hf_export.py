@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ def export_hf(
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
     try:
         weights_file = scratch / "model.safetensors"
-        safetensors.save_file(tensors, weights_file, metadata={"format": "pt"})
+        _save_weights(safetensors, tensors, weights_file, folder)
         (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name, content in (files or {}).items():
             (scratch / name).write_bytes(content)
@@ -82,6 +83,17 @@ def export_hf(
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return parity
+
+
+def _save_weights(
+    safetensors: ModuleType, tensors: dict[str, np.ndarray], path: Path, folder: Path
+) -> None:
+    """Write model.safetensors at `path`, which will be in `folder`."""
+    try:
+        safetensors.save_file(tensors, path, metadata={"format": "pt"})
+    # The package raises an Exception of its own, for a full disk as well.
+    except Exception as error:
+        raise OSError(f"{folder} cannot be written: {error}") from error
 
 
 def _fold_multipliers(

@@ -1,13 +1,13 @@
 """Warnings about a study's design, given before any FLOP is spent."""
 
-import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from scalejax.config import Data, Run
 from scalejax.data.preparation import epochs
 from scalejax.grids import run_id
 from scalejax.model.transformer import counts
-from scalejax.optim.schedules import learning_rate
+from scalejax.optim.schedules import constant, learning_rate, learning_rates
 from scalejax.study.study import Study
 
 # The number of different values of an input that its exponent needs: two give a line
@@ -35,6 +35,8 @@ def plan_warnings(study: Study) -> list[str]:
             "unless warmup is what the study is about"
         )
     warnings += _settings_without_effect([*study.runs, *study.forecast])
+    warnings += _windows_of_other_lengths(study)
+    warnings += _equal_runs([*study.runs, *study.forecast])
     passes = most_epochs(study)
     if passes > ONE_EPOCH:
         warnings.append(
@@ -81,21 +83,58 @@ def _never_falls(run: Run) -> bool:
     return float(rate(run.steps - 1)) >= run.optimizer.learning_rate
 
 
+def _windows_of_other_lengths(study: Study) -> Iterator[str]:
+    """Which averages over a window cannot be over the tokens in their name."""
+    runs = [*study.runs, *study.forecast]
+    for average in study.measure.averages:
+        if average.kind != "window":
+            continue
+        if long := [run for run in runs if average.tokens > run.tokens_read]:
+            yield (
+                f"{len(long)} run(s), such as {run_id(long[0])}, are shorter than {average.name}, "
+                "which is then the mean of all steps, the first ones included; use a shorter window"
+            )
+        if short := [run for run in runs if average.tokens < run.batch_tokens]:
+            yield (
+                f"a step of {len(short)} run(s), such as {run_id(short[0])}, takes more tokens "
+                f"than {average.name}, which then is no average; use a longer window"
+            )
+
+
+def _equal_runs(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs differ in numbers only that change no step.
+
+    Their results are copies of each other, which a law takes for independent ones.
+    """
+    alike: dict[object, list[Run]] = defaultdict(list)
+    for run in dict.fromkeys(runs):
+        alike[run.replace(schedule=constant(warmup=0), tokens=run.tokens_read)].append(run)
+    copies: dict[object, list[str]] = defaultdict(list)
+    # Most runs are like no other one, and their rates need not be computed.
+    for settings, group in alike.items():
+        for run in group if len(group) > 1 else []:
+            copies[settings, learning_rates(run).tobytes()].append(run_id(run))
+    if same := [ids for ids in copies.values() if len(ids) > 1]:
+        yield (
+            f"{sum(map(len, same))} run(s) take the same steps as another one, such as "
+            f"{' and '.join(same[0][:2])}: their schedules or tokens differ by too little to "
+            "change any step, so that their results are copies; keep one of each, or change them "
+            "by more"
+        )
+
+
 def most_epochs(study: Study) -> float:
     """The largest number of times that any run, fitted or forecast, reads its data.
 
     Data that is not prepared yet has no known size and is left out; 0 if none is
-    prepared.
+    prepared. Raises ValueError for a mixture of domains that the data do not have.
     """
     most_tokens: dict[Data, float] = {}
     for run in [*study.runs, *study.forecast]:
         most_tokens[run.data] = max(run.tokens_read, most_tokens.get(run.data, 0))
     passes = [0.0]
     for data, tokens in most_tokens.items():
-        # A plan may be made on a machine that does not have the data. The machine that
-        # trains reports a source that cannot be read.
-        with contextlib.suppress(ValueError):
-            passes.append(epochs(data, tokens) or 0)
+        passes.append(epochs(data, tokens) or 0)
     return max(passes)
 
 

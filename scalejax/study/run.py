@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from scalejax.config import Run
+from scalejax.config import Measure, Run
 from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
@@ -33,8 +33,8 @@ from scalejax.study.progress import Progress
 from scalejax.study.results import write_tables
 from scalejax.study.study import Study
 from scalejax.training.loop import check_vocabulary
-from scalejax.training.segment import RUN_ID
-from scalejax.training.start import check_path
+from scalejax.training.result import Result
+from scalejax.training.start import check_path, check_tokenizers, check_tokens_of
 from scalejax.training.status import check_data, read_status
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _check_folder(folder: Path) -> None:
 def _check_data(planned: Plan, folder: Path) -> None:
     """Prepare the data of all runs and check that they can begin, and be measured.
 
-    Raises ValueError as well when a finished run was trained on other data than those
-    at hand: rows of two data sets would share one law.
+    Raises ValueError as well when a finished run was trained on other data, or scored
+    on other tasks, than those at hand: both kinds of rows would share one law.
     """
     study = planned.study
     runs = [*study.runs, *study.forecast]
@@ -156,16 +156,40 @@ def _check_data(planned: Plan, folder: Path) -> None:
         batches(shards[data], run)
         run_metrics.check_measure(shards[data], run, study.measure)
     # Runs may differ in their vocabulary, and in the weights that they begin from.
+    by_id = {run_id(run): run for run in runs}
     for run in runs:
         check_vocabulary(run, shards[run.data])
-        # The plan has checked the ids of runs of this study.
-        if run.start and not RUN_ID.fullmatch(run.start):
-            check_path(run.start, Path(run.start).expanduser())
+        # The plan has checked that ids are those of runs of this study.
+        if run.start in by_id:
+            check_tokenizers(run, shards[run.data], shards[by_id[run.start].data])
+        elif run.start:
+            path = Path(run.start).expanduser()
+            check_path(run.start, path)
+            if (path / "checkpoints").is_dir():
+                check_tokens_of(path, run, shards[run.data])
+    tasks = run_metrics.tasks_hash(study.measure)
     for segment in planned.segments:
         path = folder / segment.folder
         # Workers compare those that are not finished.
         if (path / "DONE").exists():
             check_data(path, read_status(path), shards[segment.run.data].hash)
+            if segment.final and tasks and (path / "result.json").exists():
+                _check_tasks(path, study.measure, tasks)
+
+
+def _check_tasks(path: Path, measure: Measure, tasks: str) -> None:
+    """Raise ValueError when a finished run was scored on other versions of its tasks.
+
+    `tasks` is the hash of those at hand. Under another Measure it is scored anew.
+    """
+    result = Result.load(path)
+    scored = result.row.get("tasks_hash", tasks)
+    if result.measure == measure and scored != tasks:
+        raise ValueError(
+            f"{path} was scored on task files with the hash {scored}, but those at hand have "
+            f"{tasks}: restore the earlier files, or delete the files "
+            f"{path.parent / '*/result.json'} to score the runs anew"
+        )
 
 
 def _train_and_conclude(

@@ -42,8 +42,7 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     """
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
-    shards = prepare(run.data)
-    check_data(Path(out), read_status(Path(out)), shards.hash)
+    shards = trained_on(Path(out), run)
     losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
     # The weights are loaded already, but tasks expect a function that loads them.
     model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
@@ -69,15 +68,19 @@ def evaluate_suite(
     run's sequence length. `progress(task, metrics, remaining)` is called when a task is
     done.
 
-    Raises ValueError when the folder holds no sound checkpoint, or when the suite
-    cannot be scored.
+    Raises ValueError when the folder holds no sound checkpoint, when the data are no
+    longer those of the training, or when the suite cannot be scored.
     """
     job, step = _last_checkpoint(out)
     run, mesh = job.segment.run, _training_mesh(job.placement)
+    shards = trained_on(out, run)
     model = scored_model(
-        out, step, run, mesh, prepare(run.data), lambda: _load_weights(job, out, step, mesh), window
+        out, step, run, mesh, shards, lambda: _load_weights(job, out, step, mesh), window
     )
     folder = folder or out / "evaluations"
+    # Otherwise the first task would be scored in vain.
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"the scores cannot be stored in {folder}, which is not a folder")
     return score_suite(suite, model, items=items, folder=folder, progress=progress)
 
 
@@ -108,6 +111,17 @@ def last_weights(out: Path) -> Weights:
     job, step = _last_checkpoint(out)
     mesh = _training_mesh(job.placement)
     return Weights(job, step, _load_weights(job, out, step, mesh), mesh)
+
+
+def trained_on(out: Path, run: Run) -> Shards:
+    """The data that the run in a folder was trained on.
+
+    Raises ValueError when the data at hand are others: a tokenizer that was trained on
+    their text gives the ids another meaning.
+    """
+    shards = prepare(run.data)
+    check_data(out, read_status(out), shards.hash)
+    return shards
 
 
 def bind_token_losses(

@@ -4,12 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import run_id
 from scalejax.model import hf_export, hf_parity
-from scalejax.training.evaluate import last_weights, scored_model
+from scalejax.training.evaluate import last_weights, scored_model, trained_on
 
 if TYPE_CHECKING:
     from scalejax.evaluation.lm_eval import LanguageModel
@@ -35,15 +34,15 @@ def export_hf(run_folder: Path, out: Path) -> Exported:
 
     The folder also gets the run's tokenizer, if transformers has an equivalent one.
 
-    Raises ValueError if `run_folder` is not the folder of a run, if `out` exists, or if
-    the network is not a Llama-type model.
+    Raises ValueError if `run_folder` is not the folder of a run, if its data were
+    changed since, if `out` exists, or if the network is not a Llama-type model.
     """
     # Checked here too, before the weights are loaded.
     if out.exists():
         raise ValueError(f"{out} exists already; give the name of a new folder")
     weights = last_weights(run_folder)
     run = weights.run
-    tokenizer = _hf_tokenizer(prepare(run.data))
+    tokenizer = _hf_tokenizer(trained_on(run_folder, run))
     parity = hf_export.export_hf(
         run.model,
         run.parametrization,
@@ -80,7 +79,7 @@ def lm_eval_model(run_folder: Path, *, window: int | None = None) -> "LanguageMo
     from scalejax.evaluation.lm_eval import LanguageModel
 
     weights = last_weights(run_folder)
-    shards = prepare(weights.run.data)
+    shards = trained_on(run_folder, weights.run)
     model = scored_model(
         run_folder, weights.step, weights.run, weights.mesh, shards, lambda: weights.params, window
     )

@@ -22,11 +22,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from scalejax.config import Measure, Placement, Run
+from scalejax.data import preparation
 from scalejax.data.batches import Rows, batches, unique_tokens
 from scalejax.data.locking import exclusive
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
+from scalejax.evaluation.suites import find_suite
 from scalejax.files import read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
@@ -44,9 +46,9 @@ from scalejax.training.result import (
     result_row,
 )
 from scalejax.training.resume import starting_point, warn_of_missing_evaluations
-from scalejax.training.segment import Segment, TrainingJob
+from scalejax.training.segment import RUN_ID, Segment, TrainingJob
 from scalejax.training.sharding import batch_sharding, make_mesh
-from scalejax.training.start import initial_weights
+from scalejax.training.start import check_path, initial_weights
 from scalejax.training.status import (
     Status,
     check_data,
@@ -167,7 +169,7 @@ def opened(
 
     # ---- State: this folder's last checkpoint, the trunk's, or step 0 ---------
     mesh = make_mesh(job.placement)
-    weights = initial_weights(job, folder, parent, mesh)
+    weights = initial_weights(job, folder, parent, mesh, shards)
     initial = init_state(run, mesh, job.measure.averages, weights)
     start = starting_point(job, folder, parent, initial, shards.hash, previous)
     warn_of_missing_evaluations(job, folder, start.progress.step)
@@ -349,6 +351,19 @@ class Trainer(StepLoop):
         """The first fields of every metrics row."""
         step = self.progress.step
         return {"step": step, "tokens": self.job.segment.run.batch_schedule.tokens_after(step)}
+
+
+def check_files(job: TrainingJob) -> None:
+    """Raise ValueError unless the files that a job names are on this machine.
+
+    What is in them is checked when it is trained.
+    """
+    run = job.segment.run
+    preparation.check_files(run.data)
+    for suite in job.measure.suites:
+        find_suite(suite)
+    if run.start and not RUN_ID.fullmatch(run.start):
+        check_path(run.start, Path(run.start).expanduser())
 
 
 def check_vocabulary(run: Run, shards: Shards) -> None:

@@ -12,6 +12,7 @@ import jax
 
 from scalejax.config import Measure, Placement
 from scalejax.data.shards import Shards
+from scalejax.evaluation.run_metrics import tasks_hash
 from scalejax.files import read_json, write_json, wrong_field
 from scalejax.grids import as_dict, flatten, from_dict, run_id
 from scalejax.model.flops import PEAK_FLOPS, flops_6nd, mfu, training_flops
@@ -168,6 +169,8 @@ def result_row(
         "wall_seconds": loop.seconds,
         "tokens_per_second": tokens_per_second,
     }
+    if tasks := tasks_hash(job.measure):
+        row["tasks_hash"] = tasks
     if peak := peak_flops(job.placement):
         row["mfu"] = mfu(run.model, length, tokens_per_second, peak_flops=peak)
     return row | {

@@ -68,7 +68,7 @@ def starting_point(
     # checkpoint then, or one that must not be continued.
     if parent is not None:
         end = read_json(parent / "status.json")
-        if end["status"] == "diverged":
+        if end.get("status") == "diverged":
             diverged = Progress(state=initial, step=end["step"], diverged=True)
             return StartingPoint(diverged, (parent / "metrics.jsonl").read_text("utf-8"))
 

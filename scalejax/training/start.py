@@ -14,12 +14,15 @@ from typing import NamedTuple
 import jax
 
 from scalejax.config import Model, Parametrization, Run
+from scalejax.data.preparation import prepare
+from scalejax.data.shards import Shards
 from scalejax.files import read_json, write_json
 from scalejax.grids import as_dict
 from scalejax.model.hf_import import import_hf
 from scalejax.model.parameters import Params
 from scalejax.training import checkpoint, distributed
 from scalejax.training.segment import RUN_ID, TrainingJob
+from scalejax.training.status import check_data, read_status
 from scalejax.training.step import Network, init_state, weights_to_evaluate
 
 # Differences in these fields leave every weight its shape and its meaning: longer
@@ -38,14 +41,19 @@ class Source(NamedTuple):
 
 
 def initial_weights(
-    job: TrainingJob, folder: Path, parent: Path | None, mesh: jax.sharding.Mesh
+    job: TrainingJob, folder: Path, parent: Path | None, mesh: jax.sharding.Mesh, shards: Shards
 ) -> Params | None:
     """Return the weights that `Run.start` names, or None for random ones.
 
-    Raises ValueError; see `check_source` and `load_weights`.
+    `shards` are the data of the run. Raises ValueError; see `check_source`,
+    `check_tokens_of` and `load_weights`.
     """
     source = check_source(job, folder, parent)
-    return load_weights(source, job.segment.run, mesh) if source else None
+    if source is None:
+        return None
+    if source.is_run:
+        check_tokens_of(source.folder, job.segment.run, shards)
+    return load_weights(source, job.segment.run, mesh)
 
 
 def check_source(job: TrainingJob, folder: Path, parent: Path | None) -> Source | None:
@@ -99,6 +107,44 @@ def load_weights(source: Source, run: Run, mesh: jax.sharding.Mesh) -> Params:
     return weights_to_evaluate(other.run, restored.state)["raw"]
 
 
+def check_tokens_of(source: Path, run: Run, shards: Shards) -> None:
+    """Raise ValueError when token ids mean other text in `run` than in its source.
+
+    `source` is the folder of a trained run; `shards` are the data of `run`. A tokenizer
+    `bpe:V` is trained on the text, so that on other text it is another one.
+    """
+    trained, status = TrainingJob.read(source).segment.run.data, read_status(source)
+    if status is not None and status["data_hash"] == shards.hash:
+        return
+    ours, theirs = run.data.tokenizer, trained.tokenizer
+    if ours == theirs and ours != "own" and not ours.startswith("bpe:"):
+        return
+    try:
+        others = prepare(trained)
+        check_data(source, status, others.hash)
+    except ValueError as error:
+        raise ValueError(
+            f"Run.start is {run.start}, but whether its tokenizer {theirs!r} is that of this run, "
+            f"{ours!r}, cannot be found out: {error}"
+        ) from error
+    check_tokenizers(run, shards, others)
+
+
+def check_tokenizers(run: Run, ours: Shards, theirs: Shards) -> None:
+    """Raise ValueError when the data of a run and of its source differ in tokenizer."""
+    hashes = [shards.manifest["tokenizer"]["hash"] for shards in (ours, theirs)]
+    # Ids without a tokenizer are what the user says they are.
+    if None in hashes or hashes[0] == hashes[1]:
+        return
+    model = theirs.folder / "tokenizer.model"
+    remedy = f"Data.tokenizer={str(model)!r}" if theirs.model else "Data.tokenizer='byte'"
+    raise ValueError(
+        f"Run.start is {run.start}, but its weights know other token ids: those of the tokenizer "
+        f"{theirs.manifest['tokenizer']['name']} of {theirs.manifest['source']}, which is not "
+        f"{run.data.tokenizer} of {run.data.source}; set {remedy}"
+    )
+
+
 def check_path(start: str, path: Path) -> None:
     """Raise ValueError unless `path`, which `Run.start` names, has weights."""
     if not (path / "checkpoints").is_dir() and not any(path.glob("*.safetensors")):
@@ -121,7 +167,7 @@ def _find(start: str, job: TrainingJob, folder: Path) -> Source:
             raise ValueError(
                 f"Run.start is {start}, but the run in {path} is not finished: train it first"
             )
-        if read_json(path / "status.json")["status"] == "diverged":
+        if read_json(path / "status.json").get("status") == "diverged":
             raise ValueError(f"Run.start is {start}, but the run in {path} has diverged")
         return Source(path, True, checkpoint.fingerprint(path / "checkpoints"))
     files = sorted(path.glob("*.safetensors"))

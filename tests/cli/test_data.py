@@ -43,7 +43,7 @@ MALFORMED = {
         "the file ends within this line: get the file again, or remove the line",
     ),
     "json.jsonl": (b"".join(GOOD) + b'{"text": half"}\n', "json.jsonl, line 51 is not JSON"),
-    "nothing.jsonl": (b"", "holds 0 document(s)"),
+    "nothing.jsonl": (b"", "nothing.jsonl holds no text; get the file again"),
 }
 
 

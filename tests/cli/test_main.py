@@ -1,6 +1,7 @@
 """The command line: help, exit codes and errors (mirrors scalejax/cli/main.py)."""
 
 import dataclasses
+import errno
 import os
 import re
 import signal
@@ -30,6 +31,9 @@ run = Run(
 )
 study = Study("long@1", [run], measure=Measure(items=0, tokens=4096))
 """
+
+
+FULL_DISK = ": the disk is full; free some space, and run the same command again"
 
 
 def test_the_help_names_every_verb_and_every_exit_code(call):
@@ -80,20 +84,23 @@ def test_asking_for_help_does_not_import_jax():
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "advice"),
     [
-        (ValueError("a bad value"), exit_codes.BAD_INPUT),
-        (FileNotFoundError("no such file"), exit_codes.BAD_INPUT),
-        (PermissionError("not yours"), exit_codes.BAD_INPUT),
-        (OSError("no space left on device"), exit_codes.FAILED),
+        (ValueError("a bad value"), exit_codes.BAD_INPUT, ""),
+        (FileNotFoundError("no such file"), exit_codes.BAD_INPUT, ""),
+        (PermissionError("not yours"), exit_codes.BAD_INPUT, ""),
+        (OSError("a broken disk"), exit_codes.FAILED, ""),
+        (OSError(errno.ENOSPC, "no space"), exit_codes.FAILED, FULL_DISK),
     ],
 )
-def test_an_error_is_one_line_on_standard_error_and_an_exit_code(error, code, call, monkeypatch):
+def test_an_error_is_one_line_on_standard_error_and_an_exit_code(
+    error, code, advice, call, monkeypatch
+):
     def fail(self):
         raise error
 
     monkeypatch.setattr(VERBS["plan"], "run", fail)
-    assert call("plan", "any.py") == (code, "", f"scalejax: {error}\n")
+    assert call("plan", "any.py") == (code, "", f"scalejax: {error}{advice}\n")
 
 
 def test_an_unexpected_exception_is_a_bug_and_is_not_hidden(call, monkeypatch):
@@ -122,7 +129,27 @@ def test_a_wrong_command_is_exit_2_with_a_message(arguments, call):
     assert code == 2 and err.strip() and not out and "Traceback" not in err
 
 
-# Sends Ctrl-C to itself while it imports a module.
+def test_a_command_goes_on_when_nobody_reads_its_progress_any_more(tmp_path):
+    """The terminal of a long study was closed; it used to end, with exit code 0."""
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(f'{{"text": "{n} and {n + 1}"}}\n' for n in range(50)))
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "scalejax.cli", "data", "prepare", "--source", text),
+            *("--tokenizer", "byte", "--out", tmp_path / "shards"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCALEJAX_CACHE": str(tmp_path / "cache")},
+    ) as process:
+        assert process.stderr is not None and process.stdout is not None
+        process.stderr.close()
+        assert process.stdout.read() == f"{tmp_path / 'shards'}\n"
+    assert process.returncode == 0
+
+
+# Sends a signal to itself while it imports a module.
 INTERRUPTED_IMPORT = """
 import builtins, os, signal, sys
 # A background job of a shell starts with SIGINT ignored.
@@ -130,7 +157,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 real = builtins.__import__
 def interrupting(name, *rest, **more):
     if name == {module!r}:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.{sent})
     return real(name, *rest, **more)
 builtins.__import__ = interrupting
 sys.argv = ["scalejax", *{arguments!r}]
@@ -140,13 +167,21 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments"), [("tyro", ["--help"]), ("scalejax.study.experiment", ["plan", "x.py"])]
+    ("sent", "module", "arguments", "exit_code", "name"),
+    [
+        ("SIGINT", "tyro", ["--help"], 130, "Ctrl-C"),
+        ("SIGINT", "scalejax.study.experiment", ["plan", "x.py"], 130, "Ctrl-C"),
+        # A scheduler starts the command again when it sees 75.
+        ("SIGTERM", "scalejax.study.experiment", ["run", "x.py"], 75, "SIGTERM"),
+    ],
 )
-def test_ctrl_c_during_imports_is_one_line_and_exit_130(module, arguments):
-    code = INTERRUPTED_IMPORT.format(module=module, arguments=arguments)
+def test_a_signal_during_imports_is_one_line_and_an_exit_code(
+    sent, module, arguments, exit_code, name
+):
+    code = INTERRUPTED_IMPORT.format(sent=sent, module=module, arguments=arguments)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, ""), done.stderr
-    assert done.stderr.startswith("scalejax: stopped by Ctrl-C") and done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (exit_code, ""), done.stderr
+    assert done.stderr.startswith(f"scalejax: stopped by {name}") and done.stderr.count("\n") == 1
 
 
 # A background job of a shell starts with SIGINT ignored, and so do its children.

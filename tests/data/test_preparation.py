@@ -244,6 +244,14 @@ def test_named_held_out_text_takes_the_place_of_the_share(tmp_path):
     assert len(texts(usual.train, usual)) < 30
     (tmp_path / "b.jsonl").write_text("\n".join(lines(31, "HELD")) + "\n")
     assert prepare(named, tmp_path / "cache").hash != shards.hash
+    with pytest.raises(ValueError, match=r"Data\.validation 'nowhere' is no file or folder in"):
+        prepare(dataclasses.replace(data, validation="nowhere"))
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    for skip_bad in (False, True):
+        nothing = dataclasses.replace(data, validation=str(empty), skip_bad=skip_bad)
+        with pytest.raises(ValueError, match=r"empty\.jsonl'? holds no text"):
+            prepare(nothing)
     same = dataclasses.replace(data, validation=data.source)
     with pytest.raises(ValueError, match="nothing is left to train on"):
         prepare(same, tmp_path / "cache")
@@ -269,3 +277,10 @@ def test_records_that_cannot_be_used_are_skipped_and_counted_on_request(tmp_path
         skip_bad=True,
     )
     assert written.manifest.get("records_skipped") == 1
+
+
+def test_a_folder_with_the_name_of_a_tokenizer_is_not_that_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "byte").mkdir()
+    (tmp_path / "a.jsonl").write_text("\n".join(lines(30, "A")) + "\n")
+    assert prepare(Data(source="a.jsonl", tokenizer="byte"), tmp_path / "cache").vocabulary == 257

@@ -142,3 +142,14 @@ def test_documents_that_no_token_ends_cannot_be_packed(tmp_path):
     assert len(shards.tokens("train", "concatenate")) == 96
     with pytest.raises(ValueError, match="packing='documents' needs a token that ends a document"):
         shards.tokens("train", "documents")
+
+
+def test_a_manifest_that_lacks_a_field_is_refused_by_its_name(shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards.folder, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for name in ("domains", "hash"):
+        kept = {key: value for key, value in manifest.items() if key != name}
+        (copy / "manifest.json").write_text(json.dumps(kept))
+        with pytest.raises(ValueError, match=rf"manifest of token shards: its field {name}"):
+            open_shards(copy)

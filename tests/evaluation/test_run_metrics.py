@@ -89,5 +89,23 @@ def test_two_tasks_with_the_same_name_are_refused(setup, tmp_path):
     message = r"two tasks named quiz, in .*quiz\.jsonl and .*other/quiz\.jsonl; .*Rename one"
     with pytest.raises(ValueError, match=message):
         run_metrics.check_measure(shards, run, measure_of("quiz.jsonl", "other"))
+    (tmp_path / "continuation.jsonl").write_bytes(path.read_bytes())
+    names = (f"local:{tmp_path / 'continuation.jsonl'}", "continuation")
+    with pytest.raises(ValueError, match="two tasks named continuation, in the held-out text and"):
+        run_metrics.check_measure(shards, run, Measure(items=1, suites=names))
     # The same file twice is one task.
     run_metrics.check_measure(shards, run, measure_of("quiz.jsonl", "quiz.jsonl"))
+
+
+def test_two_suites_with_the_same_name_are_refused(setup, tmp_path):
+    """Each would be the column error_local-tasks, and the second would win."""
+    shards, run, _, path = setup
+    folders = [tmp_path / name / "tasks" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for number in range(2):
+            task = folder / f"{folder.parent.name}{number}.jsonl"
+            task.write_bytes(path.read_bytes())
+    measure = Measure(items=0, suites=tuple(f"local:{folder}" for folder in folders))
+    with pytest.raises(ValueError, match=r"two suites named local-tasks, .*a/tasks and .*b/tasks"):
+        run_metrics.check_measure(shards, run, measure)

@@ -136,6 +136,11 @@ MALFORMED_MANIFESTS = [
         '[{"file": "a.jsonl", "num_fewshot": "3"}]',
         "num_fewshot of a.jsonl is '3', which has the wrong type; expected int",
     ),
+    (
+        '[{"file": "a.jsonl", "num_fewshots": 3, "licence": "MIT"}]',
+        "there is no field 'num_fewshots' of a.jsonl; did you mean 'num_fewshot'",
+    ),
+    ('[{"file": "a.jsonl"}, {"file": "a.jsonl", "num_fewshot": 1}]', "lists a file twice"),
     ('[{"file": "a.jsonl", "num_fewshot": -1}]', "num_fewshot of a.jsonl is -1; .* 0 or more"),
     ('[{"file": "a.jsonl", "chance": 1.0}]', "chance of a.jsonl is 1.0; .* below 1"),
     ('[{"file": "a.jsonl", "name": "../../a"}]', r"name of a.jsonl is '../../a'; expected letters"),
@@ -152,6 +157,14 @@ def test_a_malformed_manifest_is_refused(tmp_path, manifest, message):
     (tmp_path / "a.jsonl").write_text(json.dumps(ITEM) + "\n")
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(ValueError, match=f"manifest.json.*{message}"):
+        find_suite(f"local:{tmp_path}")
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_compressed_task_is_not_left_out_of_an_average_silently(tmp_path, suffix):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ITEM) + "\n")
+    (tmp_path / f"b.jsonl.{suffix}").touch()
+    with pytest.raises(ValueError, match=rf"b\.jsonl\.{suffix} is not read .* decompress it"):
         find_suite(f"local:{tmp_path}")
 
 

@@ -21,7 +21,7 @@ from scalejax.config import Data, Measure, Model, Optimizer, Placement, Run
 from scalejax.data.preparation import prepare, write
 from scalejax.evaluation import prompts, tasks
 from scalejax.evaluation.metrics import Scores, TaskMetadata, item_accuracies
-from scalejax.evaluation.run_metrics import held_out_metrics
+from scalejax.evaluation.run_metrics import held_out_metrics, tasks_hash
 from scalejax.evaluation.scoring import SpanScorer, score
 from scalejax.evaluation.suites import Task, find_suite
 from scalejax.files import read_json, read_lines
@@ -289,6 +289,10 @@ def test_a_run_on_a_mesh_measures_what_one_device_measures(trained, tmp_path):
 def test_evaluating_the_last_checkpoint_gives_the_numbers_of_the_run(trained):
     metrics = evaluate(trained.folder / "run")
     assert metrics and metrics == {name: trained.result.row[name] for name in metrics}
+
+
+def test_the_row_of_a_run_says_on_which_task_files_it_was_scored(trained):
+    assert trained.result.row["tasks_hash"] == tasks_hash(trained.result.measure)
 
 
 def test_stored_scores_are_read_without_loading_the_model(trained, monkeypatch):

@@ -1,10 +1,12 @@
 """A worker on a shared study folder (mirrors scalejax/launch/work.py)."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from scalejax.config import Measure, Placement
+from scalejax.files import write_json
 from scalejax.launch import work as module
 from scalejax.launch.attempt import failure, forget_failure
 from scalejax.launch.claims import Claims
@@ -85,6 +87,8 @@ def test_a_failure_is_told_to_all_workers_and_ends_with_the_next_start(jobs, tmp
         assert "status.json" in result.failed[jobs[0].segment.folder]
         assert "from which it begins, failed" in result.failed[jobs[1].segment.folder]
     assert "status.json" in (failure(folder) or "")
+    write_json(folder / "failed.json", {})
+    assert "failed.json is damaged" in (failure(folder) or "")
     forget_failure(folder)
     (folder / "status.json").unlink()
     third, _ = run_worker(tmp_path)
@@ -107,3 +111,26 @@ def test_a_worker_does_not_wait_for_ever_for_runs_to_forecast(jobs, tmp_path, mo
     monkeypatch.setattr(module, "FITTING_SECONDS", 0.2)
     write_jobs(tmp_path, jobs[:1], later=jobs)
     assert len(run_worker(tmp_path)[0].trained) == 1
+
+
+@pytest.mark.parametrize("missing", ["data", "suite", "start"])
+def test_a_worker_that_does_not_see_the_files_of_a_study_leaves_it_to_others(
+    jobs, tmp_path, monkeypatch, missing
+):
+    """Relative paths mean other files elsewhere; a failure would end it for all."""
+    job, run = jobs[1], jobs[1].segment.run
+    if missing == "data":
+        run = run.replace(data=replace(run.data, source="corpus.jsonl", tokenizer="byte"))
+    elif missing == "suite":
+        job = replace(job, measure=Measure(suites=("local:tasks",)))
+    else:
+        run = run.replace(start="model")
+    segment = Segment(run=run, start=0, stop=run.steps)
+    write_jobs(tmp_path, [replace(job, segment=segment)])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ValueError, match=r"this worker cannot train runs/.* left to others"):
+        run_worker(tmp_path)
+    assert failure(tmp_path / segment.folder) is None
+    assert not (tmp_path / "claims").exists() and not (tmp_path / segment.folder).exists()

@@ -6,10 +6,11 @@ Mirrors scalejax/study/plan_warnings.py.
 import pytest
 
 from scalejax import laws
-from scalejax.config import Data, Model, Optimizer, Run
+from scalejax.config import Data, Measure, Model, Optimizer, Run
 from scalejax.data.preparation import prepare
 from scalejax.grids import grid, run_id
 from scalejax.model.flops import per_param
+from scalejax.optim.averaging import ema, window
 from scalejax.optim.schedules import constant, cosine, cyclic, multistep, wsd
 from scalejax.study.plan_warnings import most_epochs, plan_warnings
 from scalejax.study.study import Study
@@ -88,6 +89,9 @@ def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monk
     repeats = most_epochs(Study("s@1", [BASE.replace(data=even)]))
     assert repeats == pytest.approx(32_000 / small, rel=0.01)
     assert most_epochs(Study("s@1", [BASE.replace(data=data)])) < 0.6 * 32_000 / small
+    misspelt = text_data(tmp_path / "text", mixture="large=1,smal=1")
+    with pytest.raises(ValueError, match=r"names the domain 'smal'.* its domains are large, small"):
+        plan_warnings(Study("s@1", [BASE.replace(data=misspelt)]))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_a_mixture_repeats_the_domain_that_is_small_for_its_share(tmp_path, monk
         (cosine(warmup=512), cosine(warmup=640)),
         (cyclic(warmup=0, period=128), cyclic(warmup=0, period=64)),
         (multistep(warmup=0, milestones=(0.9,)), multistep(warmup=0, milestones=(0.99,))),
-        (wsd(warmup=0, cooldown=0), multistep(warmup=0, milestones=())),
+        (wsd(warmup=128, cooldown=0), multistep(warmup=0, milestones=())),
     ],
 )
 def test_a_decay_that_is_too_short_to_lower_the_rate_is_a_warning(with_effect, without):
@@ -108,6 +112,34 @@ def test_a_decay_that_is_too_short_to_lower_the_rate_is_a_warning(with_effect, w
     (warning,) = plan_warnings(Study("s@1", [flat], [run]))
     assert f"of 1 run(s), such as {run_id(flat)}, never falls" in warning
     assert f"the schedule is {without.shape}:" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "copy"),
+    [
+        # A batch has 64 tokens.
+        ({"tokens": 64_000}, {"tokens": 63_990}),
+        ({"schedule": wsd(warmup=0, cooldown=0.2)}, {"schedule": wsd(warmup=0, cooldown=0.2001)}),
+        ({"schedule": constant(warmup=0)}, {"schedule": cyclic(warmup=0, period=64)}),
+    ],
+)
+def test_runs_that_take_the_same_steps_are_a_warning(changes, copy):
+    """A law would count one measurement twice."""
+    one, two = BASE.replace(**changes), BASE.replace(**(changes | copy))
+    assert run_id(one) != run_id(two)
+    warning = plan_warnings(Study("s@1", [one, two, one.replace(seed=1)]))[-1]
+    assert f"2 run(s) take the same steps as another one, such as {run_id(one)}" in warning
+    assert not any("same steps" in line for line in plan_warnings(Study("s@1", [one, one])))
+
+
+def test_windows_that_do_not_fit_a_run_are_a_warning():
+    fitting = (window(tokens=64), window(tokens=640), ema(half_life_tokens=10**6))
+    run = BASE.replace(tokens=640)
+    assert plan_warnings(Study("s@1", [run], measure=Measure(averages=fitting))) == []
+    others = (window(tokens=63), window(tokens=641))
+    short, long = plan_warnings(Study("s@1", [run], measure=Measure(averages=others)))
+    assert "a step of 1 run(s)" in short and "more tokens than window-63" in short
+    assert f"such as {run_id(run)}, are shorter than window-641" in long
 
 
 def test_a_batch_that_never_reaches_its_size_is_a_warning():

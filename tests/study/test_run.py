@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from scalejax.config import Data, Measure
+from scalejax.evaluation.run_metrics import tasks_hash
 from scalejax.files import read_json, read_lines
 from scalejax.grids import run_id
 from scalejax.study.experiment import load_study
 from scalejax.study.plan import plan
 from scalejax.study.run import _analyse, _check_data, dropped_runs, study_record
 from scalejax.study.study import Study
+from scalejax.training.result import Result
 
 SCALEJAX = Path(sys.executable).with_name("scalejax")
 EXPERIMENT = '''"""Does a tiny study hold together?"""
@@ -164,6 +166,50 @@ def test_weights_that_do_not_exist_are_refused_before_any_run_is_trained(tmp_pat
         _check_data(plan(study), tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.safetensors").touch()
+    _check_data(plan(study), tmp_path)
+
+
+def test_a_run_that_begins_from_one_of_another_tokenizer_is_refused(tmp_path, tiny_run):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"text": "{n} is not {n + 1}"}}\n' for n in range(200)))
+    model = replace(tiny_run.model, vocabulary=300)
+    one, two = (
+        tiny_run.replace(
+            model=model, data=Data(source=str(corpus), tokenizer=tokenizer, sequence_length=16)
+        )
+        for tokenizer in ("byte", "bpe:300")
+    )
+    two = two.replace(start=run_id(one))
+    study = Study("s@1", [one, two], measure=Measure(tokens=512, items=0))
+    with pytest.raises(ValueError, match=r"know other token ids: .* set Data\.tokenizer='byte'"):
+        _check_data(plan(study), tmp_path)
+
+
+def test_a_run_that_was_scored_on_another_version_of_its_tasks_is_refused(tmp_path, tiny_run):
+    """Rows that are scored on two sets of items would share one law of the error."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"text": "{n} is not {n + 1}"}}\n' for n in range(200)))
+    task = tmp_path / "quiz.jsonl"
+    item = '{"query": "1 is", "choices": ["not", "so"], "gold": 0}\n'
+    task.write_text(item)
+    data = Data(source=str(corpus), tokenizer="byte", sequence_length=16)
+    run = tiny_run.replace(model=replace(tiny_run.model, vocabulary=257), data=data)
+    measure = Measure(tokens=512, items=0, suites=(f"local:{task}",))
+    study = Study("s@1", [run], measure=measure)
+
+    folder = tmp_path / "runs" / run_id(run)
+    folder.mkdir(parents=True)
+    row = {"run": run_id(run), "study": "s@1", "status": "done", "step": 60, "tokens": 3840}
+    row |= {"loss": 3.0, "params_with_head": 9, "wall_seconds": 1.0}
+    Result(row=row | {"tasks_hash": tasks_hash(measure)}, measure=measure).save(folder)
+    (folder / "DONE").touch()
+    _check_data(plan(study), tmp_path)
+    task.write_text(item * 2)
+    with pytest.raises(ValueError, match=r"was scored on task files .* to score the runs anew"):
+        _check_data(plan(study), tmp_path)
+    # What is scored anew, or was scored by an earlier version, is not refused.
+    _check_data(plan(replace(study, measure=replace(measure, tokens=1024))), tmp_path)
+    Result(row=row, measure=measure).save(folder)
     _check_data(plan(study), tmp_path)
 
 

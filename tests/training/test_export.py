@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from scalejax import Data, Measure, Model, train
 from scalejax.data.preparation import prepare
+from scalejax.files import read_json, write_json
 from scalejax.model.hf_import import import_hf
 from scalejax.model.parametrization import mup
 from scalejax.training.evaluate import last_weights
@@ -67,6 +69,35 @@ def test_bad_input_exits_with_2_and_writes_nothing(
     code, stdout, stderr = call("export", folder, "--out", tmp_path / out)
     assert code == 2 and message in stderr and not stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(trained, call, tmp_path, monkeypatch):
+    def save_file(*_, **__):
+        raise Exception("no space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", save_file)
+    code, _, stderr = call("export", trained, "--out", tmp_path / "hf")
+    assert code == 1
+    assert stderr == f"scalejax: {tmp_path / 'hf'} cannot be written: no space left on device\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command", [("export", "--out", "hf"), ("eval", "--suite", "continuation")]
+)
+def test_a_run_whose_data_were_changed_since_is_neither_exported_nor_scored(
+    trained, call, tmp_path, monkeypatch, command
+):
+    """A tokenizer that is trained on the text would be another one than in training."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "run")
+    status = read_json(Path("run/status.json"))
+    write_json(Path("run/status.json"), status | {"data_hash": "another"})
+    verb, *flags = command
+    code, stdout, stderr = call(verb, "run", *flags)
+    assert code == 2 and not stdout
+    assert "was trained on data with the hash another" in stderr
+    assert not Path("hf").exists() and not Path("run/evaluations").exists()
 
 
 @needs_transformers

@@ -1,20 +1,23 @@
 """Runs that begin from other weights (mirrors scalejax/training/start.py)."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from scalejax.config import Measure, Model, Placement
+from scalejax.config import Data, Measure, Model, Placement
+from scalejax.data.preparation import prepare
 from scalejax.grids import as_dict, run_id
 from scalejax.model.hf_export import export_hf
 from scalejax.optim.schedules import constant
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
-from scalejax.training.start import check_source, load_weights
+from scalejax.training.start import check_source, check_tokens_of, load_weights
+from scalejax.training.status import open_folder
 from scalejax.training.step import init_state
 from tests.training.runs import curve, stop_after
 from tests.training.test_loop import final_state
@@ -111,6 +114,36 @@ def test_a_start_that_is_not_there_or_not_finished_is_refused(source, tiny_run, 
     run = tiny_run.replace(start=str(tmp_path / "source"))
     with pytest.raises(ValueError, match="is not finished: train it first"):
         train(run, out=tmp_path / "b", measure=MEASURE)
+
+
+def test_weights_of_another_tokenizer_are_refused_with_the_path_of_theirs(tiny_run, tmp_path):
+    """A tokenizer `bpe:V` is trained on the text, so that ids mean other pieces."""
+    texts = {"old": "the cat sees the dog", "new": "une maison est une maison"}
+    data = {}
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(f'{{"text": "{n} {text} {n + 1}"}}\n' for n in range(200)))
+        data[name] = Data(source=str(path), tokenizer="bpe:300", sequence_length=16)
+    old = tiny_run.replace(
+        model=Model.sized(width=16, depth=1, head_size=8, vocabulary=300), data=data["old"]
+    )
+    source = tmp_path / "source"
+    job_of(old, source)
+    trained = prepare(old.data)
+    open_folder(source, None, trained.hash)
+
+    check_tokens_of(source, old, trained)
+    tuned = old.replace(start=str(source), data=data["new"])
+    with pytest.raises(ValueError, match=r"know other token ids: .* set Data\.tokenizer=") as error:
+        check_tokens_of(source, tuned, prepare(tuned.data))
+    remedy = str(error.value).rpartition("Data.tokenizer='")[2].rstrip("'")
+    theirs = replace(tuned.data, tokenizer=remedy)
+    check_tokens_of(source, tuned.replace(data=theirs), prepare(theirs))
+
+    # When the text of the source has changed, nobody knows its tokenizer any more.
+    shutil.copy(tmp_path / "new.jsonl", tmp_path / "old.jsonl")
+    with pytest.raises(ValueError, match=r"cannot be found out: .*restore the earlier data"):
+        check_tokens_of(source, tuned, prepare(tuned.data))
 
 
 def test_the_start_is_part_of_the_identity_and_absent_at_its_default(tiny_run):

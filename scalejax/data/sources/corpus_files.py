@@ -1,5 +1,6 @@
 """Which files of a folder are a corpus, and which of them its held-out text."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from scalejax.data.sources.records import is_records
 
 TEXT_SUFFIXES = (".txt", ".md")
 
+Split = Literal["train", "validation", "test", ""]
+
 # Names of splits, as folders and files of published corpora have them.
-SPLIT_NAMES: dict[str, Literal["train", "validation", "test"]] = {
+SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -45,21 +48,20 @@ def corpus_files(folder: Path) -> list[CorpusFile]:
     for training or validation, those for validation are held out and those for a test
     are left out.
     """
-    paths = list(_readable_files(folder))
-    if any(map(is_records, paths)):
-        # The card of a published data set lies beside its records and is no document.
-        paths = [path for path in paths if is_records(path) or not DESCRIPTIONS.match(path.name)]
-    splits = {path: _split(path.relative_to(folder)) for path in paths}
-    # Without text to train on, or when `test` is the only name, names say nothing.
-    named = {"train", "validation"} & {*splits.values()}
-    has_text_to_train_on = bool({"train", ""} & {*splits.values()})
-    if not named or not has_text_to_train_on:
-        return [CorpusFile(path, _domain(path.relative_to(folder)), False) for path in paths]
+    splits = _splits(folder)
+    if not _names_say_splits(splits):
+        return [CorpusFile(path, _domain(path.relative_to(folder)), False) for path in splits]
     return [
         CorpusFile(path, _domain(path.relative_to(folder), named=True), split == "validation")
         for path, split in splits.items()
         if split != "test"
     ]
+
+
+def unused_test_files(folder: Path) -> list[Path]:
+    """The files below a folder that `corpus_files` leaves out as those of a test."""
+    splits = _splits(folder)
+    return [path for path, split in splits.items() if split == "test" and _names_say_splits(splits)]
 
 
 def unread_files(folder: Path) -> list[Path]:
@@ -74,8 +76,22 @@ def unread_files(folder: Path) -> list[Path]:
     ]
 
 
-def _readable_files(folder: Path) -> Iterator[Path]:
-    return filter(_is_readable, _files(folder))
+def _splits(folder: Path) -> dict[Path, Split]:
+    """The files of text and records below a folder, and the splits that names say."""
+    paths = list(filter(_is_readable, _files(folder)))
+    if any(map(is_records, paths)):
+        # The card of a published data set lies beside its records and is no document.
+        paths = [path for path in paths if is_records(path) or not DESCRIPTIONS.match(path.name)]
+    return {path: _split(path.relative_to(folder)) for path in paths}
+
+
+def _names_say_splits(splits: dict[Path, Split]) -> bool:
+    """Whether the names of files divide them into splits.
+
+    Without text to train on, or when `test` is the only name, they say nothing.
+    """
+    named = {*splits.values()}
+    return bool({"train", "validation"} & named) and bool({"train", ""} & named)
 
 
 def _is_readable(path: Path) -> bool:
@@ -83,14 +99,26 @@ def _is_readable(path: Path) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted by path, without hidden files and folders."""
+    """The files below a folder, sorted by path, without hidden files and folders.
+
+    Raises ValueError for what would be left out silently: a link to a folder, or to
+    nothing, and a folder that cannot be read.
+    """
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file():
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        if path.is_symlink() and not path.is_file():
+            raise ValueError(
+                f"{path} is a link to {os.readlink(path)}, which is no file: links to folders are "
+                "not followed; move or copy the folder here, or remove the link"
+            )
+        if path.is_file():
             yield path
+        elif path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise ValueError(f"the folder {path} cannot be read; change its permissions")
 
 
-def _split(path: Path) -> Literal["train", "validation", "test", ""]:
+def _split(path: Path) -> Split:
     """The split that the name of a file, or of a folder that it is in, says."""
     for part in path.parts[:-1]:
         if match := SPLIT_NAME.fullmatch(part):

@@ -158,7 +158,8 @@ def _domain(record: Mapping[str, object], field: str, place: str) -> str:
             f"{place}: the field {field!r} holds {shown}, not the name of a domain; set "
             "Data.domain to a field that holds text, or repair this record"
         )
-    return str(value)
+    # `Data.mixture` names domains without blanks around them.
+    return str(value).strip()
 
 
 def _field(record: Mapping[str, object], name: str, place: str, option: str) -> object:
@@ -251,6 +252,10 @@ def _remedy(line: bytes, text: str) -> str:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file; of a damaged one, those before the damage."""
     number = 0
+    if not path.exists():
+        raise ValueError(
+            f"{path} does not exist in {Path.cwd()}; give the path of a file of records"
+        )
     try:
         with _open(path) as file:
             # The limit keeps a huge line from filling the memory before it is refused.

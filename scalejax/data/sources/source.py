@@ -95,8 +95,12 @@ class TextSource(CachedSource):
         # Text that the source itself calls `validation` is neither trained on nor
         # measured: the user has named other held-out text.
         yield from (document for document in documents if not document.held_out)
+        has_text = False
         for document in self.held_out.documents(data, cache, on_error):
+            has_text = True
             yield document._replace(held_out=True)
+        if not has_text:
+            raise ValueError(f"Data.validation {data.validation!r} holds no text; give other text")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from scalejax.config import Data
 from scalejax.data.progress import say
-from scalejax.data.sources.corpus_files import TEXT_SUFFIXES, CorpusFile, corpus_files, unread_files
+from scalejax.data.sources.corpus_files import (
+    TEXT_SUFFIXES,
+    CorpusFile,
+    corpus_files,
+    unread_files,
+    unused_test_files,
+)
 from scalejax.data.sources.records import (
     RECORD_SUFFIXES,
     OnError,
@@ -27,6 +33,10 @@ DOCUMENT_CHARACTERS = 2_048
 # A paragraph is cut after this many characters, so that a huge file without blank lines
 # still becomes many documents.
 LONGEST_PARAGRAPH = 65_536
+
+# Lines end in a newline, with a carriage return before it in files from Windows, or in
+# a carriage return alone in files from old Macs.
+BLANK_LINE = re.compile(r"\n[ \t\r]*\n|\r[ \t]*\r(?!\n)")
 
 # Bytes of a text file that are decoded at once.
 BLOCK_BYTES = 2**20
@@ -70,9 +80,17 @@ class TextFiles(TextSource):
             )
         if held_out := [str(file.path) for file in files if file.held_out]:
             say(f"{self.name}: held out because of their names: {', '.join(held_out[:5])}")
+        if tests := [str(path) for path in unused_test_files(self.path)]:
+            say(f"{self.name}: left out because their names say test: {', '.join(tests[:5])}")
         for file in files:
+            has_text = False
             for document in self._read(file, data, on_error):
+                has_text = has_text or bool(document.text.strip())
                 yield document._replace(held_out=file.held_out)
+            if not has_text:
+                # Without the text that a name calls held out, other text would be.
+                refuse = raise_error if file.held_out else on_error
+                refuse(ValueError(f"{file.path} holds no text; get the file again, or remove it"))
 
     def _read(self, file: CorpusFile, data: Data, on_error: OnError) -> Iterator[Document]:
         """The documents of one file."""
@@ -174,7 +192,7 @@ def _paragraphs(blocks: Iterable[str]) -> Iterator[str]:
     rest = ""
     for block in blocks:
         # The last piece has no blank line after it yet: it may go on in the next block.
-        *paragraphs, rest = re.split(r"\n[ \t\r]*\n", rest + block)
+        *paragraphs, rest = re.split(BLANK_LINE, rest + block)
         for paragraph in paragraphs:
             for start in range(0, len(paragraph), LONGEST_PARAGRAPH):
                 yield paragraph[start : start + LONGEST_PARAGRAPH]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scalejax.data.sources.corpus_files import corpus_files
+from scalejax.data.sources.corpus_files import corpus_files, unused_test_files
 
 
 def files(folder: Path, *names: str) -> dict[str, tuple[str, bool]]:
@@ -46,6 +46,23 @@ def test_folders_of_splits_are_no_domains(tmp_path):
 
 def test_a_test_beside_training_files_is_not_read(tmp_path):
     assert list(files(tmp_path, "train/a.txt", "test/b.txt")) == ["train/a.txt"]
+    assert unused_test_files(tmp_path) == [tmp_path / "test/b.txt"], "said when it is prepared"
+    (tmp_path / "train/a.txt").unlink()
+    assert list(files(tmp_path)) == ["test/b.txt"] and not unused_test_files(tmp_path)
+
+
+def test_a_part_of_a_folder_that_would_be_left_out_silently_is_refused(tmp_path, monkeypatch):
+    files(tmp_path, "corpus/a.txt", "elsewhere/b.txt")
+    link = tmp_path / "corpus" / "wiki"
+    for target, is_folder in ((tmp_path / "elsewhere", True), (tmp_path / "nothing", False)):
+        link.symlink_to(target, target_is_directory=is_folder)
+        with pytest.raises(ValueError, match=rf"{link} is a link to {target}, which is no file"):
+            corpus_files(tmp_path / "corpus")
+        link.unlink()
+    link.mkdir()
+    monkeypatch.setattr("os.access", lambda path, _: path != link)
+    with pytest.raises(ValueError, match=rf"the folder {link} cannot be read"):
+        corpus_files(tmp_path / "corpus")
 
 
 @pytest.mark.parametrize("names", [["test.txt"], ["validation/a.txt"], ["test/a.txt", "web/b.txt"]])

@@ -146,6 +146,13 @@ def test_what_is_no_name_of_a_domain_is_refused(tmp_path, value, shown):
     assert [document.domain for document in records] == ["3"]
 
 
+def test_blanks_around_the_name_of_a_domain_mean_nothing(tmp_path):
+    """They do not in `Data.mixture`, which could not name such a domain."""
+    path = tmp_path / "blanks.jsonl"
+    path.write_text('{"text": "x", "set": " wiki"}\n{"text": "y", "set": "wiki"}\n')
+    assert [domain for _, domain in read(path, domain="set")] == ["wiki", "wiki"]
+
+
 @pytest.mark.parametrize(("line", "message"), BAD_LINES)
 def test_a_line_that_cannot_be_used_is_named_with_the_remedy(tmp_path, line, message):
     path = tmp_path / "bad.jsonl"

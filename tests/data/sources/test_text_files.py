@@ -1,6 +1,7 @@
 """Text files become documents (mirrors scalejax/data/sources/text_files.py)."""
 
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def test_a_file_is_split_at_paragraphs_and_a_huge_paragraph_is_cut():
     pair = paragraph + "\n\n" + paragraph
     assert list(split_documents(["\n\n".join([paragraph] * 5)])) == [pair, pair, paragraph]
     assert [len(part) for part in split_documents(["y" * 150_000])] == [65_536, 65_536, 18_928]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_documents_end_at_blank_lines_whatever_ends_a_line(end):
+    """Files from old Macs have carriage returns alone."""
+    text = f"one{end}line{end} {end}".join("x" * 3_000 for _ in range(4))
+    assert len(list(split_documents([text]))) == 4
+    assert len(list(split_documents([text.replace(f"{end} {end}", end)]))) == 1
 
 
 def test_splitting_loses_no_word():
@@ -62,6 +71,22 @@ def test_a_folder_is_read_sorted_by_name_and_fingerprinted_by_content(tmp_path):
 def test_a_folder_without_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has nothing to read; it must hold text"):
         source(tmp_path).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.gz", "validation.jsonl", "b.txt"])
+def test_a_file_without_text_is_refused_by_name(tmp_path, name):
+    """A download failed: a part of the corpus, or its held-out text, is missing."""
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{n} {n + 1}"}}\n' for n in range(50)))
+    (tmp_path / name).write_bytes(b"")
+    data = Data(source=str(tmp_path), tokenizer="byte")
+    with pytest.raises(ValueError, match=rf"{name} holds no text; get the file again, or remove"):
+        prepare(data)
+    # Other text must not be held out in place of that which was named.
+    if "validation" in name:
+        with pytest.raises(ValueError, match=r"validation\.jsonl holds no text"):
+            prepare(replace(data, skip_bad=True))
+    else:
+        assert prepare(replace(data, skip_bad=True)).manifest["documents"]["train"] > 1
 
 
 def test_domains_are_the_first_folders_below_the_source(tmp_path):
@@ -114,8 +139,15 @@ def test_a_file_that_cannot_be_read_is_refused_by_name():
         documents(Path("/proc/self/mem"))
 
 
-@pytest.mark.parametrize("text", ["", " \n\n \t", "only one document"])
-def test_a_corpus_of_fewer_than_two_documents_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "only.txt holds no text"),
+        (" \n\n \t", "only.txt holds no text"),
+        ("only one document", r"holds 1 document\(s\)"),
+    ],
+)
+def test_a_corpus_of_fewer_than_two_documents_is_refused(tmp_path, text, message):
     (tmp_path / "only.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"holds [01] document\(s\)"):
+    with pytest.raises(ValueError, match=message):
         prepare(Data(source=str(tmp_path / "only.txt"), tokenizer="byte"), tmp_path / "cache")
