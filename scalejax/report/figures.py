@@ -62,7 +62,8 @@ def loss_curves(
     # Diverged runs come last, and are drawn on top.
     order = results.assign(diverged=results["status"] == "diverged")
     order = order.sort_values(["diverged", PARAMS_COLUMN, "tokens"])
-    diameter = 4.5 if curves["loss"].count() <= FEW_LOSSES else 2.0
+    losses = np.isfinite(_array(curves["loss"])).sum()
+    diameter = 4.5 if losses <= FEW_LOSSES else 2.0
     for row in order.to_dict("records"):
         rows = curves.loc[curves["run"] == row["run"], :]
         label = "diverged" if row["diverged"] else f"{compact_number(row[PARAMS_COLUMN])} params"

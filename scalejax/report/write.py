@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -90,7 +91,8 @@ def _conclusion_sections(record: Record) -> list[Section]:
     for it in record.analysis.conclusions:
         verdict = Cell(it.verdict, is_alarm=it.verdict == DOES_NOT_HOLD)
         claim, note = Cell(claim_text(it), is_text=True), Cell(it.note, is_text=True)
-        rows.append([claim, verdict, Cell(value_text(it)), note])
+        measured = Cell(value_text(it), is_text=bool(it.unit))
+        rows.append([claim, verdict, measured, note])
     # A narrow window shows the first two columns without scrolling.
     body = table(["claim", "verdict", "measured", "how"], rows) if rows else ""
     charts = "".join(_picture(record, chart) for chart in record.analysis.charts)
@@ -307,6 +309,6 @@ def _footer(results: "pd.DataFrame") -> str:
             values = sorted(set(results[name].dropna().astype(str)))
             facts.append(f"{name} {', '.join(values)}")
     if "finished" in results and (last := max(results["finished"].dropna(), default="")):
-        facts.append(f"last run finished {last}")
+        facts.append(f"last run finished {datetime.fromisoformat(last):%Y-%m-%d %H:%M} UTC")
     facts.append("the figures are in figures/ beside this page, as PNG and SVG")
     return escape(" · ".join(facts))
