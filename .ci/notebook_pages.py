@@ -1,4 +1,5 @@
-"""MkDocs hook: pages of the notebooks, with the outputs of their last execution.
+"""MkDocs hook: pages of the notebooks, with the outputs of their last execution, and
+intervals in tables that stay on one line.
 
 `make notebooks` executes copies of them in build/notebooks. A notebook without such a
 copy is shown without outputs.
@@ -13,6 +14,12 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 
+# The code of a notebook, 100 columns wide, has the room of the table of contents.
+FRONT_MATTER = "---\nhide: [toc]\n---\n\n"
+
+# Such as [-.10, .19] or (.824, .846).
+INTERVAL = re.compile(r"[\[(][-+]?[\d.][\d.e+-]*, [-+]?[\d.][\d.e+-]*[\])]%?")
+
 
 def on_files(files, config):
     """Add a page `notebooks/NAME.md` for every notebook."""
@@ -20,9 +27,19 @@ def on_files(files, config):
         executed = ROOT / "build" / "notebooks" / source.name
         path = executed if executed.exists() else source
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        text = "\n\n".join(map(cell_page, cells))
+        text = FRONT_MATTER + "\n\n".join(map(cell_page, cells))
         files.append(File.generated(config, f"notebooks/{source.stem}.md", content=text))
     return files
+
+
+def on_page_content(html, page, config, files):
+    """Keep each interval in a table on one line."""
+    return re.sub(r"<td.*?</td>", unbroken_intervals, html, flags=re.DOTALL)
+
+
+def unbroken_intervals(table_cell):
+    """The HTML of a table's cell, whose intervals cannot break."""
+    return INTERVAL.sub(r'<span class="interval">\g<0></span>', table_cell[0])
 
 
 def cell_page(cell):

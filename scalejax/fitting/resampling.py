@@ -203,7 +203,10 @@ def _checked(theta: np.ndarray) -> Draws:
             f"and 95% needs {MIN_DRAWS} or more"
         )
     if failed:
-        notes.append(f"{failed} of {count} bootstrap fits did not converge and are left out")
+        is_or_are = "is" if failed == 1 else "are"
+        notes.append(
+            f"{failed} of {count} bootstrap fits did not converge and {is_or_are} left out"
+        )
     return Draws(theta, notes)
 
 

@@ -33,6 +33,10 @@ LINE_POINTS = 32
 # hundreds of runs must not slow the page.
 CURVE_POINTS, ALL_CURVE_POINTS = 100, 3000
 
+# More held-out losses than this are drawn as small points, so that they leave the lines
+# to be seen.
+FEW_LOSSES = 300
+
 # Label of the horizontal axis, and name of the view, by the column that it shows.
 BUDGETS = {"tokens": ("training tokens", "tokens"), "flops": ("training FLOPs", "FLOPs")}
 Budget = Literal["tokens", "flops"]
@@ -58,6 +62,8 @@ def loss_curves(
     # Diverged runs come last, and are drawn on top.
     order = results.assign(diverged=results["status"] == "diverged")
     order = order.sort_values(["diverged", PARAMS_COLUMN, "tokens"])
+    losses = np.isfinite(_array(curves["loss"])).sum()
+    diameter = 4.5 if losses <= FEW_LOSSES else 2.0
     for row in order.to_dict("records"):
         rows = curves.loc[curves["run"] == row["run"], :]
         label = "diverged" if row["diverged"] else f"{compact_number(row[PARAMS_COLUMN])} params"
@@ -74,7 +80,7 @@ def loss_curves(
             dashed=row["diverged"],
             hover=row["facts"],
         )
-        marks += [line, _held_out_losses(row, rows, line, scale)]
+        marks += [line, _held_out_losses(row, rows, line, scale, diameter)]
     x_label, view = BUDGETS[against]
     return Chart(
         name="loss_curves" + _suffix(against),
@@ -295,15 +301,24 @@ def _per_token(rows: Any, against: Budget) -> Any:
     return 1.0 if against == "tokens" else rows["flops"] / rows["tokens"]
 
 
-def _held_out_losses(row: Row, rows: "pd.DataFrame", line: Line, scale: float) -> Points:
-    """The held-out losses of a run, drawn like its line."""
+def _held_out_losses(
+    row: Row, rows: "pd.DataFrame", line: Line, scale: float, diameter: float
+) -> Points:
+    """The held-out losses of a run, in the colour of its line."""
     measured = rows.loc[np.isfinite(rows["loss"]), :]
     tokens, losses = _array(measured["tokens"]), _array(measured["loss"])
     hover = [
         f"{row['facts']}\nheld-out loss {loss:.4f} at {compact_number(at)} tokens"
         for at, loss in zip(tokens, losses, strict=True)
     ]
-    return Points(label=line.label, colour=line.colour, x=tokens * scale, y=losses, hover=hover)
+    return Points(
+        label=line.label,
+        colour=line.colour,
+        x=tokens * scale,
+        y=losses,
+        diameter=diameter,
+        hover=hover,
+    )
 
 
 def _range_without_diverged(

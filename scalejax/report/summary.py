@@ -49,8 +49,7 @@ def summary(record: Record) -> list[tuple[str, str]]:
     topics += [("Forecast", forecast_text(scored)) for scored in record.forecasts]
     if not record.forecasts:
         topics.append(("Forecast", "No forecast was registered."))
-    if len(record.with_top1_error):
-        topics.append(("Top-1 error", top1_error_text(record)))
+    topics.append(("Top-1 error", top1_error_text(record)))
     return [*topics, ("Compute", cost_text(record))]
 
 
@@ -118,6 +117,8 @@ def forecast_text(scored: ScoredForecast) -> str:
 
 def top1_error_text(record: Record) -> str:
     """Top-1 error of the runs with the highest and the lowest loss, beside guessing."""
+    if record.with_top1_error.empty:
+        return "No run of this study measured a downstream task."
     rows = record.with_top1_error.sort_values("loss").to_dict("records")
     best, worst = (
         f"{value_with_error(row, 'top1_error', 3)} at loss {row['loss']:.3f}"
@@ -136,7 +137,7 @@ def cost_text(record: Record) -> str:
     if plan["saved_fraction"] > 0:
         text += (
             f"; without shared trunks it would take {plan['flops_separate']:.3g}, so "
-            f"{plan['saved_fraction']:.0%} is saved"
+            f"{100 * plan['saved_fraction']:.2g}% is saved"
         )
     return f"{text}."
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -34,7 +35,6 @@ from scalejax.report.summary import (
     VERDICTS,
     count,
     forecast_text,
-    no_law_text,
     parameter_interval,
     summary,
     value_with_error,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def write_report(folder: Path) -> Path:
     """Write report.html and its figures into the folder of a study.
 
-    Parts that the study lacks, such as forecasts, laws or curves, become a sentence in
+    Parts that the study lacks, such as forecasts, laws or curves, become a sentence of
     the page.
 
     Returns the path of the page. Raises FileNotFoundError if the folder is not that of
@@ -62,8 +62,8 @@ def write_report(folder: Path) -> Path:
         *_conclusion_sections(record),
         _curves_section(record, colours),
         *_law_sections(record, colours),
-        _forecast_section(record),
-        _error_section(record, colours),
+        *_forecast_sections(record),
+        *_error_sections(record, colours),
         Section("Runs", run_table(record.results)),
     ]
     path = record.folder / "report.html"
@@ -91,7 +91,8 @@ def _conclusion_sections(record: Record) -> list[Section]:
     for it in record.analysis.conclusions:
         verdict = Cell(it.verdict, is_alarm=it.verdict == DOES_NOT_HOLD)
         claim, note = Cell(claim_text(it), is_text=True), Cell(it.note, is_text=True)
-        rows.append([claim, verdict, Cell(value_text(it)), note])
+        measured = Cell(value_text(it), is_text=bool(it.unit))
+        rows.append([claim, verdict, measured, note])
     # A narrow window shows the first two columns without scrolling.
     body = table(["claim", "verdict", "measured", "how"], rows) if rows else ""
     charts = "".join(_picture(record, chart) for chart in record.analysis.charts)
@@ -110,9 +111,7 @@ def _curves_section(record: Record, colours: Mapping[float, str]) -> Section:
 
 
 def _law_sections(record: Record, colours: Mapping[float, str]) -> list[Section]:
-    """A section for each law, or one that says why there is none."""
-    if not record.fits:
-        return [Section("Law", paragraph(no_law_text(record)))]
+    """A section for each law. The summary says why there is none."""
     return [_law_section(record, fit, colours) for fit in record.fits.values()]
 
 
@@ -158,7 +157,9 @@ def _formula(fit: Fit) -> str:
 def _parameter_table(fit: Fit) -> str:
     rows = []
     for name, value in fit.params.items():
-        interval = parameter_interval(fit, name).strip() or "no bootstrap"
+        # Parameters that are held have no interval, with or without a bootstrap.
+        without = "held at this value" if fit.intervals else "no bootstrap"
+        interval = parameter_interval(fit, name).strip() or without
         rows.append([Cell(name), Cell(f"{value:.5g}", value), Cell(interval)])
     return table(["parameter", "value", "95% interval"], rows)
 
@@ -182,10 +183,10 @@ def _quality_notes(fit: Fit) -> list[str]:
     return notes
 
 
-def _forecast_section(record: Record) -> Section:
-    title = "Forecasts and measurements"
+def _forecast_sections(record: Record) -> list[Section]:
+    """The forecasts, if there are any."""
     if not record.forecasts:
-        return Section(title, paragraph("No forecast was registered in this study."))
+        return []
     by_metric: dict[str, list[ScoredForecast]] = {}
     for scored in record.forecasts:
         by_metric.setdefault(scored.forecast["metric"], []).append(scored)
@@ -193,13 +194,15 @@ def _forecast_section(record: Record) -> Section:
         forecast_bars(forecasts, record.results, metric) for metric, forecasts in by_metric.items()
     ]
     pictures = "".join(_picture(record, chart) for chart in charts)
-    return Section(title, pictures + bullets([forecast_text(it) for it in record.forecasts]))
+    texts = bullets([forecast_text(it) for it in record.forecasts])
+    return [Section("Forecasts and measurements", pictures + texts)]
 
 
-def _error_section(record: Record, colours: Mapping[float, str]) -> Section:
-    title, rows = "Top-1 error against loss", record.with_top1_error
+def _error_sections(record: Record, colours: Mapping[float, str]) -> list[Section]:
+    """Top-1 error against loss, if a run measured it."""
+    rows = record.with_top1_error
     if not len(rows):
-        return Section(title, paragraph("No run of this study measured a downstream task."))
+        return []
     of_error = [
         fit
         for fit in record.fits.values()
@@ -211,7 +214,7 @@ def _error_section(record: Record, colours: Mapping[float, str]) -> Section:
     body = _picture(record, chart)
     if fit is None:
         body += paragraph("No law of error against loss was fitted, so there is no curve.")
-    return Section(title, body)
+    return [Section("Top-1 error against loss", body)]
 
 
 class _Column(NamedTuple):
@@ -228,7 +231,7 @@ COLUMNS: dict[str, _Column] = {
     PARAMS_COLUMN: _Column("params", compact_number),
     "tokens": _Column("tokens", compact_number),
     "learning_rate": _Column("learning rate", "{:.3g}".format),
-    "batch_tokens": _Column("batch tokens", compact_number),
+    "batch_tokens": _Column("batch tokens", "{:,.0f}".format),
     "seed": _Column("seed", str),
     "loss": _Column("loss", "{:.4f}".format, error_digits=4),
     "bits_per_byte": _Column("bits per byte", "{:.3f}".format),
@@ -306,6 +309,6 @@ def _footer(results: "pd.DataFrame") -> str:
             values = sorted(set(results[name].dropna().astype(str)))
             facts.append(f"{name} {', '.join(values)}")
     if "finished" in results and (last := max(results["finished"].dropna(), default="")):
-        facts.append(f"last run finished {last}")
+        facts.append(f"last run finished {datetime.fromisoformat(last):%Y-%m-%d %H:%M} UTC")
     facts.append("the figures are in figures/ beside this page, as PNG and SVG")
     return escape(" · ".join(facts))

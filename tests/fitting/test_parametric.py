@@ -160,7 +160,7 @@ def test_draws_that_fail_too_often_give_no_interval(monkeypatch):
 
     monkeypatch.setattr(bootstrap, "pairs_bootstrap", failing_once_in(50))
     fit = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
-    assert "1 of 50 bootstrap fits did not converge and are left out" in fit.reasons
+    assert "1 of 50 bootstrap fits did not converge and is left out" in fit.reasons
     monkeypatch.setattr(bootstrap, "pairs_bootstrap", failing_once_in(10))
     fit = fits.fit(ladder(), laws.chinchilla(), bootstrap=50)
     assert fit.verdict == "unidentified" and set(fit.intervals.values()) == {(None, None)}

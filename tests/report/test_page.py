@@ -7,9 +7,13 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from scalejax.fitting.charts.chart import Chart, Points
 from scalejax.fitting.charts.style import DARK, LIGHT
 from scalejax.report.analysis import Analysis, Conclusion, write_analysis
 from scalejax.report.write import write_report
@@ -55,13 +59,47 @@ document.getElementById('probe').textContent = JSON.stringify(seen);
 </script>"""
 
 
+# A telephone's window. Chromium's own windows are at least 500 pixels wide.
+NARROW = """<iframe style="width: 390px; height: 844px; border: 0" srcdoc="{page}"></iframe>
+<pre id="probe"></pre><script>
+const frame = document.querySelector('iframe');
+frame.onload = () => {
+  const page = frame.contentDocument, seen = {};
+  seen.width = frame.contentWindow.innerWidth;
+  seen.overflow = page.documentElement.scrollWidth - seen.width;
+  const box = text => text.getBoundingClientRect();
+  seen.gaps = [...page.querySelectorAll('.view:not([hidden]) .plot:not(.named) > svg')].map(svg => {
+    const name = box(svg.querySelector('text[transform^="rotate(-90"]'));
+    const numbers = [...svg.querySelectorAll('text')].filter(text =>
+      getComputedStyle(text).textAnchor === 'end').map(box);
+    return {
+      numbers: numbers.length,
+      name: name.left,
+      gap: Math.min(...numbers.map(it => it.left)) - name.right,
+    };
+  });
+  document.getElementById('probe').textContent = JSON.stringify(seen);
+};
+</script>"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of a study without laws, with its report."""
     folder = write_study(tmp_path_factory.mktemp("out") / "made@1", results_table())
     register_forecast(folder, value=2.4, low=2.35, high=2.45, measured=2.5)
     conclusion = Conclusion(claim="Size pays", estimate=0.5, low=0.4, high=0.6, above=0.0)
-    write_analysis(folder, Analysis(conclusions=[conclusion]))
+    # Numbers of five characters along the vertical axis.
+    losses = Points(label="runs", colour="#1f5fa8", x=np.arange(4.0), y=np.linspace(3.55, 3.72, 4))
+    chart = Chart(
+        name="losses",
+        title="Losses",
+        caption="Measured.",
+        x_label="seed",
+        y_label="loss, nats per token",
+        marks=[losses],
+    )
+    write_analysis(folder, Analysis(conclusions=[conclusion], charts=[chart]))
     write_report(folder)
     return folder
 
@@ -69,16 +107,27 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(folder):
     """What the probe saw in a window of 1280 pixels, and what the browser logged."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return look(folder / "probed.html", page.replace("</body>", PROBE + "</body>"))
+
+
+@pytest.fixture(scope="module")
+def narrow(folder):
+    """What is seen in a window of 390 pixels."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return look(folder / "narrow.html", NARROW.replace("{page}", escape(page)))
+
+
+def look(path: Path, html: str) -> tuple[dict, str]:
+    """What the probe in a page saw, and what the browser logged."""
     if BROWSER is None:
         pytest.skip("neither chromium nor google-chrome is installed, so no page is opened")
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    probed = folder / "probed.html"
-    probed.write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    path.write_text(html, encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     # No name resolves, so that a request to anywhere would fail and be logged.
     flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900", "--dump-dom"]
     done = subprocess.run(
-        [BROWSER, *flags, probed.as_uri()], capture_output=True, text=True, timeout=300
+        [BROWSER, *flags, path.as_uri()], capture_output=True, text=True, timeout=300
     )
     found = re.search(r'<pre id="probe">(\{.*?\})</pre>', done.stdout, flags=re.DOTALL)
     assert found, f"the probe did not run: {done.stderr[-2000:]}"
@@ -88,10 +137,23 @@ def browser(folder):
 
 def test_all_figures_are_drawn_in_the_width_of_the_window(browser):
     seen, _ = browser
-    assert len(seen["drawings"]) == 3
+    assert len(seen["drawings"]) == 4
     assert all(it["width"] > 700 and it["height"] > 100 for it in seen["drawings"])
     assert all(it["shapes"] > 20 for it in seen["drawings"])
     assert seen["overflow"] <= 0
+
+
+def test_a_page_on_a_telephone_does_not_scroll_sideways(narrow):
+    seen, _ = narrow
+    assert seen["width"] == 390
+    assert seen["overflow"] <= 0
+
+
+def test_on_a_telephone_the_name_of_an_axis_is_beside_its_numbers(narrow):
+    seen, _ = narrow
+    assert len(seen["gaps"]) == 3
+    for it in seen["gaps"]:
+        assert it["numbers"] > 3 and it["gap"] >= 0 and it["name"] >= 0
 
 
 def test_the_page_asks_nothing_of_a_network_and_logs_no_error(browser):
@@ -142,7 +204,7 @@ def test_the_table_of_contents_leads_to_every_section(browser, folder):
 def test_every_figure_has_files_and_links_to_them(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     files = re.findall(r'href="(figures/[^"]+)"', page)
-    assert len(files) == 8
+    assert len(files) == 10
     for name in files:
         start = b"\x89PNG" if name.endswith("png") else b"<?xml"
         assert (folder / name).read_bytes().startswith(start)
@@ -150,8 +212,9 @@ def test_every_figure_has_files_and_links_to_them(folder):
 
 def test_a_point_says_how_its_run_differs_from_others(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
-    texts = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', page)[0])
-    facts, *_ = (it for it in texts["texts"] if it.startswith(f"{FORECAST_RUN}\n250k"))
+    scripts = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    texts = [text for script in scripts for text in json.loads(script)["texts"]]
+    facts, *_ = (it for it in texts if it.startswith(f"{FORECAST_RUN}\n250k"))
     assert re.search(r"\n0+14 with 120k params: loss \+0\.\d{4}", facts)
 
 

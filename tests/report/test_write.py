@@ -164,6 +164,20 @@ def test_a_finished_study_without_laws_does_not_ask_for_more_runs(tmp_path):
     assert "No law was fitted, because the study names none." in text
 
 
+def test_what_a_study_does_not_have_gets_a_sentence_and_no_section(tmp_path):
+    rows = results_table().drop(columns=["top1_error", "top1_error_se", "top1_chance"])
+    html = page(write_report(write_study(tmp_path / "made@1", rows)).parent)
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["Summary", "Loss curves", "Runs"]
+
+
+def test_a_parameter_that_was_held_does_not_say_that_there_was_no_bootstrap(tmp_path):
+    folder = write_study(tmp_path / "made@1", results_table())
+    law_fit = fit(results_table(), laws.chinchilla(E=1.5), bootstrap=64)
+    law_fit.save(folder / "fits" / "chinchilla.json")
+    text = text_of(write_report(folder).parent)
+    assert "held at this value" in text and "no bootstrap" not in text
+
+
 def test_a_study_in_which_every_run_diverged_has_a_page(tmp_path):
     rows = results_table().assign(status="diverged", loss=np.inf, top1_error=np.nan)
     text = text_of(write_report(write_study(tmp_path / "made@1", rows)).parent)
@@ -195,6 +209,10 @@ def test_a_setting_has_a_column_only_if_runs_differ_in_it():
     rows.loc[0, "learning_rate"] = 0.016
     html = run_table(rows)
     assert "learning rate</button>" in html and "same in every run" not in html
+
+
+def test_batch_sizes_are_written_with_all_their_digits():
+    assert "batch tokens 1,024" in run_table(results_table().assign(batch_tokens=1024))
 
 
 def test_a_study_that_read_one_held_out_document_has_a_report(tmp_path):

@@ -28,6 +28,8 @@ class Points:
     y_error: np.ndarray | None = None
     """Standard error along y."""
     symbol: Literal["circle", "diamond"] = "circle"
+    diameter: float = 4.5
+    """In points."""
     hover: Sequence[str] = ()
     """Text under the pointer, one for each point; lines end in a newline."""
     in_legend: bool = True

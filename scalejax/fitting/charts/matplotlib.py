@@ -156,7 +156,7 @@ def _draw(axes: "Axes", mark: Mark, label: str | None) -> "list[Artist]":
         yerr=mark.y_error,
         fmt=MARKERS[mark.symbol],
         color=mark.colour,
-        markersize=4.5,
+        markersize=mark.diameter,
         elinewidth=0.8,
         capsize=1.5,
         label=label,

@@ -70,6 +70,8 @@ STYLE = """
 @media (max-width: 36rem) {
   .plot > svg { overflow: visible; }
   .plot > svg text { font-size: 11px !important; }
+  /* Longer numbers along an axis take the place of its name, which moves outwards. */
+  .plot > svg text[transform^="rotate(-90"] { translate: -9px 0; }
   /* Names of rows along an axis have no room to grow: these drawings scroll. */
   .plot.named { overflow-x: auto; background: var(--scrolls); }
   .plot.named > svg { min-width: 30rem; }
