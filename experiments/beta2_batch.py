@@ -135,7 +135,10 @@ def law(what: str, losses: Any) -> list[Conclusion]:
     with contextlib.suppress(ValueError):
         exponent = optimum.lowest_by(*(column.to_numpy() for column in columns))
         claim = f"{what} rises with the batch: exponent of its power law"
-        note = "one parabola, with an offset per batch size and seed; Fieller's interval"
+        note = (
+            "one curvature for all batch sizes, with an offset per batch size and seed; "
+            "Fieller's interval, which is too narrow where curvatures differ"
+        )
         return [Conclusion.of(claim, exponent, above=0.0, note=note)]
     return []
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -309,6 +308,7 @@ def _footer(results: "pd.DataFrame") -> str:
             values = sorted(set(results[name].dropna().astype(str)))
             facts.append(f"{name} {', '.join(values)}")
     if "finished" in results and (last := max(results["finished"].dropna(), default="")):
-        facts.append(f"last run finished {datetime.fromisoformat(last):%Y-%m-%d %H:%M} UTC")
+        # ISO 8601 in UTC, without its seconds.
+        facts.append(f"last run finished {last[:16].replace('T', ' ')} UTC")
     facts.append("the figures are in figures/ beside this page, as PNG and SVG")
     return escape(" · ".join(facts))
