@@ -131,7 +131,7 @@ def law(what: str, losses: Any) -> list[Conclusion]:
     long = long.dropna().reset_index()
     block = long["batch_tokens"].astype(str) + "/" + long["seed"].astype(str)
     columns = (np.log(long["value"]), np.log(long["batch_tokens"]), long["loss"], block)
-    # Without a minimum in the range there is no optimum to follow.
+    # An optimum can be followed only if the loss has a minimum among the values.
     with contextlib.suppress(ValueError):
         exponent = optimum.lowest_by(*(column.to_numpy() for column in columns))
         claim = f"{what} rises with the batch: exponent of its power law"

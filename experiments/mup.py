@@ -115,7 +115,7 @@ def best_rate_by_width(runs: Any, transfer: TransferCheck) -> optimum.Measured:
     """Return by how many octaves the best rate moves per doubling of the width."""
     best = dict(zip(transfer.sizes, np.asarray(transfer.rates)[transfer.best], strict=True))
     octaves = np.log2(runs["learning_rate"] / runs["width"].map(best))
-    # Far from its minimum the loss is no parabola.
+    # A parabola fits the loss only near its minimum.
     near = runs[(octaves.abs() < 2.5) & runs["loss"].notna()]
     x, z = (np.log2(near[column].to_numpy(float)) for column in ("learning_rate", "width"))
     block = near["width"].astype(str) + "/" + near["seed"].astype(str)
