@@ -1,10 +1,17 @@
-"""Writes our tokenizers as Hugging Face tokenizer files, which give the same ids."""
+"""Hugging Face tokenizer files: writes ours, with the same ids, and reads their ids."""
 
 import importlib
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalejax.data.tokenizers import Bytes, HuggingFace, SentencePiece, Tokenizer
+from scalejax.data.tokenizers import (
+    Bytes,
+    HuggingFace,
+    SentencePiece,
+    Tokenizer,
+    split_end_token,
+)
 
 Json = dict[str, object]
 
@@ -46,6 +53,29 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
         "split_special_tokens": True,
     }
     return files | {"tokenizer_config.json": _to_bytes(config)}
+
+
+def token_ids(model: bytes, path: Path) -> dict[str, int]:
+    """The id of every token, which is spelled as in a tokenizer.json.
+
+    `model` is what `restore_tokenizer` takes; it comes from `path`, which messages
+    name. No package is needed to read a tokenizer.json. Raises ValueError when the
+    bytes are no tokenizer.
+
+    >>> token_ids(b"", Path())["A"]
+    65
+    """
+    if model and model.lstrip()[:1] != b"{":
+        return SentencePiece(model).pieces()
+    try:
+        record: Any = json.loads(split_end_token(model)[1]) if model else _bytes_json()
+        vocabulary = record["model"]["vocab"]
+        # A Unigram model lists pairs of a piece and its score, by id.
+        if isinstance(vocabulary, list):
+            vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
+        return vocabulary | {token["content"]: token["id"] for token in record["added_tokens"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a Hugging Face tokenizer.json: {error!r}") from error
 
 
 def _bytes_json() -> Json:

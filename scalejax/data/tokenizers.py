@@ -162,6 +162,10 @@ class SentencePiece:
         """The text of these ids, without end tokens."""
         return self._processor.decode([int(i) for i in ids if i != self.end])
 
+    def pieces(self) -> dict[str, int]:
+        """The id of every piece."""
+        return {self._processor.id_to_piece(i): i for i in range(self.vocabulary)}
+
 
 class HuggingFace:
     """A tokenizer.json, read with the package `tokenizers`.

@@ -16,6 +16,7 @@ import jax
 from scalejax.config import Model, Parametrization, Run
 from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
+from scalejax.data.tokenizer_json import token_ids
 from scalejax.files import read_json, write_json
 from scalejax.grids import as_dict
 from scalejax.model.hf_import import import_hf
@@ -51,8 +52,7 @@ def initial_weights(
     source = check_source(job, folder, parent)
     if source is None:
         return None
-    if source.is_run:
-        check_tokens_of(source.folder, job.segment.run, shards)
+    check_tokens_of(source.folder, job.segment.run, shards)
     return load_weights(source, job.segment.run, mesh)
 
 
@@ -110,9 +110,17 @@ def load_weights(source: Source, run: Run, mesh: jax.sharding.Mesh) -> Params:
 def check_tokens_of(source: Path, run: Run, shards: Shards) -> None:
     """Raise ValueError when token ids mean other text in `run` than in its source.
 
-    `source` is the folder of a trained run; `shards` are the data of `run`. A tokenizer
-    `bpe:V` is trained on the text, so that on other text it is another one.
+    `source` is the folder of a trained run, or of a Hugging Face checkpoint; `shards`
+    are the data of `run`.
     """
+    if (source / "checkpoints").is_dir():
+        _check_tokens_of_run(source, run, shards)
+    else:
+        _check_tokens_of_checkpoint(source, run, shards)
+
+
+def _check_tokens_of_run(source: Path, run: Run, shards: Shards) -> None:
+    """A tokenizer `bpe:V` is trained on the text: on other text it is another one."""
     trained, status = TrainingJob.read(source).segment.run.data, read_status(source)
     if status is not None and status["data_hash"] == shards.hash:
         return
@@ -128,6 +136,23 @@ def check_tokens_of(source: Path, run: Run, shards: Shards) -> None:
             f"{ours!r}, cannot be found out: {error}"
         ) from error
     check_tokenizers(run, shards, others)
+
+
+def _check_tokens_of_checkpoint(source: Path, run: Run, shards: Shards) -> None:
+    """A token of the run must have the same id there; the checkpoint may know more."""
+    paths = [source / name for name in ("tokenizer.json", "tokenizer.model")]
+    path = next((path for path in paths if path.is_file()), None)
+    # Ids without a tokenizer, on either side, are what the user says they are.
+    if path is None or shards.manifest["tokenizer"]["hash"] is None:
+        return
+    theirs = token_ids(path.read_bytes(), path)
+    for token, number in token_ids(shards.model, shards.folder).items():
+        if theirs.get(token) != number:
+            raise ValueError(
+                f"Run.start is {run.start}, but its weights know other token ids: {token!r} is "
+                f"{number} for {run.data.tokenizer} of {run.data.source}, and "
+                f"{theirs.get(token, 'no token')} in {path}; set Data.tokenizer={str(path)!r}"
+            )
 
 
 def check_tokenizers(run: Run, ours: Shards, theirs: Shards) -> None:

@@ -1,5 +1,6 @@
 """Runs that begin from other weights (mirrors scalejax/training/start.py)."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from scalejax.config import Data, Measure, Model, Placement
 from scalejax.data.preparation import prepare
+from scalejax.data.tokenizer_json import tokenizer_files
 from scalejax.grids import as_dict, run_id
 from scalejax.model.hf_export import export_hf
 from scalejax.optim.schedules import constant
@@ -131,6 +133,7 @@ def test_weights_of_another_tokenizer_are_refused_with_the_path_of_theirs(tiny_r
     job_of(old, source)
     trained = prepare(old.data)
     open_folder(source, None, trained.hash)
+    (source / "checkpoints").mkdir()
 
     check_tokens_of(source, old, trained)
     tuned = old.replace(start=str(source), data=data["new"])
@@ -144,6 +147,33 @@ def test_weights_of_another_tokenizer_are_refused_with_the_path_of_theirs(tiny_r
     shutil.copy(tmp_path / "new.jsonl", tmp_path / "old.jsonl")
     with pytest.raises(ValueError, match=r"cannot be found out: .*restore the earlier data"):
         check_tokens_of(source, tuned, prepare(tuned.data))
+
+
+def test_a_checkpoint_whose_tokenizer_numbers_the_tokens_otherwise_is_refused(tiny_run, tmp_path):
+    """A checkpoint may know more tokens than the run, but none under another id."""
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(f'{{"text": "{n} the cat sees the dog"}}\n' for n in range(200)))
+    data = Data(source=str(path), tokenizer="bpe:300", sequence_length=16)
+    shards, folder = prepare(data), tmp_path / "hf"
+    folder.mkdir()
+    tuned = tiny_run.replace(start=str(folder), data=data)
+    check_tokens_of(folder, tuned, shards)  # a folder without a tokenizer
+    files = tokenizer_files(shards.tokenizer())
+    (folder / "tokenizer.model").write_bytes(files["tokenizer.model"])
+    check_tokens_of(folder, tuned, shards)
+
+    record = json.loads(files["tokenizer.json"])
+    record["added_tokens"].append({"content": "<|user|>", "id": 300})
+    (folder / "tokenizer.json").write_text(json.dumps(record))
+    check_tokens_of(folder, tuned, shards)
+    words = record["model"]["vocab"]
+    words["<0x61>"], words["<0x62>"] = words["<0x62>"], words["<0x61>"]
+    (folder / "tokenizer.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"know other token ids: '<0x61>' is .*, and .* in"):
+        check_tokens_of(folder, tuned, shards)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"hf/tokenizer\.json is not a Hugging Face tokenizer"):
+        check_tokens_of(folder, tuned, shards)
 
 
 def test_the_start_is_part_of_the_identity_and_absent_at_its_default(tiny_run):
