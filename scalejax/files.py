@@ -92,6 +92,22 @@ def replace_link(path: Path) -> None:
             path.unlink()
 
 
+def check_can_be_folder(folder: Path) -> None:
+    """Raise ValueError unless files can be written to `folder`, which is not made yet.
+
+    Call this before long work whose results go there.
+    """
+    # A link that leads nowhere is in the way as well.
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return
+    reason = "cannot be written" if nearest.is_dir() else "is not a folder"
+    raise ValueError(
+        f"nothing can be written to the folder {folder}, because {nearest} {reason}; give another "
+        "folder, or change that one"
+    )
+
+
 def make_folder(path: Path) -> None:
     """Create a folder in an existing one, unless it is there; see `refuse_link`."""
     refuse_link(path)

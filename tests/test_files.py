@@ -6,6 +6,7 @@ import pytest
 
 from scalejax.files import (
     append_lines,
+    check_can_be_folder,
     fenced,
     read_json,
     read_lines,
@@ -76,3 +77,12 @@ def test_behind_a_fence_that_is_down_a_file_keeps_its_content(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
     write_text(path, "third")
     assert path.read_text() == "third"
+
+
+def test_what_is_in_the_way_of_a_folder_is_named_before_anything_is_made(tmp_path):
+    (tmp_path / "file").touch()
+    check_can_be_folder(tmp_path / "a" / "b")
+    for folder in (tmp_path / "file", tmp_path / "file" / "b"):
+        with pytest.raises(ValueError, match="file is not a folder; give another folder"):
+            check_can_be_folder(folder)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -5,7 +5,6 @@ stopped.
 """
 
 import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from scalejax.config import Measure, Run
 from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
 from scalejax.evaluation import run_metrics
-from scalejax.files import read_json, write_json
+from scalejax.files import check_can_be_folder, read_json, write_json
 from scalejax.fitting.result import Fit
 from scalejax.grids import run_id
 from scalejax.launch.executor import Engine, Executor
@@ -101,7 +100,7 @@ def run_study(study: Study, out: Path, question: str, executor: Executor) -> Stu
     planned = plan(study)
     executor.check(study.placement)
     folder = out / study.name
-    _check_folder(folder)
+    check_can_be_folder(folder)
     ledger.check_ledger(folder)
     _check_data(planned, folder)
     with locked(folder) as lock, Progress(planned) as progress:
@@ -122,22 +121,6 @@ def run_study(study: Study, out: Path, question: str, executor: Executor) -> Stu
         )
         with contextlib.closing(engine):
             return _train_and_conclude(planned, folder, engine, progress)
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise ValueError unless `folder` can be written, or made.
-
-    Before the data is prepared, which may take hours; nothing is made yet.
-    """
-    # A link that leads nowhere is in the way as well.
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return
-    reason = "cannot be written" if nearest.is_dir() else "is not a folder"
-    raise ValueError(
-        f"{folder} cannot be the folder of the study, because {nearest} {reason}; give another "
-        "folder with --out, or change that one"
-    )
 
 
 def _check_data(planned: Plan, folder: Path) -> None:
@@ -165,8 +148,7 @@ def _check_data(planned: Plan, folder: Path) -> None:
         elif run.start:
             path = Path(run.start).expanduser()
             check_path(run.start, path)
-            if (path / "checkpoints").is_dir():
-                check_tokens_of(path, run, shards[run.data])
+            check_tokens_of(path, run, shards[run.data])
     tasks = run_metrics.tasks_hash(study.measure)
     for segment in planned.segments:
         path = folder / segment.folder

@@ -29,7 +29,7 @@ from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
 from scalejax.evaluation.suites import find_suite
-from scalejax.files import read_json
+from scalejax.files import check_can_be_folder, read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
 from scalejax.training.evaluate import bind_token_losses, scored_model
@@ -79,9 +79,9 @@ def train(
     A run may span many hosts: every process makes the same call (see
     `scalejax.training.distributed`).
 
-    Raises ValueError when the folder belongs to another run, is in use by another
-    process or was trained on other data, when the data cannot be read, or when its
-    vocabulary does not fit the model.
+    Raises ValueError when the folder cannot be written, belongs to another run, is in
+    use by another process or was trained on other data, when the data cannot be read,
+    or when its vocabulary does not fit the model.
     """
     folder = Path(out)
     job = TrainingJob(
@@ -94,6 +94,7 @@ def train(
         job.check(folder)
         train_segment(job, folder, parent=None)
         return Result.load(folder)
+    check_can_be_folder(folder)
     # Two processes in one folder would overwrite each other's checkpoints and curves.
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
