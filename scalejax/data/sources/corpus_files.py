@@ -40,49 +40,43 @@ class CorpusFile(NamedTuple):
     """Whether its name, or that of its folder, says that it is validation text."""
 
 
-def corpus_files(folder: Path) -> list[CorpusFile]:
-    """The files of text and records below a folder, sorted by path.
+class Corpus(NamedTuple):
+    """What a folder holds, every list sorted by path."""
+
+    files: list[CorpusFile]
+    """Text and records, to train on or held out."""
+    tests: list[Path]
+    """Left out, because their names say that they are for a test."""
+    unread: list[Path]
+    """Neither text nor records, and no description of the data set."""
+
+
+def list_corpus(folder: Path) -> Corpus:
+    """List the files below a folder.
 
     Hidden files and folders are left out, such as `.git` and `.ipynb_checkpoints`, and
     so are the README and the licence beside records. When names say that some files are
     for training or validation, those for validation are held out and those for a test
     are left out.
+
+    Raises ValueError for what would be left out silently; see `_files`.
     """
-    splits = _splits(folder)
-    if not _names_say_splits(splits):
-        return [CorpusFile(path, _domain(path.relative_to(folder)), False) for path in splits]
-    return [
-        CorpusFile(path, _domain(path.relative_to(folder), named=True), split == "validation")
-        for path, split in splits.items()
-        if split != "test"
-    ]
-
-
-def unused_test_files(folder: Path) -> list[Path]:
-    """The files below a folder that `corpus_files` leaves out as those of a test."""
-    splits = _splits(folder)
-    return [path for path, split in splits.items() if split == "test" and _names_say_splits(splits)]
-
-
-def unread_files(folder: Path) -> list[Path]:
-    """The files below a folder that hold neither text nor records, sorted by path.
-
-    Hidden files, and those that describe a data set, are no part of a corpus.
-    """
-    return [
-        path
-        for path in _files(folder)
-        if not _is_readable(path) and not DESCRIPTIONS.match(path.name)
-    ]
-
-
-def _splits(folder: Path) -> dict[Path, Split]:
-    """The files of text and records below a folder, and the splits that names say."""
-    paths = list(filter(_is_readable, _files(folder)))
-    if any(map(is_records, paths)):
+    paths = list(_files(folder))
+    readable = [path for path in paths if _is_readable(path)]
+    unread = [p for p in paths if not _is_readable(p) and not DESCRIPTIONS.match(p.name)]
+    if any(map(is_records, readable)):
         # The card of a published data set lies beside its records and is no document.
-        paths = [path for path in paths if is_records(path) or not DESCRIPTIONS.match(path.name)]
-    return {path: _split(path.relative_to(folder)) for path in paths}
+        readable = [p for p in readable if is_records(p) or not DESCRIPTIONS.match(p.name)]
+    splits: dict[Path, Split] = {p: _split(p.relative_to(folder)) for p in readable}
+    named = _names_say_splits(splits)
+    files, tests = [], []
+    for path, split in splits.items():
+        if named and split == "test":
+            tests.append(path)
+        else:
+            domain = _domain(path.relative_to(folder), named=named)
+            files.append(CorpusFile(path, domain, held_out=named and split == "validation"))
+    return Corpus(files, tests, unread)
 
 
 def _names_say_splits(splits: dict[Path, Split]) -> bool:

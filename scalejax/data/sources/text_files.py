@@ -9,13 +9,7 @@ from pathlib import Path
 
 from scalejax.config import Data
 from scalejax.data.progress import say
-from scalejax.data.sources.corpus_files import (
-    TEXT_SUFFIXES,
-    CorpusFile,
-    corpus_files,
-    unread_files,
-    unused_test_files,
-)
+from scalejax.data.sources.corpus_files import TEXT_SUFFIXES, Corpus, CorpusFile, list_corpus
 from scalejax.data.sources.records import (
     RECORD_SUFFIXES,
     OnError,
@@ -63,7 +57,7 @@ class TextFiles(TextSource):
         path does not, so a copy of a folder has the same fingerprint.
         """
         digest = hashlib.sha256()
-        for file in self.files():
+        for file in self.corpus().files:
             held_out = " validation" if file.held_out else ""
             content = f"{file.domain} {file.path.suffix} {_sha256(file.path)}{held_out}\n"
             digest.update(content.encode())
@@ -72,17 +66,17 @@ class TextFiles(TextSource):
     def documents(
         self, data: Data, cache: Path, on_error: OnError = raise_error
     ) -> Iterator[Document]:
-        files = self.files()
-        if unread := [str(path) for path in unread_files(self.path)]:
+        corpus = self.corpus()
+        if corpus.unread:
             say(
-                f"{self.name}: {len(unread):,} file(s) not read, because their names say neither "
-                f"text nor records: {', '.join(unread[:5])}"
+                f"{self.name}: {len(corpus.unread):,} file(s) not read, because their names say "
+                f"neither text nor records: {_first(corpus.unread)}"
             )
-        if held_out := [str(file.path) for file in files if file.held_out]:
-            say(f"{self.name}: held out because of their names: {', '.join(held_out[:5])}")
-        if tests := [str(path) for path in unused_test_files(self.path)]:
-            say(f"{self.name}: left out because their names say test: {', '.join(tests[:5])}")
-        for file in files:
+        if held_out := [file.path for file in corpus.files if file.held_out]:
+            say(f"{self.name}: held out because of their names: {_first(held_out)}")
+        if corpus.tests:
+            say(f"{self.name}: left out because their names say test: {_first(corpus.tests)}")
+        for file in corpus.files:
             has_text = False
             for document in self._read(file, data, on_error):
                 has_text = has_text or bool(document.text.strip())
@@ -106,23 +100,28 @@ class TextFiles(TextSource):
             texts = split_documents(decoded(file.path))
             yield from (Document(text, file.domain) for text in texts)
 
-    def files(self) -> list[CorpusFile]:
-        """The files to read, sorted by path.
+    def corpus(self) -> Corpus:
+        """The files to read, and those that are left out.
 
-        Raises ValueError for a folder without any, and for a file that holds neither
-        text nor records.
+        Raises ValueError for a folder without any to read, and for a file that holds
+        neither text nor records.
         """
         if self.path.is_file():
             _check_is_text(self.path)
-            return [CorpusFile(self.path, "text", held_out=False)]
-        files = corpus_files(self.path)
-        if not files:
+            return Corpus([CorpusFile(self.path, "text", held_out=False)], [], [])
+        corpus = list_corpus(self.path)
+        if not corpus.files:
             raise ValueError(
                 f"the folder {self.name!r} has nothing to read; it must hold text "
                 f"({', '.join(TEXT_SUFFIXES)}), records ({', '.join(RECORD_SUFFIXES)}), "
                 "token ids (train.bin and val.bin) or prepared shards (manifest.json)"
             )
-        return files
+        return corpus
+
+
+def _first(paths: list[Path]) -> str:
+    """The first five paths, as text."""
+    return ", ".join(map(str, paths[:5]))
 
 
 def _check_is_text(path: Path) -> None:

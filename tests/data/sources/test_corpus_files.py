@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scalejax.data.sources.corpus_files import corpus_files, unused_test_files
+from scalejax.data.sources.corpus_files import list_corpus
 
 
 def files(folder: Path, *names: str) -> dict[str, tuple[str, bool]]:
@@ -14,7 +14,7 @@ def files(folder: Path, *names: str) -> dict[str, tuple[str, bool]]:
         (folder / name).write_text("text")
     return {
         file.path.relative_to(folder).as_posix(): (file.domain, file.held_out)
-        for file in corpus_files(folder)
+        for file in list_corpus(folder).files
     }
 
 
@@ -46,9 +46,9 @@ def test_folders_of_splits_are_no_domains(tmp_path):
 
 def test_a_test_beside_training_files_is_not_read(tmp_path):
     assert list(files(tmp_path, "train/a.txt", "test/b.txt")) == ["train/a.txt"]
-    assert unused_test_files(tmp_path) == [tmp_path / "test/b.txt"], "said when it is prepared"
+    assert list_corpus(tmp_path).tests == [tmp_path / "test/b.txt"], "said when it is prepared"
     (tmp_path / "train/a.txt").unlink()
-    assert list(files(tmp_path)) == ["test/b.txt"] and not unused_test_files(tmp_path)
+    assert list(files(tmp_path)) == ["test/b.txt"] and not list_corpus(tmp_path).tests
 
 
 def test_a_part_of_a_folder_that_would_be_left_out_silently_is_refused(tmp_path, monkeypatch):
@@ -57,12 +57,12 @@ def test_a_part_of_a_folder_that_would_be_left_out_silently_is_refused(tmp_path,
     for target, is_folder in ((tmp_path / "elsewhere", True), (tmp_path / "nothing", False)):
         link.symlink_to(target, target_is_directory=is_folder)
         with pytest.raises(ValueError, match=rf"{link} is a link to {target}, which is no file"):
-            corpus_files(tmp_path / "corpus")
+            list_corpus(tmp_path / "corpus")
         link.unlink()
     link.mkdir()
     monkeypatch.setattr("os.access", lambda path, _: path != link)
     with pytest.raises(ValueError, match=rf"the folder {link} cannot be read"):
-        corpus_files(tmp_path / "corpus")
+        list_corpus(tmp_path / "corpus")
 
 
 @pytest.mark.parametrize("names", [["test.txt"], ["validation/a.txt"], ["test/a.txt", "web/b.txt"]])

@@ -60,7 +60,7 @@ def test_a_folder_is_read_sorted_by_name_and_fingerprinted_by_content(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "c.py").write_text("print()")
-    assert [file.path.name for file in source(tmp_path).files()] == ["a.txt", "b.md"]
+    assert [file.path.name for file in source(tmp_path).corpus().files] == ["a.txt", "b.md"]
     before = source(tmp_path).fingerprint()
     (tmp_path / "c.py").write_text("other")
     assert source(tmp_path).fingerprint() == before
