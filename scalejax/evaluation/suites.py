@@ -191,6 +191,11 @@ def _local_suite(path: Path, name: str) -> Suite:
             f"{unread[0]} is not read as a task of {name!r}, so that the average would be over the "
             "others; decompress it, or move it away"
         )
+    if path.is_dir() and files and (below := sorted(path.glob("[!.]*/**/*.jsonl"))):
+        raise ValueError(
+            f"{below[0]} is not read as a task of {name!r}, because it lies in another folder; "
+            f"move it to {path}, or away"
+        )
     if not name.partition(":")[2] or not files or not files[0].is_file():
         raise ValueError(
             f"{name!r} names no task file; expected local:PATH with a .jsonl file, or a folder "

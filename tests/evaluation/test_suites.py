@@ -168,6 +168,14 @@ def test_a_compressed_task_is_not_left_out_of_an_average_silently(tmp_path, suff
         find_suite(f"local:{tmp_path}")
 
 
+def test_a_task_in_a_folder_below_is_not_left_out_of_an_average_silently(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ITEM) + "\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.jsonl").touch()
+    with pytest.raises(ValueError, match=r"more/b\.jsonl is not read .* move it to"):
+        find_suite(f"local:{tmp_path}")
+
+
 def test_a_local_suite_without_files_is_refused(tmp_path):
     for name in ("local", "local:", f"local:{tmp_path}", f"local:{tmp_path / 'no.jsonl'}"):
         with pytest.raises(ValueError, match="names no task file"):
