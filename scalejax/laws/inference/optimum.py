@@ -26,21 +26,6 @@ class Measured(NamedTuple):
     high: float | None
 
 
-def lowest(
-    x: Float[np.ndarray, " n"],
-    loss: Float[np.ndarray, " n"],
-    block: Shaped[np.ndarray, " n"],
-) -> Measured:
-    """Return where the loss is lowest in x, from one parabola with an offset per block.
-
-    The loss is b x + c x^2 plus the offset of its block. The lowest point is -b / 2c,
-    and its interval is Fieller's (1954), which is open where c may be zero.
-
-    Raises ValueError where the parabola has no minimum.
-    """
-    return _ratio(_fit(np.stack([x, x**2], 1), loss, block))
-
-
 def lowest_by(
     x: Float[np.ndarray, " n"],
     z: Float[np.ndarray, " n"],
@@ -50,7 +35,8 @@ def lowest_by(
     """Return by how much the lowest point in x moves per unit of z.
 
     The loss is b x + c x^2 + d x z plus the offset of its block, such as each pair of
-    seed and z. The lowest point is then -(b + d z) / 2c, and it moves by -d / 2c.
+    seed and z. The lowest point is then -(b + d z) / 2c, and it moves by -d / 2c. The
+    interval is Fieller's (1954), which is open where c may be zero.
 
     Raises ValueError where the parabola has no minimum.
     """

@@ -5,59 +5,49 @@ import pytest
 
 from scalejax.laws.inference import optimum
 
-SEEDS, VALUES = 3, np.linspace(1, 3.5, 6)
+SEEDS, VALUES, Z = 3, np.linspace(1, 3.5, 6), (2.0, 3.0, 4.0)
 
 
-def _losses(rng, *, at, noise):
-    """Losses of a parabola with its minimum at `at`, with an offset for every seed."""
-    x, seed = np.tile(VALUES, SEEDS), np.repeat(np.arange(SEEDS), len(VALUES))
-    loss = 3 + 0.05 * (x - at) ** 2 + rng.normal(0, 1, SEEDS)[seed]
-    return x, loss + rng.normal(0, noise, len(x)), seed
+def _losses(rng, *, noise):
+    """Runs whose best x is 3.5 - 0.4 z, with an offset for every pair of seed and z."""
+    x, seed, z = (each.ravel() for each in np.meshgrid(VALUES, np.arange(SEEDS), Z))
+    block = seed + 10 * z.astype(int)
+    loss = 3 + 0.05 * (x - 3.5 + 0.4 * z) ** 2 + rng.normal(0, 1, 50)[block]
+    return x, z, loss + rng.normal(0, noise, len(x)), block
 
 
-def test_the_lowest_point_does_not_depend_on_the_offsets_of_the_seeds():
-    at = optimum.lowest(*_losses(np.random.default_rng(0), at=2.4, noise=1e-9))
-    assert at.value == pytest.approx(2.4, abs=1e-6)
-    assert at.low is not None and at.high is not None
-    assert at.high - at.low < 1e-6
+def test_how_the_lowest_point_moves_does_not_depend_on_the_offsets_of_the_blocks():
+    slope = optimum.lowest_by(*_losses(np.random.default_rng(0), noise=1e-9))
+    assert slope.value == pytest.approx(-0.4, abs=1e-6)
+    assert slope.low is not None and slope.high is not None
+    assert slope.high - slope.low < 1e-6
 
 
-def test_nineteen_of_twenty_intervals_hold_the_lowest_point():
+def test_nineteen_of_twenty_intervals_hold_the_true_slope():
     rng, inside = np.random.default_rng(1), 0
     for _ in range(400):
-        at = optimum.lowest(*_losses(rng, at=2.4, noise=0.01))
-        assert at.low is not None and at.high is not None
-        inside += at.low <= 2.4 <= at.high
+        slope = optimum.lowest_by(*_losses(rng, noise=0.01))
+        assert slope.low is not None and slope.high is not None
+        inside += slope.low <= -0.4 <= slope.high
     # Three standard errors of a share of 95% of 400.
     assert 367 <= inside <= 393
 
 
-def test_the_lowest_point_moves_with_z_by_the_slope_of_the_simulation():
-    rng, inside = np.random.default_rng(2), 0
-    z = np.repeat([2.0, 3.0, 4.0], SEEDS * len(VALUES))
-    for _ in range(100):
-        parts = [_losses(rng, at=3.5 - 0.4 * each, noise=0.01) for each in (2, 3, 4)]
-        x, loss, seed = (np.concatenate(part) for part in zip(*parts, strict=True))
-        slope = optimum.lowest_by(x, z, loss, seed + 10 * z)
-        assert slope.low is not None and slope.high is not None
-        inside += slope.low <= -0.4 <= slope.high
-    assert inside >= 88
-
-
 def test_an_interval_is_open_where_the_noise_hides_the_curvature():
-    at = optimum.lowest(*_losses(np.random.default_rng(0), at=2.4, noise=0.08))
-    assert (at.low, at.high) == (None, None)
+    slope = optimum.lowest_by(*_losses(np.random.default_rng(0), noise=0.3))
+    assert (slope.low, slope.high) == (None, None)
 
 
 def test_a_loss_without_a_minimum_is_refused():
-    x, loss, seed = _losses(np.random.default_rng(0), at=2.4, noise=0.0)
+    x, z, loss, block = _losses(np.random.default_rng(0), noise=0.0)
     with pytest.raises(ValueError, match="no minimum"):
-        optimum.lowest(x, -loss, seed)
+        optimum.lowest_by(x, z, -loss, block)
 
 
 def test_too_few_runs_are_refused():
+    x = np.array([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="do not determine the curve"):
-        optimum.lowest(np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 1.0]), np.zeros(3))
+        optimum.lowest_by(x, x, np.array([1.0, 0.0, 1.0]), np.zeros(3))
 
 
 def _swept(rng, *, noise, beyond=0.0):
