@@ -31,7 +31,7 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
+from scalejax.fitting.charts.chart import Chart, Mark, joined_points, size_colours
 from scalejax.fitting.replicates import mean_of
 from scalejax.laws.inference import optimum
 from scalejax.optim.schedules import constant
@@ -195,14 +195,13 @@ def chart(losses: Any, name: str, against: str, x_label: str) -> Chart:
         # Seeds differ in their level, which is not what the x axis changes.
         excess = of_batch.sub(of_batch.mean(axis=1), axis=0)
         mean = excess.mean()
-        line = {
-            "label": f"batch of {size:,} tokens",
-            "colour": colours[size],
-            "x": mean.index.to_numpy(float),
-            "y": (mean - mean.min()).to_numpy(),
-        }
-        marks.append(Points(**line, y_error=excess.sem().to_numpy()))
-        marks.append(Line(**line, in_legend=False))
+        marks += joined_points(
+            f"batch of {size:,} tokens",
+            colours[size],
+            mean.index.to_numpy(float),
+            (mean - mean.min()).to_numpy(),
+            excess.sem().to_numpy(),
+        )
     return Chart(
         name=name,
         title=f"Loss against {against}",

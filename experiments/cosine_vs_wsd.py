@@ -29,7 +29,7 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import SERIES_COLOURS, Chart, Line, Points
+from scalejax.fitting.charts.chart import SERIES_COLOURS, Chart, joined_points
 from scalejax.fitting.replicates import mean_of
 from scalejax.optim.averaging import window
 from scalejax.optim.schedules import constant
@@ -203,8 +203,7 @@ def chart(table: "pd.DataFrame") -> Chart:
     for family, colour in zip(FAMILIES, cycle(SERIES_COLOURS), strict=False):
         y = np.asarray(means[family].mean(), float)
         error = np.nan_to_num(np.asarray(means[family].sem(), float))
-        marks.append(Points(label=family, colour=colour, x=tokens, y=y, y_error=error))
-        marks.append(Line(label=family, colour=colour, x=tokens, y=y))
+        marks += joined_points(family, colour, tokens, y, error)
     return Chart(
         name="schedules",
         title="Final loss of every schedule, relative to a cosine of the same length",

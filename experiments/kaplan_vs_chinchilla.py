@@ -36,7 +36,7 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
+from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, joined_points, size_colours
 from scalejax.fitting.replicates import mean_of
 from scalejax.laws.inference import optimum
 from scalejax.laws.isoflop import IsoFLOPResult
@@ -287,10 +287,8 @@ def cell_charts(table: Any) -> list[Chart]:
         colours = size_colours(sorted(set(runs["width"])))
         for width, of_width in runs.groupby("width"):
             found = of_width.groupby(name)["loss"].agg(["mean", "sem"])
-            x, y = found.index.to_numpy(float), found["mean"].to_numpy(float)
-            line = {"label": f"width {width:.0f}", "colour": colours[width], "x": x, "y": y}
-            marks.append(Points(**line, y_error=found["sem"].to_numpy(float)))
-            marks.append(Line(**line, in_legend=False))
+            at, mean, error = found.reset_index().to_numpy(float).T
+            marks += joined_points(f"width {width:.0f}", colours[width], at, mean, error)
         chart = Chart(
             name=f"loss-by-{name.replace('_', '-')}",
             title=f"Loss at the largest budget against the {label}",

@@ -27,7 +27,7 @@ from scalejax import (
     results,
     standard,
 )
-from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
+from scalejax.fitting.charts.chart import Chart, Mark, joined_points, size_colours
 from scalejax.laws.inference import optimum
 from scalejax.training.checks.transfer import TransferCheck, transfer_check
 
@@ -128,9 +128,7 @@ def chart(transfer: TransferCheck, name: str, title: str) -> Chart:
     colours, rates = size_colours(transfer.sizes), np.asarray(transfer.rates)
     for width, losses in zip(transfer.sizes, transfer.losses, strict=True):
         finite = np.isfinite(losses)
-        label, line = f"width {width}", {"x": rates[finite], "y": losses[finite]}
-        marks.append(Points(label=label, colour=colours[width], **line))
-        marks.append(Line(label=label, colour=colours[width], in_legend=False, **line))
+        marks += joined_points(f"width {width}", colours[width], rates[finite], losses[finite])
     return Chart(
         name=f"loss-by-rate-{name}",
         title=f"Loss against the learning rate, {title}",

@@ -67,6 +67,16 @@ class Band:
 Mark = Points | Line | Band
 
 
+def joined_points(
+    label: str, colour: str, x: np.ndarray, y: np.ndarray, y_error: np.ndarray | None = None
+) -> list[Mark]:
+    """Points of one series, and the line that joins them."""
+    return [
+        Points(label=label, colour=colour, x=x, y=y, y_error=y_error),
+        Line(label=label, colour=colour, x=x, y=y),
+    ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chart:
     """A figure: axes, marks and a caption."""
