@@ -1,6 +1,8 @@
 """A study in sentences: its runs, its laws and how far to trust them, its forecasts."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +24,9 @@ VERDICTS = {
     "not-converged": "the solver did not reach an optimum; use neither these parameters nor "
     "their forecasts",
 }
+
+# What is said of a measurement that an interval does not contain.
+OUTSIDE = "OUTSIDE the interval"
 
 # Columns in which all runs of a study should agree, and what they contain.
 COLUMNS_THAT_SHOULD_AGREE = {
@@ -46,9 +51,7 @@ def summary(record: Record) -> list[tuple[str, str]]:
     topics += [(f"Law: {name}", law_text(fit)) for name, fit in record.fits.items()]
     if not record.fits:
         topics.append(("Law", no_law_text(record)))
-    topics += [("Forecast", forecast_text(scored)) for scored in record.forecasts]
-    if not record.forecasts:
-        topics.append(("Forecast", "No forecast was registered."))
+    topics.append(("Forecasts", forecasts_text(record.forecasts)))
     topics.append(("Top-1 error", top1_error_text(record)))
     return [*topics, ("Compute", cost_text(record))]
 
@@ -95,24 +98,16 @@ def no_law_text(record: Record) -> str:
     return "No law was fitted, because the study names none."
 
 
-def forecast_text(scored: ScoredForecast) -> str:
-    """A registered forecast and the measurement that followed."""
-    forecast, score = scored
-    metric = metric_name(forecast["metric"])
-    text = (
-        f"Before run {run_id(forecast['run'])} started, the {forecast['law']} law predicted "
-        f"{metric} {forecast['value']:.4f}{forecast_interval(forecast, 4)}"
-    )
-    if not is_unbounded(forecast):
-        text += f" ({forecast['level']:.0%} interval)"
-    if score is None:
-        return f"{text}. The run has not been measured yet."
-    unit = " nats per token" if forecast["metric"] == "loss" else ""
-    error = f"{score['error']:+.4f}{unit} ({score['error'] / forecast['value']:+.2%})"
-    return (
-        f"{text}. Measured: {score['measured']:.4f}, {coverage_text(forecast, score['inside'])}; "
-        f"measured minus predicted is {error}."
-    )
+def forecasts_text(forecasts: Sequence[ScoredForecast]) -> str:
+    """How many forecasts were registered, and how many hold what was measured."""
+    if not forecasts:
+        return "No forecast was registered."
+    text = f"{count(len(forecasts), 'forecast')} registered before the runs started"
+    coverages = Counter(coverage(scored) for scored in forecasts if scored.score is not None)
+    if not coverages:
+        return f"{text}; none of these runs has been measured yet."
+    found = ", ".join(f"{number} {name}" for name, number in coverages.items())
+    return f"{text}, {coverages.total()} measured: {found}."
 
 
 def top1_error_text(record: Record) -> str:
@@ -172,26 +167,25 @@ def parameter_interval(fit: Fit, name: str) -> str:
     return f" [{low}, {high}]"
 
 
-def forecast_interval(forecast: Forecast, digits: int) -> str:
-    """` [low, high]` of a forecast, an open end as `open`.
-
-    ` without an interval` when both ends are open.
-    """
+def forecast_interval(forecast: Forecast) -> str:
+    """`[low, high]` of a forecast, an open end as `open`; `none` if both are."""
     if is_unbounded(forecast):
-        return " without an interval"
+        return "none"
     ends = (forecast["low"], forecast["high"])
-    low, high = ("open" if end is None else f"{end:.{digits}f}" for end in ends)
-    return f" [{low}, {high}]"
+    low, high = ("open" if end is None else f"{end:.4f}" for end in ends)
+    return f"[{low}, {high}]"
 
 
-def coverage_text(forecast: Forecast, inside: bool | None) -> str:
-    """Whether the interval contains the measurement.
+def coverage(scored: ScoredForecast) -> str:
+    """Whether the interval of a forecast contains the measurement; empty without one.
 
     An interval that is open at both ends contains everything, which says nothing.
     """
-    if is_unbounded(forecast):
-        return "with no interval to compare with"
-    return "inside the interval" if inside else "OUTSIDE the interval"
+    if scored.score is None:
+        return ""
+    if is_unbounded(scored.forecast):
+        return "without an interval"
+    return "inside the interval" if scored.score["inside"] else OUTSIDE
 
 
 def is_unbounded(forecast: Forecast) -> bool:

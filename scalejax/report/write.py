@@ -1,7 +1,7 @@
 """Write the report of a study: an HTML page, and its figures as PNG and SVG files."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -31,10 +31,14 @@ from scalejax.report.page import (
 )
 from scalejax.report.record import Record, Row, ScoredForecast, read_study
 from scalejax.report.summary import (
+    OUTSIDE,
     VERDICTS,
     count,
-    forecast_text,
+    coverage,
+    forecast_interval,
+    metric_name,
     parameter_interval,
+    run_id,
     summary,
     value_with_error,
     warnings,
@@ -193,8 +197,33 @@ def _forecast_sections(record: Record) -> list[Section]:
         forecast_bars(forecasts, record.results, metric) for metric, forecasts in by_metric.items()
     ]
     pictures = "".join(_picture(record, chart) for chart in charts)
-    texts = bullets([forecast_text(it) for it in record.forecasts])
-    return [Section("Forecasts and measurements", pictures + texts)]
+    note = paragraph("An error is what was measured minus the forecast.")
+    body = pictures + note + _forecast_table(record.forecasts)
+    return [Section("Forecasts and measurements", body)]
+
+
+def _forecast_table(forecasts: Sequence[ScoredForecast]) -> str:
+    """Every forecast beside what was measured."""
+    levels = sorted({f"{forecast['level']:.0%}" for forecast, _ in forecasts})
+    head = ["run", "law", "metric", "forecast", f"{' or '.join(levels)} interval"]
+    head += ["measured", "error", "measurement"]
+    rows = []
+    for scored in forecasts:
+        forecast, score = scored
+        words = (run_id(forecast["run"]), forecast["law"], metric_name(forecast["metric"]))
+        row = [Cell(word) for word in words]
+        row.append(Cell(f"{forecast['value']:.4f}", forecast["value"]))
+        row.append(Cell(forecast_interval(forecast)))
+        if score is None:
+            rows.append([*row, Cell("not yet"), Cell(""), Cell("")])
+            continue
+        error = f"{score['error']:+.4f}"
+        if forecast["value"]:
+            error += f" ({score['error'] / forecast['value']:+.2%})"
+        row += [Cell(f"{score['measured']:.4f}", score["measured"]), Cell(error, score["error"])]
+        covered = coverage(scored)
+        rows.append([*row, Cell(covered, is_alarm=covered == OUTSIDE)])
+    return table(head, rows)
 
 
 def _error_sections(record: Record, colours: Mapping[float, str]) -> list[Section]:
