@@ -103,7 +103,9 @@ def forecasts_text(forecasts: Sequence[ScoredForecast]) -> str:
     if not forecasts:
         return "No forecast was registered."
     text = f"{count(len(forecasts), 'forecast')} registered before the runs started"
-    coverages = Counter(coverage(scored) for scored in forecasts if scored.score is not None)
+    coverages = Counter(
+        coverage_text(forecast, score["inside"]) for forecast, score in forecasts if score
+    )
     if not coverages:
         return f"{text}; none of these runs has been measured yet."
     found = ", ".join(f"{number} {name}" for name, number in coverages.items())
@@ -167,25 +169,26 @@ def parameter_interval(fit: Fit, name: str) -> str:
     return f" [{low}, {high}]"
 
 
-def forecast_interval(forecast: Forecast) -> str:
-    """`[low, high]` of a forecast, an open end as `open`; `none` if both are."""
+def forecast_interval(forecast: Forecast, digits: int) -> str:
+    """`[low, high]` of a forecast, an open end as `open`.
+
+    `without an interval` when both ends are open.
+    """
     if is_unbounded(forecast):
-        return "none"
+        return "without an interval"
     ends = (forecast["low"], forecast["high"])
-    low, high = ("open" if end is None else f"{end:.4f}" for end in ends)
+    low, high = ("open" if end is None else f"{end:.{digits}f}" for end in ends)
     return f"[{low}, {high}]"
 
 
-def coverage(scored: ScoredForecast) -> str:
-    """Whether the interval of a forecast contains the measurement; empty without one.
+def coverage_text(forecast: Forecast, inside: bool | None) -> str:
+    """Whether the interval contains the measurement.
 
     An interval that is open at both ends contains everything, which says nothing.
     """
-    if scored.score is None:
-        return ""
-    if is_unbounded(scored.forecast):
-        return "without an interval"
-    return "inside the interval" if scored.score["inside"] else OUTSIDE
+    if is_unbounded(forecast):
+        return "with no interval to compare with"
+    return "inside the interval" if inside else OUTSIDE
 
 
 def is_unbounded(forecast: Forecast) -> bool:

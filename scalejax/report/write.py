@@ -34,7 +34,7 @@ from scalejax.report.summary import (
     OUTSIDE,
     VERDICTS,
     count,
-    coverage,
+    coverage_text,
     forecast_interval,
     metric_name,
     parameter_interval,
@@ -208,12 +208,11 @@ def _forecast_table(forecasts: Sequence[ScoredForecast]) -> str:
     head = ["run", "law", "metric", "forecast", f"{' or '.join(levels)} interval"]
     head += ["measured", "error", "measurement"]
     rows = []
-    for scored in forecasts:
-        forecast, score = scored
+    for forecast, score in forecasts:
         words = (run_id(forecast["run"]), forecast["law"], metric_name(forecast["metric"]))
         row = [Cell(word) for word in words]
         row.append(Cell(f"{forecast['value']:.4f}", forecast["value"]))
-        row.append(Cell(forecast_interval(forecast)))
+        row.append(Cell(forecast_interval(forecast, 4)))
         if score is None:
             rows.append([*row, Cell("not yet"), Cell(""), Cell("")])
             continue
@@ -221,7 +220,7 @@ def _forecast_table(forecasts: Sequence[ScoredForecast]) -> str:
         if forecast["value"]:
             error += f" ({score['error'] / forecast['value']:+.2%})"
         row += [Cell(f"{score['measured']:.4f}", score["measured"]), Cell(error, score["error"])]
-        covered = coverage(scored)
+        covered = coverage_text(forecast, score["inside"])
         rows.append([*row, Cell(covered, is_alarm=covered == OUTSIDE)])
     return table(head, rows)
 

@@ -144,7 +144,7 @@ def test_a_forecast_without_an_interval_is_not_called_inside_one(tmp_path):
     folder = write_study(tmp_path / "made@1", results_table())
     register_forecast(folder, value=2.4, low=None, high=None, measured=2.5)
     text = words_of(write_report(folder).parent)
-    assert "loss 2.4000 none 2.5000 +0.1000 (+4.17%) without an interval" in text
+    assert "2.4000 without an interval 2.5000 +0.1000 (+4.17%) with no interval" in text
 
 
 def test_a_study_of_one_run_has_a_page_that_says_what_is_missing(tmp_path):

@@ -115,7 +115,7 @@ def _forecast_line(scored: "ScoredForecast") -> str:
     forecast, score = scored
     line = (
         f"forecast of {forecast['metric']} by {forecast['law']}: "
-        f"{forecast['value']:.3f}{forecast_interval(forecast, 3)}"
+        f"{forecast['value']:.3f} {forecast_interval(forecast, 3)}"
     )
     if score is None:
         return f"{line}; not measured yet (run {forecast['run']})"
