@@ -11,9 +11,12 @@ from scalejax.files import content_hash, sha256
 
 
 def held_out_metrics(
-    token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure
+    token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure, *, accumulate: int = 1
 ) -> dict[str, float | None]:
     """Loss and bits per byte on held-out text, as columns of the results table.
+
+    `accumulate` is `Placement.accumulate`: no more sequences are evaluated at a time
+    than a micro-batch has, because a larger batch may not fit the memory.
 
     The columns are `loss` and `loss_se` (nats per token), and `bits_per_byte` and
     `bits_per_byte_se` unless the source has no bytes. A corpus of several domains also
@@ -25,7 +28,7 @@ def held_out_metrics(
         shards,
         sequence_length=run.data.sequence_length,
         tokens=measure.tokens,
-        sequences=run.batch_sequences,
+        sequences=run.batch_sequences // accumulate,
         packing=run.data.packing,
     )
     row: dict[str, float | None] = {}

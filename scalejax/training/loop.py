@@ -275,7 +275,13 @@ class Trainer(StepLoop):
             weights = weights_to_evaluate(run, self.progress.state, measure.averages)
             for name, params in weights.items():
                 token_losses = bind_token_losses(params, run, self.mesh)
-                losses[name] = held_out_metrics(token_losses, self.shards, run, measure)
+                losses[name] = held_out_metrics(
+                    token_losses,
+                    self.shards,
+                    run,
+                    measure,
+                    accumulate=self.job.placement.accumulate,
+                )
 
         # Finite weights can have an infinite loss: this is divergence, too.
         loss = losses["raw"].get("loss")
