@@ -48,6 +48,25 @@ def test_a_placement_on_several_virtual_devices_has_one_worker_on_all_cores():
     assert cores(worker_seats(None, Placement(fsdp=2))) == [NOT_PINNED]
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {"XLA_FLAGS": "--xla_force_host_platform_device_count=6"}),
+        ("--a=1", {"XLA_FLAGS": "--a=1 --xla_force_host_platform_device_count=6"}),
+        ("--xla_force_host_platform_device_count=8", {}),
+    ],
+)
+def test_a_worker_on_a_cpu_sees_as_many_devices_as_its_placement_needs(
+    flags, expected, monkeypatch
+):
+    monkeypatch.setattr(module.os, "environ", os.environ | {"XLA_FLAGS": flags})
+    placement = Placement(fsdp=2, tensor=3)
+    (seat,) = worker_seats(None, placement)
+    assert seat.environment == expected and seat.core == NOT_PINNED
+    assert take_seat(placement) == seat
+    assert module.os.environ["XLA_FLAGS"] == expected.get("XLA_FLAGS", flags)
+
+
 def test_no_devices_are_no_workers():
     assert worker_seats(0, Placement()) == []
 
