@@ -46,7 +46,8 @@ def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
 
     devices: the largest number of accelerators or cores to use; 0 gives no seat, None
         uses all.
-    Raises ValueError if `devices` is negative or more than there are.
+    Raises ValueError if `devices` is negative, more than there are, or fewer than one
+    run needs.
     """
     if devices == 0:
         return []
@@ -54,12 +55,22 @@ def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
     if has_accelerator():
         ids = visible_accelerators()
         _check(devices, len(ids), "accelerators")
+        if devices is not None and devices < size:
+            raise ValueError(
+                f"--devices {devices}: a run of this study uses {size} (Placement data x fsdp x "
+                f"tensor); give a multiple of {size}, or change the placement"
+            )
         groups = [ids[i : i + size] for i in range(0, len(ids[:devices]) - size + 1, size)]
         if len(groups) > 1 or (groups and groups[0] != ids):
             return [Seat("-".join(group), environment=_hide_others(group)) for group in groups]
         # The one worker uses everything, or more than there is, which JAX refuses.
         return [Seat("0")]
     if size > 1:
+        if devices is not None:
+            raise ValueError(
+                f"--devices {devices} is not used by a placement on {size} virtual devices, which "
+                "has one worker on all cores; remove it"
+            )
         return [Seat("0", environment=_virtual_devices(size))]
     cores = usable_cores()
     _check(devices, len(cores), "cores")
