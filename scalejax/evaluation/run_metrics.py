@@ -5,7 +5,7 @@ from pathlib import Path
 from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
-from scalejax.evaluation.loss import TokenLosses, evaluate_loss
+from scalejax.evaluation.loss import TokenLosses, evaluate_loss, held_out_tokens
 from scalejax.evaluation.suites import CONTINUATION, find_suite
 from scalejax.files import content_hash, sha256
 
@@ -43,12 +43,20 @@ def held_out_metrics(
 
 
 def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
-    """Raise ValueError if a suite of `measure` cannot be scored.
+    """Raise ValueError if the held-out loss or a suite of `measure` cannot be taken.
 
     Called before training, because it would be a waste to find out after it. Reasons
-    are too little held-out text, missing or malformed files, answers longer than a
-    sequence, and two suites or two tasks with the same name.
+    are too little held-out text, held-out tokens outside the loss mask, missing or
+    malformed files, answers longer than a sequence, and two suites or two tasks with
+    the same name.
     """
+    _, counted = held_out_tokens(shards, measure.tokens, run.data.packing)
+    if not counted.any():
+        raise ValueError(
+            f"Measure.tokens is {measure.tokens}, but none of the first {len(counted)} held-out "
+            f"tokens of {run.data.source} counts in the loss, because they are inputs; raise "
+            "Measure.tokens"
+        )
     names = _suite_names(measure)
     # The task that is made from held-out text has no file.
     paths = {CONTINUATION: Path("the held-out text")} if CONTINUATION in names else {}
