@@ -58,6 +58,11 @@ class Placement:
         set_flag(self, "scan_layers")
         set_number(self, "checkpoint_seconds", 0, math.inf, "()")
 
+    @property
+    def devices(self) -> int:
+        """Number of devices that a run uses."""
+        return self.data * self.fsdp * self.tensor
+
 
 def check_placement(run: Run, placement: Placement) -> None:
     """Raise ValueError if the placement cannot divide the run's model or its batch.

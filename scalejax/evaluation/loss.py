@@ -62,12 +62,10 @@ def evaluate_loss(
         packing: as Data.packing. With `documents`, rows carry document starts and loss
             masks (data/packing.py), and masked tokens do not count.
     """
-    targets = min(tokens, len(shards.validation) - 1)
-    rows = shards.tokens("validation", packing)[: targets + 1].rows()
-    _, _, counted = split_flags(rows[1:])
+    rows, counted = held_out_tokens(shards, tokens, packing)
     losses = _losses(token_losses, rows, sequence_length, sequences) * counted
     # Target i is token i + 1 of the split; find the document that it is in.
-    positions = np.arange(1, targets + 1)
+    positions = np.arange(1, len(rows))
     document = np.searchsorted(shards.validation_starts, positions, side="right") - 1
     documents = int(document[-1]) + 1
     nats = np.bincount(document, losses, minlength=documents)
@@ -81,6 +79,17 @@ def evaluate_loss(
             if counts[part].any():
                 domains[name] = _loss(nats[part], counts[part], text_bytes[part])
     return LossResult(**vars(_loss(nats, counts, text_bytes)), domains=domains)
+
+
+def held_out_tokens(shards: Shards, tokens: int, packing: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first held-out tokens with their flags, int32 [n + 1], and which of the n
+    targets count in the loss, bool [n].
+
+    n is `tokens`, or fewer if there are not as many.
+    """
+    rows = shards.tokens("validation", packing)[: tokens + 1].rows()
+    _, _, counted = split_flags(rows[1:])
+    return rows, counted
 
 
 def clustered_standard_error(sums: np.ndarray, counts: np.ndarray) -> float | None:

@@ -5,15 +5,18 @@ from pathlib import Path
 from scalejax.config import Measure, Run
 from scalejax.data.shards import Shards
 from scalejax.evaluation import tasks
-from scalejax.evaluation.loss import TokenLosses, evaluate_loss
+from scalejax.evaluation.loss import TokenLosses, evaluate_loss, held_out_tokens
 from scalejax.evaluation.suites import CONTINUATION, find_suite
 from scalejax.files import content_hash, sha256
 
 
 def held_out_metrics(
-    token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure
+    token_losses: TokenLosses, shards: Shards, run: Run, measure: Measure, *, accumulate: int = 1
 ) -> dict[str, float | None]:
     """Loss and bits per byte on held-out text, as columns of the results table.
+
+    `accumulate` is `Placement.accumulate`: no more sequences are evaluated at a time
+    than a micro-batch has, because a larger batch may not fit the memory.
 
     The columns are `loss` and `loss_se` (nats per token), and `bits_per_byte` and
     `bits_per_byte_se` unless the source has no bytes. A corpus of several domains also
@@ -25,7 +28,7 @@ def held_out_metrics(
         shards,
         sequence_length=run.data.sequence_length,
         tokens=measure.tokens,
-        sequences=run.batch_sequences,
+        sequences=run.batch_sequences // accumulate,
         packing=run.data.packing,
     )
     row: dict[str, float | None] = {}
@@ -40,12 +43,20 @@ def held_out_metrics(
 
 
 def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
-    """Raise ValueError if a suite of `measure` cannot be scored.
+    """Raise ValueError if the held-out loss or a suite of `measure` cannot be taken.
 
     Called before training, because it would be a waste to find out after it. Reasons
-    are too little held-out text, missing or malformed files, answers longer than a
-    sequence, and two suites or two tasks with the same name.
+    are too little held-out text, held-out tokens outside the loss mask, missing or
+    malformed files, answers longer than a sequence, and two suites or two tasks with
+    the same name.
     """
+    _, counted = held_out_tokens(shards, measure.tokens, run.data.packing)
+    if not counted.any():
+        raise ValueError(
+            f"Measure.tokens is {measure.tokens}, but none of the first {len(counted)} held-out "
+            f"tokens of {run.data.source} counts in the loss, because they are inputs; raise "
+            "Measure.tokens"
+        )
     names = _suite_names(measure)
     # The task that is made from held-out text has no file.
     paths = {CONTINUATION: Path("the held-out text")} if CONTINUATION in names else {}

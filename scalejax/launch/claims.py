@@ -78,10 +78,13 @@ class Claim:
 
     def _count_up(self) -> None:
         while not self._closing.wait(HEARTBEAT_SECONDS):
-            if not self._is_ours():
-                return
-            self._count += 1
-            _replace(self._path, self._owner | {"heartbeat": self._count})
+            # A disk that is full or away for a moment must not end the count for good,
+            # because a claim that stands still is taken over. `check` finds out when it
+            # is lost.
+            with contextlib.suppress(OSError):
+                if self._is_ours():
+                    _replace(self._path, self._owner | {"heartbeat": self._count + 1})
+                    self._count += 1
 
 
 class _Sight(NamedTuple):

@@ -18,6 +18,9 @@ NOT_PINNED = -1
 DEVICES = Path("/dev")
 NVIDIA, TPU, AMD = r"nvidia(\d+)", r"(?:accel|vfio/)(\d+)", r"(kfd)"
 
+# The flag of XLA that divides a CPU into devices.
+VIRTUAL = "--xla_force_host_platform_device_count"
+
 # How libtpu arranges the chips of a process that uses only some of its machine's.
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1"}
 
@@ -30,7 +33,8 @@ class Seat:
     """Different for every worker of the machine; a part of file names."""
     core: int = NOT_PINNED
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables that hide the accelerators of other workers from this one."""
+    """Variables that hide the accelerators of other workers from this one, or that
+    give it virtual devices."""
 
 
 def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
@@ -42,21 +46,32 @@ def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
 
     devices: the largest number of accelerators or cores to use; 0 gives no seat, None
         uses all.
-    Raises ValueError if `devices` is negative or more than there are.
+    Raises ValueError if `devices` is negative, more than there are, or fewer than one
+    run needs.
     """
     if devices == 0:
         return []
-    size = placement.data * placement.fsdp * placement.tensor
+    size = placement.devices
     if has_accelerator():
         ids = visible_accelerators()
         _check(devices, len(ids), "accelerators")
+        if devices is not None and devices < size:
+            raise ValueError(
+                f"--devices {devices}: a run of this study uses {size} (Placement data x fsdp x "
+                f"tensor); give a multiple of {size}, or change the placement"
+            )
         groups = [ids[i : i + size] for i in range(0, len(ids[:devices]) - size + 1, size)]
         if len(groups) > 1 or (groups and groups[0] != ids):
             return [Seat("-".join(group), environment=_hide_others(group)) for group in groups]
         # The one worker uses everything, or more than there is, which JAX refuses.
         return [Seat("0")]
     if size > 1:
-        return [Seat("0")]
+        if devices is not None:
+            raise ValueError(
+                f"--devices {devices} is not used by a placement on {size} virtual devices, which "
+                "has one worker on all cores; remove it"
+            )
+        return [Seat("0", environment=_virtual_devices(size))]
     cores = usable_cores()
     _check(devices, len(cores), "cores")
     return [Seat(str(core), core) for core in cores[:devices]]
@@ -75,6 +90,7 @@ def take_seat(placement: Placement) -> Seat:
     # Schedulers give each of their tasks one device, and may give all the same number:
     # what there is only once needs no lock.
     if len(seats) == 1 and seats[0].core == NOT_PINNED:
+        os.environ.update(seats[0].environment)
         return seats[0]
     seat = next((seat for seat in seats if _lock(seat)), None)
     if seat is None and seats[-1].environment:
@@ -144,6 +160,15 @@ def _hide_others(group: list[str]) -> dict[str, str]:
         "TPU_CHIPS_PER_PROCESS_BOUNDS": bounds,
         "TPU_PROCESS_BOUNDS": "1,1,1",
     }
+
+
+def _virtual_devices(count: int) -> dict[str, str]:
+    """The variables that make JAX see a CPU as this many devices.
+
+    A number of devices that the user has set is left as it is.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {} if VIRTUAL in flags else {"XLA_FLAGS": f"{flags} {VIRTUAL}={count}".strip()}
 
 
 def _numbers(pattern: str) -> list[str]:

@@ -42,7 +42,7 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
     returns True, the state is saved, the claim released and the result `preempted`.
 
     Raises ValueError when the folder is not one of a study, and when the files that its
-    runs name are not here: another worker may see them.
+    runs name or the devices that they need are not here: another worker may have them.
     """
     claims, result, idle_since = Claims(study), WorkResult(), time.monotonic()
     companions = Companions(claims, study)
@@ -92,7 +92,7 @@ def _train(
     # Another worker may have finished it since the list was made.
     if is_finished(job, folder):
         return
-    _check_files(job)
+    _check_machine(job)
     job.write(folder)
     event = attempt(
         claims,
@@ -112,19 +112,21 @@ def _train(
         result.preempted = True
 
 
-def _check_files(job: TrainingJob) -> None:
-    """Raise ValueError unless the files that a job names are on this machine.
+def _check_machine(job: TrainingJob) -> None:
+    """Raise ValueError unless this machine has the files and the devices of a job.
 
     A segment that fails here would be tried by no other worker either.
     """
     # Not at the top of the file: a process is pinned before jax is imported.
     from scalejax.training.loop import check_files
+    from scalejax.training.sharding import make_mesh
 
     try:
         check_files(job)
+        make_mesh(job.placement)
     except ValueError as error:
         raise ValueError(
             f"this worker cannot train {job.segment.folder}: {error}. The segment is left to "
             "others; start workers in the folder of the command `scalejax run`, where relative "
-            "paths hold, and on machines that see the data"
+            "paths hold, and on machines that see the data and have the devices"
         ) from error

@@ -19,9 +19,10 @@ def load_study(target: str) -> tuple[Study, str]:
     target: `FILE.py` for the study that the file assigns to `study`, or `FILE.py:NAME`.
 
     The file's project root is the nearest folder above it that has configs/ or
-    pyproject.toml; it comes first on sys.path while the file is run. What the file
-    prints goes to standard error. A file that does not assign the name at its top level
-    is not run at all.
+    pyproject.toml. This root, and then the folder of the file, come first on sys.path,
+    and stay there: an analysis may import what it needs when it is called. What the
+    file prints goes to standard error. A file that does not assign the name at its top
+    level is not run at all.
 
     Raises FileNotFoundError if there is no such file, and ValueError if it is not an
     experiment or if running it raises an error.
@@ -80,7 +81,12 @@ def _run_file(path: Path) -> object:
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(root))
+    for folder in (str(path.parent), str(root)):
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
+    # As for every import: dataclasses look up their module by its name.
+    sys.modules[module.__name__] = module
     try:
         # Standard output belongs to the command, which may print one JSON object there.
         with contextlib.redirect_stdout(sys.stderr):
@@ -89,8 +95,6 @@ def _run_file(path: Path) -> object:
     except (Exception, SystemExit) as error:
         where = _line_of(error, path)
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}{where}") from error
-    finally:
-        sys.path.remove(str(root))
     return module
 
 

@@ -77,7 +77,7 @@ def resources(
     price: dollars per device-hour.
     """
     placement = plan.study.placement
-    devices = placement.data * placement.fsdp * placement.tensor
+    devices = placement.devices
     speed = measured_speed(results, device_kind) or _assumed_speed(device_kind)
 
     # Thousands of runs have few models.

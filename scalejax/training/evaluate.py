@@ -43,7 +43,8 @@ def evaluate(out: str | Path, measure: Measure | None = None) -> dict[str, float
     job, step, params, mesh = last_weights(Path(out))
     run, measure = job.segment.run, measure or job.measure
     shards = trained_on(Path(out), run)
-    losses = held_out_metrics(bind_token_losses(params, run, mesh), shards, run, measure)
+    token_losses, accumulate = bind_token_losses(params, run, mesh), job.placement.accumulate
+    losses = held_out_metrics(token_losses, shards, run, measure, accumulate=accumulate)
     # The weights are loaded already, but tasks expect a function that loads them.
     model = scored_model(Path(out), step, run, mesh, shards, lambda: params)
     return losses | downstream_metrics(model, measure, None)
@@ -255,5 +256,4 @@ def _load_weights(job: TrainingJob, out: Path, step: int, mesh: jax.sharding.Mes
 
 def _training_mesh(placement: Placement) -> jax.sharding.Mesh:
     """The mesh of the training, or a single device when there are fewer devices."""
-    fits = placement.data * placement.fsdp * placement.tensor <= len(jax.devices())
-    return make_mesh(placement if fits else Placement())
+    return make_mesh(placement if placement.devices <= len(jax.devices()) else Placement())

@@ -53,6 +53,7 @@ from scalejax.training.status import (
     Status,
     check_data,
     close_folder,
+    environment,
     open_folder,
     read_status,
     record_checkpoint,
@@ -174,12 +175,20 @@ def opened(
     initial = init_state(run, mesh, job.measure.averages, weights)
     start = starting_point(job, folder, parent, initial, shards.hash, previous)
     warn_of_missing_evaluations(job, folder, start.progress.step)
-    status = open_folder(folder, previous, shards.hash, population)
+    progress = start.progress
+    status = open_folder(
+        folder,
+        previous,
+        shards.hash,
+        environment(job.placement, population),
+        trunk=None if parent is None else read_status(parent),
+        is_trained=progress.diverged or progress.step >= job.segment.stop,
+    )
 
     with open_metrics(job, folder, history=start.history) as metrics, checkpoint.Saver() as saver:
         yield Trainer(
             job=job,
-            progress=start.progress,
+            progress=progress,
             folder=folder,
             shards=shards,
             rows=batches(shards, run),
@@ -266,7 +275,13 @@ class Trainer(StepLoop):
             weights = weights_to_evaluate(run, self.progress.state, measure.averages)
             for name, params in weights.items():
                 token_losses = bind_token_losses(params, run, self.mesh)
-                losses[name] = held_out_metrics(token_losses, self.shards, run, measure)
+                losses[name] = held_out_metrics(
+                    token_losses,
+                    self.shards,
+                    run,
+                    measure,
+                    accumulate=self.job.placement.accumulate,
+                )
 
         # Finite weights can have an infinite loss: this is divergence, too.
         loss = losses["raw"].get("loss")

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from scalejax.config import Measure, Placement
+from scalejax.config import Measure
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import tasks_hash
 from scalejax.files import read_json, write_json, wrong_field
@@ -171,7 +169,7 @@ def result_row(
     }
     if tasks := tasks_hash(job.measure):
         row["tasks_hash"] = tasks
-    if peak := peak_flops(job.placement):
+    if peak := peak_flops(status["placement"]["devices"]):
         row["mfu"] = mfu(run.model, length, tokens_per_second, peak_flops=peak)
     return row | {
         "devices": status["placement"]["devices"],
@@ -211,13 +209,16 @@ def allocator() -> str:
     return "mimalloc" if maps.exists() and "libmimalloc" in maps.read_text() else "system"
 
 
-def peak_flops(placement: Placement) -> float:
-    """Peak FLOPs per second of the placement's devices together.
+def peak_flops(devices: str) -> float:
+    """Peak FLOPs per second of devices together, given as `NUMBER x KIND`.
 
     0 when PEAK_FLOPS lacks this kind of device, as it does every CPU.
+
+    >>> peak_flops("4 x TPU v5 lite") / peak_flops("1 x TPU v5 lite")
+    4.0
     """
-    devices = placement.data * placement.fsdp * placement.tensor
-    return devices * PEAK_FLOPS.get(jax.devices()[0].device_kind, 0.0)
+    number, _, kind = devices.partition(" x ")
+    return int(number) * PEAK_FLOPS.get(kind, 0.0)
 
 
 @functools.cache

@@ -30,9 +30,15 @@ def make_mesh(placement: Placement) -> Mesh:
     needed, devices = math.prod(sizes.values()), jax.devices()
     if needed > len(devices):
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
+        # Workers of `scalejax run` and `work` have the flag already.
+        virtual = (
+            f", or start Python with XLA_FLAGS=--xla_force_host_platform_device_count={needed}"
+            if devices[0].platform == "cpu"
+            else ""
+        )
         raise ValueError(
             f"Placement needs {product} = {needed} devices; this process sees {len(devices)} "
-            f"({devices[0].platform}): lower data, fsdp or tensor"
+            f"({devices[0].platform}): lower data, fsdp or tensor{virtual}"
         )
     if needed < len(devices) and jax.process_count() > 1:
         raise ValueError(

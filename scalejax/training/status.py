@@ -7,23 +7,36 @@ A folder without `DONE` can be trained further, whatever else it holds.
 import functools
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
 import jax
 
-from scalejax.files import check_fence, read_json, sha256, write_json, write_text
+from scalejax.config import Placement
+from scalejax.files import check_fence, read_json, sha256, write_json, write_text, wrong_field
 from scalejax.training import distributed
 
 # The files of a finished run whose hashes are in DONE.
 SEALED = ("result.json", "metrics.jsonl")
+
+# How a status and a result name devices: `8 x TPU v5 lite`.
+DEVICES = re.compile(r"[1-9][0-9]{0,9} x .+")
+
+# The other fields of a Placement change no bit of a step.
+SPLIT = ("data", "fsdp", "tensor", "accumulate", "remat", "scan_layers")
 
 
 class Environment(TypedDict):
     """What the bits of a result depend on besides the run itself."""
 
     devices: str
+    """Those of the run's mesh, as `NUMBER x KIND`."""
+    visible: int
+    """Number of devices of all processes. On a CPU, XLA starts threads for each."""
+    split: dict[str, int | str | bool]
+    """The fields of the Placement that change how a step is computed."""
     threads: int | None
     processes: int
     jax: str
@@ -41,9 +54,10 @@ class Status(TypedDict):
     started: str
     """Time of the first start."""
     placement: Environment
-    """Where the folder is trained now."""
+    """Where its steps are trained, or were trained last."""
     placement_changed: bool
-    """Whether some of its steps were trained in another environment."""
+    """Whether some of its steps, those of its trunks included, were trained in another
+    environment."""
     data_hash: str
     """Hash of the data that it is trained on."""
     saved: int
@@ -59,12 +73,16 @@ def read_status(folder: Path) -> Status | None:
     if not path.exists():
         return None
     content = read_json(path)
-    types = {"started": str, "placement": dict, "placement_changed": bool}
-    types |= {"data_hash": str, "saved": int}
-    damaged = [name for name, kind in types.items() if not isinstance(content.get(name), kind)]
+    kinds = {"started": str, "placement": dict, "placement_changed": bool}
+    kinds |= {"data_hash": str, "saved": int}
+    damaged = wrong_field(content, kinds)
+    damaged = damaged or wrong_field(content["placement"], {"devices": str, "jax": str, "cpu": str})
+    # A result has these in its row.
+    if not damaged and not DEVICES.fullmatch(content["placement"]["devices"]):
+        damaged = "devices"
     if damaged:
         raise ValueError(
-            f"{path} is damaged: its field {damaged[0]} is missing or has the wrong type; "
+            f"{path} is damaged: its field {damaged} is missing or has the wrong type; "
             "delete the run's folder to train it anew"
         )
     return cast(Status, content)
@@ -84,18 +102,24 @@ def check_data(folder: Path, status: Status | None, data_hash: str) -> None:
 
 
 def open_folder(
-    folder: Path, previous: Status | None, data_hash: str, population: int = 1
+    folder: Path,
+    previous: Status | None,
+    data_hash: str,
+    here: Environment,
+    *,
+    trunk: Status | None = None,
+    is_trained: bool = False,
 ) -> Status:
     """Write status.json at a start or a resume.
 
-    `previous` is the folder's status so far; `population` the number of runs that are
-    trained as one program. Keeps the time of the first start, and
-    notes when devices, threads, versions or the CPU differ from those of earlier steps:
-    floating-point results may then differ, too.
+    Keeps the time of the first start, and notes when devices, threads, versions or the
+    CPU differ from those of earlier steps: floating-point results may then differ, too.
+
+    previous: the folder's status so far.
+    here: the environment of this process.
+    trunk: the status of the trunk that the segment begins from.
+    is_trained: whether no step is left, as when a run is evaluated again.
     """
-    here = environment()
-    if population > 1:
-        here["population"] = population
     status: Status = {
         "status": "running",
         "started": utc_now(),
@@ -106,8 +130,12 @@ def open_folder(
     }
     if previous is not None:
         status["started"], status["saved"] = previous["started"], previous["saved"]
-        moved = previous["placement"] != here
-        status["placement_changed"] = previous["placement_changed"] or moved
+    if (before := previous or trunk) is not None:
+        # The speed of a run, in its result, is that of the devices that trained it.
+        if is_trained:
+            status["placement"] = before["placement"]
+        moved = before["placement"] != status["placement"]
+        status["placement_changed"] = before["placement_changed"] or moved
     if distributed.is_main():
         check_fence()
         (folder / "DONE").unlink(missing_ok=True)
@@ -158,19 +186,27 @@ def check_seal(path: Path) -> None:
         )
 
 
-def environment() -> Environment:
-    """Devices, threads, jax version and CPU of this process."""
+def environment(placement: Placement, population: int = 1) -> Environment:
+    """Devices, threads, jax version and CPU of this process.
+
+    population: the number of runs that are trained as one program.
+    """
     devices = jax.devices()
     # A worker pinned to one core has one thread, however many cores the machine has.
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+    here: Environment = {
+        "devices": f"{placement.devices} x {devices[0].device_kind}",
+        "visible": len(devices),
+        "split": {name: getattr(placement, name) for name in SPLIT},
         "threads": threads,
         "processes": jax.process_count(),
         "jax": jax.__version__,
         "machine": platform.machine(),
         "cpu": cpu_model(),
     }
+    if population > 1:
+        here["population"] = population
+    return here
 
 
 def utc_now() -> str:

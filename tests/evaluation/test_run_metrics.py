@@ -2,14 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from scalejax.config import Data, Measure, Run
 from scalejax.data.preparation import prepare, write
-from scalejax.data.shards import Shards
+from scalejax.data.shards import LOSS_MASKS, Shards
 from scalejax.evaluation import run_metrics, suites
 
 ITEM = {"query": "q", "choices": ["a", "b"], "gold": 0}
@@ -51,6 +53,18 @@ def test_files_are_read_once_for_all_runs_of_a_study(setup, monkeypatch):
     shorter = Data(source=run.data.source, tokenizer="own", sequence_length=8)
     run_metrics.check_measure(shards, run.replace(data=shorter), measure)
     assert paths_read == [path, path], "another window needs another check"
+
+
+def test_held_out_tokens_that_are_all_masked_are_refused_before_training(setup):
+    """Their loss would be 0 / 0, and a sound run would count as diverged."""
+    shards, run, measure, _ = setup
+    run = run.replace(data=replace(run.data, packing="documents"))
+    mask = np.ones(len(shards.validation), np.uint8)
+    mask[:5] = 0
+    mask.tofile(shards.folder / LOSS_MASKS["validation"])
+    run_metrics.check_measure(shards, run, replace(measure, tokens=5))
+    with pytest.raises(ValueError, match=r"Measure\.tokens is 4, but none of the first 4"):
+        run_metrics.check_measure(shards, run, replace(measure, tokens=4))
 
 
 def test_a_file_that_was_changed_is_checked_again(setup):

@@ -72,6 +72,18 @@ def test_an_owner_that_counts_keeps_its_claim(tmp_path, fast):
         claim.check()
 
 
+def test_an_owner_counts_again_when_its_disk_is_back(tmp_path, fast):
+    study, away = tmp_path / "study", tmp_path / "away"
+    study.mkdir()
+    claim = take(Claims(study))
+    study.rename(away)
+    time.sleep(0.1)
+    away.rename(study)
+    assert wait_for(Claims(study)) is None
+    claim.check()
+    claim.release()
+
+
 def test_a_claim_that_stands_still_is_taken_over_and_its_owner_finds_out(tmp_path, fast):
     claim = take(Claims(tmp_path))
     stop_counting(claim)

@@ -48,6 +48,34 @@ def test_a_placement_on_several_virtual_devices_has_one_worker_on_all_cores():
     assert cores(worker_seats(None, Placement(fsdp=2))) == [NOT_PINNED]
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {"XLA_FLAGS": "--xla_force_host_platform_device_count=6"}),
+        ("--a=1", {"XLA_FLAGS": "--a=1 --xla_force_host_platform_device_count=6"}),
+        ("--xla_force_host_platform_device_count=8", {}),
+    ],
+)
+def test_a_worker_on_a_cpu_sees_as_many_devices_as_its_placement_needs(
+    flags, expected, monkeypatch
+):
+    monkeypatch.setattr(module.os, "environ", os.environ | {"XLA_FLAGS": flags})
+    placement = Placement(fsdp=2, tensor=3)
+    (seat,) = worker_seats(None, placement)
+    assert seat.environment == expected and seat.core == NOT_PINNED
+    assert take_seat(placement) == seat
+    assert module.os.environ["XLA_FLAGS"] == expected.get("XLA_FLAGS", flags)
+
+
+def test_a_limit_that_a_placement_on_several_devices_would_exceed_is_refused(devices):
+    with pytest.raises(ValueError, match="--devices 1 is not used by a placement on 2 virtual"):
+        worker_seats(1, _mesh(2))
+    devices(*(f"nvidia{number}" for number in range(8)))
+    with pytest.raises(ValueError, match=r"a run of this study uses 4 .* give a multiple of 4"):
+        worker_seats(2, _mesh(4))
+    assert len(worker_seats(4, _mesh(4))) == 1 and len(worker_seats(8, _mesh(4))) == 2
+
+
 def test_no_devices_are_no_workers():
     assert worker_seats(0, Placement()) == []
 

@@ -113,7 +113,7 @@ def test_a_worker_does_not_wait_for_ever_for_runs_to_forecast(jobs, tmp_path, mo
     assert len(run_worker(tmp_path)[0].trained) == 1
 
 
-@pytest.mark.parametrize("missing", ["data", "suite", "start"])
+@pytest.mark.parametrize("missing", ["data", "suite", "start", "devices"])
 def test_a_worker_that_does_not_see_the_files_of_a_study_leaves_it_to_others(
     jobs, tmp_path, monkeypatch, missing
 ):
@@ -123,6 +123,8 @@ def test_a_worker_that_does_not_see_the_files_of_a_study_leaves_it_to_others(
         run = run.replace(data=replace(run.data, source="corpus.jsonl", tokenizer="byte"))
     elif missing == "suite":
         job = replace(job, measure=Measure(suites=("local:tasks",)))
+    elif missing == "devices":
+        job = replace(job, placement=Placement(data=1024))
     else:
         run = run.replace(start="model")
     segment = Segment(run=run, start=0, stop=run.steps)

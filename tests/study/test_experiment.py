@@ -3,6 +3,8 @@
 Mirrors scalejax/study/experiment.py.
 """
 
+import sys
+
 import pytest
 
 from scalejax.study.experiment import load_study
@@ -55,6 +57,38 @@ def test_each_project_has_its_own_configs(project, tmp_path):
         for folder in (project, other, project)
     ]
     assert widths == [16, 32, 16]
+
+
+HELPED = """from __future__ import annotations
+from dataclasses import dataclass
+from neighbour import RATES
+from good import run
+from scalejax import Study, grid
+
+@dataclass(frozen=True)
+class Arm:
+    rate: float
+
+def conclude(folder):
+    import late_neighbour
+    return late_neighbour.NAME
+
+study = Study("helped@1", grid(run, learning_rate=[Arm(x).rate for x in RATES]), analysis=conclude)
+"""
+
+
+def test_a_file_may_have_helpers_beside_it_and_dataclasses(project, monkeypatch):
+    """As a Python script may; an analysis imports them when all runs are trained."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = project / "mit Leerzeichen é"
+    folder.mkdir()
+    (folder / "good.py").write_text(GOOD)
+    (folder / "helped.py").write_text(HELPED)
+    (folder / "neighbour.py").write_text("RATES = [0.01, 0.02]\n")
+    (folder / "late_neighbour.py").write_text("NAME = 'late'\n")
+    study, _ = load_study(str(folder / "helped.py"))
+    assert [run.optimizer.learning_rate for run in study.runs] == [0.01, 0.02]
+    assert study.analysis is not None and study.analysis(folder) == "late"
 
 
 def test_a_script_that_is_not_an_experiment_is_refused_without_running_it(project):

@@ -38,7 +38,7 @@ def finished(folder, run, *, flops_per_second, cpu=None, devices="1 x cpu"):
     row |= {"wall_seconds": row["flops"] / flops_per_second}
     (folder / "old@1" / segment.folder).mkdir(parents=True, exist_ok=True)
     pd.DataFrame([row]).to_parquet(folder / "old@1" / "results.parquet")
-    where = environment() if cpu is None else {**environment(), "cpu": cpu}
+    where = environment(Placement()) | ({} if cpu is None else {"cpu": cpu})
     status = {"started": utc_now(), "placement": where, "placement_changed": False}
     status |= {"data_hash": "", "saved": 0, "status": "done"}
     write_json(folder / "old@1" / segment.folder / "status.json", status)

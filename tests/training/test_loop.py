@@ -11,8 +11,9 @@ from scalejax.data.batches import batches
 from scalejax.data.preparation import prepare
 from scalejax.grids import run_id
 from scalejax.model.flops import PEAK_FLOPS
+from scalejax.optim.schedules import constant
 from scalejax.training import checkpoint, loop
-from scalejax.training.evaluate import evaluate
+from scalejax.training.evaluate import bind_token_losses, evaluate
 from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
@@ -154,6 +155,24 @@ def test_a_save_that_fails_ends_training_with_its_error(tiny_run, tmp_path):
             report=lambda step, loss: steps.append(step),
         )
     assert not (tmp_path / "DONE").exists()
+
+
+def test_an_evaluation_takes_no_more_sequences_at_a_time_than_a_micro_batch(
+    tiny_run, tmp_path, monkeypatch
+):
+    """The whole batch may not fit the memory: that is why it is divided."""
+    rows_per_call: list[int] = []
+
+    def bind(*arguments):
+        token_losses = bind_token_losses(*arguments)
+        return lambda rows: rows_per_call.append(len(rows)) or token_losses(rows)
+
+    run = tiny_run.replace(schedule=constant(warmup=0), tokens=tiny_run.batch_tokens)
+    measure = Measure(tokens=256, items=0)
+    monkeypatch.setattr(loop, "bind_token_losses", bind)
+    row = train(run, Placement(accumulate=2), tmp_path, measure=measure).row
+    assert run.batch_sequences == 4 and rows_per_call == [2] * 8
+    assert evaluate(tmp_path)["loss"] == row["loss"]
 
 
 def test_a_finished_folder_is_not_trained_again(undisturbed, tiny_run, tiny_measure):

@@ -19,7 +19,7 @@ from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.segment import Segment, TrainingJob
 from scalejax.training.sharding import make_mesh
 from scalejax.training.start import check_source, check_tokens_of, load_weights
-from scalejax.training.status import open_folder
+from scalejax.training.status import environment, open_folder
 from scalejax.training.step import init_state
 from tests.training.runs import curve, stop_after
 from tests.training.test_loop import final_state
@@ -132,7 +132,7 @@ def test_weights_of_another_tokenizer_are_refused_with_the_path_of_theirs(tiny_r
     source = tmp_path / "source"
     job_of(old, source)
     trained = prepare(old.data)
-    open_folder(source, None, trained.hash)
+    open_folder(source, None, trained.hash, environment(Placement()))
     (source / "checkpoints").mkdir()
 
     check_tokens_of(source, old, trained)

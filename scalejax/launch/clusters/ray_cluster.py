@@ -185,7 +185,7 @@ def resources(job: TrainingJob, cluster: Mapping[str, float]) -> dict[str, Any]:
     task takes GPUs or TPU chips where there are any.
     """
     run, placement, averages = job.segment.run, job.placement, len(job.measure.averages)
-    devices = placement.data * placement.fsdp * placement.tensor
+    devices = placement.devices
     # A checkpoint is written from a copy of the state in the memory of the host.
     memory = PROCESS_BYTES + state_bytes(run, averages)
     if cluster.get("GPU"):

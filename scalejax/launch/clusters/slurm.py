@@ -77,7 +77,7 @@ class Slurm:
         observer: Observer,
     ) -> "SlurmArray":
         """Return the array of a study, which is submitted when there is work for it."""
-        cpus = placement.data * placement.fsdp * placement.tensor
+        cpus = placement.devices
         folder = folder.absolute()
         script = batch_script(
             folder, self.command, workers=self.workers, cpus=cpus, options=self.options

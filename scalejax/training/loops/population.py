@@ -65,9 +65,8 @@ def largest_population(job: TrainingJob) -> int:
     See `Placement.population`.
     """
     placement, run = job.placement, job.segment.run
-    is_split = placement.data * placement.fsdp * placement.tensor > 1
     # Only one profile can be taken at a time.
-    if is_split or job.measure.profile_steps or jax.process_count() > 1:
+    if placement.devices > 1 or job.measure.profile_steps or jax.process_count() > 1:
         return 1
     if placement.population:
         return placement.population
