@@ -50,11 +50,13 @@ def batch_script(
             f"--sbatch takes options of sbatch on one line, as in '--partition=a --time=4:00:00'; "
             f"got {options!r}"
         )
+    # In a path, sbatch replaces %A and the like; two percent signs stand for one.
+    log = log_file(Path(str(study).replace("%", "%%")), "%A_%a")
     return SCRIPT.format(
         folder=study,
         name=shlex.quote(study.name),
         last=workers - 1,
-        log=shlex.quote(str(log_file(study, "%A_%a"))),
+        log=shlex.quote(str(log)),
         cpus=cpus,
         warning=WARNING_SECONDS,
         options=f"# The options that the user gave.\n#SBATCH {options}\n" if options else "",

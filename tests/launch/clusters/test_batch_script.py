@@ -10,7 +10,7 @@ COMMAND = ("/my env/python", "-m", "scalejax.cli", "work")
 
 
 def test_the_script_is_bash_and_quotes_what_the_user_named(tmp_path):
-    folder = Path("/shared/my results/it's@1")
+    folder = Path("/shared/my results/it's 100%A@1")
     script = batch_script(folder, COMMAND, workers=3, cpus=2, options="--partition=gpu")
     (tmp_path / "slurm.sh").write_text(script)
     subprocess.run(["bash", "-n", tmp_path / "slurm.sh"], check=True)
@@ -22,4 +22,4 @@ def test_the_script_is_bash_and_quotes_what_the_user_named(tmp_path):
     (command,) = (line for line in lines if line.endswith(" &"))
     assert shlex.split(command) == [*COMMAND, str(folder), "&"]
     (output,) = (line for line in lines if line.startswith("#SBATCH --output="))
-    assert shlex.split(output[1:])[1] == f"--output={folder}/logs/slurm-%A_%a.log"
+    assert shlex.split(output[1:])[1] == "--output=/shared/my results/it's 100%%A@1/logs/slurm-%A_%a.log"
