@@ -22,4 +22,5 @@ def test_the_script_is_bash_and_quotes_what_the_user_named(tmp_path):
     (command,) = (line for line in lines if line.endswith(" &"))
     assert shlex.split(command) == [*COMMAND, str(folder), "&"]
     (output,) = (line for line in lines if line.startswith("#SBATCH --output="))
-    assert shlex.split(output[1:])[1] == "--output=/shared/my results/it's 100%%A@1/logs/slurm-%A_%a.log"
+    log = "/shared/my results/it's 100%%A@1/logs/slurm-%A_%a.log"
+    assert shlex.split(output[1:])[1] == f"--output={log}"
