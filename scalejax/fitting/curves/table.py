@@ -157,8 +157,8 @@ def _rates_of_schedules(table: "DataFrame") -> _Rates:
     for name in ("curve", "step", "learning_rate"):
         if name not in table.columns:
             raise ValueError(
-                f"the schedules table has no column {name!r}; "
-                f"it has {', '.join(map(str, table.columns))}"
+                f"the schedules table has no column {name!r}; it has "
+                f"{', '.join(map(str, table.columns))}. Rename one: --columns is about the losses"
             )
     return _Rates(
         curve=np.array(tables.labels(table, "curve")),
