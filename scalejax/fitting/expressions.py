@@ -145,4 +145,6 @@ def _compare(column: str, op: ast.cmpop, value: Literal, expression: _Expression
     if is_list:
         inside = series.isin(items).to_numpy()
         return inside if isinstance(op, ast.In) else ~inside
-    return np.asarray(COMPARISONS[type(op)](series, value), bool)
+    # In a nullable column, a missing value compares as NA. In others it is NaN, which
+    # differs from everything.
+    return COMPARISONS[type(op)](series, value).to_numpy(bool, na_value=isinstance(op, ast.NotEq))

@@ -136,7 +136,16 @@ def fit(
         noise=noise,
     )
     _check_column_names(law, options)
-    return kind.fit(frame, law, options)
+    return _with_holdout_reason(kind.fit(frame, law, options), holdout, held_out)
+
+
+def _with_holdout_reason(fitted: Fit[Any], holdout: str | None, held_out: np.ndarray) -> Fit[Any]:
+    """Say so if a holdout was asked for, and no row of it could be scored."""
+    if holdout is None or fitted.holdout.n:
+        return fitted
+    rows = f"{held_out.sum()} of {len(held_out)} rows"
+    reason = f"--holdout {holdout!r} chooses {rows}, and none is scored"
+    return dataclasses.replace(fitted, reasons=[reason, *fitted.reasons])
 
 
 def _check_column_names(law: Law, options: FitOptions) -> None:

@@ -247,12 +247,15 @@ class Fit(Displayed, ABC, Generic[L]):
         shape = np.broadcast_shapes(*(np.shape(x) for x in arrays.values()))
         columns = {name: np.broadcast_to(np.asarray(x), shape) for name, x in arrays.items()}
         runs = [
-            self.forecast(**(inputs | {name: x[index].item() for name, x in columns.items()}))
-            for index in np.ndindex(*shape)
+            inputs | {name: x[i].item() for name, x in columns.items()} for i in np.ndindex(*shape)
         ]
-        value, low, high, _, method = zip(*(run.estimate for run in runs), strict=True)
-        values, lows, highs = (np.array(x, np.float64).reshape(shape) for x in (value, low, high))
-        return Estimates(values, lows, highs, LEVEL, np.array(method, object).reshape(shape))
+        estimates = [self.forecast(**run).estimate for run in runs]
+        values, lows, highs = (
+            np.array([getattr(one, end) for one in estimates], np.float64).reshape(shape)
+            for end in ("value", "low", "high")
+        )
+        methods = np.array([one.method for one in estimates], object).reshape(shape)
+        return Estimates(values, lows, highs, LEVEL, methods)
 
     def converged_draws(self) -> dict[str, np.ndarray]:
         """The draws without those that have no fit."""

@@ -201,6 +201,23 @@ def numeric_column(frame: "DataFrame", column: str) -> np.ndarray:
     return values
 
 
+def labels(frame: "DataFrame", column: str) -> list[str]:
+    """Return the values of a column as text, by which rows of two tables are matched.
+
+    A column of whole numbers that misses one in some row is read as float64, so 1.0 is
+    written as 1.
+
+    >>> import pandas
+    >>> labels(pandas.DataFrame({"seed": [0.0, 1.0, None]}), "seed")
+    ['0', '1', 'nan']
+    """
+    series = frame[column]
+    if series.dtype.kind != "f":
+        return series.astype(str).tolist()
+    numbers = series.to_numpy(np.float64, na_value=np.nan).tolist()
+    return [str(int(x)) if x.is_integer() else str(x) for x in numbers]
+
+
 def _operand(frame: "DataFrame", column: str, expression: str) -> np.ndarray:
     """The numbers of a column that an expression names."""
     if column not in frame.columns:

@@ -9,6 +9,8 @@ import pytest
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting.curves.result import CurveFit, read_law
+from scalejax.fitting.curves.table import read_curves
+from scalejax.fitting.options import FitOptions
 from scalejax.laws.curves.forms import Annealing, AnnealingSize, predict_curve
 
 PEAK, STEPS, WARMUP = 3e-4, 1500, 100
@@ -45,6 +47,17 @@ def sized_table():
             loss = predict_curve(SIZED, rates, params=N)
             rows += [(name, N, s, rates[s], loss[s]) for s in range(WARMUP, STEPS, 50)]
     return pd.DataFrame(rows, columns=["schedule", "params", "step", "lr", "loss"])
+
+
+def test_curves_that_are_numbered_are_found_whatever_type_the_numbers_have():
+    table = curve_table()
+    table["curve"] = table.schedule.map({name: i for i, name in enumerate(RATES)})
+    schedules = pd.concat(
+        pd.DataFrame({"curve": float(i), "step": np.arange(STEPS), "learning_rate": rates})
+        for i, rates in enumerate(RATES.values())
+    )
+    read = read_curves(table, laws.annealing(), FitOptions(schedules=schedules))
+    assert read.labels == ["0", "1", "2", "3"]
 
 
 def schedules():

@@ -47,6 +47,17 @@ def test_the_last_row_of_each_run_is_chosen():
     assert row_mask(frame, "last(run, step) and loss > 1").tolist() == [False, False, True, False]
 
 
+def test_a_missing_value_of_a_nullable_column_is_no_value_and_differs_from_all():
+    frame = pd.DataFrame(
+        {
+            "size": pd.array([1, 2, None], dtype="Int64"),
+            "set": pd.array(["c4", "rw", None], dtype="string"),
+        }
+    )
+    assert row_mask(frame, "size >= 1 and set == 'c4'").tolist() == [True, False, False]
+    assert row_mask(frame, "size != 1 and set != 'c4'").tolist() == [False, True, True]
+
+
 def test_numbers_that_are_written_as_text_are_compared_as_numbers():
     frame = pd.DataFrame({"size": ["50M", "1.3B"]})
     assert row_mask(frame, "size > 1e8").tolist() == [False, True]

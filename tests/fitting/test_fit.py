@@ -248,6 +248,11 @@ def test_holdout_rows_are_scored_and_not_fitted():
     assert fit.holdout.max_rel_error == pytest.approx(1 - 1 / 1.1, rel=1e-6)
 
 
+def test_a_holdout_without_rows_is_told():
+    fit = fits.fit(ladder(), laws.chinchilla(), holdout="tokens > 1e12", bootstrap=0)
+    assert fit.reasons[0] == "--holdout 'tokens > 1e12' chooses 0 of 20 rows, and none is scored"
+
+
 def test_several_rows_of_one_run_are_refused():
     frame = ladder()
     frame.loc[1, "run"] = "r0"

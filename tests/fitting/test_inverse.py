@@ -6,7 +6,7 @@ import pytest
 from scalejax import laws
 from scalejax.fitting import fit as fits
 from scalejax.fitting.parametric.result import ParametricFit
-from tests.fitting.test_fit import ladder, true_loss
+from tests.fitting.test_fit import TRUTH, ladder, true_loss
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,18 @@ def test_a_loss_that_no_run_reaches_is_refused(fitted):
         fitted.forecast(loss=1.0, tokens=8e6)
     with pytest.raises(ValueError, match="needs all of params, tokens but one"):
         fitted.forecast(loss=2.0, params=1e6, tokens=1e7)
+
+
+def test_a_run_that_changes_what_never_varied_has_no_interval():
+    # The rows leave beta free, and the tokens follow from it.
+    params = np.geomspace(2e5, 2e7, 12)
+    loss = true_loss(params, 1e7) * np.exp(1e-3 * np.random.default_rng(0).normal(size=12))
+    rows = {"params": params, "tokens": np.full(12, 1e7), "loss": loss}
+    fit = fits.fit(rows, laws.chinchilla(E=TRUTH["E"]), bootstrap=100)
+    assert fit.draws and "tokens" in fit.unvaried
+    estimate = fit.forecast(loss=0.98 * loss.min(), params=2e7).estimate
+    assert (estimate.low, estimate.high) == (None, None)
+    assert estimate.method.startswith("no interval: tokens was")
 
 
 def test_a_power_law_is_read_backwards_too():

@@ -53,6 +53,7 @@ def test_params_of_a_results_table_include_the_head_unless_another_count_is_name
     [
         ("a,b\n", r"no rows \(columns: a, b\)"),
         ("a,a \n1,2\n", "two columns named 'a'"),
+        ("params,loss,loss\n1,2,3\n", "two columns named 'loss'"),
     ],
 )
 def test_a_file_without_rows_or_with_equal_names_is_refused(tmp_path, content, message):

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scalejax.fitting import tables
+from scalejax.fitting.reading import diagnoses
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -22,13 +25,16 @@ MIN_ROWS = 4
 
 
 def check_tokenizers(frames: Sequence["DataFrame"], target: str) -> None:
-    """Raise ValueError if losses per token are those of different tokens."""
-    if not target.startswith("loss"):
+    """Raise ValueError if losses per token are those of different tokens.
+
+    target: the table's name of the loss, which is per token unless it says otherwise.
+    """
+    if diagnoses.is_per_byte(target):
         return
     for name in TOKENIZER_COLUMNS:
         if not all(name in frame.columns for frame in frames):
             continue
-        a, b = (sorted(map(str, frame[name].dropna().unique())) for frame in frames)
+        a, b = (sorted({*tables.labels(frame.dropna(subset=[name]), name)}) for frame in frames)
         if a != b:
             raise ValueError(
                 f"A has the {name} {', '.join(a)} and B has {', '.join(b)}: losses per token of "

@@ -16,6 +16,7 @@ from scalejax.fitting.comparison.result import Comparison, Gain
 from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.fit import fit
 from scalejax.fitting.options import DEFAULT_LOSS
+from scalejax.fitting.parametric.fit import with_parameter_count
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.resampling import MIN_DRAWS, TAIL
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 # tables cover, and its middle.
 BUDGETS = 3
 
+# Endings of columns that say how far a loss spreads, and are no domain of it.
+SPREADS = ("_se", "_std", "_sd", "_stderr")
+
 # An optimum within this factor of the fitted sizes and tokens is not mentioned.
 NEAR = 2.0
+
+# Two ratios of tokens to params that differ by less count as one.
+SAME_RATIO = 0.01
 
 # Recipes that train at all are not this many times apart in compute. Tables in other
 # units are.
@@ -73,40 +80,42 @@ def compare(
     laws that do not tell what a run costs; FileNotFoundError.
     """
     law = _checked(law, tokens_per_param)
-    budgets = [float(budget) for budget in flops or ()]
-    _check_numbers(budgets, draws)
+    budgets = _checked_budgets(flops or (), draws)
     named = dict(columns or {})
     frames = [_rows(table, where) for table in (a, b)]
     column = tables.column_for(frames[0], "loss", named)
     checks.check_tokenizers(frames, column)
     reasons = checks.held_out_reasons(frames)
-    gains: list[Gain] = []
-    fits: dict[str, tuple[ParametricFit[Any], ParametricFit[Any]]] = {}
-    first: _Compared | None = None
-    for own in (column, *_domains(frames, column)):
-        compared = _compare_column(frames, law, named | {"loss": own}, loss, draws, seed)
-        _check_fits(compared, tokens_per_param)
-        first = first or compared
-        gains += _gains(own, compared, budgets or _budgets(first), tokens_per_param)
-        fits[own] = compared.fits
-        reasons += [f"{own}: {reason}" for reason in compared.reasons]
-    assert first is not None  # There is at least the column of the loss.
+    options = (loss, draws, seed, tokens_per_param)
+    compared = {column: _compare_column(frames, law, named | {"loss": column}, *options)}
+    for own in _domains(frames, column):
+        try:
+            compared[own] = _compare_column(frames, law, named | {"loss": own}, *options)
+        except ValueError as error:
+            reasons.append(f"{own} is not compared: {error}")
+    reasons += [f"{own}: {reason}" for own, one in compared.items() for reason in one.reasons]
+    first = compared[column]
+    budgets = budgets or _budgets(first)
     return Comparison(
         law=law.name,
         column=column,
-        gains=gains,
+        gains=[
+            x for own in compared for x in _gains(own, compared[own], budgets, tokens_per_param)
+        ],
         pairs=len(first.pairing.pairs),
         correlation=first.draws.correlation,
         reasons=reasons,
-        fits=fits,
+        fits={own: one.fits for own, one in compared.items()},
     )
 
 
-def _check_numbers(budgets: list[float], draws: int) -> None:
+def _checked_budgets(flops: Sequence[float], draws: int) -> list[float]:
+    budgets = [float(budget) for budget in flops]
     if draws < MIN_DRAWS:
         raise ValueError(f"a 95% interval needs {MIN_DRAWS} draws or more; got draws={draws}")
     if not all(np.isfinite(x) and x > 0 for x in budgets):
         raise ValueError(f"flops must be positive numbers; got {budgets}")
+    return budgets
 
 
 class _Compared(NamedTuple):
@@ -159,12 +168,15 @@ def _rows(table: tables.Table, where: str | None) -> "DataFrame":
 
 
 def _domains(frames: Sequence["DataFrame"], column: str) -> list[str]:
-    """Columns of the loss on single domains that both tables have."""
+    """Columns of the loss on single domains that both tables have, by their names.
+
+    Some may turn out to be none, such as loss_spikes.
+    """
     common = [name for name in frames[0].columns if name in frames[1].columns]
     return [
         name
         for name in map(str, common)
-        if name.startswith(f"{column}_") and not name.endswith("_se")
+        if name.startswith(f"{column}_") and not name.endswith(SPREADS)
     ]
 
 
@@ -175,8 +187,12 @@ def _compare_column(
     loss: str,
     draws: int,
     seed: int,
+    tokens_per_param: float | None,
 ) -> _Compared:
-    read = [tables.read_columns(frame, law.inputs, "loss", columns) for frame in frames]
+    read = [
+        tables.read_columns(frame, law.inputs, "loss", with_parameter_count(law, frame, columns))
+        for frame in frames
+    ]
     # Diverged runs have no finite loss. They are left out here, so that the rows of the
     # fits are those that are paired.
     complete = [frame.loc[one.complete] for frame, one in zip(frames, read, strict=True)]
@@ -189,6 +205,7 @@ def _compare_column(
     one, two = fits
     if not (isinstance(one, ParametricFit) and isinstance(two, ParametricFit)):
         raise ValueError(f"the {law.name} law is not fitted to one row per run")
+    _check_fits((one, two), tokens_per_param)
     reasons = [
         f"the law on {name}: {reason}"
         for name, one_fit in zip("AB", fits, strict=True)
@@ -209,19 +226,25 @@ def _flops(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return 6 * inputs["params"] * inputs["tokens"]
 
 
-def _check_fits(compared: _Compared, tokens_per_param: float | None) -> None:
+def _check_fits(fits: Sequence[ParametricFit[Any]], tokens_per_param: float | None) -> None:
     """Raise ValueError if a law did not converge, or if its optimum is undetermined."""
-    for name, fitted in zip("AB", compared.fits, strict=True):
+    for name, fitted in zip("AB", fits, strict=True):
         if fitted.verdict == "not-converged":
             raise ValueError(
                 f"the {fitted.law.name} law did not converge on {name}: {'; '.join(fitted.reasons)}"
             )
-        ratio = fitted.unvaried.get("tokens/params")
-        if ratio is not None and tokens_per_param is None:
-            raise ValueError(
-                f"all runs of {name} have {ratio:.4g} tokens per param, which says nothing of the "
-                f"compute-optimal run; compare at that ratio: --tokens-per-param {ratio:.4g}"
-            )
+        for quantity, value in fitted.unvaried.items():
+            if quantity != "tokens/params":
+                raise ValueError(
+                    f"all runs of {name} have {value:.4g} {quantity}, which says nothing of runs "
+                    f"with more or fewer; add runs of {name} with other {quantity}"
+                )
+            if tokens_per_param is None or abs(tokens_per_param / value - 1) > SAME_RATIO:
+                raise ValueError(
+                    f"all runs of {name} have {value:.4g} tokens per param, which says nothing of "
+                    "other ratios, such as the compute-optimal one; compare at that ratio: "
+                    f"--tokens-per-param {value:.4g}"
+                )
 
 
 def _budgets(compared: _Compared) -> list[float]:

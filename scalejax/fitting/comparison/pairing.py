@@ -3,11 +3,13 @@
 Shapes: n_a and n_b rows of the two tables, K draws.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from scalejax.fitting import tables
 from scalejax.fitting.resampling import TRUNK
 from scalejax.laws.inference.bootstrap import linearized_errors, refit_to_errors
 from scalejax.laws.inference.identification import Linearization
@@ -57,16 +59,17 @@ def pair_rows(
     keys = []
     for frame, columns in zip(frames, inputs, strict=True):
         texts = [[f"{value:.{DIGITS}g}" for value in column.tolist()] for column in columns]
-        seeds = [frame[seed].astype(str).tolist()] if with_seeds else []
+        seeds = [tables.labels(frame, seed)] if with_seeds else []
         keys.append(list(zip(*texts, *seeds, strict=True)))
-    row_of_b = {key: row for row, key in enumerate(keys[1]) if keys[1].count(key) == 1}
+    count_a, count_b = map(Counter, keys)
+    row_of_b = {key: row for row, key in enumerate(keys[1]) if count_b[key] == 1}
     pairs = [
         (row, row_of_b[key])
         for row, key in enumerate(keys[0])
-        if key in row_of_b and keys[0].count(key) == 1
+        if key in row_of_b and count_a[key] == 1
     ]
-    labels = [_trunk_labels(frame) for frame in frames]
-    return Pairing(np.array(pairs, int).reshape(-1, 2), (labels[0], labels[1]))
+    trunks = [_trunk_labels(frame) for frame in frames]
+    return Pairing(np.array(pairs, int).reshape(-1, 2), (trunks[0], trunks[1]))
 
 
 def _trunk_labels(frame: "DataFrame") -> np.ndarray:

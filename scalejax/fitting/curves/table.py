@@ -71,7 +71,7 @@ def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> Curve
         raise ValueError("no rows are left to fit: every row is held out or has a missing value")
     rows = frame.loc[complete]
     params = values["params"][complete] if sized else np.ones(len(rows))
-    schedule = rows[columns["curve"]].astype(str).to_numpy()
+    schedule = np.array(tables.labels(rows, columns["curve"]))
     (owners, sizes), curve = _curves(schedule, params)
     labels = [
         f"{name} at {size:g}" if sized else str(name)
@@ -144,7 +144,7 @@ def _rates_of_rows(frame: "DataFrame", columns: dict[str, str], options: FitOpti
     """The rates in the table of losses, which then needs a row for every step."""
     rate = tables.column_for(frame, "learning_rate", dict(options.columns))
     return _Rates(
-        curve=frame[columns["curve"]].astype(str).to_numpy(),
+        curve=np.array(tables.labels(frame, columns["curve"])),
         step=tables.numeric_column(frame, columns["step"]),
         rate=tables.numeric_column(frame, rate),
         hint="; give the rate of every step: --schedules TABLE with columns curve, step, "
@@ -157,11 +157,11 @@ def _rates_of_schedules(table: "DataFrame") -> _Rates:
     for name in ("curve", "step", "learning_rate"):
         if name not in table.columns:
             raise ValueError(
-                f"the schedules table has no column {name!r}; "
-                f"it has {', '.join(map(str, table.columns))}"
+                f"the schedules table has no column {name!r}; it has "
+                f"{', '.join(map(str, table.columns))}. Rename one: --columns is about the losses"
             )
     return _Rates(
-        curve=table["curve"].astype(str).to_numpy(),
+        curve=np.array(tables.labels(table, "curve")),
         step=tables.numeric_column(table, "step"),
         rate=tables.numeric_column(table, "learning_rate"),
         hint="",

@@ -87,9 +87,7 @@ class _Data(NamedTuple):
 
 
 def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _Data:
-    columns, count = dict(options.columns), PARAMETER_COUNTS.get(law.form, "")
-    if count in frame.columns and "params" not in columns:
-        columns["params"] = count
+    columns = with_parameter_count(law, frame, options.columns)
     read = tables.read_columns(frame, law.inputs, law.target, columns, law.signed)
     complete = frame.loc[read.complete]
     run = options.columns.get("run", "run")
@@ -113,6 +111,17 @@ def _read(frame: "DataFrame", law: ParametricLaw[Any], options: FitOptions) -> _
             "(none missing, infinite or held out)"
         )
     return data
+
+
+def with_parameter_count(
+    law: ParametricLaw[Any], frame: "DataFrame", columns: Mapping[str, str]
+) -> dict[str, str]:
+    """Name the count of params that a law is about, if the table has it.
+
+    columns: our name of a column -> the table's. A count that is named stays.
+    """
+    count = PARAMETER_COUNTS.get(law.form, "")
+    return ({"params": count} if count in frame.columns else {}) | dict(columns)
 
 
 def _values(law: ParametricLaw[Any], data: _Data) -> dict[str, np.ndarray]:

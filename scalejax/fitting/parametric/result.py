@@ -73,7 +73,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         if self.law.target in inputs and self.law.target not in self.law.inputs:
             self._check_converged()
             fitted = FittedLaw(self.law, self.params, self.converged_draws(), self.ranges)
-            return required_run(fitted, inputs)
+            return self._bounded(required_run(fitted, inputs))
         run = self._run(inputs)
         bands = {} if run == inputs else self._optimal_intervals(inputs["flops"])
         return Forecast(self.estimate(**run), run, bands)
@@ -278,6 +278,16 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
             for name, parts in self.open_inputs.items()
             if extrapolation({name: inputs[name]}, self.ranges)
         ]
+
+    def _bounded(self, forecast: Forecast) -> Forecast:
+        """Drop the interval of a run that reaches a target where nothing bounds it."""
+        run = {name: forecast.run[name] for name in self.law.inputs}
+        reasons = [*self._changes_of_unvaried(run), *self._beyond_open(run)]
+        if not reasons:
+            return forecast
+        method = "; ".join([f"no interval: {', '.join(reasons)}", *self.extrapolation(run)])
+        estimate = forecast.estimate._replace(low=None, high=None, method=method)
+        return forecast._replace(estimate=estimate)
 
     def _impossible(self, value: float) -> list[str]:
         """Say that a predicted error is none."""

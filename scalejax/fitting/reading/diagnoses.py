@@ -48,6 +48,7 @@ MAX_GAP = 5e3
 
 # Words in the names of columns that say in which unit, or as what, a loss is measured.
 BITS = {"bits", "bpb", "bpt", "bpc"}
+PER_BYTE = {"bpb", "bpc", "byte", "bytes", "character", "characters"}
 PERPLEXITY = {"ppl", "perplexity"}
 ACCURACY = {"acc", "accuracy"}
 
@@ -104,6 +105,15 @@ def name_reasons(name: str, column: str) -> list[str]:
             f"{name}=1-{quoted(column)}"
         ]
     return []
+
+
+def is_per_byte(column: str) -> bool:
+    """Whether a loss is one per byte or character by its name, and not one per token.
+
+    >>> [is_per_byte(name) for name in ("bits_per_byte", "c4_bpb", "val_loss")]
+    [True, True, False]
+    """
+    return bool({*_plain_name(column).split("_")} & PER_BYTE)
 
 
 def gap_reasons(name: str, column: str, values: np.ndarray) -> list[str]:

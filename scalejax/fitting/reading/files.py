@@ -142,12 +142,36 @@ def _read_text(text: str) -> "DataFrame":
     # numpy.savetxt writes the names of the columns as a comment.
     if lines and comments and _is_header(comments[-1], lines[0], separator):
         lines.insert(0, comments[-1])
-    return pd.read_csv(
+    frame = pd.read_csv(
         io.StringIO("\n".join(lines)),
         sep=separator,
         decimal="," if _has_decimal_commas(lines[1:LINES_LOOKED_AT], separator) else ".",
         skipinitialspace=True,
     )
+    names, *rows = (_fields(line, separator) for line in lines[:2])
+    if rows and len(rows[0]) > len(names):
+        _check_row_names(frame, is_quoted=lines[1].startswith('"'))
+    if len(names) == len(frame.columns):
+        # pandas calls the second of two columns named loss "loss.1". Under their own
+        # names the two are seen, and refused.
+        frame.columns = [x or y for x, y in zip(names, frame.columns, strict=True)]
+    return frame
+
+
+def _check_row_names(frame: "DataFrame", is_quoted: bool) -> None:
+    """Raise ValueError unless the first fields of the rows are names, as R writes them.
+
+    pandas takes them for names wherever rows have more fields than the header. In other
+    tables every value then moves to the column before its own.
+
+    is_quoted: whether the rows begin with a quotation mark, as R's do.
+    """
+    are_text = is_quoted or frame.index.dtype.kind == "O"
+    if frame.index.nlevels > 1 or not are_text or frame.iloc[:, -1].isna().all():
+        raise ValueError(
+            "its rows have more fields than its header; remove separators at the ends of lines, "
+            'and write 1,234 as 1234 or "1,234"'
+        )
 
 
 def _fields(line: str, separator: str) -> list[str]:

@@ -7,7 +7,7 @@ POWERS = {"": 0, "%": -2, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15}
 
 # Digits may be grouped by commas, in threes, or by underscores.
 NUMBER = re.compile(
-    r"""([+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)? | \d[\d_]*(?:\.\d*)? | \.\d+))
+    r"""([+-]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)? | \d[\d_]*(?:\.\d*)? | \.\d+))
         (?:e([+-]?\d{1,4}))?
         \s*([%kmbgtp]?)""",
     re.VERBOSE | re.IGNORECASE,

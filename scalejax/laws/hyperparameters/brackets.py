@@ -18,12 +18,16 @@ def unbracketed(
     beta2_was_swept = len(np.unique(cell.beta2)) > 1
     for name in (*swept, *(("beta2",) if beta2_was_swept else ())):
         values = getattr(cell, name)
-        best = values[np.argmin(cell.loss)]
+        # Rounded losses tie. The verdict does not depend on the order of the rows.
+        best = values[cell.loss == cell.loss.min()]
+        ends = {"smallest": values.min(), "largest": values.max()}
         if values.min() == values.max():
-            reasons[name] = f"{where}: only one {name}, {best:.3g}, was swept"
-        elif best in (values.min(), values.max()):
-            end = "smallest" if best == values.min() else "largest"
-            reasons[name] = f"{where}: the best run has the {end} {name} of the sweep, {best:.3g}"
+            reasons[name] = f"{where}: only one {name}, {best[0]:.3g}, was swept"
+        elif at_ends := [end for end, value in ends.items() if value in best]:
+            end = at_ends[0]
+            reasons[name] = (
+                f"{where}: the best run has the {end} {name} of the sweep, {ends[end]:.3g}"
+            )
     return reasons
 
 

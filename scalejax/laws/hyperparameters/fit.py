@@ -199,8 +199,8 @@ def _reasons(
         )
     if not identified:
         reasons.append(
-            "params and tokens move together over the cells, so that their exponents cannot "
-            "be told apart"
+            "params and tokens move together over the cells, or one of them has a single value, "
+            "so that their exponents cannot be told apart"
         )
     if without_surface:
         reasons.append(

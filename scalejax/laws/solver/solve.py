@@ -209,7 +209,8 @@ def _best_of_starts(
 
     # A start from which the law cannot be evaluated cannot win. The repeated starts do
     # not count.
-    cost = jnp.nan_to_num(states.cost.reshape(-1)[:count], nan=jnp.inf)
+    cost = states.cost.reshape(-1)[:count]
+    cost = jnp.where(jnp.isnan(cost), jnp.inf, cost)
     least = jnp.min(cost)
     # The first start of least cost. An argmin does not lower where the caller has x64
     # off.
@@ -218,9 +219,10 @@ def _best_of_starts(
     limit = least * (1 + OPTIMUM_TOLERANCE) + ZERO_COST * jnp.sum(weights)
     return _Best(
         theta=_select(states.theta, chosen),
-        gradient=_select(states.gradient, chosen),
+        # Targets that are not numbers have no optimum, which the caller must see.
+        gradient=jnp.where(jnp.isfinite(least), _select(states.gradient, chosen), jnp.nan),
         cost=least,
-        starts_at_optimum=jnp.mean((cost <= limit).astype(jnp.float64)),
+        starts_at_optimum=jnp.mean((jnp.isfinite(cost) & (cost <= limit)).astype(jnp.float64)),
     )
 
 

@@ -50,6 +50,8 @@ def test_pairs_make_the_interval_narrower_and_domains_are_compared(tmp_path):
     a["loss_web"], a["loss_web_se"] = 1.1 * a["loss"], 0.01
     b["loss_web"], b["loss_web_se"] = 1.1 * b["loss"], 0.01
     a["loss_code"] = a["loss"]
+    # These are columns of both tables, and no domains.
+    a["loss_std"], b["loss_std"], a["loss_spikes"], b["loss_spikes"] = 0.01, 0.01, 0, 0
     paired = scalejax.compare(a, b, "chinchilla", draws=100)
     unpaired = scalejax.compare(
         a[["params", "tokens", "seed", "loss"]], b.assign(seed=1), "chinchilla", draws=100
@@ -61,6 +63,7 @@ def test_pairs_make_the_interval_narrower_and_domains_are_compared(tmp_path):
         assert one.low < 1.5 < one.high and other.low < 1.5 < other.high
         assert np.log(one.high / one.low) < 0.7 * np.log(other.high / other.low)
     assert [gain.column for gain in paired.gains] == ["loss"] * 3 + ["loss_web"] * 3
+    assert paired.reasons[0].startswith("loss_spikes is not compared: loss_spikes is 0 in row 0")
     # The gate is about the loss, not about its domains.
     worst = min(gain.low for gain in paired.gains[:3] if gain.low)
     assert not paired.shortfalls(worst) and len(paired.shortfalls(worst + 1e-6)) == 1
@@ -103,6 +106,8 @@ def test_a_law_of_flops_and_a_fixed_ratio_compare_runs_of_one_ratio():
     with pytest.raises(ValueError, match="--tokens-per-param 20"):
         scalejax.compare(a, b, "chinchilla", draws=40)
     held = laws.chinchilla(alpha=0.34, beta=0.34)
+    with pytest.raises(ValueError, match="nothing of other ratios"):
+        scalejax.compare(a, b, "chinchilla", draws=40, tokens_per_param=40)
     gain = scalejax.compare(a, b, held, draws=40, tokens_per_param=20).gains[0]
     assert gain.value == pytest.approx(1.3, rel=0.02)
 
@@ -112,6 +117,9 @@ def test_seeds_decide_which_rows_are_pairs():
     inputs = [np.array([1.0, 1.0, 2.0])]
     other = frame.assign(seed=[1, 0, 2])
     assert pair_rows([frame, other], [inputs, inputs], "seed").pairs.tolist() == [[0, 1], [1, 0]]
+    # A table in which some seed is missing has them as floats.
+    floats = other.assign(seed=other.seed.astype(float))
+    assert len(pair_rows([frame, floats], [inputs, inputs], "seed").pairs) == 2
     # Without seeds, nothing says which of two equal rows is the partner.
     bare = frame.drop(columns="seed")
     pairing = pair_rows([bare, other], [inputs, inputs], "seed")
@@ -122,6 +130,7 @@ REFUSED = [
     ({"loss": lambda t: t.loss / np.log(2)}, {}, "ratio of nats to bits. Convert B to nats"),
     ({"params": lambda t: t.params * 1e6}, {}, "times apart; give params, tokens and FLOPs in"),
     ({"tokenizer": "bpe:512"}, {}, "tokenizer byte and B has bpe:512: .*loss=bits_per_byte"),
+    ({"tokens": 1e6}, {}, "all runs of B have 1e\\+06 tokens, which says nothing of"),
     ({}, {"law": "downstream"}, "does not say what a run costs"),
     ({}, {"flops": [-1.0]}, "flops must be positive"),
     ({}, {"draws": 10}, "40 draws or more; got draws=10"),
@@ -136,6 +145,24 @@ def test_what_cannot_be_compared_is_refused(changes, options, message):
     options = {"law": "chinchilla", "draws": 40} | options
     with pytest.raises(ValueError, match=message):
         scalejax.compare(a, a.assign(**changes), **options)
+
+
+def test_losses_per_token_of_other_tokenizers_are_refused_whatever_their_name():
+    a = runs().assign(tokenizer="byte", vocabulary=256)
+    frames = [a, a.assign(tokenizer="bpe:512")]
+    for name in ("val_loss", "log(ppl)"):
+        with pytest.raises(ValueError, match="tokenizer byte and B has bpe:512"):
+            checks.check_tokenizers(frames, name)
+    checks.check_tokenizers(frames, "val_bits_per_byte")
+    # The same vocabulary as a whole number and, where one is missing, as a float.
+    checks.check_tokenizers([a, a.assign(vocabulary=256.0)], "loss")
+
+
+def test_kaplans_law_counts_flops_by_the_parameters_that_it_reads():
+    a = runs().assign(params_non_embedding=lambda t: t.params / 4)
+    b = a.assign(params_non_embedding=a.params * 1e6)
+    with pytest.raises(ValueError, match="times apart; give params, tokens and FLOPs in"):
+        scalejax.compare(a, b, "kaplan", draws=40)
 
 
 def test_other_data_without_a_common_held_out_text_is_mentioned():

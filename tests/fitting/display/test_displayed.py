@@ -63,6 +63,7 @@ def test_arrays_predict_several_runs(fit):
     assert several.method[1] == single.method
     grid = fit.predict(params=sizes[:, None], tokens=pd.Series([1e10, 2e10]))
     assert grid.value.shape == (3, 2) and grid.value[1, 1] == single.value
+    assert fit.predict(params=sizes[:0], tokens=2e10).low.shape == (0,)
 
 
 def test_runs_without_an_interval_have_nan_ends():

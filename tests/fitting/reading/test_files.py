@@ -91,6 +91,22 @@ def test_names_and_values_may_hold_the_separator(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("text", ["0,1e9,3.9,\n1,1e9,3.7,\n", "1,234,5,3.9\n2,345,5,3.7\n"])
+def test_rows_that_are_longer_than_their_header_are_refused(tmp_path, text):
+    # pandas would read the second value of each row as the params.
+    path = tmp_path / "table.csv"
+    path.write_text("params,tokens,loss\n" + text)
+    with pytest.raises(ValueError, match="rows have more fields than its header; remove"):
+        tables.read(path)
+
+
+def test_names_of_rows_as_r_writes_them_are_no_column(tmp_path):
+    path = tmp_path / "r.csv"
+    for rows in ('"1",5e7,3.9\n"2",1e8,3.7\n', '"a",5e7,3.9\n"b",1e8,3.7\n'):
+        path.write_text('"params","loss"\n' + rows)
+        assert tables.read(path)["params"].tolist() == [5e7, 1e8]
+
+
 def test_nested_objects_become_columns(tmp_path):
     path = tmp_path / "wandb.jsonl"
     path.write_text(

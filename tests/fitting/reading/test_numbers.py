@@ -29,7 +29,7 @@ def test_a_number_is_read_as_it_is_written(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "M", "1,5", "50,00,000", "1.2.3", "1e", "50 M params", "True"]
+    "text", ["", "M", "1,5", "50,00,000", "1.2.3", "1e", "50 M params", "True", "0,125"]
 )
 def test_other_text_is_no_number(text):
     assert parse_number(text) is None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from scalejax.laws.hyperparameters import BETA2_NAMES, NAMES, Beta2, Sweep, fit_hyperparameters
+from scalejax.laws.hyperparameters.brackets import unbracketed
 from tests.laws.hyperparameters.examples import TRUTH, grid_sweep, parameters
 
 
@@ -37,6 +38,14 @@ def test_a_best_run_at_the_edge_of_its_sweep_is_a_reason():
     assert not fit_hyperparameters(grid_sweep()).reasons
     reasons = fit_hyperparameters(grid_sweep(shift=2.0)).reasons
     assert any("smallest learning_rate of the sweep" in reason for reason in reasons)
+
+
+def test_tied_best_runs_give_one_verdict_in_every_order_of_the_rows():
+    rates, ones = np.array([1e-3, 2e-3, 4e-3, 8e-3]), np.ones(4)
+    cell = Sweep(ones, ones, rates, ones, np.array([3.01, 3.01, 3.05, 3.2]), ones / 2)
+    for rows in (slice(None), slice(None, None, -1)):
+        reasons = unbracketed(Sweep(*(x[rows] for x in cell)), ("learning_rate",))
+        assert "smallest learning_rate of the sweep, 0.001" in reasons["learning_rate"]
 
 
 @pytest.mark.parametrize(

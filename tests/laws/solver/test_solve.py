@@ -34,6 +34,12 @@ def test_jit_vmap_grad_and_scan_keep_the_callers_dtype(x64):
     assert jnp.result_type(float) == jnp.float32, "x64 must not stay on"
 
 
+def test_a_target_that_is_no_number_has_no_optimum():
+    solution = laws.solve(LAW, INPUTS, jnp.asarray(TARGETS).at[3].set(jnp.nan))
+    assert solution.starts_at_optimum == 0 and not jnp.isfinite(solution.objective)
+    assert jnp.isnan(solution.gradient_norm) and jnp.isnan(solution.parameters.alpha)
+
+
 @pytest.mark.parametrize(
     "transform", [lambda f: jax.vmap(jax.jit(f)), lambda f: jax.vmap(jax.grad(jax.jit(f)))]
 )
