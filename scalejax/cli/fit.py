@@ -148,10 +148,13 @@ class Fit:
         if chosen.empty:
             raise ValueError(f"--where {self.where!r} leaves no rows of {len(frame)}")
         names = chosen[column].astype(object).where(chosen[column].notna(), NO_VALUE)
+        # Records may hold 1 and "1", which one row of the table must stand for.
+        labels = names.astype(str)
+        ordered = sorted(names.unique(), key=lambda x: (isinstance(x, str), x))
         fitted = {}
-        for value in sorted(names.unique(), key=lambda x: (isinstance(x, str), x)):
+        for value in dict.fromkeys(map(str, ordered)):
             try:
-                fitted[str(value)] = self._fit(chosen.loc[names == value], law)
+                fitted[value] = self._fit(chosen.loc[labels == value], law)
             except ValueError as error:
                 raise ValueError(
                     f"{error} (in the rows whose {column} is {value}, which --where can leave out)"

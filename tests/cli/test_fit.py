@@ -190,6 +190,10 @@ def test_groups_of_rows_give_one_table(call, tmp_path):
     assert len(text.splitlines()) == 4
     code, text, _ = call("fit", path, *law, "--json")
     assert set(json.loads(text)) == {"books", "c4"}
+    # One group, as it reads, whatever the type of its name.
+    sets.assign(set=[1, "1"] * 24).to_json(tmp_path / "runs.json", orient="records")
+    code, text, error = call("fit", tmp_path / "runs.json", *law, "--json")
+    assert code == 0 and json.loads(text)["1"]["n_rows"] == 48, error
     # Rows without a value are a group, and a group without enough rows is named.
     few = runs.iloc[:2].assign(set="few")
     pd.concat([runs.assign(set="c4"), runs.assign(set=None), few]).to_csv(path, index=False)
