@@ -1,5 +1,6 @@
 """The jobs of a study, in a file that every worker reads: jobs.json."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,11 +37,24 @@ def write_jobs(study: Path, jobs: Sequence[TrainingJob], later: Sequence[Trainin
 def read_jobs(study: Path) -> Jobs:
     """Read the jobs that may be trained now.
 
+    Workers call this again and again. Thousands of jobs take seconds to read, so they
+    are read anew only when the file is another one.
+
     Raises ValueError when the folder has no jobs.
     """
-    content = _read(study)
-    jobs = [TrainingJob.from_record(record, study / JOBS) for record in content["jobs"]]
-    return Jobs(jobs, content["complete"])
+    path = _find(study)
+    # The file is replaced as a whole, by one with an inode and a time of its own.
+    state = path.stat()
+    jobs, complete = _jobs_of_file(path, state.st_ino, state.st_mtime_ns, state.st_size)
+    return Jobs(list(jobs), complete)
+
+
+@functools.lru_cache(maxsize=1)
+def _jobs_of_file(path: Path, *state: int) -> tuple[tuple[TrainingJob, ...], bool]:
+    """The jobs of a file in this state, and whether they are all."""
+    content = _read(path)
+    jobs = tuple(TrainingJob.from_record(record, path) for record in content["jobs"])
+    return jobs, content["complete"]
 
 
 def read_plan(study: Path) -> list[TrainingJob]:
@@ -48,18 +62,22 @@ def read_plan(study: Path) -> list[TrainingJob]:
 
     Raises ValueError when the folder has no jobs.
     """
-    content = _read(study)
+    path = _find(study)
+    content = _read(path)
     records = content["jobs"] + content["later"]
-    return [TrainingJob.from_record(record, study / JOBS) for record in records]
+    return [TrainingJob.from_record(record, path) for record in records]
 
 
-def _read(study: Path) -> dict[str, Any]:
+def _find(study: Path) -> Path:
     if not (study / JOBS).exists():
         raise ValueError(
             f"{study} is not the folder of a study with work to do: it has no {JOBS}; give "
             "OUT/<study>, and start `scalejax run` on the study first"
         )
-    path = study / JOBS
+    return study / JOBS
+
+
+def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     kinds = {"complete": bool, "jobs": list, "later": list}
     if wrong := wrong_field(content, kinds):

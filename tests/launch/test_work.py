@@ -45,6 +45,9 @@ def test_jobs_come_back_as_they_were_written(jobs, tmp_path):
     assert read_plan(tmp_path) == jobs
     write_jobs(tmp_path, jobs)
     assert read_jobs(tmp_path) == (jobs, True) and read_plan(tmp_path) == jobs
+    # They are not read anew, but a list may be changed by who reads it.
+    again = read_jobs(tmp_path).jobs
+    assert again.pop() is read_jobs(tmp_path).jobs[-1]
 
 
 def test_a_folder_without_jobs_is_refused(tmp_path):
