@@ -104,7 +104,7 @@ def check_can_be_folder(folder: Path) -> None:
     reason = "cannot be written" if nearest.is_dir() else "is not a folder"
     raise ValueError(
         f"nothing can be written to the folder {folder}, because {nearest} {reason}; give another "
-        "folder, or change that one"
+        "folder with --out (in Python, `out`), or change that one"
     )
 
 

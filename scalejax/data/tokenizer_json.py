@@ -10,6 +10,7 @@ from scalejax.data.tokenizers import (
     HuggingFace,
     SentencePiece,
     Tokenizer,
+    is_sentencepiece,
     split_end_token,
 )
 
@@ -65,7 +66,7 @@ def token_ids(model: bytes, path: Path) -> dict[str, int]:
     >>> token_ids(b"", Path())["A"]
     65
     """
-    if model and model.lstrip()[:1] != b"{":
+    if is_sentencepiece(model):
         return SentencePiece(model).pieces()
     try:
         record: Any = json.loads(split_end_token(model)[1]) if model else _bytes_json()

@@ -103,7 +103,12 @@ def restore_tokenizer(model: bytes) -> Tokenizer:
     """
     if not model:
         return Bytes()
-    return HuggingFace(model) if model.lstrip()[:1] == b"{" else SentencePiece(model)
+    return SentencePiece(model) if is_sentencepiece(model) else HuggingFace(model)
+
+
+def is_sentencepiece(model: bytes) -> bool:
+    """Whether a tokenizer is not the one of bytes, which has no model, and not JSON."""
+    return bool(model) and model.lstrip()[:1] != b"{"
 
 
 class Bytes:

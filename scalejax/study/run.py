@@ -138,14 +138,16 @@ def _check_data(planned: Plan, folder: Path) -> None:
         # This refuses too little text, and mixtures and packing that it cannot have.
         batches(shards[data], run)
         run_metrics.check_measure(shards[data], run, study.measure)
-    # Runs may differ in their vocabulary, and in the weights that they begin from.
-    by_id = {run_id(run): run for run in runs}
     for run in runs:
         check_vocabulary(run, shards[run.data])
+    by_id = {run_id(run): run for run in runs}
+    # A published tokenizer takes a second to read: a grid that begins from it reads it
+    # once for each kind of data.
+    for run in {(run.start, run.data): run for run in runs if run.start}.values():
         # The plan has checked that ids are those of runs of this study.
         if run.start in by_id:
             check_tokenizers(run, shards[run.data], shards[by_id[run.start].data])
-        elif run.start:
+        else:
             path = Path(run.start).expanduser()
             check_path(run.start, path)
             check_tokens_of(path, run, shards[run.data])

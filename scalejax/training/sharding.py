@@ -3,7 +3,6 @@
 `scalejax.model.layout` explains the axes of the mesh.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ def make_mesh(placement: Placement) -> Mesh:
     Raises ValueError when the number of devices is not what the placement needs.
     """
     sizes = {"data": placement.data, "fsdp": placement.fsdp, "tensor": placement.tensor}
-    needed, devices = math.prod(sizes.values()), jax.devices()
+    needed, devices = placement.devices, jax.devices()
     if needed > len(devices):
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
         # Workers of `scalejax run` and `work` have the flag already.

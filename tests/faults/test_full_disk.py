@@ -71,7 +71,7 @@ def test_a_results_folder_that_is_a_file_is_exit_2(call, tmp_path, name):
     experiment.write_text(EXPERIMENT)
     code, out, err = call("run", experiment, "--out", tmp_path / name.split("/")[0])
     assert code == 2 and not out and "Traceback" not in err
-    assert f"{tmp_path / name} is not a folder; give another folder" in err
+    assert f"{tmp_path / name} is not a folder; give another folder with --out" in err
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -122,7 +122,7 @@ def placement_on(topology: Topology, run: Run, given: Placement) -> Placement:
     is left when the batch is too small goes to tensor.
     """
     devices = topology.devices
-    used = given.data * given.fsdp * given.tensor
+    used = given.devices
     if used not in (1, devices):
         raise ValueError(
             f"Study.placement uses data {given.data} x fsdp {given.fsdp} x tensor "
