@@ -190,7 +190,8 @@ def _train_and_conclude(
         return StudyResult(folder=folder, plan=planned, training=training)
 
     # Fit the laws. A run that failed is missing from the rows, and the study goes on.
-    progress.say("fitting the laws")
+    if study.laws:
+        progress.say("fitting the laws")
     rows = rows_to_fit(write_tables(folder), study)
     fits, unfitted = fit_laws(study, rows, folder)
     record = read_json(folder / "study.json")

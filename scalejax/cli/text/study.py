@@ -74,22 +74,23 @@ def study_text(result: "StudyResult") -> str:
     Runs, laws with intervals and verdicts, forecasts beside what was measured, the
     cost, failures, and where the report is.
     """
-    lines = [_runs_line(result)]
-    for fit in result.fits.values():
-        lines += ["", fit_text(fit), f"  verdict {fit.verdict}: {VERDICTS[fit.verdict]}"]
-    for law, reason in result.unfitted.items():
-        lines += ["", f"law {law} was not fitted: {reason}"]
-    lines += ["", *map(_forecast_line, result.forecasts)]
+    paragraphs = [_runs_line(result)]
+    paragraphs += [
+        f"{fit_text(fit)}\n  verdict {fit.verdict}: {VERDICTS[fit.verdict]}"
+        for fit in result.fits.values()
+    ]
+    paragraphs += [f"law {law} was not fitted: {why}" for law, why in result.unfitted.items()]
+    paragraphs.append("\n".join(map(_forecast_line, result.forecasts)))
     if result.analysis:
-        lines += ["", *map(conclusion_text, result.analysis.conclusions), ""]
+        paragraphs.append("\n".join(map(conclusion_text, result.analysis.conclusions)))
     if result.no_analysis:
-        lines.append(f"the analysis could not be made: {result.no_analysis}")
-    lines.append(cost_text(result.plan))
-    for folder, error in result.training.failed.items():
-        lines.append(f"failed: {folder}: {error}")
+        paragraphs.append(f"the analysis could not be made: {result.no_analysis}")
+    last = [cost_text(result.plan)]
+    last += [f"failed: {folder}: {error}" for folder, error in result.training.failed.items()]
     if result.report:
-        lines.append(f"report: {result.report}")
-    return "\n".join(lines)
+        last.append(f"report: {result.report}")
+    paragraphs.append("\n".join(last))
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def stopped_text(result: "StudyResult") -> str:
