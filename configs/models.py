@@ -54,6 +54,11 @@ WIDTHS = [
     Model.sized(width=width, depth=2, head_size=16, vocabulary=512) for width in (32, 64, 128, 256)
 ]
 
+# Doubling depths of the narrowest of them.
+DEPTHS = [
+    Model.sized(width=32, depth=depth, head_size=16, vocabulary=512) for depth in (2, 4, 8, 16)
+]
+
 # Five close widths, and one that is four times the largest. Heads of 8 divide them all.
 NARROW = [
     Model.sized(width=width, depth=2, head_size=8, vocabulary=512, qk_norm=True)

@@ -6,6 +6,11 @@ from scalejax import Optimizer
 # rate from 0.004 to 0.016.
 TINY_ADAMW = Optimizer(learning_rate=0.008, beta2=0.98, epsilon=1e-8, clip=1.0)
 
+# The same with Muon, whose best rate is about four times as high.
+TINY_MUON = Optimizer(
+    name="muon", learning_rate=2.0**-5, beta2=0.98, epsilon=1e-8, momentum=0.95, clip=1.0
+)
+
 # The numbers in the code of Hägele et al. 2024.
 HAGELE_ADAMW = Optimizer(
     learning_rate=1e-3, beta2=0.95, weight_decay=0.1, decay="standard", clip=1.0

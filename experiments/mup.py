@@ -1,14 +1,18 @@
 """Does the best learning rate of a small model stay the best for one eight times wider?
 
-Scientific: parametrization, width.
-Nuisance: learning rate.
-Fixed: data, tokenizer, depth, tokens, batch size, beta2, warmup.
+The studies `smoke`, `mini` and `paper` compare muP with the standard parametrization.
+`muon` trains with Muon, under muP in width and under CompleteP in depth.
+
+Scientific: parametrization, width, depth.
+Nuisance: learning rate, seed.
+Fixed: data, tokenizer, tokens, batch size, beta2, warmup.
 """
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +25,7 @@ from scalejax import (
     Placement,
     Run,
     Study,
+    completep,
     cosine,
     grid,
     mup,
@@ -42,27 +47,59 @@ base = Run(
     seed=0,
 )
 
-# Less than one step of the grid over widths that differ by a factor of eight.
-STABLE = 1 / 3
 
-# By parametrization: its title, a claim about the slope of log(best rate) in
-# log(width), and the values for which the claim holds.
-CLAIMS = {
-    "mup": (
-        "muP",
+class Claim(NamedTuple):
+    """What is claimed of the runs under one parametrization."""
+
+    parametrization: str
+    over: str
+    """What their sizes differ in: `width` or `depth`."""
+    text: str
+    limits: dict[str, float]
+    """For which slopes it holds: octaves of the best rate per doubling of the size."""
+
+
+# Less than one step of the grid over sizes that differ by a factor of eight.
+STABLE = 1 / 3
+# A quarter of an octave over a factor of eight.
+VERY_STABLE = 1 / 12
+
+ADAMW = (
+    Claim(
+        "mup",
+        "width",
         "Under muP the best learning rate moves by less than a third of an octave per doubling "
         "of the width",
         {"above": -STABLE, "below": STABLE},
     ),
-    "standard": (
-        "standard parametrization",
+    Claim(
+        "standard",
+        "width",
         "Under the standard parametrization it falls by more than that",
         {"below": -STABLE},
     ),
-}
+)
+
+MUON = (
+    Claim(
+        "mup",
+        "width",
+        "With Muon under muP the best learning rate moves by less than a quarter of an octave "
+        "over an eightfold width",
+        {"above": -VERY_STABLE, "below": VERY_STABLE},
+    ),
+    Claim(
+        "completep",
+        "depth",
+        "With Muon under CompleteP it moves by less than that over an eightfold depth",
+        {"above": -VERY_STABLE, "below": VERY_STABLE},
+    ),
+)
+
+TITLES = {"mup": "muP", "standard": "standard parametrization", "completep": "CompleteP"}
 NOTE = (
-    "one parabola through the rates within a factor of four of the best of each width, with an "
-    "offset per width and seed"
+    "one parabola through the rates within a factor of four of the best of each size, with an "
+    "offset per size and seed"
 )
 
 
@@ -87,51 +124,60 @@ def design(
         learning_rate=rates,
         seed=seeds,
     )
-    return Study(name, runs, measure=measure, placement=placement, analysis=conclude)
+    return Study(
+        name,
+        runs,
+        measure=measure,
+        placement=placement,
+        analysis=partial(conclude, claims=ADAMW),
+    )
 
 
-def conclude(folder: Path) -> Analysis:
-    """Measure how the best learning rate moves with the width."""
-    return compare(results(folder))
+def conclude(folder: Path, *, claims: Sequence[Claim]) -> Analysis:
+    """Measure how the best learning rate moves with the size."""
+    return compare(results(folder), claims)
 
 
-def compare(table: Any) -> Analysis:
+def compare(table: Any, claims: Sequence[Claim]) -> Analysis:
     """Conclude from a table of all runs, one row each."""
     conclusions, charts = [], []
-    for name, (title, claim, limits) in CLAIMS.items():
-        runs = table[table["parametrization"] == name]
-        transfer = transfer_check(runs)
-        charts.append(chart(transfer, name, title))
+    for claim in claims:
+        runs = table[table["parametrization"] == claim.parametrization]
+        transfer = transfer_check(runs, over=claim.over)
+        charts.append(chart(transfer, claim.parametrization))
         # A loss that has no minimum between the rates has no best one.
         with contextlib.suppress(ValueError):
-            moves = best_rate_by_width(runs, transfer)
+            moves = best_rate_by_size(runs, transfer)
             conclusions.append(
-                Conclusion.of(claim, moves, **limits, unit="octaves per doubling", note=NOTE)
+                Conclusion.of(
+                    claim.text, moves, **claim.limits, unit="octaves per doubling", note=NOTE
+                )
             )
     return Analysis(conclusions=conclusions, charts=charts)
 
 
-def best_rate_by_width(runs: Any, transfer: TransferCheck) -> optimum.Measured:
-    """Return by how many octaves the best rate moves per doubling of the width."""
+def best_rate_by_size(runs: Any, transfer: TransferCheck) -> optimum.Measured:
+    """Return by how many octaves the best rate moves per doubling of the size."""
+    over = transfer.over
     best = dict(zip(transfer.sizes, np.asarray(transfer.rates)[transfer.best], strict=True))
-    octaves = np.log2(runs["learning_rate"] / runs["width"].map(best))
+    octaves = np.log2(runs["learning_rate"] / runs[over].map(best))
     # A parabola fits the loss only near its minimum.
     near = runs[(octaves.abs() < 2.5) & runs["loss"].notna()]
-    x, z = (np.log2(near[column].to_numpy(float)) for column in ("learning_rate", "width"))
-    block = near["width"].astype(str) + "/" + near["seed"].astype(str)
+    x, z = (np.log2(near[column].to_numpy(float)) for column in ("learning_rate", over))
+    block = near[over].astype(str) + "/" + near["seed"].astype(str)
     return optimum.lowest_by(x, z, near["loss"].to_numpy(float), block.to_numpy())
 
 
-def chart(transfer: TransferCheck, name: str, title: str) -> Chart:
-    """Draw the mean loss over seeds against the learning rate, one line per width."""
+def chart(transfer: TransferCheck, parametrization: str) -> Chart:
+    """Draw the mean loss over seeds against the learning rate, one line per size."""
     marks: list[Mark] = []
     colours, rates = size_colours(transfer.sizes), np.asarray(transfer.rates)
-    for width, losses in zip(transfer.sizes, transfer.losses, strict=True):
-        finite = np.isfinite(losses)
-        marks += joined_points(f"width {width}", colours[width], rates[finite], losses[finite])
+    for size, losses in zip(transfer.sizes, transfer.losses, strict=True):
+        finite, label = np.isfinite(losses), f"{transfer.over} {size}"
+        marks += joined_points(label, colours[size], rates[finite], losses[finite])
     return Chart(
-        name=f"loss-by-rate-{name}",
-        title=f"Loss against the learning rate, {title}",
+        name=f"loss-by-rate-{parametrization}",
+        title=f"Loss against the learning rate, {TITLES[parametrization]}",
         caption="Means over seeds. Runs that diverged are left out.",
         x_label="peak learning rate",
         y_label="loss, nats per token",
@@ -158,6 +204,25 @@ mini = design(
     rates=[2.0**-k for k in range(11, 3, -1)],
     seeds=[0, 1],
     measure=Measure(tokens=32_768, items=0),
+)
+
+# Six rates in steps of half an octave.
+with_muon = {
+    "optimizer": recipes.TINY_MUON,
+    "learning_rate": [2.0 ** -(k / 2) for k in range(12, 6, -1)],
+    "seed": [0, 1],
+}
+in_depth = completep(base_width=32, base_depth=2)
+
+# Twenty minutes on two CPU cores, beside other work.
+muon = Study(
+    "mup-muon@1",
+    [
+        *grid(base, model=models.WIDTHS, **with_muon),
+        *grid(base.replace(parametrization=in_depth), model=models.DEPTHS, **with_muon),
+    ],
+    measure=mini.measure,
+    analysis=partial(conclude, claims=MUON),
 )
 
 # On a corpus of your own.
