@@ -187,7 +187,7 @@ def sha256(path: Path) -> str:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Append one JSON object per line, and waits until they are on the disk.
+    """Append one JSON object per line, and wait until they are on the disk.
 
     A last line that a killed process left incomplete is removed first.
     """

@@ -8,9 +8,8 @@ def enable() -> None:
     """Make jax store compiled programs in the user's cache folder.
 
     The program of a fit takes seconds to compile and 50 ms to load. Call this before
-    jax is
-    imported: jax reads the settings from environment variables, and worker processes
-    inherit those. Settings that the user has made are kept.
+    jax is imported: jax reads the settings from environment variables, and worker
+    processes inherit those. Settings that the user has made are kept.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalejax" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))

@@ -8,7 +8,7 @@ from scalejax.fitting.reading.numbers import parse_number
 
 
 def read_number(text: str, flag: str = "") -> float:
-    """The number that a text writes; `flag` says where the text stands, for the error.
+    """Read a number; `flag` is the flag that it was given to, for the error.
 
     >>> read_number("7B")
     7000000000.0

@@ -25,7 +25,7 @@ class Placement:
     tensor: int = 1
     """Number of devices over which attention heads and MLP are split."""
     accumulate: int = 1
-    """Microbatches per step, which save memory. Their gradients are summed over
+    """Micro-batches per step, which save memory. Their gradients are summed over
     tokens."""
     remat: str = "none"
     """What the backward pass computes again instead of keeping it: `none`; `block`,

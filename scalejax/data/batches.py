@@ -81,7 +81,7 @@ def unique_tokens(rows: Rows, run: Run, tokens: int) -> int:
 class Batches:
     """Windows of sequence_length + 1 tokens, in a new order in every epoch.
 
-    The tokens are cut into W = (tokens - 1) // sequence_length windows. Neighboring
+    The tokens are cut into W = (tokens - 1) // sequence_length windows. Neighbouring
     windows share one token: the last target of one is the first input of the next. Row
     r of a run is window P(r mod W) of epoch r // W, where the permutation P is keyed by
     (seed, epoch).

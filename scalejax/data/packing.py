@@ -39,7 +39,7 @@ class TokenArray:
     def windows(self, length: int) -> "TokenArray":
         """Views of length + 1 consecutive tokens each, [windows, length + 1].
 
-        Neighboring windows share one token: the last target of one is the first input
+        Neighbouring windows share one token: the last target of one is the first input
         of the next.
         """
         mask = None if self.loss_mask is None else _windows(self.loss_mask, length)
@@ -49,9 +49,9 @@ class TokenArray:
         """The ids at `index` as int32, with flags when `end` is given.
 
         The end token of one document is the first input of the next. The first token of
-        every document is therefore predicted from the end token only, no token is
-        predicted from another document, and none has to leave the loss for that reason.
-        An end token inside a prompt does not end a document.
+        every document is therefore predicted from the end token only, and no token is
+        predicted from another document: all of them can count in the loss. An end token
+        inside a prompt does not end a document.
 
         >>> tokens = TokenArray(np.array([9, 1, 2, 9, 3]), end=9)
         >>> ids, starts, loss_mask = split_flags(tokens.rows())

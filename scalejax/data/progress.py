@@ -17,7 +17,7 @@ def say(line: str) -> None:
 
 
 def with_progress(items: Iterable[T], task: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items and shows how many went by.
+    """Yield the items, and show how many have gone by.
 
     A terminal gets a progress bar. Anything else, such as a log file, gets a line every
     INTERVAL seconds.

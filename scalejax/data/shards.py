@@ -149,8 +149,8 @@ class Shards:
         """The tokens of a split, with what `packing` needs to tell documents apart.
 
         `packing` is `Data.packing`. With `domain`, only the tokens of that domain of
-        `train`. Raises ValueError when
-        `packing` is `documents` and no token ends a document.
+        `train`. Raises ValueError when `packing` is `documents` and no token ends a
+        document.
         """
         ids = self.train if split == "train" else self.validation
         span = self._domain_span(domain) if domain is not None else slice(None)

@@ -158,7 +158,7 @@ def _check_lossless_bpe(proto: Any, user_defined: dict[int, str]) -> None:
 def _merges(scores: dict[str, float]) -> list[list[str]]:
     """The list of merges that is equivalent to the scores of a SentencePiece BPE model.
 
-    SentencePiece merges the two neighboring pieces whose union has the highest score.
+    SentencePiece merges the two neighbouring pieces whose union has the highest score.
     That is a BPE merge list: every way to split a piece in two pieces, by descending
     score.
     """

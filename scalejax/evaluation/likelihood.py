@@ -1,13 +1,12 @@
-"""Forward passes that score tokens: cross-entropy of every token, scores of answer
-spans.
+"""Forward passes that score every token of a sequence, or spans of it.
 
 These are pure functions of a network and a batch, which training/evaluate.py compiles.
 The loss that training takes the gradient of is training/loss.py.
 
 Shape suffixes: b sequences, t input positions, d width, v vocabulary, c chunks of
 positions, k spans of a row, w positions of a span, s = k x w positions whose logits a
-row needs. `rows` are int32 [b, t + 1]: the inputs are rows[:, :-1], the targets rows[:,
-1:].
+row needs. `rows` are int32 [b, t + 1]: the inputs are rows[:, :-1], and the targets
+rows[:, 1:].
 """
 
 from typing import NamedTuple
@@ -51,12 +50,12 @@ def token_losses(model: Transformer, rows: jax.Array, packing: str) -> jax.Array
 def span_scores(
     model: Transformer, rows: jax.Array, starts_bk: jax.Array, counts_bk: jax.Array, width: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihood of answer spans, float32 [b, k], and whether greedy decoding gives
-    them.
+    """Log-likelihood of spans of tokens, and whether greedy decoding gives them.
 
-    Span k of a row holds its tokens start .. start + count - 1. The log-likelihood is
-    the sum over these tokens, in nats, given all tokens before each. The second array,
-    bool [b, k], says whether every token of the span is the most likely one.
+    Span k of a row holds its tokens start .. start + count - 1. The first array,
+    float32 [b, k], is the sum over these tokens, in nats, given all tokens before each.
+    The second, bool [b, k], says whether every token of the span is the most likely
+    one.
 
     No count exceeds `width`: logits are computed at k x width positions of a row, not
     at all of them. When a row holds several spans, it is packed: the start of each
@@ -83,8 +82,7 @@ def span_scores(
 
 
 def unpack_rows(rows: jax.Array, packing: str) -> UnpackedRows:
-    """Separate token ids from the document starts and loss masks stored in their high
-    bits.
+    """Separate token ids from the flags in their high bits: document starts, loss mask.
 
     Under the packing `concatenate` rows carry neither, and attention crosses documents.
     """
@@ -105,10 +103,10 @@ def _head(
 
 
 def chunk_count(length: int, *, logits_per_position: int, most: int) -> int:
-    """Return the smallest number of equal chunks of positions with at most `most`
-    logits each.
+    """Return the smallest number of equal chunks with at most `most` logits each.
 
-    A length without a suitable divisor ends at one position per chunk.
+    length: the number of positions. If it has no suitable divisor, every chunk is one
+    position.
     """
     for chunks in range(1, length):
         positions = length // chunks

@@ -82,8 +82,9 @@ class LanguageModel(TemplateLM):
         )
 
     def _loglikelihood_tokens(self, requests: list[Any], **kwargs: Any) -> list[tuple[float, bool]]:
-        """lm-eval's hook: (log-likelihood, greedy) of (texts, context, continuation)
-        triples.
+        """lm-eval's hook: the (log-likelihood, greedy) of every request.
+
+        requests: triples (texts, context, continuation); the latter two are token ids.
         """
         pairs = [(context, continuation) for _, context, continuation in requests]
         likelihoods = self._score(pairs)

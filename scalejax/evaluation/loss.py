@@ -82,10 +82,10 @@ def evaluate_loss(
 
 
 def held_out_tokens(shards: Shards, tokens: int, packing: str) -> tuple[np.ndarray, np.ndarray]:
-    """The first held-out tokens with their flags, int32 [n + 1], and which of the n
-    targets count in the loss, bool [n].
+    """The first held-out tokens, and which of them count in the loss as targets.
 
-    n is `tokens`, or fewer if there are not as many.
+    They are int32 [n + 1], with flags, and bool [n] for the n targets. n is `tokens`,
+    or fewer if there are not as many.
     """
     rows = shards.tokens("validation", packing)[: tokens + 1].rows()
     _, _, counted = split_flags(rows[1:])

@@ -193,7 +193,7 @@ class Fit(Displayed, ABC, Generic[L]):
     verdict: str
     """ok, at-boundary, unidentified or not-converged."""
     reasons: list[str]
-    """Why the verdict is not ok, and note on the rows and the bootstrap."""
+    """Why the verdict is not ok, and notes on the rows and the bootstrap."""
     loss: str
     """The loss that was minimized, as in `FitOptions.loss`."""
     columns: dict[str, str]
@@ -211,7 +211,7 @@ class Fit(Displayed, ABC, Generic[L]):
     clusters: str | None = None
     """Column whose values were resampled together."""
     resample: str = "pairs"
-    """What the bootstrap resampled: pairs, residuals, or noise with its size."""
+    """What the bootstrap resampled: pairs, residuals, trunks, or noise with its size."""
     holdout: Errors = field(default_factory=Errors)
     """Scores of the held-out rows."""
     cross_validation: CrossValidation = field(default_factory=CrossValidation)

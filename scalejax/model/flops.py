@@ -1,7 +1,7 @@
 """Training FLOPs of a model, counted as different papers count them, and token budgets.
 
 Laws can be compared only when they count parameters and FLOPs in the same way. For
-small models with large vocabularies the choice alone moves the fitted exponent of the
+small models with large vocabularies this choice moves the fitted exponent of the
 optimal model size from 0.84 to 0.71 (Porian et al. 2024).
 
 All counts are exact Python integers: int64 and float64 are too small for large runs.

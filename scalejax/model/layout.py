@@ -124,8 +124,9 @@ class Layout:
         return jax.lax.with_sharding_constraint(x, sharding)
 
     def on_each_device(self, function: Callable[..., Array], *axes: tuple[str, ...]):
-        """`function` of arrays with these logical axes, applied to the parts of a
-        device.
+        """Apply `function` to the part of its arguments that each device holds.
+
+        axes: the logical axes of every argument.
 
         The function treats sequences and heads independently, and its result is split
         like its first argument. XLA need not know how to split such a function, which

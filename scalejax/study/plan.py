@@ -192,7 +192,7 @@ def _divide(family: list[Run]) -> Iterator[Segment]:
                          \
     """
     # Each run is a string of rates. Once the strings are sorted, what any of them have
-    # in common is the least that two neighbors among them have in common. This takes
+    # in common is the least that two neighbours among them have in common. This takes
     # one comparison per run, where comparing all runs at every branch is quadratic.
     # Big-endian bytes of numbers above 0 sort like the numbers. Ids break ties, so that
     # the order in which a study lists its runs does not matter.

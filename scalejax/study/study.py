@@ -40,7 +40,7 @@ class Study:
     measure: Measure = field(default_factory=Measure)
     """What is measured of every run, and when."""
     placement: Placement = field(default_factory=Placement)
-    """Where every run is trained: its mesh, microbatches and checkpoints."""
+    """Where every run is trained: its mesh, micro-batches and checkpoints."""
     bootstrap: int = 1000
     """Number of bootstrap resamples behind every confidence interval."""
     analysis: "Callable[[Path], Analysis] | None" = None

@@ -10,7 +10,7 @@ The record catches a flipped byte, a renamed folder and a checkpoint of another 
 before they are trained on.
 
 On many hosts, every process calls `save` and `restore` and handles its own part of the
-arrays; process 0 alone writes the records. All processes see the same folder.
+arrays; only process 0 writes the records. All processes see the same folder.
 """
 
 import contextvars
@@ -163,8 +163,7 @@ class Saver:
             wait([self._saving])
 
     def completed(self, *, wait_for_it: bool = False) -> int | None:
-        """Return the step of a save that has ended since the last call, None without
-        one.
+        """Return the step of a save that has ended since the last call, or None.
 
         Raises what the save raised: NotFinite, or OSError for a disk that is full.
         """
@@ -183,8 +182,7 @@ def restore(
     data_hash: str | None = None,
     step: int | None = None,
 ) -> Restored | None:
-    """Load the newest sound checkpoint, or that of `step`; None when there is none at
-    all.
+    """Load the newest sound checkpoint, or that of `step`; None if there is none.
 
     `like` is an abstract state (see `abstract`): the arrays come back with its
     structure, shapes, dtypes and shardings, on whatever mesh they were saved. Averages

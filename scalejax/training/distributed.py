@@ -2,7 +2,7 @@
 
 Every process calls `connect` first, and then the same functions on the same folder,
 which all of them must see. JAX spreads the arrays over the devices of all processes;
-process 0 alone writes files. With a single process, the other functions here do nothing
+only process 0 writes files. With a single process, the other functions here do nothing
 or return their argument.
 """
 

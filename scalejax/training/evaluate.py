@@ -188,9 +188,9 @@ def make_token_losses(
 def make_span_scores(
     run: Run, mesh: jax.sharding.Mesh
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Compile `likelihood.span_scores`: (params, rows, starts, counts, width) -> two
-    [b, k].
+    """Compile `likelihood.span_scores`.
 
+    Called with (params, rows, starts, counts, width), it returns two arrays [b, k].
     `width` is static: every width is a program of its own.
     """
     return _compiled_span_scores(Network.of(run, mesh))

@@ -164,7 +164,7 @@ def last_rows(folder: Path) -> list[dict[str, Any]]:
 def open_metrics(job: TrainingJob, folder: Path, *, history: str) -> Iterator[MetricsFile]:
     """Open metrics.jsonl with the rows of `history`, and drop all others.
 
-    Rows are also copied to where `Placement.track` says. On many hosts, process 0 alone
+    Rows are also copied to where `Placement.track` says. On many hosts, only process 0
     writes.
     """
     if not distributed.is_main():

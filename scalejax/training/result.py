@@ -143,7 +143,7 @@ def result_row(
     length, tokens = run.data.sequence_length, run.batch_schedule.tokens_after(loop.step)
     size = counts(run.model)
     # Compilation and evaluations are part of the time, so that `mfu` is a little below
-    # that of the steps alone.
+    # that of the steps.
     tokens_per_second = tokens / max(loop.seconds, 1e-9)
     row: ResultRow = {
         "run": run_id(run),

@@ -55,7 +55,7 @@ def starting_point(
     A resume restores the parameters, the optimizer state, the counters of skipped steps
     and the averages from the checkpoint's arrays; the time spent, the losses since the
     last metrics row and the position in metrics.jsonl from its notes. The data need
-    nothing: the step alone says which rows come next. `status` is that of the folder.
+    nothing: the step says which rows come next. `status` is that of the folder.
 
     Raises ValueError when a requested average is missing from the checkpoint, and when
     the folder's checkpoints are lost.
@@ -133,8 +133,7 @@ def warn_of_missing_evaluations(job: TrainingJob, folder: Path, step: int) -> No
 
 
 def _check_averages(folder: Path, initial: TrainState) -> None:
-    """Raise ValueError when a checkpoint was trained without an average that is
-    requested.
+    """Raise ValueError when a requested average is missing from the checkpoints.
 
     Averages are taken at every step: a later one cannot start in the middle of a run.
     """

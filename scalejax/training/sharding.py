@@ -50,8 +50,9 @@ def make_mesh(placement: Placement) -> Mesh:
 def mesh_over(devices: Sequence[Any], sizes: dict[str, int]) -> Mesh:
     """The mesh with these axes over exactly these devices, which may be abstract."""
     if devices[0].platform == "tpu":
-        # Neighbors in the mesh are neighbors in the torus of chips. An axis that is no
-        # product of the torus's sides, such as 64 of 16 x 16, takes a part of a side.
+        # Neighbours in the mesh are neighbours in the torus of chips. An axis that is
+        # no product of the torus's sides, such as 64 of 16 x 16, takes a part of a
+        # side.
         grid = mesh_utils.create_device_mesh(
             tuple(sizes.values()), devices=devices, allow_split_physical_axes=True
         )
@@ -85,12 +86,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(mesh: Mesh, state: State, shardings: Params) -> State:
-    """Shardings for a state that contains copies of the parameters, such as Adam's
-    moments.
+    """Shardings for a state that contains copies of the parameters.
 
-    A copy has the sharding of its parameter. It is recognized by its path, which ends
-    with the parameter's: `.optimizer_state['adam'].mu['head']`. All other arrays are
-    replicated; most of them are scalars.
+    A copy, such as a moment of Adam, has the sharding of its parameter. It is
+    recognized by its path, which ends with the parameter's:
+    `.optimizer_state['adam'].mu['head']`. All other arrays are replicated; most of them
+    are scalars.
     """
     by_path = dict(jax.tree.leaves_with_path(shardings))
 

@@ -1,7 +1,7 @@
-"""The state of a run's folder: `status.json` while it is trained, `DONE` when it is
-finished.
+"""The state of a run's folder, as its files `status.json` and `DONE` record it.
 
-A folder without `DONE` can be trained further, whatever else it holds.
+`status.json` is written while the run is trained, and `DONE` when it is finished. A
+folder without `DONE` can be trained further, whatever else it holds.
 """
 
 import functools

@@ -14,8 +14,8 @@ from scalejax.fitting.result import Estimate, Fit
 def groups_text(by: str, fits: Mapping[str, Fit[Any]], form: tables.Format | None) -> str:
     """Fits of several groups of rows as one table, and below it what each has to say.
 
-    by: the column of the groups.  fits: by its values.  form: latex or markdown, for
-    the table alone.
+    by: the column of the groups.  fits: by its values.  form: latex or markdown gives
+    only the table.
     """
     names = list(dict.fromkeys(name for fit in fits.values() for name in fit.params))
     head = [by, "rows", "verdict", *names]

@@ -77,7 +77,7 @@ def draw_chart(axes: "Axes", chart: Chart) -> None:
     """Draw the marks and axes of a chart, without a legend.
 
     The group id of what is drawn for a mark is `series-K`, where K is the position of
-    its label in `series(chart)`.
+    its label in `series(chart.marks)`.
     """
     number = {label: i for i, label in enumerate(series(chart.marks))}
     for mark, in_legend in legend_entries(chart.marks):

@@ -1,6 +1,5 @@
 """The script of figures in a page: tooltips, series that hide, and views."""
 
-# Script of figures.
 SCRIPT = """
 // Points farther from the pointer than this, in units of the drawing, get no tooltip.
 const REACH = 22;

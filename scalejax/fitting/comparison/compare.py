@@ -310,7 +310,7 @@ def interval_ends(gains: np.ndarray) -> list[tuple[float | None, float | None]]:
 
 
 def _notes(compared: _Compared, flops: float, gain: float, ratio: float | None) -> list[str]:
-    """Say how far the runs of A and B are exceeded by what is compared."""
+    """Say where the comparison goes beyond the runs of A or B."""
     notes = []
     if not np.isfinite(gain):
         notes.append("A does not reach this loss with any compute")

@@ -22,7 +22,7 @@ HEAD = ("column", "FLOPs of B", "loss", "A needs", "95%")
 
 
 class Gain(NamedTuple):
-    """How many times the compute of B its rival A needs for the same loss."""
+    """The compute that A needs for the loss of B, relative to the compute of B."""
 
     column: str
     """The column of the loss, such as loss or loss_wiki."""
@@ -36,7 +36,7 @@ class Gain(NamedTuple):
     """Lower end of the 95% interval; None where nothing bounds it."""
     high: float | None
     notes: tuple[str, ...]
-    """How far the runs of A and B are exceeded."""
+    """Where the comparison goes beyond the runs of A or B, in words."""
 
     def record(self) -> dict[str, Any]:
         """The gain in JSON."""
@@ -120,7 +120,7 @@ class Comparison:
         ]
 
     def _notes(self) -> list[str]:
-        """How far the runs are exceeded, each note once."""
+        """The notes of all gains, each of them once."""
         notes = (
             f"{gain.column} at {gain.flops:.3g} FLOPs: {note}"
             for gain in self.gains
@@ -145,8 +145,8 @@ class Comparison:
                 name="gain",
                 title="Compute that B saves at equal loss",
                 caption=(
-                    "How many times the FLOPs of B its rival A needs for the same loss. Bars are "
-                    "95% intervals; a bar without an end is open."
+                    "The FLOPs that A needs for the loss that B reaches, in units of the FLOPs of B. "
+                    "Bars are 95% intervals; a bar without an end is open."
                 ),
                 x_label="training FLOPs of B",
                 y_label="FLOPs of A / FLOPs of B",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # With fewer curves, or clusters of curves, bootstrap intervals are rough.
 MIN_CURVES = 5
 
-# What a fit says whose caller does not ask for draws or for none.
+# The note of a fit whose caller did not say how many draws it wants.
 NO_DRAWS = (
     "no intervals: a bootstrap refits whole curves, which takes minutes; --bootstrap 200 does it"
 )
@@ -113,7 +113,7 @@ class _Problem(NamedTuple):
 def _intervals(
     problem: _Problem, best: solver.CurveFit, rows: "DataFrame", options: FitOptions
 ) -> tuple[dict[str, Interval], list[str]]:
-    """Intervals over resampled curves, or clusters of curves, and note on them."""
+    """Intervals over resampled curves, or clusters of curves, and notes on them."""
     if options.bootstrap is None:
         return {}, [NO_DRAWS]
     if not options.bootstrap:

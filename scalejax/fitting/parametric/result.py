@@ -63,7 +63,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     def forecast(self, **inputs: float) -> Forecast:
         """Predict one run, or the compute-optimal run of a budget.
 
-        inputs: the law's own, or for a law of (params, tokens) flops alone: then the
+        inputs: the law's own; or, for a law of (params, tokens), only flops: then the
         run is compute-optimal under C = 6 N D, and comes with intervals of its size and
         tokens. With the target, such as the loss, and all inputs but one, it finds the
         run that reaches it (see `required_run`).

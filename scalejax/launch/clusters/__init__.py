@@ -1,1 +1,1 @@
-"""Clusters that train the segments of a study: SLURM."""
+"""Clusters that train the segments of a study: SLURM and Ray."""

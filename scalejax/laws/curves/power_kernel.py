@@ -5,9 +5,8 @@ The law (Luo et al. 2025, arXiv 2503.12811, eq. 3) subtracts from the loss after
     sum_{k<=t} d_k [1 - (1 + C eta_k^-gamma S_k(t))^-beta],
 
 where S_k(t) = eta_k + ... + eta_t, eta_k is the learning rate of step k and
-d_k = eta_{k-1} - eta_k. Term by term
-this takes O(T^2). A sum of exponentials in place of the power takes O(T): every
-exponential is a first-order recurrence over the steps.
+d_k = eta_{k-1} - eta_k. Term by term this takes O(T^2). A sum of exponentials in place
+of the power takes O(T): every exponential is a first-order recurrence over the steps.
 
 Shapes: [steps] one entry per optimizer step; [blocks] one per block of consecutive
 steps, of all curves end to end; [nodes] one per exponential.

@@ -91,7 +91,7 @@ def annealing_area(data: CurveData) -> Basis:
 
 
 def times_power_of_params(factory: Callable[[CurveData], Basis]) -> Callable[[CurveData], Basis]:
-    """Multiplie a term by N^gamma; gamma is then its last nonlinear parameter."""
+    """Multiply a term by N^gamma; gamma is then its last nonlinear parameter."""
 
     def sized_factory(data: CurveData) -> Basis:
         plain, log_N = factory(data), np.log(data.params)

@@ -1,7 +1,7 @@
 """The best learning rate and batch size of one cell of a sweep, in several ways.
 
 Shapes: the axis of length 2 is (log learning rate, log batch size), and that of length
-k is log learning rate alone where one batch size was trained.
+k is only the log learning rate where one batch size was trained.
 """
 
 from typing import NamedTuple

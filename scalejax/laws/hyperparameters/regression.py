@@ -38,7 +38,7 @@ class Equations(NamedTuple):
 def optimum_equations(cells: list[Sweep], optima: list[Optimum]) -> Equations:
     """Joint equations of log LR on (1, log N, log D), log batch on (1, log D).
 
-    Optima of the rate alone give the first of the two regressions.
+    Optima of only the rate give the first of the two regressions.
     """
     return _stack(map(_equations_of_optimum, cells, optima))
 
@@ -56,7 +56,7 @@ def _stack(equations: Iterable[tuple[np.ndarray, np.ndarray]]) -> Equations:
 def design(cell: Sweep, swept: int = 2) -> Float[np.ndarray, "rows k"]:
     """Map (log a, b, c, log d, e) of the law to log LR and log batch of the cell.
 
-    swept: 1 for log LR alone, which depends on (log a, b, c).
+    swept: 1 for only log LR, which depends on (log a, b, c); 2 for both.
     """
     n, d = np.log(cell.params[0]), np.log(cell.tokens[0])
     if swept == 1:

@@ -40,7 +40,7 @@ class _Axis(NamedTuple):
 def undetermined_by_design(
     law: ParametricLaw, inputs: list[np.ndarray], loose: set[str]
 ) -> Undetermined:
-    """Explain which parameters the inputs alone leave undetermined.
+    """Explain which parameters are undetermined whatever the losses are.
 
     loose: parameters that can move without effect on the predictions. If an input has a
     single value, the loose parameters of its terms cannot be identified. If the ratio

@@ -106,7 +106,7 @@ def choose_runs(
     Runs are added one by one: in one attempt the run with the largest reduction per
     FLOP, in the other the one with the largest reduction that the budget allows. The
     better of both is within a constant factor of the best design for objectives with
-    diminishing returns (Leskovec et al. 2007); neither is, alone.
+    diminishing returns (Leskovec et al. 2007); neither of them is by itself.
     """
     designs = [_greedy(information, slopes, propose, count, budget, power) for power in (1.0, 0.0)]
     return min(designs, key=lambda design: float(design.information.variances(slopes).mean()))

@@ -39,7 +39,7 @@ class _Suspect(NamedTuple):
 def outlier_reasons(curves: Sequence[IsoFLOPCurve], noise: Noise | None) -> list[str]:
     """Name the runs whose loss is far from the parabola through their neighbours.
 
-    noise: of a measured loss; None to judge by the scatter of the curves alone.
+    noise: of a measured loss; None to judge only by the scatter of the curves.
     """
     suspects = [(curve, _suspect(curve)) for curve in curves if curve.models >= MIN_MODELS]
     if not suspects:

@@ -103,7 +103,7 @@ def fit_power_laws(
     reasons: Sequence[str],
     fixed: Mapping[str, float] | None = None,
 ) -> IsoFLOPResult:
-    """Regresse log N* and log D* on log C over the budgets that have an optimum.
+    """Regress log N* and log D* on log C over the budgets that have an optimum.
 
     The two regressions are separate, so that their exponents need not sum to 1. Budgets
     are weighted by 1 / std^2.

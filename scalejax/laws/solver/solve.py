@@ -136,7 +136,7 @@ def _solve(law: ParametricLaw[F], loss: Loss, rows: Rows, starts: F | None) -> S
 def _forward(
     law: ParametricLaw[F], loss: Loss, rows: Rows, starts: F | None
 ) -> tuple[Solution[F], _Saved[F]]:
-    """Solves; under vmap, one table after the other.
+    """Solve one table; under vmap, one table after the other.
 
     Jax batches a traced program by rules that run outside the scope that enabled x64,
     and would cut the float64 inside to float32. And in sequence, tables that are done

@@ -134,10 +134,10 @@ def _calls(computations: dict[str, list[Instruction]], name: str) -> Iterator[tu
 
 
 def _trip_count(line: str, condition: list[Instruction], body: list[Instruction]) -> int:
-    """Return the iterations of a loop: XLA's own note, or how often its counter, which
-    begins at 0, is increased before it reaches its bound.
+    """Return the number of iterations of a loop.
 
-    1 if neither is there.
+    It is what XLA notes; or how often the counter, which begins at 0, is increased
+    before it reaches its bound; or 1 if neither is there.
     """
     if noted := re.search(r'known_trip_count[^}]*?"n":"(\d+)"', line):
         return int(noted[1])

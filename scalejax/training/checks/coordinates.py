@@ -1,5 +1,4 @@
-"""The coordinate check: do activations keep their size, and do they learn equally fast,
-in models of growing size?
+"""The coordinate check: do the activations of growing models keep their size?
 
 Models of growing width or depth are trained for a few steps. A parametrization passes
 when two things stay about the same at every size: the mean absolute value of every
@@ -207,9 +206,7 @@ def measures(tensors: dict[str, jax.Array], at_start: dict[str, jax.Array]) -> d
 
 
 def _growing_field(models: Sequence[Model]) -> str:
-    """`width` or `depth`, whichever grows; raises ValueError when it is not exactly
-    one.
-    """
+    """The field that grows, `width` or `depth`; ValueError unless exactly one does."""
     widths = [model.width for model in models]
     depths = [model.depth for model in models]
     fields = {"width": widths, "depth": depths}

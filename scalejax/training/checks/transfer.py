@@ -1,6 +1,4 @@
-"""The transfer check: is the best learning rate of a small model the best of larger
-ones?
-"""
+"""The transfer check: is the best learning rate the same for models of growing size?"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +81,7 @@ class TransferCheck:
 
     @property
     def interior(self) -> bool:
-        """Whether every best rate has a neighbor on both sides in the grid.
+        """Whether every best rate has a neighbour on both sides in the grid.
 
         At an end of the grid, the best rate is only a bound on the true optimum.
         """
@@ -98,9 +96,9 @@ class TransferCheck:
     def optima(self) -> np.ndarray:
         """Optimal rate of every size, interpolated between points of the grid, [sizes].
 
-        It is the vertex of the parabola through the best loss and its two neighbors, in
-        the logarithm of the rate. Where a neighbor is missing or diverged, or where the
-        three points have no minimum, it is the best rate itself.
+        It is the vertex of the parabola through the best loss and its two neighbours,
+        in the logarithm of the rate. Where a neighbour is missing or diverged, or where
+        the three points have no minimum, it is the best rate itself.
         """
         log_rates, optima = np.log(self.rates), []
         for losses, index in zip(self.losses, self.best, strict=True):
@@ -133,9 +131,7 @@ class TransferCheck:
         return "\n".join(lines)
 
     def draw(self, axes: "Axes") -> None:
-        """Draw loss against learning rate, one line per size, with the best points
-        marked.
-        """
+        """Draw loss against learning rate: one line per size, its best point marked."""
         from matplotlib import colormaps
 
         rates = np.asarray(self.rates)
