@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scalejax.files import broken_link, write_text
-from scalejax.report.ledger_lines import read_ledger
+from scalejax.files import write_text
+from scalejax.report.ledger_lines import LEDGER, change_by_hand, read_ledger, scored_forecasts
 from scalejax.report.page import Cell, Section, bullets, page, paragraph, table
 from scalejax.report.summary import count
 
@@ -91,7 +91,7 @@ def read_calibration(folder: Path) -> Calibration:
     A ledger that was changed by hand is left out and named. Raises FileNotFoundError if
     no study has a ledger.
     """
-    ledgers = sorted(folder.glob("*/forecasts.jsonl"))
+    ledgers = sorted(folder.glob(f"*/{LEDGER}"))
     if not ledgers:
         raise FileNotFoundError(
             f"{folder} is neither the folder of a study nor one of studies with forecasts; give "
@@ -99,27 +99,23 @@ def read_calibration(folder: Path) -> Calibration:
         )
     lines, distrusted = [], []
     for path in ledgers:
-        number = broken_link(path)
-        if number is not None:
+        if change := change_by_hand(path.parent):
             distrusted.append(
-                f"{path} was changed by hand: line {number} does not carry the hash of the line "
-                "before it, or its own, so its forecasts are no evidence and are left out"
+                f"{path} was changed by hand: {change}, so its forecasts are no evidence and are "
+                "left out"
             )
             continue
-        ledger = read_ledger(path.parent)
-        scores = {line["id"]: line for line in ledger if line["kind"] == "score"}
-        for line in ledger:
-            if line["kind"] == "forecast":
-                score = scores.get(line["id"], {})
-                scored = {name: score.get(name) for name in ("measured", "error", "inside")}
-                lines.append({**line, **scored, "study": path.parent.name})
+        for forecast, score in scored_forecasts(read_ledger(path.parent)):
+            scored = {name: (score or {}).get(name) for name in ("measured", "error", "inside")}
+            lines.append({**forecast, **scored, "study": path.parent.name})
     return Calibration(folder=folder, lines=lines, distrusted=distrusted)
 
 
 def write_calibration(calibration: Calibration) -> Path:
     """Write calibration.html into the results folder; return its path."""
     total = calibration.total
-    studies = count(len({line["study"] for line in calibration.lines}), "study")
+    studies = len({line["study"] for line in calibration.lines})
+    place = "1 study" if studies == 1 else f"{studies} studies"
     notes = [
         "A forecast counts when its run is done. One without an interval is never inside.",
         "Forecasts of one run by several laws, and of runs of one trunk, are not independent: "
@@ -133,7 +129,7 @@ def write_calibration(calibration: Calibration) -> Path:
         Section("Every forecast", _forecast_table(calibration.lines)),
     ]
     path = calibration.folder / "calibration.html"
-    lead = f"{count(total.forecasts, 'forecast')} in {studies.replace('studys', 'studies')}"
+    lead = f"{count(total.forecasts, 'forecast')} in {place}"
     content = page(
         title="How good the forecasts were",
         lead=f'<p class="lead">{lead}, {total.measured} of them measured.</p>',

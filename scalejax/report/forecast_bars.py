@@ -9,7 +9,8 @@ import numpy as np
 from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, compact_number
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.figures import LOSS_LABEL
-from scalejax.report.record import Row, ScoredForecast
+from scalejax.report.ledger_lines import ScoredForecast
+from scalejax.report.record import Row
 from scalejax.report.summary import metric_name, run_id
 
 if TYPE_CHECKING:

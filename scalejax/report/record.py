@@ -4,17 +4,17 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from scalejax.files import broken_link, read_json, wrong_field
+from scalejax.files import read_json, wrong_field
 from scalejax.fitting import fit as fits
 from scalejax.fitting.reading.files import read_parquet
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report.analysis import Analysis, read_analysis
-from scalejax.report.ledger_lines import read_ledger
+from scalejax.report.ledger_lines import ScoredForecast, read_ledger, scored_forecasts
 from scalejax.report.run_facts import run_facts
 
 if TYPE_CHECKING:
@@ -56,40 +56,6 @@ class StudyFile(TypedDict):
     plan: PlanSummary
     unfitted: NotRequired[dict[str, str]]
     """Why a law could not be fitted, by the name of the law."""
-
-
-class Forecast(TypedDict):
-    """A registered forecast, as far as the report uses it."""
-
-    run: str
-    """`<study>/<run id>`."""
-    law: str
-    metric: str
-    """`loss` or `top1_error`."""
-    value: float
-    low: float | None
-    """Lower end of the prediction interval; None if the fit cannot bound it."""
-    high: float | None
-    """Upper end of the prediction interval; None if the fit cannot bound it."""
-    level: float
-    """Coverage of the interval, such as 0.95."""
-
-
-class Score(TypedDict):
-    """The measurement that a forecast is compared with."""
-
-    measured: float
-    error: float
-    """`measured` minus the forecast value."""
-    inside: bool | None
-    """Whether `measured` lies in the forecast interval; None if it has none."""
-
-
-class ScoredForecast(NamedTuple):
-    """A forecast with its score, which is None until the run is done."""
-
-    forecast: Forecast
-    score: Score | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +107,6 @@ class Record:
         values = list(self.results["top1_chance"].dropna())
         return float(values[0]) if values else None
 
-    @cached_property
-    def broken_ledger_line(self) -> int | None:
-        """The line of forecasts.jsonl at which a later change shows, if any does."""
-        return broken_link(self.folder / "forecasts.jsonl")
-
     @property
     def unfinished(self) -> list[str]:
         """Ids of the study's runs that have not finished."""
@@ -183,7 +144,7 @@ def read_study(folder: Path) -> Record:
         study=cast(StudyFile, study),
         results=results.assign(facts=run_facts(results)),
         curves=_read_table(curves_path) if curves_path.is_file() else None,
-        forecasts=_with_scores(read_ledger(folder)),
+        forecasts=scored_forecasts(read_ledger(folder)),
         fits=readable,
         unreadable_fits=unreadable,
         analysis=read_analysis(folder),
@@ -247,13 +208,3 @@ def _read_fits(folder: Path) -> tuple[dict[str, Fit], list[str]]:
         except ValueError as error:
             unreadable.append(str(error))
     return readable, unreadable
-
-
-def _with_scores(lines: list[dict[str, Any]]) -> list[ScoredForecast]:
-    """The forecasts in the ledger, each with the score of the same id."""
-    scores = {line["id"]: cast(Score, line) for line in lines if line["kind"] == "score"}
-    return [
-        ScoredForecast(cast(Forecast, line), scores.get(line["id"]))
-        for line in lines
-        if line["kind"] == "forecast"
-    ]

@@ -9,7 +9,8 @@ import numpy as np
 from scalejax.fitting.charts.chart import compact_number
 from scalejax.fitting.result import Fit
 from scalejax.fitting.tables import PARAMS_COLUMN
-from scalejax.report.record import Forecast, Record, Row, ScoredForecast
+from scalejax.report.ledger_lines import LEDGER, Forecast, ScoredForecast, change_by_hand
+from scalejax.report.record import Record, Row
 
 # What each verdict of a fit means.
 VERDICTS = {
@@ -151,11 +152,8 @@ def warnings(record: Record) -> list[str]:
         runs = list(rows.loc[rows[column].fillna(0) > 0, "run"]) if column in rows else []
         if runs:
             texts.append(f"{what}: {', '.join(runs)}.")
-    if record.broken_ledger_line is not None:
-        texts.append(
-            f"forecasts.jsonl was changed by hand: line {record.broken_ledger_line} does not carry "
-            "the hash of the line before it, or its own, so its forecasts are no evidence."
-        )
+    if change := change_by_hand(record.folder):
+        texts.append(f"{LEDGER} was changed by hand: {change}, so its forecasts are no evidence.")
     texts += record.study["plan"]["warnings"]
     texts += [f"A fit could not be read: {reason}." for reason in record.unreadable_fits]
     return texts

@@ -18,6 +18,7 @@ from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.report import diagnostics, figures
 from scalejax.report.analysis import DOES_NOT_HOLD, claim_text, value_text
 from scalejax.report.forecast_bars import forecast_bars
+from scalejax.report.ledger_lines import ScoredForecast
 from scalejax.report.page import (
     Cell,
     Section,
@@ -29,7 +30,7 @@ from scalejax.report.page import (
     paragraph,
     table,
 )
-from scalejax.report.record import Record, Row, ScoredForecast, read_study
+from scalejax.report.record import Record, Row, read_study
 from scalejax.report.summary import (
     OUTSIDE,
     VERDICTS,

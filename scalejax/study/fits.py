@@ -54,7 +54,7 @@ class Prediction(NamedTuple):
     """`loss` or `top1_error`."""
     estimate: Estimate
     distance: float | None
-    """How far the run is beyond the fitted rows; see `ledger.Forecast`."""
+    """How far the run is beyond the fitted rows; see `ledger_lines.Forecast`."""
 
 
 def rows_to_fit(results: "pd.DataFrame", study: Study) -> "pd.DataFrame":

@@ -8,12 +8,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scalejax.files import append_chained, broken_link, content_hash
-from scalejax.report.ledger_lines import read_ledger
+from scalejax.files import append_chained, content_hash
+from scalejax.report.ledger_lines import (
+    LEDGER,
+    Forecast,
+    Score,
+    ScoredForecast,
+    change_by_hand,
+    read_ledger,
+    scored_forecasts,
+)
 from scalejax.training.result import code_version
 from scalejax.training.status import utc_now
 
@@ -22,66 +30,8 @@ if TYPE_CHECKING:
 
     from scalejax.fitting.result import Estimate
 
-LEDGER = "forecasts.jsonl"
-
 # The columns of the fitted rows that a forecast depends on, as far as a table has them.
 HASHED_COLUMNS = ("run", "params_with_head", "tokens", "loss", "top1_error")
-
-
-class Forecast(TypedDict):
-    """A line of the ledger that registers a forecast."""
-
-    kind: str
-    """`forecast`."""
-    id: str
-    """sha256 of the run, the law, the metric and the fitted rows."""
-    run: str
-    """`<study>/<run id>`."""
-    law: str
-    """Name of the law; of a chain, the names joined by `+`."""
-    metric: str
-    """`loss` or `top1_error`."""
-    value: float
-    low: float | None
-    """Lower end of the prediction interval; None if the fit cannot bound it."""
-    high: float | None
-    """Upper end of the prediction interval; None if the fit cannot bound it."""
-    level: float
-    """Coverage of the interval, such as 0.95."""
-    distance: float | None
-    """The largest factor by which an input of the law lies beyond the fitted rows, 1
-    within them; None if the fit does not say."""
-    fit_sha256: str
-    """sha256 of the files of the fits that made the forecast, without their timings."""
-    rows_sha256: str
-    """sha256 of the rows that the fits used; empty if only the fits are at hand."""
-    code: str
-    """Version of scalejax."""
-    created: str
-    """Time of registration, ISO 8601 in UTC."""
-
-
-class Score(TypedDict):
-    """A line of the ledger that scores the forecast of the same id."""
-
-    kind: str
-    """`score`."""
-    id: str
-    measured: float
-    """What the run measured."""
-    error: float
-    """`measured` minus the forecast value."""
-    inside: bool | None
-    """Whether `measured` lies in the forecast interval; None if it has none."""
-    created: str
-    """Time of scoring, ISO 8601 in UTC."""
-
-
-class ScoredForecast(NamedTuple):
-    """A forecast with its score, which is None until the run is done."""
-
-    forecast: Forecast
-    score: Score | None
 
 
 def register(
@@ -148,12 +98,11 @@ def has_started(folder: Path, run: str) -> bool:
 
 def check_ledger(folder: Path) -> None:
     """Raise ValueError if a line of the ledger was changed after it was written."""
-    path = folder / LEDGER
-    if (number := broken_link(path)) is not None:
+    if change := change_by_hand(folder):
         raise ValueError(
-            f"{path}: line {number} does not carry the hash of the line before it, or its own, "
-            "so one of the two was changed, added or removed by hand; restore the file, or move "
-            "it away: forecasts of runs that have started are then lost"
+            f"{folder / LEDGER}: {change}, so one of the two was changed, added or removed by "
+            "hand; restore the file, or move it away: forecasts of runs that have started are "
+            "then lost"
         )
 
 
@@ -163,20 +112,15 @@ def score(folder: Path, results: "pd.DataFrame") -> list[ScoredForecast]:
     results: the results table of the study. A forecast of a run that diverged, or whose
     metric was not measured, stays without a score.
     """
-    lines = read_ledger(folder)
-    forecasts = [cast(Forecast, line) for line in lines if line["kind"] == "forecast"]
-    scores = {line["id"]: cast(Score, line) for line in lines if line["kind"] == "score"}
     rows = {row["run"]: row for row in results.to_dict("records")}
-    for forecast in forecasts:
+    for forecast, known in scored_forecasts(read_ledger(folder)):
         _, _, run = forecast["run"].rpartition("/")
-        if forecast["id"] in scores or run not in rows or rows[run]["status"] != "done":
+        if known or run not in rows or rows[run]["status"] != "done":
             continue
         measured = rows[run].get(forecast["metric"])
         if isinstance(measured, float) and np.isfinite(measured):
-            new_score = _score(forecast, measured)
-            append_chained(folder / LEDGER, dict(new_score))
-            scores[forecast["id"]] = new_score
-    return [ScoredForecast(forecast, scores.get(forecast["id"])) for forecast in forecasts]
+            append_chained(folder / LEDGER, dict(_score(forecast, measured)))
+    return scored_forecasts(read_ledger(folder))
 
 
 def hash_rows(rows: "pd.DataFrame") -> str:

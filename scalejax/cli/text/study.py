@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scalejax.config import Model
-    from scalejax.study.ledger import ScoredForecast
+    from scalejax.report.ledger_lines import ScoredForecast
     from scalejax.study.plan import Plan
     from scalejax.study.resources import Resources
     from scalejax.study.run import StudyResult

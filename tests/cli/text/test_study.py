@@ -8,7 +8,7 @@ from scalejax.cli.text.study import plan_text, resources_text, stopped_text, stu
 from scalejax.grids import cooldowns
 from scalejax.launch.pool import PoolResult
 from scalejax.optim.schedules import constant
-from scalejax.study.ledger import Forecast, Score, ScoredForecast
+from scalejax.report.ledger_lines import Forecast, Score, ScoredForecast
 from scalejax.study.plan import plan
 from scalejax.study.resources import resources
 from scalejax.study.run import StudyResult
