@@ -144,9 +144,7 @@ class Fit:
         assert self.by is not None
         column = tables.column_for(frame, self.by)
         # Groups without a chosen row are none, and rows without a value are one.
-        chosen = frame.loc[expressions.row_mask(frame, self.where)]
-        if chosen.empty:
-            raise ValueError(f"--where {self.where!r} leaves no rows of {len(frame)}")
+        chosen = expressions.chosen_rows(frame, self.where)
         names = chosen[column].astype(object).where(chosen[column].notna(), NO_VALUE)
         # Records may hold 1 and "1", which one row of the table must stand for.
         labels = names.astype(str)

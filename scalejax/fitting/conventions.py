@@ -96,7 +96,7 @@ def _exponent_interval(fitted: ParametricFit, growth: float) -> Interval:
 
 def _growth(frame: "DataFrame", where: str | None, columns: Mapping[str, str], flops: str) -> float:
     """Return the least-squares slope of log(C/D) on log N over the rows of a table."""
-    frame = frame.loc[expressions.row_mask(frame, where)]
+    frame = expressions.chosen_rows(frame, where)
     names = {**columns, "flops": flops}
     read = tables.read_columns(frame, ("params", "tokens"), "flops", names)
     (params, tokens), spent = read.inputs, read.target

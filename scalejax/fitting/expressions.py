@@ -38,6 +38,23 @@ class _Expression(NamedTuple):
     parsed: Parsed
 
 
+def chosen_rows(frame: "DataFrame", where: str | None) -> "DataFrame":
+    """Return the rows for which an expression holds, or all rows where it is None.
+
+    where: see `row_mask`.
+
+    Raises ValueError when no row is left.
+    """
+    chosen = frame.loc[row_mask(frame, where)]
+    if not len(chosen):
+        raise ValueError(
+            "the table has no rows"
+            if where is None
+            else f"--where {where!r} leaves no rows of {len(frame)}"
+        )
+    return chosen
+
+
 def row_mask(frame: "DataFrame", expression: str | None) -> np.ndarray:
     """Return the mask of the rows for which an expression holds, (rows,).
 

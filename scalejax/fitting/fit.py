@@ -172,10 +172,7 @@ def _chosen_rows(
     frame: "DataFrame", where: str | None, holdout: str | None
 ) -> tuple["DataFrame", np.ndarray]:
     """The rows to use, and the mask of those among them that are held out."""
-    used = expressions.row_mask(frame, where)
-    if not used.any():
-        raise ValueError(f"--where {where!r} leaves no rows of {len(frame)}")
-    frame = frame.loc[used]
+    frame = expressions.chosen_rows(frame, where)
     if holdout is None:
         return frame, np.zeros(len(frame), bool)
     held_out = expressions.row_mask(frame, holdout)

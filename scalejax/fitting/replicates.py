@@ -102,8 +102,7 @@ def average(
     without replicates.
     """
     columns = columns or {}
-    frame = tables.read(table)
-    frame = frame.loc[expressions.row_mask(frame, where)]
+    frame = expressions.chosen_rows(tables.read(table), where)
     read = tables.read_columns(frame, inputs, target, columns)
     frame = frame.loc[read.complete].reset_index(drop=True)
     log_target = np.log(read.target)

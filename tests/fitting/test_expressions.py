@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalejax.fitting.expressions import row_mask
+from scalejax.fitting.expressions import chosen_rows, row_mask
 
 FRAME = pd.DataFrame(
     {"size": [1.0, 2.0, 3.0, np.nan], "set": ["c4", "c4", "rw", "rw"], "kept": [1, 0, 1, 1]}
@@ -28,6 +28,14 @@ FRAME = pd.DataFrame(
 )
 def test_an_expression_chooses_rows(expression, expected):
     assert row_mask(FRAME, expression).tolist() == [bool(x) for x in expected]
+
+
+def test_a_choice_of_no_rows_is_refused():
+    assert chosen_rows(FRAME, "size >= 2").index.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="--where 'size > 9' leaves no rows of 4"):
+        chosen_rows(FRAME, "size > 9")
+    with pytest.raises(ValueError, match="the table has no rows"):
+        chosen_rows(FRAME.iloc[:0], None)
 
 
 def test_a_column_of_any_name_can_be_written_in_backticks():

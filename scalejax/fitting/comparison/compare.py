@@ -69,8 +69,8 @@ def compare(
     the law along the runs as they were allocated.
 
     Rows that share params, tokens and seed are paired. Intervals are percentiles over
-    joint draws of both laws, in which paired rows share as much of their errors as
-    their residuals do, and rows of one trunk as `scalejax.fit` says.
+    joint draws of both laws. In these, paired rows share as much of their errors as
+    their residuals do, and rows of one trunk as much as in `scalejax.fit`.
 
     a, b: tables as for `scalejax.fit`, or folders of studies.  flops: budgets of B; by
     default the ends and the middle of the range that both tables cover.  The other
@@ -160,11 +160,7 @@ def _rows(table: tables.Table, where: str | None) -> "DataFrame":
                 "study that has finished runs"
             )
         table = results
-    frame = tables.read(table)
-    used = expressions.row_mask(frame, where)
-    if not used.any():
-        raise ValueError(f"--where {where!r} leaves no rows of {len(frame)}")
-    return frame.loc[used].reset_index(drop=True)
+    return expressions.chosen_rows(tables.read(table), where).reset_index(drop=True)
 
 
 def _domains(frames: Sequence["DataFrame"], column: str) -> list[str]:
