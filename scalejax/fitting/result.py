@@ -16,6 +16,7 @@ import numpy as np
 
 from scalejax.files import content_hash, write_text
 from scalejax.fitting.display.displayed import Displayed
+from scalejax.laws.inference.intervals import Interval as Interval
 from scalejax.laws.inference.replicates import NoiseFloor
 from scalejax.laws.law import Law
 
@@ -28,9 +29,6 @@ STORED = 1000
 
 # Coverage of every interval of parameters and predictions.
 LEVEL = 0.95
-
-# Lower and upper end of an interval; an open end is None.
-Interval = tuple[float | None, float | None]
 
 L = TypeVar("L", bound=Law, covariant=True)
 
@@ -211,7 +209,7 @@ class Fit(Displayed, ABC, Generic[L]):
     clusters: str | None = None
     """Column whose values were resampled together."""
     resample: str = "pairs"
-    """What the bootstrap resampled: pairs, residuals, trunks, or noise with its size."""
+    """What was resampled: pairs, residuals, trunks, or noise with its size."""
     holdout: Errors = field(default_factory=Errors)
     """Scores of the held-out rows."""
     cross_validation: CrossValidation = field(default_factory=CrossValidation)

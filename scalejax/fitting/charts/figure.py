@@ -107,8 +107,8 @@ def _draw(chart: Chart) -> tuple[str, dict[str, list]]:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # The page sets the size, and the drawing keeps its shape through its viewBox.
-    svg = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*pt"', r"<svg \1", svg)
-    svg = re.sub(r'<svg ([^>]*?)(?:width|height)="[^"]*pt"', r"<svg \1", svg)
+    for side in ("width", "height"):
+        svg = re.sub(rf'<svg ([^>]*?){side}="[^"]*pt"', r"<svg \1", svg)
     svg = SERIES_ID.sub(r' data-series="\1"', svg)
     svg = UNUSED_ID.sub("", svg)
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1), points

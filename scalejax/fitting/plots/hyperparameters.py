@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, compact_number, size_colours
-from scalejax.fitting.plots.lines import LAW_COLOUR
+from scalejax.fitting.plots.lines import LAW_COLOUR, NO_ROWS
 
 
 def charts(fit: Any) -> list[Chart]:
@@ -14,10 +14,7 @@ def charts(fit: Any) -> list[Chart]:
     Raises ValueError for a fit that was loaded from a file.
     """
     if not fit.cells:
-        raise ValueError(
-            "a figure needs the fitted rows, which a file does not hold; plot the Fit that `fit` "
-            "returned, or use `scalejax fit --plot`"
-        )
+        raise ValueError(NO_ROWS)
     return [_sweeps(fit), _rates(fit)]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from scalejax.fitting.charts.chart import Chart, Line, Mark, Points, size_colours
-from scalejax.fitting.plots.lines import LAW_COLOUR, in_words, predicted, spaced
+from scalejax.fitting.plots.lines import LAW_COLOUR, NO_ROWS, in_words, predicted, spaced
 
 # How far the figure looks beyond the largest budget.
 LOOK_AHEAD = 100.0
@@ -17,10 +17,7 @@ def charts(fit: Any) -> list[Chart]:
     Raises ValueError for a fit that was loaded from a file, and for one without a law.
     """
     if not fit.curves:
-        raise ValueError(
-            "a figure needs the fitted rows, which a file does not hold; plot the Fit that `fit` "
-            "returned, or use `scalejax fit --plot`"
-        )
+        raise ValueError(NO_ROWS)
     colours = size_colours(curve.flops for curve in fit.curves)
     return [_curves(fit, colours), _optima(fit, colours), _frontier(fit, colours)]
 

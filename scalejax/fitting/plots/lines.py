@@ -7,6 +7,12 @@ import numpy as np
 
 from scalejax.fitting.charts.chart import Band, Line, Mark, compact_number
 
+# The error of a fit that has no rows to draw.
+NO_ROWS = (
+    "a figure needs the fitted rows, which a file does not hold; plot the Fit that `fit` "
+    "returned, or use `scalejax fit --plot`"
+)
+
 # Points of a fitted line.
 LINE_POINTS = 40
 

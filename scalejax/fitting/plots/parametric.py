@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalejax.fitting.charts.chart import Chart, Mark, Points, size_colours
-from scalejax.fitting.plots.lines import LAW_COLOUR, in_words, predicted, spaced
+from scalejax.fitting.plots.lines import LAW_COLOUR, NO_ROWS, in_words, predicted, spaced
 
 # More sizes than this get one legend entry for all.
 MAX_SIZES = 12
@@ -38,10 +38,7 @@ def fitted_rows(fit: Any) -> Rows:
     Raises ValueError for a fit that was loaded from a file, which holds no rows.
     """
     if fit.optimum is None:
-        raise ValueError(
-            "a figure needs the fitted rows, which a file does not hold; plot the Fit that `fit` "
-            "returned, or use `scalejax fit --plot`"
-        )
+        raise ValueError(NO_ROWS)
     law, problem, kept = fit.law, fit.optimum.problem, np.asarray(fit.optimum.weights) > 0
     inputs = {}
     for name, axis, x in zip(law.inputs, law.axes, problem.inputs, strict=False):

@@ -13,7 +13,7 @@ from scalejax.fitting.hyperparameters import Regrets
 from scalejax.fitting.parametric.cross_validation import RollingOrigin
 from scalejax.fitting.parametric.quality import Outlier
 from scalejax.fitting.reading.json_types import wrong_place
-from scalejax.fitting.result import Scores, Seconds, flat
+from scalejax.fitting.result import Interval, Scores, Seconds, flat
 from scalejax.laws import CurveLaw, HyperparameterLaw, IsoFLOP, ParametricLaw
 from scalejax.laws.hyperparameters import BETA2_NAMES, NAMES
 from scalejax.laws.inference.replicates import LackOfFit, NoiseFloor
@@ -22,8 +22,6 @@ from scalejax.laws.law import Law
 from scalejax.laws.solver.losses import parse_loss
 
 VERDICTS = ("ok", "at-boundary", "unidentified", "not-converged")
-
-Ends = tuple[float | None, float | None]
 
 
 class Form(TypedDict):
@@ -78,7 +76,7 @@ class FitRecord(TypedDict):
 
     law: str
     params: dict[str, float | dict[str, float | None] | None]
-    intervals: dict[str, Ends | dict[str, Ends]]
+    intervals: dict[str, Interval | dict[str, Interval]]
     objective: float | None
     gradient_norm: float | None
     starts_at_optimum: float
