@@ -10,13 +10,13 @@ from scalejax.data.sources.records import read_records
 
 # Brown et al. 2020 (appendix C) count n-grams of 13 words, which are longer and so
 # occur less often by chance than 13 tokens.
-N = 13
+NGRAM_TOKENS = 13
 
 # Training tokens that are hashed at once.
 BLOCK = 2**22
 
 
-def ngram_overlap(shards: Shards, texts: Sequence[str], n: int = N) -> np.ndarray:
+def ngram_overlap(shards: Shards, texts: Sequence[str], n: int = NGRAM_TOKENS) -> np.ndarray:
     """float64 [texts]: the share of each text's n-grams found in the training tokens.
 
     A text of fewer than `n` tokens gives nan. Texts are encoded with the tokenizer of

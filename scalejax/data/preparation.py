@@ -17,7 +17,7 @@ from scalejax.data.shards import (
     Contents,
     Manifest,
     Shards,
-    content_hash,
+    manifest_hash,
     open_shards,
     read_manifest,
 )
@@ -233,7 +233,7 @@ def _write_folder(folder: Path, source: str, write_files: Callable[[Path], Conte
         for name in files:
             sync(scratch / name)
         manifest: Manifest = {"source": source, **contents, "files": files, "hash": ""}
-        manifest["hash"] = content_hash(manifest)
+        manifest["hash"] = manifest_hash(manifest)
         write_json(scratch / "manifest.json", {**manifest})
         # mkdtemp makes private folders, but other users may share the cache.
         scratch.chmod(0o755)

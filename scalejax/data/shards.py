@@ -199,7 +199,7 @@ def open_shards(folder: Path) -> Shards:
                 f"{path} is missing, changed or truncated since it was written; delete {folder} "
                 "and prepare it again"
             )
-    if manifest["hash"] != content_hash(manifest):
+    if manifest["hash"] != manifest_hash(manifest):
         raise ValueError(
             f"{folder / 'manifest.json'} was changed since it was written; delete {folder} and "
             "prepare it again"
@@ -232,7 +232,7 @@ def read_manifest(folder: Path) -> Manifest:
     return cast(Manifest, manifest)
 
 
-def content_hash(manifest: Manifest) -> str:
+def manifest_hash(manifest: Manifest) -> str:
     """16 hex digits over the hashes of all files and what gives them a meaning.
 
     The source, its licence and the counts of documents are not part of it.

@@ -180,9 +180,15 @@ class Companions:
 
     def _is_free(self, job: TrainingJob) -> bool:
         """Whether a segment can be trained now, as far as its files say."""
-        folder, needs = self._study / job.segment.folder, job.segment.needs
-        is_ready = not needs or (self._study / needs / "DONE").exists()
-        return is_ready and not (folder / "DONE").exists() and failure(folder) is None
+        if not is_ready(job.segment, self._study):
+            return False
+        folder = self._study / job.segment.folder
+        return not (folder / "DONE").exists() and failure(folder) is None
+
+
+def is_ready(segment: Segment, study: Path) -> bool:
+    """Whether the trunk of a segment, or the run that it begins from, is done."""
+    return not segment.needs or (study / segment.needs / "DONE").exists()
 
 
 def record_failure(folder: Path, error: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scalejax.launch.attempt import Companions, attempt, failure
+from scalejax.launch.attempt import Companions, attempt, failure, is_ready
 from scalejax.launch.claims import Claims
 from scalejax.launch.jobs import read_jobs
 from scalejax.training.result import is_finished
@@ -56,7 +56,7 @@ def work(study: Path, *, say: Callable[[str], None], stopping: Callable[[], bool
             return result
         before = len(result.trained) + len(result.failed)
         for job in left:
-            if _is_ready(job, study) and not result.preempted:
+            if is_ready(job.segment, study) and not result.preempted:
                 _train(job, study, claims, companions, result, say, stopping)
         if before == len(result.trained) + len(result.failed):
             time.sleep(LOOK_AGAIN_SECONDS)
@@ -72,11 +72,6 @@ def _is_left(job: TrainingJob, study: Path, result: WorkResult) -> bool:
     elif error := failure(study / segment.folder):
         result.failed[segment.folder] = error
     return segment.folder not in result.failed and not is_finished(job, study / segment.folder)
-
-
-def _is_ready(job: TrainingJob, study: Path) -> bool:
-    """Whether the trunk of a segment, or the run that it begins from, is done."""
-    return not job.segment.needs or (study / job.segment.needs / "DONE").exists()
 
 
 def _train(

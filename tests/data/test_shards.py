@@ -8,7 +8,7 @@ import pytest
 
 from scalejax.config import Data
 from scalejax.data.preparation import prepare
-from scalejax.data.shards import content_hash, open_shards, read_manifest
+from scalejax.data.shards import manifest_hash, open_shards, read_manifest
 from scalejax.data.staging import clean
 from scalejax.files import sha256
 from tests.data.decoding import texts
@@ -75,7 +75,7 @@ def test_an_id_outside_the_vocabulary_is_refused_with_its_position(shards, tmp_p
     manifest = read_manifest(copy)
     assert "files" in manifest
     manifest["files"]["train.bin"] = sha256(copy / "train.bin")
-    manifest["hash"] = content_hash(manifest)
+    manifest["hash"] = manifest_hash(manifest)
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(
         ValueError, match=r"train\.bin holds id 320 at token 17; its vocabulary ends at 319"

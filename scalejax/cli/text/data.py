@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scalejax.data.contamination import N
+from scalejax.data.contamination import NGRAM_TOKENS
 
 
 def contamination_text(overlap: np.ndarray, source: str) -> str:
@@ -16,16 +16,16 @@ def contamination_text(overlap: np.ndarray, source: str) -> str:
     1 of 2 items share 13 consecutive tokens with the training tokens of books
     """
     lines = [
-        f"line {number}: {share:.0%} of its {N}-token sequences"
+        f"line {number}: {share:.0%} of its {NGRAM_TOKENS}-token sequences"
         for number, share in enumerate(overlap.tolist(), start=1)
         if share > 0
     ]
     summary = (
-        f"{len(lines)} of {len(overlap)} items share {N} consecutive tokens with the training "
-        f"tokens of {source}"
+        f"{len(lines)} of {len(overlap)} items share {NGRAM_TOKENS} consecutive tokens with the "
+        f"training tokens of {source}"
     )
     # Items without a single 13-gram have no overlap to compute.
     short = int(np.isnan(overlap).sum())
     if short:
-        summary += f"; {short} have fewer than {N} tokens and were not checked"
+        summary += f"; {short} have fewer than {NGRAM_TOKENS} tokens and were not checked"
     return "\n".join([*lines, summary])

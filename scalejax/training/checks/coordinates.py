@@ -27,7 +27,7 @@ import optax
 from scalejax.config import Model, Placement, Run
 from scalejax.evaluation.likelihood import token_losses
 from scalejax.model.attention import attention_logits
-from scalejax.model.parameters import Params, initial_values, named_key, scalings
+from scalejax.model.parameters import Params, Scalings, initial_values, named_key, scalings
 from scalejax.model.transformer import Transformer
 from scalejax.optim.optimizers import Hyperparameters, hyperparameters, optimizer
 from scalejax.training.sharding import make_mesh
@@ -51,7 +51,7 @@ def coordinate_check(
     *,
     steps: int = 4,
     seeds: int = 3,
-    table: Callable[..., Params] = scalings,
+    table: Callable[..., Scalings] = scalings,
 ) -> "CoordinateCheck":
     """Train each of `models` for a few steps, and record what its activations do.
 
@@ -222,7 +222,7 @@ def _growing_field(models: Sequence[Model]) -> str:
     return growing[0]
 
 
-def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str, np.ndarray]:
+def _trajectory(run: Run, steps: int, table: Callable[..., Scalings]) -> dict[str, np.ndarray]:
     """What `measures` gives before training and after every step, [i].
 
     All steps read one batch of random tokens with the frequencies of Zipf's law. With
@@ -252,7 +252,7 @@ def _trajectory(run: Run, steps: int, table: Callable[..., Params]) -> dict[str,
 @functools.cache
 def _compiled_training(
     program: Program, steps: int
-) -> Callable[[Params, jax.Array, Hyperparameters, np.ndarray], dict[str, jax.Array]]:
+) -> Callable[[Scalings, jax.Array, Hyperparameters, np.ndarray], dict[str, jax.Array]]:
     """(table, key, hyperparameters, rows int32 [b, t + 1]) -> values by name, [i].
 
     The table of scalings is an argument, so that one program serves every table.
@@ -264,7 +264,7 @@ def _compiled_training(
 
     @jax.jit
     def train(
-        table: Params, key: jax.Array, numbers: Hyperparameters, rows: jax.Array
+        table: Scalings, key: jax.Array, numbers: Hyperparameters, rows: jax.Array
     ) -> dict[str, jax.Array]:
         rule = optimizer(
             program.optimizer,
