@@ -16,13 +16,13 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     those of the loss law.
 
     The value is Err(L(run)) at the best parameters. Its 95% interval carries the errors
-    of both laws. A run's own loss deviates from the law of the loss by a residual, the
-    error follows the loss that the run really has, and deviates from its law by another
-    residual. The interval is the percentile range over bootstrap draws of both laws and
-    residuals of both.
+    of both laws. The loss of a run deviates from the law of the loss by a residual. Its
+    error follows this loss, and deviates from the law of the error by another residual.
+    The interval is the percentile range over bootstrap draws of both laws and residuals
+    of both.
 
-    If both fits drew pairs of the same rows with the same seed, draw i and residual j
-    are those of the same rows in both laws, which keeps the errors that they share.
+    If both fits drew pairs of the same rows with the same seed, draw i of both laws is
+    of the same rows, and so is residual j. This keeps the errors that the laws share.
     Otherwise draws and residuals are combined at random. `method` of the result says
     which.
 

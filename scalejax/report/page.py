@@ -78,7 +78,8 @@ def descriptions(pairs: Sequence[tuple[str, str]]) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, sortable: bool = False) -> str:
     """An HTML table of at least one row.
 
-    The headings of a sortable table are buttons."""
+    The headings of a sortable table are buttons.
+    """
     headings = []
     for name, cell in zip(head, rows[0], strict=True):
         label = f'<button type="button">{escape(name)}</button>' if sortable else escape(name)

@@ -359,10 +359,10 @@ def _checksums(state: State, where: str) -> dict[str, str]:
     """The checksum of every array by name, 16 hex digits.
 
     An array's checksum is the sum modulo 2^64 of a hash of each (position, value). It
-    does not depend on how the array is split, so that each process adds up its own
-    elements, no array is gathered, and a checkpoint can be checked on any mesh. To
-    change one value without changing the sum is impossible, because for every position
-    the hash is a bijection of the value's bits.
+    does not depend on how the array is split: each process adds up its own elements, no
+    array is gathered, and a checkpoint can be checked on any mesh. To change one value
+    without changing the sum is impossible, because for every position the hash is a
+    bijection of the value's bits.
 
     Raises NotFinite, with `where` in the message, when a value is NaN or infinite.
     """

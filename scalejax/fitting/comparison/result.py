@@ -145,8 +145,8 @@ class Comparison:
                 name="gain",
                 title="Compute that B saves at equal loss",
                 caption=(
-                    "The FLOPs that A needs for the loss that B reaches, in units of the FLOPs of B. "
-                    "Bars are 95% intervals; a bar without an end is open."
+                    "The FLOPs that A needs for the loss that B reaches, in units of the FLOPs of "
+                    "B. Bars are 95% intervals; a bar without an end is open."
                 ),
                 x_label="training FLOPs of B",
                 y_label="FLOPs of A / FLOPs of B",

@@ -2,8 +2,8 @@
 
 The variance of a prediction of the linearized law is s^2 x^T M^-1 x, with the slopes x
 of the prediction, the information M = J^T V^-1 J of all runs and the spread s of their
-errors. A further run adds to M whatever it will measure, so designs can be compared
-before anything is trained.
+errors. What a further run adds to M does not depend on what it will measure, so designs
+can be compared before anything is trained.
 
 Shapes: n runs, p parameters, t predictions.
 """

@@ -3,7 +3,7 @@
 The residual of a row is an effect of its trunk plus the row's own noise. Both are
 Gaussian, and the intra-trunk correlation rho is the trunk's share of the variance.
 Trunks repeated with other seeds measure rho. Without them, a study has few trunks and
-its law absorbs most of their effects, so the residuals say little about rho, and the
+its law absorbs most of their effects. The residuals then say little about rho, and the
 rest is an assumption, which `PRIOR` states.
 
 Shapes: n rows, q directions in which the law can move, G values of rho, K draws.

@@ -52,9 +52,9 @@ def fit_isoflop(
     sizes, or whose parabola opens downwards, is left out, with a reason.
 
     draws: the number of times that Gaussian noise is added to all losses. N* of a
-    budget is then its median over the draws, a budget needs an interior minimum in half
-    of them, and the power laws weight it by 1 / std^2 of log N*. The i-th draw of all
-    budgets gives the i-th power law; their percentiles are the intervals. Where the
+    budget is then its median over the draws, of which half must have an interior
+    minimum. The power laws weight the budget by 1 / std^2 of log N*. The i-th draw of
+    all budgets gives the i-th power law; their percentiles are the intervals. Where the
     optima scatter about the law by more than this noise explains, the draws are spread
     by as much, and a reason says so.
 

@@ -142,7 +142,7 @@ def akima(
 ) -> Float[jax.Array, " points"]:
     """Akima's spline (1970) through the first `count` of the padded points (x, y).
 
-    A cubic between neighbouring points, whose slope at a point is the mean of the
+    It is a cubic between neighbouring points. Its slope at a point is the mean of the
     slopes on both sides, each weighted by how little the curve bends on the other side.
 
     x: ascending, at least three points. at: where to evaluate, within the range of x.

@@ -33,8 +33,8 @@ ROUND_ITERATIONS = 8
 # Tables are padded to 32, 64, 128, ... rows, so that a few programs serve all tables.
 MIN_PADDED_ROWS = 32
 
-# Above this many rows the start grid is solved on a sample of half as many rows, and
-# fits go one by one, because one lane alone fills the cache.
+# Above this many rows the start grid is solved on a sample of half as many rows. Fits
+# then go one by one, because a single lane fills the cache.
 LARGE_TABLE_ROWS = 4096
 
 # A start has reached the optimum if its cost is within this fraction of the lowest one.

@@ -61,11 +61,11 @@ def solve(
     starts: the law's NamedTuple with (S,) arrays; the default is the law's own grid,
     with its linear parameters solved for. loss: as for `scalejax.fit`.
 
-    All work is in float64. Results come back in the dtype of the targets, and are
-    differentiable with respect to inputs, targets and weights by implicit
-    differentiation at the optimum, which is exact wherever the optimum moves smoothly.
-    Rows are padded to 32, 64, 128, ... with weight 0, so that a few compiled programs
-    serve all tables.
+    All work is in float64, and results come back in the dtype of the targets. They are
+    differentiable with respect to inputs, targets and weights, by implicit
+    differentiation at the optimum: exact wherever the optimum moves smoothly. Rows are
+    padded to 32, 64, 128, ... with weight 0, so that a few compiled programs serve all
+    tables.
 
     >>> import jax, numpy as np, scalejax.laws as laws
     >>> x = np.geomspace(1e6, 1e9, 20)

@@ -41,11 +41,11 @@ def check_modules(
     a scalar; all steps read the same `batch`. Only variables of type `nnx.Param` are
     trained. `over` says what grows, in figures and messages.
 
-    Recorded are, by their path in the model, the outputs of all methods that `loss`
-    calls, what the model stores with `sow(nnx.Intermediate, ...)`, and all parameters
-    with one axis, such as the gains of norms: what those do to activations drowns in
-    what the matrices do. What not all sizes have in common, such as the blocks of a
-    deeper model, is left out.
+    Three things are recorded by their path in the model: the outputs of all methods
+    that `loss` calls, what the model stores with `sow(nnx.Intermediate, ...)`, and all
+    parameters with one axis, such as the gains of norms. The last are recorded
+    themselves because the effect of the matrices hides theirs on activations. What not
+    all sizes have in common, such as the blocks of a deeper model, is left out.
 
     Choose a learning rate so large that a few steps change the model: with a small one
     no multiplier matters yet.
