@@ -150,7 +150,9 @@ def test_a_foreign_array_with_the_number_of_the_studys_is_not_followed(cluster, 
     array = Slurm(("sleep", "600"), 1).start(
         tmp_path, placement=Placement(), lock=0, priority={}, observer=observer
     )
-    assert tasks_of(foreign) and not array._follow()
-    array._submit()
-    assert array._follow() and array_of(tmp_path) != foreign
-    subprocess.run(["scancel", "--user=root"], check=True)
+    try:
+        assert tasks_of(foreign) and not array._follow()
+        array._submit()
+        assert array._follow() and array_of(tmp_path) != foreign
+    finally:
+        subprocess.run(["scancel", "--user=root"], check=True)
