@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -146,7 +147,7 @@ def test_a_foreign_array_with_the_number_of_the_studys_is_not_followed(cluster, 
     command = ["sbatch", "--parsable", "--array=0-0", "--output=/dev/null", "--wrap=sleep 600"]
     foreign = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     write_json(tmp_path / RECORD, {"array": foreign})
-    observer = SimpleNamespace(step=None, done=None, say=lambda text: None)
+    observer: Any = SimpleNamespace(step=None, done=None, say=lambda text: None)
     array = Slurm(("sleep", "600"), 1).start(
         tmp_path, placement=Placement(), lock=0, priority={}, observer=observer
     )
