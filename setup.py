@@ -61,7 +61,7 @@ setup(
         ],
         "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0"],
         "eval": ["lm-eval>=0.4.13"],
-        "track": ["tensorboardX>=2.6", "wandb>=0.19"],
+        "track": ["tensorboardX>=2.6", "wandb>=0.19.10"],
         "ray": ["ray>=2.50"],
         "gpu": ["jax[cuda12]>=0.10.2"],
         "hf": ["transformers>=4.50", "safetensors>=0.5", "torch>=2.4"],

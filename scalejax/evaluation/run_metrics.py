@@ -1,5 +1,6 @@
 """The metrics of a run: held-out loss, bits per byte, and downstream top-1 error."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from scalejax.config import Measure, Run
@@ -80,7 +81,11 @@ def check_measure(shards: Shards, run: Run, measure: Measure) -> None:
 
 
 def downstream_metrics(
-    model: tasks.ScoredModel, measure: Measure, folder: Path | None
+    model: tasks.ScoredModel,
+    measure: Measure,
+    folder: Path | None,
+    *,
+    progress: Callable[[str, tasks.TaskMetrics, int], None] = tasks.ignore_progress,
 ) -> dict[str, float]:
     """Errors on the suites of `measure`, as columns of the results table.
 
@@ -89,11 +94,14 @@ def downstream_metrics(
     suite of several tasks has a column `error_<suite>`. Without suites there are no
     columns.
 
-    Scores are stored below `folder`, unless it is None.
+    Scores are stored below `folder`, unless it is None. `progress` is that of
+    `score_suite`.
     """
     row: dict[str, float] = {}
     for name in _suite_names(measure):
-        result = tasks.score_suite(name, model, items=measure.items, folder=folder)
+        result = tasks.score_suite(
+            name, model, items=measure.items, folder=folder, progress=progress
+        )
         mean = result["averages"]["mean_of_tasks"]
         if not row:
             row["top1_error"] = mean["error"]

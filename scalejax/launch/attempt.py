@@ -121,8 +121,6 @@ class Companions:
                 others.append(other)
             if not others:
                 return []
-            for other in others:
-                other.write(self._study / other.segment.folder)
             tasks = [self._task(member) for member in [job, *others]]
 
             def check() -> None:
@@ -135,6 +133,8 @@ class Companions:
 
             with fenced(check):
                 try:
+                    for other in others:
+                        other.write(self._study / other.segment.folder)
                     train_population(tasks, report=report_first, stopping=stopping)
                 except (Preempted, ClaimLost):
                     raise

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scalejax.files import fenced
+from scalejax.launch.attempt import forget_failure
 from scalejax.launch.claims import HEARTBEAT_SECONDS, STALE_SECONDS, ClaimLost, Claims
 
 # How long to wait for a claim: it may be that of an earlier start, whose process 0 was
@@ -31,7 +32,7 @@ DONE, FAILED, BAD_INPUT, RUN_AGAIN = 0, 1, 2, 75
 def main() -> None:
     """Train the segment, and end this process with an exit code."""
     try:
-        code = _train(Path(sys.argv[1]))
+        code = _train(_folder(sys.argv[1:]))
     # Whatever the error is, this process must not stay: the others wait for it.
     except Exception as error:
         if lost := _lost_peer(error):
@@ -54,20 +55,38 @@ def main() -> None:
         os._exit(code)
 
 
+def _folder(arguments: list[str]) -> Path:
+    """Return the folder that is trained; raises ValueError when there is none."""
+    if len(arguments) != 1 or not Path(arguments[0], "config.json").is_file():
+        raise ValueError(
+            "give the folder of one run, OUT/<study>/runs/<id>, with the config.json that "
+            f"`scalejax run` wrote; got {' '.join(arguments) or 'nothing'}"
+        )
+    return Path(arguments[0])
+
+
 def _train(folder: Path) -> int:
     # Not at the top of the file: processes are connected before JAX sees its devices.
     from scalejax.training import distributed
-
-    distributed.connect()
-    from scalejax.training.loop import Preempted, train_segment
     from scalejax.training.segment import TrainingJob
 
     job = TrainingJob.read(folder)
     # A segment lies in STUDY/runs/ID or STUDY/trunks/ID.
     study = folder.absolute().parent.parent
     parent = study / job.segment.parent if job.segment.parent else None
+    if job.segment.needs and not (study / job.segment.needs / "DONE").exists():
+        raise ValueError(
+            f"{folder} begins from {study / job.segment.needs}, which is not finished; train that "
+            "one first"
+        )
+    distributed.connect()
+    from scalejax.training.loop import Preempted, train_segment
+
     try:
         with _claimed(study, folder.name):
+            # It may have failed before, which workers remember.
+            if distributed.is_main():
+                forget_failure(folder)
             train_segment(job, folder, parent)
     # When process 0 ends, JAX ends the others.
     except (Preempted, ClaimLost) as error:

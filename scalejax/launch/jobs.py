@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scalejax import __version__
 from scalejax.files import read_json, write_json, wrong_field
 from scalejax.training.segment import TrainingJob
 
@@ -31,7 +32,8 @@ def write_jobs(study: Path, jobs: Sequence[TrainingJob], later: Sequence[Trainin
         "jobs": [job.record() for job in jobs],
         "later": [job.record() for job in later if job.segment.folder not in names],
     }
-    write_json(study / JOBS, {"complete": not records["later"], **records})
+    content = {"version": __version__, "complete": not records["later"], **records}
+    write_json(study / JOBS, content)
 
 
 def read_jobs(study: Path) -> Jobs:
@@ -53,7 +55,7 @@ def read_jobs(study: Path) -> Jobs:
 def _jobs_of_file(path: Path, *state: int) -> tuple[tuple[TrainingJob, ...], bool]:
     """The jobs of a file in this state, and whether they are all."""
     content = _read(path)
-    jobs = tuple(TrainingJob.from_record(record, path) for record in content["jobs"])
+    jobs = tuple(_parse(content, content["jobs"], path))
     return jobs, content["complete"]
 
 
@@ -65,7 +67,7 @@ def read_plan(study: Path) -> list[TrainingJob]:
     path = _find(study)
     content = _read(path)
     records = content["jobs"] + content["later"]
-    return [TrainingJob.from_record(record, path) for record in records]
+    return _parse(content, records, path)
 
 
 def _find(study: Path) -> Path:
@@ -86,6 +88,20 @@ def _read(path: Path) -> dict[str, Any]:
             "`scalejax run` writes it again"
         )
     return content
+
+
+def _parse(content: dict[str, Any], records: list[Any], path: Path) -> list[TrainingJob]:
+    """The jobs in some of the records of a file with this content."""
+    try:
+        return [TrainingJob.from_record(record, path) for record in records]
+    except ValueError as error:
+        if (version := content.get("version")) == __version__:
+            raise
+        raise ValueError(
+            f"{path} was written by scalejax {version or 'of an earlier version'}, and this is "
+            f"scalejax {__version__}, which cannot read it; use one version for `scalejax run` and "
+            f"its workers ({error})"
+        ) from error
 
 
 def in_order(jobs: Iterable[TrainingJob], priority: Mapping[str, float]) -> list[TrainingJob]:

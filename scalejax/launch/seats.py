@@ -47,7 +47,7 @@ def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
     devices: the largest number of accelerators or cores to use; 0 gives no seat, None
         uses all.
     Raises ValueError if `devices` is negative, more than there are, or fewer than one
-    run needs.
+    run needs, and if this machine has fewer than that.
     """
     if devices == 0:
         return []
@@ -60,10 +60,16 @@ def worker_seats(devices: int | None, placement: Placement) -> list[Seat]:
                 f"--devices {devices}: a run of this study uses {size} (Placement data x fsdp x "
                 f"tensor); give a multiple of {size}, or change the placement"
             )
+        # AMD's GPUs are not counted one by one.
+        if size > len(ids) and not _numbers(AMD):
+            raise ValueError(
+                f"a run of this study uses {size} accelerators (data x fsdp x tensor), and "
+                f"this process may use {len(ids)}; lower data, fsdp or tensor"
+            )
         groups = [ids[i : i + size] for i in range(0, len(ids[:devices]) - size + 1, size)]
         if len(groups) > 1 or (groups and groups[0] != ids):
             return [Seat("-".join(group), environment=_hide_others(group)) for group in groups]
-        # The one worker uses everything, or more than there is, which JAX refuses.
+        # The one worker uses everything.
         return [Seat("0")]
     if size > 1:
         if devices is not None:
@@ -165,10 +171,17 @@ def _hide_others(group: list[str]) -> dict[str, str]:
 def _virtual_devices(count: int) -> dict[str, str]:
     """The variables that make JAX see a CPU as this many devices.
 
-    A number of devices that the user has set is left as it is.
+    A number of devices that the user has set is left as it is. Raises ValueError when
+    there are too few.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    return {} if VIRTUAL in flags else {"XLA_FLAGS": f"{flags} {VIRTUAL}={count}".strip()}
+    given = [int(number) for number in re.findall(rf"{VIRTUAL}=(\d+)", flags)]
+    if given and given[-1] < count:
+        raise ValueError(
+            f"XLA_FLAGS divides the CPU into {given[-1]} devices, but a run of this study uses "
+            f"{count} (Placement data x fsdp x tensor); unset it, or change the placement"
+        )
+    return {} if given else {"XLA_FLAGS": f"{flags} {VIRTUAL}={count}".strip()}
 
 
 def _numbers(pattern: str) -> list[str]:

@@ -30,7 +30,7 @@ class _Llama:
         rope = config.get("rope_parameters") or {}
         self.layers: int = config["num_hidden_layers"]
         self.heads: int = config["num_attention_heads"]
-        self.kv_heads: int = config.get("num_key_value_heads", self.heads)
+        self.kv_heads: int = config.get("num_key_value_heads") or self.heads
         self.epsilon: float = config.get("rms_norm_eps", 1e-6)
         self.theta: float = config.get("rope_theta") or rope.get("rope_theta", 10_000.0)
         self.is_tied: bool = config.get("tie_word_embeddings", False)

@@ -23,8 +23,6 @@ class Exported(NamedTuple):
     """Step of the exported checkpoint."""
     parity: hf_parity.Parity
     """How far the logits of the written files are from the run's."""
-    tolerance: float
-    """Largest difference that is allowed."""
     no_tokenizer: str
     """Why the folder has no tokenizer; empty if it has one."""
 
@@ -56,7 +54,6 @@ def export_hf(run_folder: Path, out: Path) -> Exported:
         run=run_id(run),
         step=weights.step,
         parity=parity,
-        tolerance=hf_parity.TOLERANCE,
         no_tokenizer=tokenizer.no_files,
     )
 

@@ -29,6 +29,7 @@ from scalejax.data.preparation import prepare
 from scalejax.data.shards import Shards
 from scalejax.evaluation.run_metrics import check_measure, downstream_metrics, held_out_metrics
 from scalejax.evaluation.suites import find_suite
+from scalejax.evaluation.tasks import TaskMetrics
 from scalejax.files import check_can_be_folder, read_json
 from scalejax.optim.schedules import learning_rates
 from scalejax.training import checkpoint, distributed
@@ -120,9 +121,9 @@ def train_segment(
     last checkpoint is evaluated again.
 
     `report(step, loss)` is called with every metrics row. `stopping()` is called after
-    every step; when it returns True, the state is saved and Preempted is raised. The
-    fence (see `scalejax.files.fenced`) is checked after every step and before every
-    file.
+    every step, and between the tasks of the evaluation; when it returns True, the state
+    is saved and Preempted is raised. The fence (see `scalejax.files.fenced`) is checked
+    after every step and before every file.
     """
     with opened(job, folder, parent, report) as trainer:
         if trainer is not None:
@@ -132,7 +133,7 @@ def train_segment(
                     f"stopped at step {trainer.progress.step} of {job.segment.stop}; the state is "
                     f"saved in {folder}"
                 )
-            trainer.conclude()
+            trainer.conclude(stopping)
 
 
 class Preempted(Exception):
@@ -291,11 +292,14 @@ class Trainer(StepLoop):
             self.metrics.write(self.row_head() | {"weights": name} | row)
         return losses["raw"]
 
-    def conclude(self) -> None:
-        """Evaluate the run if the segment is its last, and close the folder."""
+    def conclude(self, stopping: Callable[[], bool]) -> None:
+        """Evaluate the run if the segment is its last, and close the folder.
+
+        Raises Preempted when `stopping()` returns True between two tasks.
+        """
         # Trunks are not evaluated.
         if self.job.segment.final:
-            row = self.evaluate_run()
+            row = self.evaluate_run(stopping)
             if distributed.is_main():
                 Result(row=row, measure=self.job.measure).save(self.folder)
         # A folder with DONE is never trained again: its curve must be complete.
@@ -303,7 +307,7 @@ class Trainer(StepLoop):
         progress = self.progress
         close_folder(self.folder, self.status, step=progress.step, diverged=progress.diverged)
 
-    def evaluate_run(self) -> ResultRow:
+    def evaluate_run(self, stopping: Callable[[], bool]) -> ResultRow:
         """Evaluate the finished run: its row of the results table."""
         run, progress = self.job.segment.run, self.progress
         scores = self.evaluate_loss()
@@ -316,7 +320,15 @@ class Trainer(StepLoop):
             model = scored_model(
                 self.folder, progress.step, run, self.mesh, self.shards, lambda: params
             )
-            scores |= downstream_metrics(model, self.job.measure, self.folder / "evaluations")
+
+            def go_on(task: str, metrics: TaskMetrics, remaining: int) -> None:
+                # A large model takes minutes for its tasks, which is more than what is
+                # left before a time limit. The weights and the scores so far are saved.
+                if remaining and stopping():
+                    raise Preempted(f"stopped in {self.folder}; {remaining} task(s) are left")
+
+            folder = self.folder / "evaluations"
+            scores |= downstream_metrics(model, self.job.measure, folder, progress=go_on)
         run_counts = RunCounts(
             step=progress.step,
             skipped=int(progress.state.skipped),

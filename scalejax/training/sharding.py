@@ -29,9 +29,10 @@ def make_mesh(placement: Placement) -> Mesh:
     needed, devices = placement.devices, jax.devices()
     if needed > len(devices):
         product = " x ".join(f"{name} {size}" for name, size in sizes.items())
+        each = -(-needed // jax.process_count())
         # Workers of `scalejax run` and `work` have the flag already.
         virtual = (
-            f", or start Python with XLA_FLAGS=--xla_force_host_platform_device_count={needed}"
+            f", or start Python with XLA_FLAGS=--xla_force_host_platform_device_count={each}"
             if devices[0].platform == "cpu"
             else ""
         )

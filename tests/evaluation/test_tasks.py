@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,12 +37,14 @@ from scalejax.training.evaluate import (
     make_token_losses,
     scored_model,
 )
-from scalejax.training.loop import train
+from scalejax.training.loop import Preempted, train, train_segment
 from scalejax.training.result import Result
+from scalejax.training.segment import TrainingJob
 from scalejax.training.sharding import make_mesh
 from tests.evaluation import slow_scorer
 from tests.evaluation.slow_scorer import ThreeLetters
 from tests.published import reference
+from tests.training.runs import reproducible_row
 
 WINDOW = 192
 
@@ -245,6 +248,24 @@ def test_a_run_measures_its_suites_and_stores_every_score(trained):
     scores = Scores.load(stored / "quiz.parquet")
     assert len(scores.item) == 12
     assert scores.metadata.get("step") == trained.run.steps
+
+
+def test_a_run_that_is_stopped_between_two_tasks_goes_on_with_the_next(trained, tmp_path):
+    """A time limit may leave less time than all tasks of a large model take."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder / "run", folder)
+    for name in ("DONE", "result.json"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "evaluations")
+    job = TrainingJob.read(folder)
+    with pytest.raises(Preempted, match=r"1 task\(s\) are left"):
+        train_segment(job, folder, None, stopping=lambda: True)
+    (stored,) = folder.glob("evaluations/*/*.parquet")
+    written = stored.stat().st_mtime_ns
+    assert not (folder / "DONE").exists()
+    train_segment(job, folder, None)
+    assert reproducible_row(Result.load(folder)) == reproducible_row(trained.result)
+    assert stored.stat().st_mtime_ns == written
 
 
 def test_every_evaluation_in_training_has_the_loss_of_every_domain(trained):

@@ -7,7 +7,7 @@ import pytest
 
 from scalejax.config import Measure, Placement
 from scalejax.files import read_json
-from scalejax.launch.attempt import Companions, failure
+from scalejax.launch.attempt import Companions, attempt, failure
 from scalejax.launch.claims import Claims
 from scalejax.launch.jobs import write_jobs
 from scalejax.launch.lock import locked
@@ -112,3 +112,21 @@ def test_a_pool_hears_of_all_runs_of_a_population(jobs, tmp_path):
             result = pool.train(jobs[:3])
     assert done == [job.segment for job in jobs[:3]] and not result.failed
     assert [population_of(job, tmp_path) for job in jobs[:3]] == [3, 3, 3]
+
+
+def test_a_companion_whose_folder_is_that_of_another_run_fails_nobody_else(jobs, tmp_path):
+    write_jobs(tmp_path, jobs[:3])
+    first, wrong, _ = (tmp_path / job.segment.folder for job in jobs[:3])
+    jobs[0].write(first)
+    jobs[3].write(wrong)
+    claims = Claims(tmp_path)
+    event = attempt(
+        claims,
+        first,
+        report=lambda step, loss: None,
+        stopping=lambda: False,
+        companions=Companions(claims, tmp_path),
+    )
+    assert (event.kind, event.error) == ("done", "")
+    assert failure(first) is None and (first / "DONE").exists()
+    assert list((tmp_path / "claims").iterdir()) == []

@@ -1,6 +1,7 @@
-"""The claim of a run of several processes (mirrors scalejax/launch/hosts.py)."""
+"""What a run of several processes needs (mirrors scalejax/launch/hosts.py)."""
 
 import hashlib
+import subprocess
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from scalejax.files import read_json, write_json
 from scalejax.launch.claims import Claims
 from scalejax.launch.hosts import LOOK_AGAIN_SECONDS
 from scalejax.training.segment import Segment, TrainingJob
-from tests.training.hosts import finish, start_processes, wait_for_a_checkpoint
+from tests.training.hosts import COMMAND, finish, start_processes, wait_for_a_checkpoint
 
 
 def hashes(folder):
@@ -67,3 +68,23 @@ def test_processes_wait_for_a_claim_and_stop_when_they_lose_it(tiny_run, tmp_pat
     assert "Traceback" not in "".join(outputs)
     assert hashes(folder) == before and not (folder / "DONE").exists()
     assert read_json(path) == successor
+
+
+@pytest.mark.parametrize("given", ["nothing", "no folder of a run", "a run without its trunk"])
+def test_what_cannot_be_trained_is_one_line_and_exit_2(given, tiny_run, tmp_path):
+    trunk = Segment(run=tiny_run, start=0, stop=9, final=False)
+    segment = Segment(run=tiny_run, start=9, stop=tiny_run.steps, parent=trunk.folder)
+    folder = tmp_path / segment.folder
+    measure, placement = Measure(tokens=1024, items=0), Placement(data=2)
+    for part in (trunk, segment):
+        job = TrainingJob(segment=part, study="s@1", measure=measure, placement=placement)
+        job.write(tmp_path / part.folder)
+    arguments, message = {
+        "nothing": ([], "give the folder of one run"),
+        "no folder of a run": ([tmp_path], "give the folder of one run"),
+        "a run without its trunk": ([folder], f"{trunk.folder}, which is not finished"),
+    }[given]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in folder.iterdir()] == ["config.json"]

@@ -95,12 +95,22 @@ def test_gpus_are_shared_out_in_groups_as_large_as_the_placement(devices):
     devices(*(f"nvidia{number}" for number in range(8)))
     groups = [seat.environment["CUDA_VISIBLE_DEVICES"] for seat in worker_seats(None, _mesh(3))]
     assert groups == ["0,1,2", "3,4,5"]
-    # A placement on all GPUs, or on more, has one worker from which none is hidden.
-    assert worker_seats(None, _mesh(8)) == worker_seats(None, _mesh(16)) == [Seat("0")]
+    # A placement on all GPUs has one worker from which none is hidden.
+    assert worker_seats(None, _mesh(8)) == [Seat("0")]
 
 
 def _mesh(devices):
     return Placement(fsdp=devices)
+
+
+def test_a_placement_on_more_devices_than_there_are_is_refused(devices, monkeypatch):
+    flag = "--xla_force_host_platform_device_count"
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}=8 {flag}=2")
+    with pytest.raises(ValueError, match=r"divides the CPU into 2 devices, but .* uses 4"):
+        worker_seats(None, _mesh(4))
+    devices(*(f"nvidia{number}" for number in range(8)))
+    with pytest.raises(ValueError, match=r"uses 16 accelerators .* may use 8"):
+        worker_seats(None, _mesh(16))
 
 
 def test_only_the_gpus_that_a_scheduler_gave_are_used(devices, monkeypatch):

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from scalejax import __version__
 from scalejax.config import Measure, Placement
-from scalejax.files import write_json
+from scalejax.files import read_json, write_json
 from scalejax.launch import work as module
 from scalejax.launch.attempt import failure, forget_failure
 from scalejax.launch.claims import Claims
-from scalejax.launch.jobs import read_jobs, read_plan, write_jobs
+from scalejax.launch.jobs import JOBS, read_jobs, read_plan, write_jobs
 from scalejax.launch.work import work
 from scalejax.training.result import Result
 from scalejax.training.segment import Segment, TrainingJob
@@ -48,6 +49,20 @@ def test_jobs_come_back_as_they_were_written(jobs, tmp_path):
     # They are not read anew, but a list may be changed by who reads it.
     again = read_jobs(tmp_path).jobs
     assert again.pop() is read_jobs(tmp_path).jobs[-1]
+
+
+def test_jobs_of_another_version_are_refused_with_both_versions(jobs, tmp_path):
+    write_jobs(tmp_path, jobs)
+    content = read_json(tmp_path / JOBS)
+    content["jobs"][0]["placement"]["pods"] = 3
+    write_json(tmp_path / JOBS, content)
+    with pytest.raises(ValueError, match=r"holds no training job .*'pods'.*; restore it"):
+        read_jobs(tmp_path)
+    write_json(tmp_path / JOBS, content | {"version": "9.9"})
+    message = rf"by scalejax 9\.9, and this is scalejax {__version__}, .*'pods'"
+    for read in (read_jobs, read_plan):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path)
 
 
 def test_a_folder_without_jobs_is_refused(tmp_path):

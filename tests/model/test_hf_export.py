@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from scalejax.model import hf_reference
 from scalejax.model.hf_export import export_hf
-from scalejax.model.hf_parity import check_parity
+from scalejax.model.hf_parity import TOLERANCE, check_parity
 from scalejax.model.parametrization import standard
 from tests.model.hf_models import (
     MODELS,
@@ -61,6 +61,17 @@ def test_weights_that_differ_from_the_files_are_detected(exported):
     params["blocks"][1]["attention"]["key"] *= 1.01
     with pytest.raises(ValueError, match="must be the same model"):
         check_parity(exported, PLAIN, standard(), params, positions=32)
+
+
+def test_large_logits_are_compared_relative_to_their_size(tmp_path):
+    """Their rounding errors are above what small ones may differ by."""
+    params = random_weights(PLAIN)
+    params["head"] *= 1e4
+    parity = export_hf(PLAIN, standard(), params, tmp_path / "out", positions=32)
+    assert TOLERANCE < parity.numpy < parity.tolerance
+    params["blocks"][1]["attention"]["key"] *= 1.01
+    with pytest.raises(ValueError, match="must be the same model"):
+        check_parity(tmp_path / "out", PLAIN, standard(), params, positions=32)
 
 
 def test_an_export_that_fails_its_check_leaves_nothing(tmp_path):

@@ -20,6 +20,7 @@ from scalejax.model.hf_export import export_hf
 from scalejax.model.hf_import import import_hf
 from scalejax.model.parametrization import standard
 from tests.model.hf_models import (
+    MODELS,
     NEEDS_TRANSFORMERS,
     PLAIN,
     edit_config,
@@ -58,6 +59,13 @@ def test_a_checkpoint_with_another_norm_epsilon_keeps_its_logits(model, tmp_path
     assert np.abs(theirs - with_our_epsilon).max() > 0.01, "the epsilon makes no difference"
     _, imported = import_hf(tmp_path / "out")
     assert np.abs(theirs - logits(model, standard(), imported, tokens)).max() < 1e-4
+
+
+def test_null_kv_heads_are_as_many_as_heads(tmp_path):
+    model = MODELS["qk_norm"]
+    export_hf(model, standard(), random_weights(model), tmp_path / "out", positions=32)
+    edit_config(tmp_path / "out", num_key_value_heads=None)
+    assert import_hf(tmp_path / "out")[0] == model
 
 
 def test_shards_and_bfloat16_are_read(exported):

@@ -57,7 +57,7 @@ def print_task_progress(task: str, metrics: "TaskMetrics", remaining: int) -> No
 
 def export_text(exported: "Exported", folder: Path) -> str:
     """An export in three lines: the run, how well the logits agree, the tokenizer."""
-    by_numpy, by_transformers = exported.parity
+    by_numpy, by_transformers, tolerance = exported.parity
     if by_transformers is None:
         comparison = "not compared with transformers, because it or torch is not installed"
     else:
@@ -68,7 +68,7 @@ def export_text(exported: "Exported", folder: Path) -> str:
         tokenizer = "with its tokenizer"
     return (
         f"run {exported.run} at step {exported.step} in {folder}\n"
-        f"largest difference of a logit (at most {exported.tolerance:g} is allowed): "
+        f"largest difference of a logit (at most {tolerance:g} is allowed): "
         f"{by_numpy:.1e} read by NumPy; {comparison}\n"
         f"{tokenizer}"
     )

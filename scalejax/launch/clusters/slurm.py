@@ -44,6 +44,8 @@ class Task(NamedTuple):
     state: str
     reason: str
     """Why it waits or has ended; `None` when there is nothing to say."""
+    script: str
+    """Path of the script that was submitted."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class SlurmArray:
         self._followed = ""
         """The array that the user has been told of."""
         with contextlib.suppress(FileNotFoundError):
-            self._array = str(read_json(folder / RECORD)["array"])
+            self._array = str(read_json(folder / RECORD).get("array", ""))
 
     def train(self, jobs: Iterable[TrainingJob]) -> PoolResult:
         """Train jobs on the array; see `Pool.train`.
@@ -151,7 +153,7 @@ class SlurmArray:
 
     def _follow(self) -> bool:
         """Follow the remembered array, if there is one that is waiting or at work."""
-        tasks = tasks_of(self._array) if self._array else []
+        tasks = self._tasks() if self._array else []
         if tasks is None or any(task.state not in ENDED for task in tasks):
             if self._array != self._followed:
                 self._say(f"following SLURM array {self._array}, which was submitted before")
@@ -187,7 +189,7 @@ class SlurmArray:
         if time.monotonic() - self._asked_at < ASK_SECONDS:
             return ""
         self._asked_at = time.monotonic()
-        tasks = tasks_of(self._array)
+        tasks = self._tasks()
         if tasks is None:
             return ""
         self._tell(tasks)
@@ -200,6 +202,12 @@ class SlurmArray:
             return ""
         self._was_stopped = bool(tasks) and {task.state for task in tasks} <= STOPPED
         return self._reason(tasks)
+
+    def _tasks(self) -> list[Task] | None:
+        """Return the tasks of the study's array; see `tasks_of`."""
+        tasks, script = tasks_of(self._array), (self._folder / SCRIPT).resolve()
+        # On another cluster, or a new one, the number may be that of another array.
+        return tasks and [task for task in tasks if Path(task.script).resolve() == script]
 
     def _tell(self, tasks: list[Task]) -> None:
         """Say how many tasks are in which state, when that has changed."""
@@ -229,12 +237,17 @@ def tasks_of(array: str) -> list[Task] | None:
     None when SLURM does not answer.
     """
     done = _call(
-        "squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i|%T|%r"
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--jobs={array}",
+        "--format=%i|%T|%r|%o",
     )
     if done.returncode != 0:
         return [] if "Invalid job id" in done.stderr else None
-    lines = [line.strip().split("|", 2) for line in done.stdout.splitlines()]
-    return [Task(*line) for line in lines if len(line) == 3]
+    lines = [line.strip().split("|", 3) for line in done.stdout.splitlines()]
+    return [Task(*line) for line in lines if len(line) == 4]
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:

@@ -107,7 +107,7 @@ def train_population(
             if trainer is not None:
                 members.append(trainer)
 
-        left = _conclude_complete(members)
+        left = _conclude_complete(members, stopping)
         while left:
             # The members that are furthest behind train up to the next one.
             step = min(member.progress.step for member in left)
@@ -121,7 +121,7 @@ def train_population(
                     f"stopped at step {population.progress.step} of {stop}; the states are saved"
                 )
             population.dissolve()
-            left = _conclude_complete(left)
+            left = _conclude_complete(left, stopping)
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,10 @@ class Population(StepLoop):
         return make_population_step(runs, self.mesh, placement, averages)
 
     def rates(self) -> np.ndarray:
-        """The learning rates of every step, float32 [steps, r]."""
-        return np.stack([member.rates() for member in self.members], axis=1)
+        """The learning rates of every step up to the end, float32 [steps, r]."""
+        # The runs of trunks that end at one step may go on to different ones.
+        stop = self.job.segment.stop
+        return np.stack([member.rates()[:stop] for member in self.members], axis=1)
 
     def read_batch(self, before: int, after: int) -> ArrayLike:
         """The rows of a step: [r, b, t+1], or [b, t+1] when all read the same."""
@@ -230,12 +232,12 @@ class Population(StepLoop):
         progress.losses, progress.seconds = [], 0.0
 
 
-def _conclude_complete(members: Sequence[Trainer]) -> list[Trainer]:
+def _conclude_complete(members: Sequence[Trainer], stopping: Callable[[], bool]) -> list[Trainer]:
     """Conclude the members that need no training any more; return the others."""
     for member in members:
         if member.is_complete:
             member.progress.state = jax.device_put(member.progress.state, replicated(member.mesh))
-            member.conclude()
+            member.conclude(stopping)
     return [member for member in members if not member.is_complete]
 
 

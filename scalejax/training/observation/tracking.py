@@ -182,6 +182,8 @@ class WeightsAndBiases:
             id=f"{job.study.replace('@', '-') or 'run'}-{job.segment.id}",
             job_type="run" if job.segment.final else "trunk",
             resume="allow",
+            # By default the members of a population would all get the first one's run.
+            reinit="create_new",
             dir=str(folder),
             config=flatten(job.segment.run),
             # A worker's standard output carries its events: it must not be captured.

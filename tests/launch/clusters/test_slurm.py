@@ -9,10 +9,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from scalejax.launch.clusters.slurm import ENDED, tasks_of
+from scalejax.config import Placement
+from scalejax.files import write_json
+from scalejax.launch.clusters.slurm import ENDED, RECORD, Slurm, tasks_of
 from tests.launch.clusters.launchers import PATIENCE_SECONDS, end, wait_until
 from tests.launch.clusters.studies import EXPERIMENT, RUNS, curves, losses
 from tests.launch.slurm_cluster import (
@@ -136,3 +140,20 @@ def test_a_task_that_is_warned_saves_and_queues_again_and_cancelled_ones_are_tol
     assert run.returncode == 75, output
     assert f"no task of SLURM array {array} is left" in output and "CANCELLED" in output
     assert str(study / "logs" / f"slurm-{array}_0.log") in output
+
+
+def test_a_foreign_array_with_the_number_of_the_studys_is_not_followed(cluster, tmp_path):
+    """Numbers begin anew on another cluster, where a study may be copied to."""
+    command = ["sbatch", "--parsable", "--array=0-0", "--output=/dev/null", "--wrap=sleep 600"]
+    foreign = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    write_json(tmp_path / RECORD, {"array": foreign})
+    observer: Any = SimpleNamespace(step=None, done=None, say=lambda text: None)
+    array = Slurm(("sleep", "600"), 1).start(
+        tmp_path, placement=Placement(), lock=0, priority={}, observer=observer
+    )
+    try:
+        assert tasks_of(foreign) and not array._follow()
+        array._submit()
+        assert array._follow() and array_of(tmp_path) != foreign
+    finally:
+        subprocess.run(["scancel", "--user=root"], check=True)

@@ -125,7 +125,11 @@ def test_members_go_on_alone_and_lone_runs_go_on_in_a_population(runs, alone, tm
 def test_trunks_and_their_branches_are_populations_too(tiny_run, tmp_path):
     base = tiny_run.replace(schedule=constant(warmup=640), tokens=25 * tiny_run.batch_tokens)
     runs = [base, with_rate(base, 0.03)]
-    trunks = [Segment(run=run, start=0, stop=15, final=False) for run in runs]
+    trunks = [
+        Segment(run=base, start=0, stop=15, final=False),
+        # A trunk can be cut from a longer run than its neighbor.
+        Segment(run=runs[1].replace(tokens=2 * base.tokens), start=0, stop=15, final=False),
+    ]
     branches = [
         Segment(run=run, start=15, stop=25, parent=trunk.folder)
         for run, trunk in zip(runs, trunks, strict=True)

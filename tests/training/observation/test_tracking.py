@@ -16,6 +16,7 @@ import pytest
 from scalejax.config import Measure, Placement
 from scalejax.files import read_lines
 from scalejax.training.loop import Preempted, train, train_segment
+from scalejax.training.loops.population import Task, train_population
 from scalejax.training.observation import tracking
 from scalejax.training.observation.tracking import Tracker
 from scalejax.training.segment import Segment, TrainingJob
@@ -192,17 +193,16 @@ def finished_records(file):
     raise TimeoutError(f"{file} has no last record")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
+def wandb_offline(monkeypatch):
+    """Let wandb write files, or skip the test where it is not installed."""
     pytest.importorskip("wandb", reason="needs the extra `track`: make test-track")
     monkeypatch.setenv("WANDB_MODE", "offline")
     # wandb starts a process of its own, which takes long on a busy machine.
     monkeypatch.setattr(tracking, "CLOSE_SECONDS", 300)
-    tracked = job(tiny_run, "wandb")
-    interrupt_and_finish(tracked, tmp_path / "run")
-    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    # One file per attempt, of one run.
-    assert len(files) == 2
+
+
+def read_back(files):
+    """Rows and runs in the offline files: (losses by tokens, every row, every run)."""
     rows, runs = [], []
     for file in files:
         for record in finished_records(file):
@@ -211,11 +211,39 @@ def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
                 rows.append({i.key or i.nested_key[0]: float(i.value_json) for i in items})
             elif record.WhichOneof("record_type") == "run":
                 runs.append(record.run)
+    return losses_by_tokens(rows), rows, runs
+
+
+def losses_by_tokens(rows):
+    return {row["tokens"]: row["train_loss"] for row in rows if "train_loss" in row}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline_files_read_back(tiny_run, tmp_path, monkeypatch):
+    wandb_offline(monkeypatch)
+    tracked = job(tiny_run, "wandb")
+    interrupt_and_finish(tracked, tmp_path / "run")
+    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    # One file per attempt, of one run.
+    assert len(files) == 2
+    logged, rows, runs = read_back(files)
     assert {run.run_id for run in runs} == {f"s-1-{tracked.segment.id}"}
     assert {run.run_group for run in runs} == {"s@1"}
     assert {run.display_name for run in runs} == {tracked.segment.id}
-    expected = {
-        row["tokens"]: row["train_loss"] for row in curve(tmp_path / "run") if "train_loss" in row
-    }
-    logged = {row["tokens"]: row["train_loss"] for row in rows if "train_loss" in row}
-    assert logged == expected and all(row["flops"] > 0 for row in rows)
+    assert logged == losses_by_tokens(curve(tmp_path / "run"))
+    assert all(row["flops"] > 0 for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_runs_that_are_trained_together_are_two_on_wandb(tiny_run, tmp_path, monkeypatch):
+    wandb_offline(monkeypatch)
+    tasks = []
+    for seed in range(2):
+        tracked = job(tiny_run.replace(seed=seed), "wandb")
+        tasks.append(Task(tracked, tmp_path / tracked.segment.folder, None))
+        tracked.write(tasks[-1].folder)
+    train_population(tasks)
+    for tracked, folder, _ in tasks:
+        logged, _, runs = read_back((folder / "wandb").glob("offline-run-*/*.wandb"))
+        assert {run.run_id for run in runs} == {f"s-1-{tracked.segment.id}"}
+        assert logged == losses_by_tokens(curve(folder))
