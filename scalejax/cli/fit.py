@@ -1,6 +1,7 @@
 """`scalejax fit` and `scalejax predict`: laws from tables of runs."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,7 +100,8 @@ class Fit:
     # Print the parameters as a table for a paper or a page instead of text.
     table_format: Annotated[Literal["latex", "markdown"] | None, tyro.conf.arg(name="table")] = None
 
-    # Column whose values each get a fit of their own. Prints one table of all fits.
+    # Column whose values each get a fit of their own. Prints one table of all fits, and
+    # names the values whose rows cannot be fitted.
     by: str | None = None
 
     # Print one JSON object instead of text.
@@ -149,19 +151,25 @@ class Fit:
         # Records may hold 1 and "1", which one row of the table must stand for.
         labels = names.astype(str)
         ordered = sorted(names.unique(), key=lambda x: (isinstance(x, str), x))
-        fitted = {}
+        fitted, unfitted = {}, {}
         for value in dict.fromkeys(map(str, ordered)):
             try:
                 fitted[value] = self._fit(chosen.loc[labels == value], law)
             except ValueError as error:
-                raise ValueError(
+                unfitted[value] = (
                     f"{error} (in the rows whose {column} is {value}, which --where can leave out)"
-                ) from error
+                )
+        if not fitted:
+            raise ValueError(next(iter(unfitted.values())))
         if self.json:
-            print(as_json({name: fit.summary() for name, fit in fitted.items()}))
+            records = {name: fit.summary() for name, fit in fitted.items()}
+            print(as_json(records | {name: {"error": why} for name, why in unfitted.items()}))
         else:
             print(groups_text(self.by, fitted, self.table_format))
-        return exit_codes.DONE
+        # The other groups are worth reading all the same.
+        for why in unfitted.values():
+            print(f"scalejax: {why}", file=sys.stderr)
+        return exit_codes.BAD_INPUT if unfitted else exit_codes.DONE
 
     def _fit(self, table: "str | DataFrame", law: "Law") -> "FitOfLaw[Any]":
         from scalejax.fitting import fit as fits

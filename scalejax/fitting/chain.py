@@ -34,7 +34,9 @@ def predict(loss_fit: Fit[Any], error_fit: Fit[Any], **inputs: float) -> Estimat
     error = error_fit.estimate(loss=loss.value)
     distance = [*loss_fit.extrapolation(inputs), *error_fit.extrapolation({"loss": loss.value})]
     if not (loss_fit.draws and error_fit.draws):
-        method = "; ".join(["no interval: both laws need bootstraps", *distance])
+        missing = [one for one in (loss_fit, error_fit) if not one.draws]
+        why = [f"of the {one.law.name} law, {one.no_draws}" for one in missing]
+        method = "; ".join(["no interval: both laws need bootstraps", *why, *distance])
         return Estimate(error.value, None, None, LEVEL, method)
     # Where one of the laws bounds nothing (the method says why), the chain does not
     # either.

@@ -42,6 +42,11 @@ def distance(inputs: Mapping[str, float], ranges: Mapping[str, tuple[float, floa
     """
     factors = [1.0]
     for name, (low, high) in ranges.items():
-        if name in inputs and low > 0:
-            factors += [inputs[name] / high, low / inputs[name]]
+        if name not in inputs:
+            continue
+        if high > 0:
+            factors.append(inputs[name] / high)
+        # A range that reaches down to zero has nothing below it.
+        if low > 0:
+            factors.append(low / inputs[name])
     return max(factors)

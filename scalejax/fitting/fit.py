@@ -16,7 +16,7 @@ from scalejax.fitting.curves import fit as curves
 from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.hyperparameters import HyperparameterFit
 from scalejax.fitting.isoflop import IsoFLOPFit
-from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions
+from scalejax.fitting.options import DEFAULT_LOSS, FitKeywords, FitOptions, check_text
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.parametric.result import ParametricFit
 from scalejax.fitting.reading.fit_files import wrong_field
@@ -120,22 +120,22 @@ def fit(
     if isinstance(law, str):
         law = laws.named(law)
     kind = kind_of(law)
-    frame, held_out = _chosen_rows(tables.read(table), where, holdout)
-    frame = _without_skipped_tokens(frame, columns or {})
     options = FitOptions(
-        held_out=held_out,
         loss=loss,
         weights=weights,
         cluster=cluster,
         bootstrap=bootstrap,
         seed=seed,
-        columns=columns or {},
+        columns={} if columns is None else columns,
         resample=resample,
         schedules=schedules,
         protocol=protocol,
         noise=noise,
     )
     _check_column_names(law, options)
+    frame, held_out = _chosen_rows(tables.read(table), where, holdout)
+    frame = _without_skipped_tokens(frame, options.columns)
+    options = dataclasses.replace(options, held_out=held_out)
     return _with_holdout_reason(kind.fit(frame, law, options), holdout, held_out)
 
 
@@ -172,6 +172,8 @@ def _chosen_rows(
     frame: "DataFrame", where: str | None, holdout: str | None
 ) -> tuple["DataFrame", np.ndarray]:
     """The rows to use, and the mask of those among them that are held out."""
+    for name, choice in (("where", where), ("holdout", holdout)):
+        check_text(name, choice, optional=True)
     frame = expressions.chosen_rows(frame, where)
     if holdout is None:
         return frame, np.zeros(len(frame), bool)

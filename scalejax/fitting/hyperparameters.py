@@ -17,6 +17,7 @@ from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.options import FitOptions
 from scalejax.fitting.plots import hyperparameters as plots
 from scalejax.fitting.reading import diagnoses
+from scalejax.fitting.reading.numbers import one_run
 from scalejax.fitting.resampling import percentile_ends
 from scalejax.fitting.result import (
     LEVEL,
@@ -133,6 +134,7 @@ class HyperparameterFit(Fit[HyperparameterLaw]):
 
         Raises ValueError for other inputs, or when the fit has no law.
         """
+        inputs = one_run(inputs)
         estimate = self._learning_rate(inputs)
         batch = float(_law(self.params).batch_tokens(inputs["tokens"]))
         run = {**inputs, "learning_rate": estimate.value}

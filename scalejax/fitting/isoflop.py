@@ -17,6 +17,7 @@ from scalejax.fitting.options import DEFAULT_DRAWS, FitOptions
 from scalejax.fitting.parametric import fit as parametric
 from scalejax.fitting.plots import isoflop as plots
 from scalejax.fitting.reading import diagnoses
+from scalejax.fitting.reading.numbers import one_run
 from scalejax.fitting.resampling import TAIL, percentile_ends
 from scalejax.fitting.result import (
     LEVEL,
@@ -68,6 +69,7 @@ class IsoFLOPFit(Fit[IsoFLOP]):
         Raises ValueError for other inputs, when the fit has no power law, and for a
         loss that no budget reaches.
         """
+        inputs = one_run(inputs)
         if set(inputs) not in ({"flops"}, {"loss"}) or not 0 < min(inputs.values()) < np.inf:
             raise ValueError(
                 "the isoflop law predicts the optimum of a compute budget: give flops, or the "

@@ -23,6 +23,18 @@ DEFAULT_DRAWS = 1000
 SPECIAL = ("loss", "weights", "cluster", "resample", "schedules", "protocol", "noise")
 
 
+def check_text(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise ValueError for an option that is no text, such as a mask of rows.
+
+    optional: whether None stands for the default.
+    """
+    if isinstance(value, str) or (optional and value is None):
+        return
+    raise ValueError(
+        f"{name} must be text, such as a column's name or an expression; got {type(value).__name__}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FitOptions:
     """Options of a fit; None stands for the default of the kind of law."""
@@ -55,8 +67,18 @@ class FitOptions:
     def __post_init__(self):
         for name in ("bootstrap", "seed"):
             number = getattr(self, name)
-            if number is not None and number < 0:
-                raise ValueError(f"{name} must be a whole number, 0 or more; got {number}")
+            is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+            if number is not None and not (is_whole and number >= 0):
+                raise ValueError(f"{name} must be a whole number, 0 or more; got {number!r}")
+        for name in ("loss", "weights", "cluster", "resample", "protocol", "noise"):
+            check_text(name, getattr(self, name), optional=name != "loss")
+        if not isinstance(self.columns, Mapping):
+            raise ValueError(
+                'columns must be a dictionary, such as {"params": "N"}; got '
+                f"{type(self.columns).__name__}"
+            )
+        for name, column in self.columns.items():
+            check_text(f"the column of {name}", column)
 
     def draws(self, default: int = DEFAULT_DRAWS) -> int:
         """Number of bootstrap draws: as many as the caller asked for, or the default.

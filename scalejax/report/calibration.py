@@ -62,6 +62,17 @@ class Calibration:
     """The forecasts, each with its study and the fields of its score."""
     distrusted: list[str] = field(default_factory=list)
     """Why the ledgers of some studies are left out."""
+    repeated: int = 0
+    """Forecasts that several ledgers hold, as that of a copied study, and that count
+    once."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is left out of the counts."""
+        if not self.repeated:
+            return self.distrusted
+        copies = f"{count(self.repeated, 'forecast')} of copied studies left out: each counts once"
+        return [copies, *self.distrusted]
 
     @property
     def total(self) -> Hits:
@@ -97,7 +108,8 @@ def read_calibration(folder: Path) -> Calibration:
             f"{folder} is neither the folder of a study nor one of studies with forecasts; give "
             "OUT/<study>, or OUT after a study with Study.forecast has run"
         )
-    lines, distrusted = [], []
+    forecasts: dict[str, dict[str, Any]] = {}
+    distrusted, repeated = [], 0
     for path in ledgers:
         if change := change_by_hand(path.parent):
             distrusted.append(
@@ -107,8 +119,13 @@ def read_calibration(folder: Path) -> Calibration:
             continue
         for forecast, score in scored_forecasts(read_ledger(path.parent)):
             scored = {name: (score or {}).get(name) for name in ("measured", "error", "inside")}
-            lines.append({**forecast, **scored, "study": path.parent.name})
-    return Calibration(folder=folder, lines=lines, distrusted=distrusted)
+            known = forecasts.get(forecast["id"])
+            repeated += known is not None
+            # The folder that measured the run knows more than its copy.
+            if known is None or known["measured"] is None:
+                forecasts[forecast["id"]] = {**forecast, **scored, "study": path.parent.name}
+    lines = list(forecasts.values())
+    return Calibration(folder=folder, lines=lines, distrusted=distrusted, repeated=repeated)
 
 
 def write_calibration(calibration: Calibration) -> Path:
@@ -120,7 +137,7 @@ def write_calibration(calibration: Calibration) -> Path:
         "A forecast counts when its run is done. One without an interval is never inside.",
         "Forecasts of one run by several laws, and of runs of one trunk, are not independent: "
         "the Wilson intervals are then too narrow.",
-        *calibration.distrusted,
+        *calibration.notes,
     ]
     sections = [
         Section("All forecasts", paragraph(f"{total.text}.") + bullets(notes, "notes")),
@@ -145,7 +162,7 @@ def calibration_text(calibration: Calibration) -> str:
     total = calibration.total
     lines = [f"{total.forecasts} forecasts, {total.measured} measured; {total.text}"]
     lines += [f"  {hits.label}: {hits.text}" for hits in calibration.by_distance]
-    return "\n".join([*lines, *calibration.distrusted])
+    return "\n".join([*lines, *calibration.notes])
 
 
 def _hits(label: str, lines: Sequence[dict[str, Any]]) -> Hits:

@@ -36,7 +36,8 @@ class Forecast(TypedDict):
     kind: str
     """`forecast`."""
     id: str
-    """sha256 of the run, the law, the metric and the fitted rows."""
+    """sha256 of the run, the law with what it holds and ties, the metric and the fitted
+    rows."""
     run: str
     """`<study>/<run id>`."""
     law: str

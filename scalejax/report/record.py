@@ -110,9 +110,19 @@ class Record:
     @property
     def unfinished(self) -> list[str]:
         """Ids of the study's runs that have not finished."""
-        finished = set(self.results["run"])
+        finished = {*self.results["run"], *self.untabled}
         planned = [*self.study["runs"], *self.study["forecast"]]
         return [run for run in planned if run not in finished]
+
+    @cached_property
+    def untabled(self) -> list[str]:
+        """Ids of runs that have finished since the tables were written."""
+        planned = dict.fromkeys([*self.study["runs"], *self.study["forecast"]])
+        return [
+            run
+            for run in planned.keys() - {*self.results["run"]}
+            if (self.folder / "runs" / run / "DONE").is_file()
+        ]
 
 
 def read_study(folder: Path) -> Record:

@@ -71,6 +71,11 @@ def runs_text(record: Record) -> str:
         text += f" Diverged and left out of every fit: {', '.join(diverged)}."
     if record.unfinished:
         text += f" Not finished: {', '.join(record.unfinished)}."
+    if record.untabled:
+        text += (
+            f" Finished since these tables were written, and not in this report: "
+            f"{', '.join(record.untabled)}; `scalejax run` takes them up."
+        )
     return text
 
 

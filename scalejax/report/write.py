@@ -199,12 +199,15 @@ def _forecast_sections(record: Record) -> list[Section]:
     ]
     pictures = "".join(_picture(record, chart) for chart in charts)
     note = paragraph("An error is what was measured minus the forecast.")
-    body = pictures + note + _forecast_table(record.forecasts)
+    body = pictures + note + _forecast_table(record.forecasts, record.results)
     return [Section("Forecasts and measurements", body)]
 
 
-def _forecast_table(forecasts: Sequence[ScoredForecast]) -> str:
+def _forecast_table(forecasts: Sequence[ScoredForecast], results: "pd.DataFrame") -> str:
     """Every forecast beside what was measured."""
+    # A run that diverged, or that measured something else, is never scored.
+    ended = {"diverged": "diverged", "done": "not measured"}
+    status = {run: ended.get(it, "not yet") for run, it in results[["run", "status"]].to_numpy()}
     levels = sorted({f"{forecast['level']:.0%}" for forecast, _ in forecasts})
     head = ["run", "law", "metric", "forecast", f"{' or '.join(levels)} interval"]
     head += ["measured", "error", "measurement"]
@@ -215,7 +218,8 @@ def _forecast_table(forecasts: Sequence[ScoredForecast]) -> str:
         row.append(Cell(f"{forecast['value']:.4f}", forecast["value"]))
         row.append(Cell(forecast_interval(forecast, 4)))
         if score is None:
-            rows.append([*row, Cell("not yet"), Cell(""), Cell("")])
+            why = status.get(run_id(forecast["run"]), "not yet")
+            rows.append([*row, Cell(why), Cell(""), Cell("")])
             continue
         error = f"{score['error']:+.4f}"
         if forecast["value"]:

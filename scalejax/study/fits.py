@@ -15,7 +15,7 @@ from scalejax.fitting.curves.result import CurveFit
 from scalejax.fitting.extrapolation import distance
 from scalejax.fitting.fit import fit, load
 from scalejax.fitting.parametric.result import ParametricFit
-from scalejax.fitting.result import Estimate, Fit
+from scalejax.fitting.result import Estimate, Fit, Forecast
 from scalejax.fitting.tables import PARAMS_COLUMN
 from scalejax.grids import run_id
 from scalejax.launch.claims import Claims
@@ -166,8 +166,9 @@ def _predictions(run: Run, fits: dict[str, Fit]) -> list[Prediction]:
         if not _forecasts_runs(fitted.law):
             continue
         inputs = run_inputs(run, fitted)
-        far = _distance(fitted, inputs)
-        predictions.append(Prediction((name,), "loss", fitted.forecast(**inputs).estimate, far))
+        forecast = fitted.forecast(**inputs)
+        far = _distance(fitted, forecast)
+        predictions.append(Prediction((name,), "loss", forecast.estimate, far))
         if isinstance(fitted.law, CurveLaw):
             continue
         for error_name, error_law in fits.items():
@@ -207,8 +208,7 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
             "forecast of a run needs a law of the loss by params and tokens"
         )
     ledger.check_ledger(study)
-    values = run_inputs(runs[name], fitted)
-    estimate = fitted.forecast(**values).estimate
+    forecast = fitted.forecast(**run_inputs(runs[name], fitted))
     # While this process holds the claim, nobody can start the run.
     claim = Claims(study).take(name)
     with claim or contextlib.nullcontext():
@@ -217,8 +217,8 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
             run=f"{study.name}/{name}",
             law=fitted.law.name,
             metric="loss",
-            estimate=estimate,
-            distance=_distance(fitted, values),
+            estimate=forecast.estimate,
+            distance=_distance(fitted, forecast),
             fits=[fit_path],
             rows=None,
         )
@@ -227,7 +227,7 @@ def register_run(run_folder: Path, fit_path: Path, law: Law | None = None) -> Es
             f"run {name} has started, so what a law says of it is no forecast any more; register "
             f"forecasts of runs that `scalejax status {study}` lists as waiting"
         )
-    return estimate
+    return forecast.estimate
 
 
 def run_inputs(run: Run, fit: Fit) -> dict[str, Any]:
@@ -257,8 +257,11 @@ def _params_as_fitted(run: Run, fit: Fit) -> int:
     return getattr(count, column)
 
 
-def _distance(fit: Fit, inputs: dict[str, float]) -> float | None:
-    return distance(inputs, fit.ranges) if isinstance(fit, ParametricFit) else None
+def _distance(fit: Fit, forecast: Forecast) -> float | None:
+    """How far a forecast extrapolates; None for a fit that does not say."""
+    if not isinstance(fit, ParametricFit | CurveFit) or not fit.ranges:
+        return None
+    return distance(forecast.run, fit.ranges)
 
 
 def _fit_file(folder: Path, law: str) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,12 +56,12 @@ def register(
     rows: the rows that the fits used; None if only the fits are at hand.
     distance: see `Forecast`.
 
-    The forecast's id is the sha256 of run, law, metric and rows (or fits). A study that
-    resumes after a kill therefore registers no forecast twice.
+    The forecast's id is the sha256 of run, law with what it holds, metric and rows (or
+    fits). A study that resumes after a kill therefore registers no forecast twice.
     """
     fit_sha256 = _hash_fits(fits)
     rows_sha256 = "" if rows is None else hash_rows(rows)
-    content = json.dumps([run, law, metric, rows_sha256 or fit_sha256])
+    content = json.dumps([run, law, metric, rows_sha256 or fit_sha256, *_constraints(fits)])
     key = hashlib.sha256(content.encode()).hexdigest()
     if any(line["id"] == key for line in read_ledger(folder)):
         return True
@@ -140,6 +140,16 @@ def _hash_fits(fits: Sequence[Path]) -> str:
         for name in ("seconds", "sha256"):
             record.pop(name, None)
     return content_hash({"fits": records})
+
+
+def _constraints(fits: Sequence[Path]) -> list[Any]:
+    """What laws hold and tie: with E held, a law forecasts otherwise.
+
+    Nothing for laws that do neither.
+    """
+    forms = [json.loads(path.read_text(encoding="utf-8")).get("form", {}) for path in fits]
+    constraints = [[form.get(name) for name in ("fixed", "tied")] for form in forms]
+    return [constraints] if any(part for form in constraints for part in form) else []
 
 
 def _score(forecast: Forecast, measured: float) -> Score:

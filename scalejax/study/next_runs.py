@@ -70,6 +70,8 @@ class NextRuns:
     forecasts: list[ForecastWidth]
     correlation: float
     """Of the errors of branches of one trunk, as the fit assumes it."""
+    reasons: list[str]
+    """What to know of the finished runs and of the law's fit to them."""
 
     def summary(self) -> dict[str, Any]:
         """What `scalejax plan --next --json` prints under `next`."""
@@ -91,6 +93,7 @@ class NextRuns:
                 for run, flops in zip(self.runs, self.flops, strict=True)
             ],
             "forecasts": [vars(forecast) for forecast in self.forecasts],
+            "reasons": self.reasons,
         }
 
 
@@ -116,7 +119,8 @@ def next_runs(study: Study, folder: Path, *, count: int, budget: float) -> NextR
             f"--next takes a number of runs and --budget takes FLOPs, both positive; got {count} "
             f"and {budget:g}"
         )
-    rows = rows_to_fit(results(folder), study)
+    table = results(folder)
+    rows = rows_to_fit(table, study)
     if not len(rows):
         raise ValueError(
             f"no run of {study.name} in {folder} is finished, so there is no fit to improve; "
@@ -130,7 +134,7 @@ def next_runs(study: Study, folder: Path, *, count: int, budget: float) -> NextR
             f"design can be judged by it: {'; '.join(fitted.reasons) or fitted.verdict}. Train "
             "runs of more sizes and budgets first"
         )
-    return _Proposal(study, folder, rows, fitted).choose(count, budget)
+    return _Proposal(study, folder, table, fitted).choose(count, budget)
 
 
 def _law_of_loss(study: Study) -> ParametricLaw[Any]:
@@ -149,9 +153,10 @@ class _Proposal:
     """The finished runs of a study, and what can be added to them."""
 
     def __init__(
-        self, study: Study, folder: Path, rows: "pd.DataFrame", fitted: ParametricFit[Any]
+        self, study: Study, folder: Path, table: "pd.DataFrame", fitted: ParametricFit[Any]
     ):
         self.study, self.folder, self.fitted = study, folder, fitted
+        rows = rows_to_fit(table, study)
         assert fitted.optimum is not None, "a fit that `fit` returned has its optimum"
         self.optimum = fitted.optimum
         trunks = rows["trunk"].astype(str)
@@ -167,6 +172,9 @@ class _Proposal:
         for run in [*study.runs, *study.forecast]:
             if run not in self.families[_family(run)]:
                 self.families[_family(run)].append(run)
+        # What diverged once, such as a learning rate, is no run to train next.
+        self.diverged = {*table.loc[table["status"] == "diverged", "run"]}
+        self.unfinished = {run_id(run) for run in study.runs} - {*table["run"]}
         self.costs: dict[tuple[str, frozenset[str]], tuple[float, str]] = {}
 
     def choose(self, count: int, budget: float) -> NextRuns:
@@ -207,7 +215,17 @@ class _Proposal:
             budget=budget,
             forecasts=forecasts,
             correlation=self.information.correlation,
+            reasons=[*self._unfinished_reasons(), *self.fitted.reasons],
         )
+
+    def _unfinished_reasons(self) -> list[str]:
+        count = len({run_id(run) for run in self.study.runs})
+        if not self.unfinished:
+            return []
+        return [
+            f"{len(self.unfinished)} of {count} runs of the study are not finished, and the "
+            "proposal counts on none of them; train them first with `scalejax run`"
+        ]
 
     def _widths(self, variances: np.ndarray, added: int) -> list[float]:
         """Widths on the scale of the residuals; `added` runs give as many degrees."""
@@ -235,6 +253,8 @@ class _Proposal:
         taken = {run_id(run) for run in [*self.study.runs, *self.study.forecast, *chosen]}
         budgets = _ladder([run.tokens for run in [*self.study.runs, *self.study.forecast]])
         for family, members in self.families.items():
+            if self.diverged & {run_id(run) for run in members}:
+                continue
             seeds = {run.seed for run in [*members, *chosen] if _family(run) == family}
             for seed in sorted({*seeds, max(seeds) + 1}):
                 for tokens in budgets:

@@ -197,8 +197,13 @@ def test_groups_of_rows_give_one_table(call, tmp_path):
     # Rows without a value are a group, and a group without enough rows is named.
     few = runs.iloc[:2].assign(set="few")
     pd.concat([runs.assign(set="c4"), runs.assign(set=None), few]).to_csv(path, index=False)
-    code, _, error = call("fit", path, *law, "--json")
+    code, text, error = call("fit", path, *law, "--json")
     assert code == 2 and "(in the rows whose set is few, which --where can leave out)" in error
+    # The others are fitted all the same.
+    records = json.loads(text)
+    assert records["c4"]["n_rows"] == 24 and "needs as many rows" in records["few"]["error"]
+    code, text, error = call("fit", path, *law, "--where", "set == 'few'")
+    assert code == 2 and not text and "in the rows whose set is few" in error
     code, text, _ = call("fit", path, *law, "--json", "--where", "params > 0 and set != 'few'")
     assert code == 0 and {name: fit["n_rows"] for name, fit in json.loads(text).items()} == {
         "c4": 24,

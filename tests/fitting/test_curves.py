@@ -169,7 +169,7 @@ def test_steps_that_are_off_by_one_are_noticed():
 def test_two_models_in_one_table_are_noticed():
     table = curve_table()
     fit = fit_table(pd.concat([table, table.assign(loss=table.loss + 0.5)]))
-    assert any("duplicate: curve 'constant'" in reason for reason in fit.reasons)
+    assert any("nats between them (curve 'constant', step 1" in reason for reason in fit.reasons)
 
 
 def test_perplexities_and_two_units_of_size_are_noticed():
@@ -193,6 +193,11 @@ def test_one_schedule_of_several_sizes_is_several_curves():
     with pytest.raises(ValueError, match=r"params=\.\.\."):
         fit.predict(learning_rates=RATES["linear"])
     assert fit.predict(learning_rates=RATES["linear"], params=2e8).value > 0
+    far = fit.forecast(learning_rates=RATES["linear"], params=4e8).estimate.method
+    assert far.endswith("params is 4 times the largest fitted")
+    for params in ("4e8", None, [4e8]):
+        with pytest.raises(ValueError, match=r"params .*must be a (single )?number"):
+            fit.forecast(learning_rates=RATES["linear"], params=params)
 
 
 def test_two_sizes_do_not_identify_the_terms_of_the_size():
@@ -231,3 +236,102 @@ def test_curves_count_alike_when_the_curve_is_the_weight():
     assert alike.params == by_hand.params != fit_table(thinned).params
     with pytest.raises(ValueError, match="weights must be positive numbers"):
         fit_table(thinned.assign(w=-1.0), weights="w")
+
+
+def noisy(table, seed=0):
+    """The table with the noise of a run in its losses."""
+    noise = np.random.default_rng(seed).normal(size=len(table))
+    return table.assign(loss=table.loss * np.exp(2e-3 * noise))
+
+
+def seeds_of(name, count):
+    """Losses of several seeds of one schedule, and the schedule of each."""
+    table = curve_table().query("schedule == @name")
+    losses = [noisy(table, seed).assign(schedule=str(seed)) for seed in range(count)]
+    rates = schedules().query("curve == @name")
+    return pd.concat(losses), pd.concat([rates.assign(curve=str(seed)) for seed in range(count)])
+
+
+def test_what_two_sizes_leave_open_has_an_open_interval():
+    """The refits start at the fit, and stay where nothing moves them."""
+    sized = noisy(sized_table())
+    fit = fit_table(sized, law=laws.annealing_size(), where="params < 5e7", bootstrap=4)
+    assert fit.verdict == "unidentified"
+    open_ends = {name for name, ends in fit.intervals.items() if ends == (None, None)}
+    assert open_ends == {"L0", "B", "beta"}
+
+
+def test_seeds_of_one_schedule_do_not_identify_annealing():
+    fit = fit_table(*seeds_of("cosine", 3), bootstrap=4)
+    assert fit.verdict == "unidentified"
+    assert "one schedule cannot identify lambda" in fit.reasons[0]
+    assert fit.intervals["lambda"] == fit.intervals["C"] == (None, None)
+    assert None not in fit.intervals["alpha"]
+
+
+def test_resamples_of_one_schedule_leave_annealing_open_and_this_is_told():
+    """Of two curves, half of the resamples have one only."""
+    fit = fit_table(noisy(curve_table()), where="schedule in ('cosine', 'drop')", bootstrap=40)
+    assert fit.verdict == "ok" and fit.intervals["lambda"] == (None, None)
+    assert None not in fit.intervals["alpha"]
+    (reason,) = [reason for reason in fit.reasons if "and no interval follows" in reason]
+    assert reason.endswith(
+        "of the resampled curves do not determine C, lambda, and no interval follows"
+    )
+
+
+def test_a_held_parameter_has_no_interval():
+    fit = fit_table(noisy(curve_table()), law=laws.annealing(**{"lambda": 0.99}), bootstrap=4)
+    assert set(fit.intervals) == {"L0", "A", "alpha", "C"}
+
+
+def test_a_law_of_one_size_refuses_the_curves_of_several():
+    table = sized_table()
+    table["schedule"] += table.params.astype(str)
+    rates = [
+        schedules().assign(curve=lambda it, size=size: it["curve"] + str(size)) for size in SIZES
+    ]
+    with pytest.raises(ValueError, match="of a single model size, and params has 4 of them"):
+        fit_table(table, pd.concat(rates))
+    with pytest.raises(ValueError, match="and N has 4 of them"):
+        columns = COLUMNS | {"params": "N"}
+        fit_table(table.rename(columns={"params": "N"}), pd.concat(rates), columns=columns)
+    one = fit_table(table, pd.concat(rates), where="params == 1e7")
+    assert one.verdict == "ok"
+
+
+def test_losses_of_the_warmup_are_noticed():
+    early = curve_table().assign(step=lambda it: it["step"] - 60, loss=lambda it: it["loss"] + 3)
+    table = pd.concat([early.groupby("schedule").head(1), curve_table()]).drop(columns="lr")
+    (reason,) = fit_table(table, columns={"curve": "schedule"}).reasons
+    assert reason.startswith("4 losses were measured before the learning rate first reached its")
+    assert reason.endswith('--where "step >= 99"')
+    assert not fit_table().reasons
+
+
+def test_steps_in_another_unit_are_noticed():
+    table = curve_table().assign(step=lambda it: it["step"] // 50).drop(columns="lr")
+    peaked = schedules().assign(learning_rate=lambda it: it["learning_rate"].clip(lower=3e-5))
+    reasons = fit_table(table, peaked, columns={"curve": "schedule"}).reasons
+    assert any("end at step 29 of the 1500 steps of its schedule" in it for it in reasons)
+
+
+def test_two_seeds_in_one_curve_are_noticed():
+    table = pd.concat([noisy(curve_table(), seed) for seed in (1, 2)])
+    (reason,) = fit_table(table).reasons
+    assert reason.startswith("duplicate: 112 losses repeat a step of their curve, with up to 0.0")
+
+
+def test_a_forecast_says_how_far_its_schedule_is_beyond_the_fitted_ones(tmp_path):
+    fit = fit_table(noisy(curve_table()))
+    near = fit.forecast(learning_rates=RATES["linear"]).estimate
+    # The last fitted loss is that of step 1450 of 1500.
+    assert near.method.startswith("no interval: whole-curve laws forecast a point; steps is 1.03")
+    longer = np.r_[RATES["constant"], np.linspace(2 * PEAK, 0, 1500)]
+    far = fit.forecast(learning_rates=longer).estimate.method
+    assert "steps is 2.07 times the largest fitted" in far
+    assert "peak rate is 2 times the largest fitted" in far
+    assert "drop of the rate is 0.0006, and 0 to 0.000269 in the fit" in far
+    fit.save(tmp_path / "fit.json")
+    loaded = fits.load(tmp_path / "fit.json")
+    assert loaded.forecast(learning_rates=longer).estimate.method == far

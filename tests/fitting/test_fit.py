@@ -392,3 +392,35 @@ def test_any_cells_give_a_verdict_or_one_clear_error(tmp_path_factory, rows):
         return
     assert fit.verdict in VERDICTS and fit.n_rows >= len(good)
     assert fit.n_rows == len(good) + len(rows) or "dropped" in str(fit.reasons)
+
+
+@pytest.mark.parametrize("params", ["7B", None, True, 7 + 1j, ["7B"], {"a": 1}])
+def test_inputs_of_a_prediction_that_are_no_numbers_are_refused_by_name(fitted, params):
+    for predict in (fitted.predict, fitted.forecast, fitted.estimate):
+        with pytest.raises(ValueError, match=r"params .*must be a (single )?number"):
+            predict(params=params, tokens=1e8)
+    with pytest.raises(ValueError, match=r"loss must be a number, such as 7e9; got .2.1."):
+        fitted.forecast(loss="2.1", tokens=1e8)
+    with pytest.raises(ValueError, match="params of one run must be a single number"):
+        fitted.forecast(params=np.array([1e7, 2e7]), tokens=1e8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": "params=N"}, "columns must be a dictionary"),
+        ({"columns": {"params": None}}, "the column of params must be text"),
+        ({"where": ladder().tokens > 2e6}, r"where must be text.*got Series"),
+        ({"holdout": True}, "holdout must be text"),
+        ({"bootstrap": "100"}, "bootstrap must be a whole number, 0 or more; got '100'"),
+        ({"bootstrap": 99.5}, "bootstrap must be a whole number"),
+        ({"bootstrap": True}, "bootstrap must be a whole number"),
+        ({"loss": 1e-3}, "loss must be text"),
+        ({"weights": np.ones(3)}, r"weights must be text.*got ndarray"),
+        ({"cluster": np.ones(3)}, "cluster must be text"),
+        ({"resample": 0.01}, "resample must be text"),
+    ],
+)
+def test_options_of_another_type_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        fits.fit(ladder(), laws.chinchilla(), **options)

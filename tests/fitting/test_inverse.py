@@ -63,3 +63,15 @@ def test_a_power_law_is_read_backwards_too():
     wanted = fit.forecast(loss=1.5)
     assert wanted.estimate.value == pytest.approx(60**10, rel=1e-6)
     assert wanted.estimate.low is None and "no bootstrap draws" in wanted.estimate.method
+
+
+def test_draws_that_all_failed_are_not_called_missing():
+    """Of five rows, nearly every resample has fewer distinct rows than parameters."""
+    table = ladder().sample(5, random_state=0)
+    fit = fits.fit(table, laws.chinchilla(E=1.0), bootstrap=40)
+    assert not fit.draws and fit.intervals
+    for estimate in (
+        fit.forecast(loss=float(table.loss.median()), tokens=1e7).estimate,
+        fit.predict(params=1e6, tokens=1e7),
+    ):
+        assert estimate.method.startswith("no interval: its bootstraps gave none (see its reasons)")

@@ -1,5 +1,6 @@
 """All forecasts of a results folder (mirrors scalejax/report/calibration.py)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def test_a_ledger_that_was_changed_by_hand_is_left_out_and_named(studies):
     calibration = read_calibration(studies)
     assert calibration.total.forecasts == 2
     assert "a@1/forecasts.jsonl was changed by hand: line" in calibration_text(calibration)
+
+
+def test_a_copied_study_counts_once(studies):
+    """The copy was made before the run r3 was measured in the original."""
+    shutil.copytree(studies / "a@1", studies / "0 copy of a@1")
+    score = {"kind": "score", "id": "r3", "measured": 2.8, "error": 0.0, "inside": True}
+    append_chained(studies / "a@1" / "forecasts.jsonl", score)
+    calibration = read_calibration(studies)
+    assert calibration.total == Hits("all", 5, 5, 4, 3)
+    assert "3 forecasts of copied studies left out" in calibration_text(calibration)
 
 
 def test_the_page_shows_every_forecast(studies, call):

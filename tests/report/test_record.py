@@ -7,6 +7,7 @@ import pytest
 
 from scalejax.files import write_json
 from scalejax.report.record import read_study
+from scalejax.report.summary import runs_text
 from scalejax.report.write import write_report
 from tests.report.studies import DIVERGED_RUN, FORECAST_RUN, results_table, write_study
 
@@ -50,3 +51,17 @@ def test_rows_are_split_into_fitted_and_forecast_runs_without_the_diverged_ones(
     assert DIVERGED_RUN not in set(record.fitted["run"])
     assert list(record.forecast_runs["run"]) == [FORECAST_RUN]
     assert record.chance_error == 0.75 and not record.unfinished
+
+
+def test_runs_that_finished_since_the_tables_were_written_are_not_called_unfinished(tmp_path):
+    rows = results_table()
+    folder = write_study(tmp_path / "made@1", rows)
+    rows.iloc[1:].to_parquet(folder / "results.parquet", index=False)
+    first = rows["run"].iloc[0]
+    assert read_study(folder).unfinished == [first]
+    (folder / "runs" / first).mkdir(parents=True)
+    (folder / "runs" / first / "DONE").touch()
+    record = read_study(folder)
+    assert not record.unfinished
+    text = runs_text(record)
+    assert f"and not in this report: {first}; `scalejax run`" in text and "Not fin" not in text

@@ -53,6 +53,14 @@ def test_a_forecast_is_registered_once_for_the_same_rows_in_any_order(tmp_path, 
     assert len(read_lines(tmp_path / "forecasts.jsonl")) == 2
 
 
+def test_a_law_that_holds_another_parameter_makes_another_forecast(tmp_path, fit_file):
+    """Both are of the law of one name and the same rows."""
+    for fixed in ({}, {"E": 1.7}, {"E": 1.7}):
+        fit_file.write_text(json.dumps({"form": {"fixed": fixed, "tied": []}}))
+        assert register(tmp_path, fit_file)
+    assert len(read_lines(tmp_path / "forecasts.jsonl")) == 2
+
+
 @pytest.mark.parametrize(
     ("loss", "low", "high", "inside"),
     [

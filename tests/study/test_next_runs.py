@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,6 +81,21 @@ def test_a_branch_of_a_finished_trunk_costs_less_than_a_run_of_its_own(study, fo
     # All of these lists are shares of what the run costs from its first step.
     assert all(share < 1 for share in of_trunk) and all(share <= 1 for share in of_own)
     assert of_trunk or of_own
+
+
+def test_what_diverged_is_not_proposed_and_unfinished_runs_are_told(study, folder, tmp_path):
+    budget = 0.02 * run_flops(study.forecast[0])
+    (run,) = next_runs(study, folder, count=1, budget=budget).runs
+    twins = [one for one in study.runs if one.replace(seed=run.seed, tokens=run.tokens) == run]
+    assert twins, "the proposal is of a size that was trained"
+    copy = shutil.copytree(folder, tmp_path / "next")
+    result = Result.load(copy / "runs" / run_id(twins[0]))
+    result.row["status"] = "diverged"
+    result.save(copy / "runs" / run_id(twins[0]))
+    (copy / "runs" / run_id(study.runs[0]) / "DONE").unlink()
+    proposal = next_runs(study, copy, count=1, budget=budget)
+    assert all(one.model != run.model for one in proposal.runs)
+    assert proposal.reasons[0].startswith("1 of 12 runs of the study are not finished, and the")
 
 
 @pytest.mark.parametrize(

@@ -33,4 +33,4 @@ def next_runs_text(proposal: "NextRuns") -> str:
         f"{one.before:.4f} -> {one.after:.4f}"
         for one in proposal.forecasts
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"note: {reason}" for reason in proposal.reasons)])

@@ -262,10 +262,30 @@ def _gains(
     losses = equal_loss.loss_of_budget(law, b, np.array([budgets]), ratio)[0].tolist()
     drawn = compared.draws
     ends = interval_ends(gains_of_draws(law, drawn.a, drawn.b, budgets, bracket, ratio))
-    return [
-        Gain(column, flops, loss, value, *own, tuple(_notes(compared, flops, value, ratio)))
-        for flops, loss, value, own in zip(budgets, losses, values, ends, strict=True)
-    ]
+    gains = []
+    for flops, loss, value, own in zip(budgets, losses, values, ends, strict=True):
+        notes = _notes(compared, flops, value, ratio)
+        if unbounded := _unbounded(compared, flops, value, ratio):
+            own, notes = (None, None), [*unbounded, *notes]
+        gains.append(Gain(column, flops, loss, value, *own, tuple(notes)))
+    return gains
+
+
+def _unbounded(compared: _Compared, flops: float, gain: float, ratio: float | None) -> list[str]:
+    """Say that a law is asked beyond its runs for what these leave free."""
+    notes = []
+    for name, fitted, budget in zip("AB", compared.fits, (flops * gain, flops), strict=True):
+        if not fitted.open_inputs or not 0 < budget < np.inf:
+            continue
+        if fitted.law.inputs == ("flops",):
+            run = {"flops": budget}
+        elif ratio is None:
+            run = equal_loss.optimal_run(fitted.law, fitted.params, budget)
+        else:
+            size = (budget / 6 / ratio) ** 0.5
+            run = {"params": size, "tokens": ratio * size}
+        notes += [f"no interval, of {name}: {text}" for text in fitted.beyond_open(run)]
+    return notes
 
 
 def gains_of_draws(

@@ -1,7 +1,7 @@
 """Fits a whole-curve law to tables, with intervals over curves and scores."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from scalejax.laws.curves import solver, uncertainty
 from scalejax.laws.curves.data import CurveData, curve_data, weights_by_curve
 from scalejax.laws.curves.forms import AnnealingSize, predict_curve
 from scalejax.laws.curves.laws import CurveLaw
+from scalejax.laws.curves.rates import extent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,8 +70,24 @@ def fit(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> CurveFit:
         clusters=options.cluster or "curve",
         holdout=_scores(best, table.labels, table.rates, table.losses.rows(table.held_out)),
         cross_validation=_leave_one_curve_out(problem, best, fitted_labels),
+        ranges=_ranges(data, law),
         seconds=Seconds(solve=solved - begin, uncertainty=time.perf_counter() - solved),
     )
+
+
+def _ranges(data: CurveData, law: CurveLaw) -> dict[str, tuple[float, float]]:
+    """How far the schedules go up to the fitted losses, and the fitted params."""
+    ends = [
+        extent(rates[: step + 1])
+        for c, rates in enumerate(data.rates)
+        for step in (data.step[data.curve == c].min(), data.step[data.curve == c].max())
+    ]
+    ranges = {
+        name: (min(end[name] for end in ends), max(end[name] for end in ends)) for name in ends[0]
+    }
+    if "params" in law.inputs:
+        ranges["params"] = (float(data.params.min()), float(data.params.max()))
+    return ranges
 
 
 def _weights(
@@ -139,10 +156,31 @@ def _intervals(
         fixed=dict(law.fixed),
         weights=problem.weights,
     )
-    notes = []
+    ends = uncertainty.intervals(law.name, draws)
+    ends |= dict.fromkeys(best.undetermined, (None, None))
+    ends = {name: pair for name, pair in ends.items() if name not in dict(law.fixed)}
+    notes = _open_reasons(draws, ends, best, unit)
     if count < MIN_CURVES:
-        notes = [f"intervals resample {count} {unit}, which is few: they are rough"]
-    return uncertainty.intervals(law.name, draws), notes
+        notes.append(f"intervals resample {count} {unit}, which is few: they are rough")
+    return ends, notes
+
+
+def _open_reasons(
+    draws: Mapping[str, np.ndarray], ends: Mapping[str, Interval], best: solver.CurveFit, unit: str
+) -> list[str]:
+    """Say which intervals are open because few resamples determine the parameter."""
+    lost = {name: float(np.mean(np.isnan(draws[name]))) for name in ends}
+    names = [
+        name
+        for name, pair in ends.items()
+        if pair == (None, None) and lost[name] and name not in best.undetermined
+    ]
+    if not names:
+        return []
+    return [
+        f"{max(lost[name] for name in names):.0%} of the resampled {unit} do not determine "
+        f"{', '.join(names)}, and no interval follows"
+    ]
 
 
 def _scores(

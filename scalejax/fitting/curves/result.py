@@ -8,10 +8,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from scalejax.fitting.extrapolation import extrapolation
 from scalejax.fitting.reading.json_types import wrong_place
+from scalejax.fitting.reading.numbers import one_run
 from scalejax.fitting.result import LEVEL, CrossValidation, Estimate, Fit, Forecast, Scores
 from scalejax.laws.curves.forms import CurveFormula, law_from_parameters, predict_curve
 from scalejax.laws.curves.laws import CurveLaw
+from scalejax.laws.curves.rates import checked_rates, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +90,21 @@ class CurveFit(Fit[CurveLaw]):
 
     holdout: CurveScores = field(default_factory=CurveScores)
     cross_validation: LeaveOneCurveOut = field(default_factory=LeaveOneCurveOut)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    """Smallest and largest steps, summed rates, peaks and drops of the rate up to the
+    fitted losses, and params for a law that reads them."""
 
     def forecast(self, **inputs: Any) -> Forecast:
         """Predict the loss after the last step, as a point without an interval.
 
         learning_rates: the rate of every step, (steps,).  params: the model's
         parameters, for a law that reads them. `laws.predict_curve` gives the loss after
-        every step.
+        every step. The method of the estimate says how far the schedule is beyond those
+        of the fitted losses.
+
+        Raises ValueError for other inputs, or when the fit did not converge.
         """
+        inputs = one_run(inputs)
         expected = {"learning_rates", *self.law.inputs} - {"learning_rate"}
         if set(inputs) != expected:
             size = ", params=..." if "params" in self.law.inputs else ""
@@ -103,18 +113,29 @@ class CurveFit(Fit[CurveLaw]):
                 f"Python: laws.predict_curve(fit, learning_rates{size}); "
                 f"got {', '.join(inputs) or 'nothing'}"
             )
+        if self.verdict == "not-converged":
+            raise ValueError(
+                f"this {self.law.name} fit did not converge and predicts nothing: "
+                f"{'; '.join(self.reasons)}"
+            )
         value = float(predict_curve(self, **inputs)[-1])
+        run = extent(checked_rates(inputs["learning_rates"]))
+        run |= {name: x for name, x in inputs.items() if name != "learning_rates"}
         method = "no interval: whole-curve laws forecast a point"
-        return Forecast(Estimate(value, None, None, LEVEL, method), {}, {})
+        far = "; ".join([method, *extrapolation(run, self.ranges)])
+        return Forecast(Estimate(value, None, None, LEVEL, far), run, {})
 
     def _spread_record(self) -> dict[str, Any]:
-        return {}
+        return {"ranges": {name: list(ends) for name, ends in self.ranges.items()}}
 
     @classmethod
     def _fields_from_record(cls, record: dict[str, Any]) -> dict[str, Any]:
+        # Files of earlier versions have none.
+        ranges = record["spread"].get("ranges", {})
         return super()._fields_from_record(record) | {
             "holdout": CurveScores.from_record(record["holdout"]),
             "cross_validation": LeaveOneCurveOut.from_record(record["cross_validation"]),
+            "ranges": {name: (low, high) for name, (low, high) in ranges.items()},
         }
 
 

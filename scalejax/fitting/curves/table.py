@@ -1,11 +1,13 @@
 """Reads the two tables of whole-curve laws: measured losses, and learning rates."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from scalejax.fitting import tables
 from scalejax.fitting.options import FitOptions
+from scalejax.fitting.reading import diagnoses
 from scalejax.fitting.result import dropped_reasons
 from scalejax.laws.curves.laws import CurveLaw
 from scalejax.laws.curves.rates import checked_rates
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
 # peak, is worth a note: most often the steps are off by one.
 SAME_RATE = 1e-3
 
-# Nats between two losses of one curve at one step from which they count as a mistake.
-DUPLICATE_GAP = 0.1
+# Rates within this fraction of the peak are at the peak.
+AT_PEAK = 1e-6
+
+# Losses that end before this share of their schedule may be counted in another unit.
+EARLY_END = 0.1
 
 
 class Losses(NamedTuple):
@@ -70,6 +75,8 @@ def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> Curve
     if held_out.all():
         raise ValueError("no rows are left to fit: every row is held out or has a missing value")
     rows = frame.loc[complete]
+    if not sized:
+        _check_one_size(rows, law, named)
     params = values["params"][complete] if sized else np.ones(len(rows))
     schedule = np.array(tables.labels(rows, columns["curve"]))
     (owners, sizes), curve = _curves(schedule, params)
@@ -89,9 +96,26 @@ def read_curves(frame: "DataFrame", law: CurveLaw, options: FitOptions) -> Curve
         reasons += _rate_reasons(own, rates, losses)
     fitted = losses.rows(~held_out)
     reasons += _duplicate_reasons(labels, fitted)
+    reasons += _warmup_reasons(rates, fitted, columns["step"])
+    reasons += _early_end_reasons(labels, rates, losses, columns["step"])
     read = {"loss": fitted.loss, "params": fitted.params} if sized else {"loss": fitted.loss}
     reasons += tables.diagnose(rows, read, "loss", columns)
     return CurveTable(rows, losses, held_out, labels, rates, columns, reasons)
+
+
+def _check_one_size(rows: "DataFrame", law: CurveLaw, named: Mapping[str, str]) -> None:
+    """Raise ValueError if the rows of a law of one model size are of several."""
+    known = [name for name in (tables.PARAMS_COLUMN, "params") if name in rows.columns]
+    if "params" not in named and not known:
+        return
+    column = named.get("params", next(iter(known), ""))
+    sizes = np.unique(tables.numeric_column(rows, column))
+    if np.isfinite(sizes).sum() > 1:
+        raise ValueError(
+            f"the {law.name} law is one of a single model size, and {column} has "
+            f"{np.isfinite(sizes).sum()} of them; fit annealing-size to several sizes, or choose "
+            "the rows of one with --where"
+        )
 
 
 def _curves(
@@ -201,14 +225,44 @@ def _rate_reasons(own: np.ndarray, rates: list[np.ndarray], losses: Losses) -> l
 
 
 def _duplicate_reasons(labels: list[str], losses: Losses) -> list[str]:
-    """Note a curve with two very different losses at one step."""
+    """Note curves that have several losses at one step, as of two seeds or models."""
     order = np.lexsort((losses.step, losses.curve))
     curve, step, loss = losses.curve[order], losses.step[order], losses.loss[order]
-    same = (np.diff(curve) == 0) & (np.diff(step) == 0)
-    apart = np.flatnonzero(same & (np.abs(np.diff(loss)) > DUPLICATE_GAP))
-    if not len(apart):
+    firsts = np.flatnonzero(np.append(True, (np.diff(curve) != 0) | (np.diff(step) != 0)))
+    repeats = len(loss) - len(firsts)
+    if not repeats:
+        return []
+    gaps = np.maximum.reduceat(loss, firsts) - np.minimum.reduceat(loss, firsts)
+    worst = firsts[np.argmax(gaps)]
+    return [
+        f"duplicate: {repeats} losses repeat a step of their curve, with up to {gaps.max():.2g} "
+        f"nats between them (curve {labels[curve[worst]]!r}, step {step[worst]:g}); a run, seed or "
+        "model of its own is a curve of its own"
+    ]
+
+
+def _warmup_reasons(rates: list[np.ndarray], losses: Losses, column: str) -> list[str]:
+    """Note losses of the warmup, which a law would bend towards."""
+    peaks = np.array([np.argmax(r >= (1 - AT_PEAK) * r.max()) for r in rates])
+    early = int(np.sum(losses.step < peaks[losses.curve]))
+    if not early:
         return []
     return [
-        f"duplicate: curve {labels[curve[apart[0]]]!r} has losses more than {DUPLICATE_GAP} nats "
-        f"apart at step {step[apart[0]]:g}"
+        f"{early} losses were measured before the learning rate first reached its peak, and no "
+        f"whole-curve law holds during warmup; leave them out, such as with --where "
+        f'"{diagnoses.quoted(column)} >= {peaks.max()}"'
     ]
+
+
+def _early_end_reasons(
+    labels: list[str], rates: list[np.ndarray], losses: Losses, column: str
+) -> list[str]:
+    """Note a curve that ends far before its schedule, as in another unit of steps."""
+    for c, (label, of_curve) in enumerate(zip(labels, rates, strict=True)):
+        last = losses.step[losses.curve == c].max()
+        if last < EARLY_END * len(of_curve):
+            return [
+                f"the losses of curve {label!r} end at {column} {last:g} of the {len(of_curve)} "
+                "steps of its schedule; are they counted in another unit?"
+            ]
+    return []

@@ -112,7 +112,7 @@ def _solve(
         )
     draws = fit.draws
     if not draws:
-        return value, (None, None), "no interval: the fit has no bootstrap draws"
+        return value, (None, None), "no interval"
     count = len(next(iter(draws.values())))
     values = _bisect(predict, draws, target, bracket, shape=(count,))
     # A draw that reaches the target nowhere leaves the end on its side open.

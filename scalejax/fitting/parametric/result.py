@@ -16,6 +16,7 @@ from scalejax.fitting.parametric.inverse import FittedLaw, required_run
 from scalejax.fitting.parametric.quality import Quality
 from scalejax.fitting.plots import parametric as plots
 from scalejax.fitting.reading import diagnoses
+from scalejax.fitting.reading.numbers import one_run
 from scalejax.fitting.result import LEVEL, Estimate, Fit, Forecast, Interval, Scores
 from scalejax.laws import optimal
 from scalejax.laws.inference import identification
@@ -70,6 +71,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
 
         Raises ValueError for other inputs, or when the fit did not converge.
         """
+        inputs = one_run(inputs)
         if self.law.target in inputs and self.law.target not in self.law.inputs:
             self._check_converged()
             fitted = FittedLaw(self.law, self.params, self.converged_draws(), self.ranges)
@@ -91,6 +93,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         input whose parameters they leave free, and for a top-1 error outside of 0 to 1.
         `method` gives the reason.
         """
+        inputs = one_run(inputs)
         self._check_converged()
         self._check_inputs(inputs)
         at = [np.array([inputs[name]], np.float64) for name in self.law.inputs]
@@ -100,12 +103,10 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         reasons = [
             *self._impossible(value),
             *self._changes_of_unvaried(inputs),
-            *self._beyond_open(inputs),
+            *self.beyond_open(inputs),
         ]
         if not draws:
-            reasons = ["the fit has no bootstrap draws"]
-            if self.intervals:
-                reasons = ["its bootstraps gave none (see its reasons)"]
+            reasons = [self.no_draws]
         if reasons:
             method = "; ".join([f"no interval: {', '.join(reasons)}", *extrapolation])
             return Estimate(value, None, None, LEVEL, method)
@@ -116,6 +117,13 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
         )
         extrapolation = [*([self.assumption] if self.assumption else []), *extrapolation]
         return Estimate(value, float(low), float(high), LEVEL, "; ".join([method, *extrapolation]))
+
+    @property
+    def no_draws(self) -> str:
+        """Why a fit without draws has none."""
+        if self.intervals:
+            return "its bootstraps gave none (see its reasons)"
+        return "the fit has no bootstrap draws"
 
     def _unit(self) -> str:
         """What the bootstrap drew."""
@@ -154,7 +162,7 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 "influence needs the fitted rows, which a file does not hold; "
                 "call it on the Fit that `fit` returned"
             )
-        run = self._run(inputs)
+        run = self._run(one_run(inputs))
         self._check_inputs(run)
         law, at = unconstrained(self.law), self.optimum
         problem, local = at.problem, identification.linearize(self.law, at)
@@ -271,8 +279,11 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
                 )
         return changes
 
-    def _beyond_open(self, inputs: dict[str, float]) -> list[str]:
-        """Name the inputs beyond the fitted rows whose parameters these leave free."""
+    def beyond_open(self, inputs: dict[str, float]) -> list[str]:
+        """Name the inputs beyond the fitted rows whose parameters these leave free.
+
+        Nothing bounds a prediction at such inputs.
+        """
         return [
             f"{name} is beyond the fitted rows, which leave {' and '.join(parts)} free"
             for name, parts in self.open_inputs.items()
@@ -282,7 +293,9 @@ class ParametricFit(Fit[ParametricLaw[F]], Generic[F]):
     def _bounded(self, forecast: Forecast) -> Forecast:
         """Drop the interval of a run that reaches a target where nothing bounds it."""
         run = {name: forecast.run[name] for name in self.law.inputs}
-        reasons = [*self._changes_of_unvaried(run), *self._beyond_open(run)]
+        reasons = [*self._changes_of_unvaried(run), *self.beyond_open(run)]
+        if not self.draws:
+            reasons = [self.no_draws]
         if not reasons:
             return forecast
         method = "; ".join([f"no interval: {', '.join(reasons)}", *self.extrapolation(run)])

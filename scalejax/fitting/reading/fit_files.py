@@ -44,6 +44,13 @@ class RangesSpread(Spread):
     ranges: dict[str, tuple[float, float]]
 
 
+class CurveSpread(Spread):
+    """The same, for whole-curve laws."""
+
+    # Files of earlier versions have none.
+    ranges: NotRequired[dict[str, tuple[float, float]]]
+
+
 class ParametricSpread(RangesSpread):
     """The same, for laws of one row per run."""
 
@@ -109,7 +116,7 @@ class ParametricRecord(FitRecord):
 class CurveRecord(FitRecord):
     """A fit of a whole-curve law."""
 
-    spread: Spread
+    spread: CurveSpread
     holdout: CurveScores
     cross_validation: LeaveOneCurveOut
 
@@ -163,7 +170,10 @@ def _conditions(record: Mapping[str, Any], law: Law) -> list[tuple[str, bool]]:
         ("intervals", flat(record["intervals"]).keys() <= params.keys()),
         ("spread.draws", len({len(values) for values in draws.values()}) <= 1),
     ]
-    if not isinstance(law, CurveLaw):
+    if isinstance(law, CurveLaw):
+        ranges = spread.get("ranges", {}).values()
+        conditions.append(("spread.ranges", all(0 <= low <= high for low, high in ranges)))
+    else:
         conditions.append(("spread.ranges", _are_ranges(spread["ranges"], law, inputs)))
     if isinstance(law, ParametricLaw):
         return conditions + _parametric_conditions(record, law, set(inputs))

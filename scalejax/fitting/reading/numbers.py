@@ -1,6 +1,10 @@
 """Numbers as people write them in tables, such as 50M, 1.3B, 1e9 and 50,000,000."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 # Powers of ten of the suffixes. B and G are both 1e9; P serves petaFLOPs.
 POWERS = {"": 0, "%": -2, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15}
@@ -27,3 +31,25 @@ def parse_number(text: str) -> float | None:
     # Python rounds this literal once; a product with 1e6 would round twice.
     power = int(exponent or 0) + POWERS[suffix.lower()]
     return float(f"{mantissa.replace(',', '')}e{power}")
+
+
+def one_run(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of one run as floats; learning rates stay as they are.
+
+    >>> one_run({"params": np.int64(7)})
+    {'params': 7.0}
+
+    Raises ValueError for what is no number, such as "7B", and for arrays.
+    """
+    numbers = dict(inputs)
+    for name, value in inputs.items():
+        if name == "learning_rates":
+            continue
+        if np.ndim(value):
+            raise ValueError(
+                f"{name} of one run must be a single number; got {value!r}. `predict` takes arrays"
+            )
+        if np.asarray(value).dtype.kind not in "iuf":
+            raise ValueError(f"{name} must be a number, such as 7e9; got {value!r}")
+        numbers[name] = float(value)
+    return numbers

@@ -15,6 +15,7 @@ import numpy as np
 from scalejax.fitting import chain, tables
 from scalejax.fitting.fit import fit
 from scalejax.fitting.parametric.result import ParametricFit
+from scalejax.fitting.reading.numbers import one_run
 from scalejax.fitting.result import LEVEL, Estimate
 from scalejax.laws import forms
 from scalejax.laws.law import ParametricLaw
@@ -44,16 +45,23 @@ class TaskLadder(NamedTuple):
         all chains together, each with the same weight: of their laws, their residuals,
         and the differences between them.
         """
-        run = {"params": params, "tokens": tokens, "flops": 6 * params * tokens}
-        values, samples = [], []
+        run = one_run({"params": params, "tokens": tokens})
+        run["flops"] = 6 * run["params"] * run["tokens"]
+        estimates, samples = [], []
         for one in self.chains:
             inputs = {name: run[name] for name in one.loss_fit.law.inputs}
-            values.append(chain.predict(one.loss_fit, one.error_fit, **inputs).value)
+            estimates.append(chain.predict(one.loss_fit, one.error_fit, **inputs))
             samples.append(chain.measured_errors(one.loss_fit, one.error_fit, **inputs))
+        values = [estimate.value for estimate in estimates]
         value = float(np.mean(values))
         if not all(sample.size for sample in samples):
             method = f"no interval: not all of {len(values)} chains have bootstrap draws"
             return Estimate(value, None, None, LEVEL, method)
+        # What one of the chains does not bound, their average does not bound either.
+        for estimate in estimates:
+            if estimate.low is None:
+                method = f"{estimate.method} (in one of {len(values)} chains)"
+                return Estimate(value, None, None, LEVEL, method)
         # Chains with few draws count as much as those with many.
         levels = np.linspace(0, 100, 1 + max(sample.size for sample in samples))
         pooled = np.concatenate([np.nanpercentile(sample, levels) for sample in samples])

@@ -30,6 +30,8 @@ class Diagnosis(NamedTuple):
     verdict: str
     """ok, at-boundary, unidentified or not-converged."""
     reasons: tuple[str, ...]
+    undetermined: tuple[str, ...]
+    """Parameters that the losses leave free to take other values."""
 
 
 def diagnose(
@@ -54,21 +56,22 @@ def diagnose(
 
     reasons = [f"{name} is at its bound" for name in names[at_bound]]
     by_design = problem.law.unidentified(
-        set(names[problem.free]), problem.n_curves, problem.n_sizes
+        set(names[problem.free]), problem.n_schedules, problem.n_sizes
     )
     open_names = _open_direction((jacobian * np.sqrt(weights)[:, None])[:, inside], names[inside])
     # Where the design explains it, the same statement about the losses is redundant.
-    if by_design:
-        reasons = [*by_design, *reasons]
-    elif open_names is not None:
+    if by_design.reasons:
+        reasons = [*by_design.reasons, *reasons]
+    elif open_names:
         reasons.append(f"the losses do not tell {', '.join(open_names)} apart")
 
+    verdict = "at-boundary" if at_bound.any() else "ok"
+    undetermined = by_design.parameters | {*open_names}
+    if undetermined:
+        verdict = "unidentified"
     if not converged:
-        reasons = ["the solver stopped before it converged", *reasons]
-        return Diagnosis(norm, "not-converged", tuple(reasons))
-    if by_design or open_names is not None:
-        return Diagnosis(norm, "unidentified", tuple(reasons))
-    return Diagnosis(norm, "at-boundary" if at_bound.any() else "ok", tuple(reasons))
+        verdict, reasons = "not-converged", ["the solver stopped before it converged", *reasons]
+    return Diagnosis(norm, verdict, tuple(reasons), tuple(sorted(undetermined)))
 
 
 def _at_bound(
@@ -84,14 +87,15 @@ def _at_bound(
 
 def _open_direction(
     jacobian: Float[np.ndarray, "residuals inside"], names: np.ndarray
-) -> list[str] | None:
-    """Parameters that may change together at no cost; None if there are none.
+) -> list[str]:
+    """Parameters that may change, each or together, at no cost.
 
     jacobian: weighted by the square root of the IRLS weights. Its columns are scaled to
     unit length, so that the units of the parameters do not matter.
     """
     length = np.linalg.norm(jacobian, axis=0)
     _, values, vectors = np.linalg.svd(jacobian / np.maximum(length, TINY), full_matrices=False)
-    if values.size and values[-1] < MIN_SINGULAR_VALUE * values[0]:
-        return list(names[np.abs(vectors[-1]) > FLAT_DIRECTION_LOADING])
-    return None
+    if not values.size:
+        return []
+    flat = vectors[values <= MIN_SINGULAR_VALUE * values[0]]
+    return names[np.any(np.abs(flat) > FLAT_DIRECTION_LOADING, axis=0)].tolist()

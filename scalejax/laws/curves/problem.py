@@ -69,7 +69,9 @@ class Problem:
         ]
         # A row without weight, as in a bootstrap resample, does not count.
         used = weights > 0
-        self.n_curves = len(np.unique(data.curve[used]))
+        curves = np.unique(data.curve[used])
+        self.n_curves = len(curves)
+        self.n_schedules = len({data.rates[c].tobytes() for c in curves})
         self.n_sizes = len(np.unique(data.params[used]))
 
     def _resolve(self, term: Term) -> ResolvedTerm:

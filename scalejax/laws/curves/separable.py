@@ -21,6 +21,7 @@ from scalejax.laws.curves.terms import (
     power_of_rate_sum,
     times_power_of_params,
 )
+from scalejax.laws.inference.design import Undetermined
 
 
 class Coordinate(NamedTuple):
@@ -97,31 +98,42 @@ class SeparableLaw(NamedTuple):
                 )
         return held
 
-    def unidentified(self, free: set[str], n_curves: int, n_sizes: int) -> list[str]:
-        """Reasons why the design leaves parameters open, whatever the losses.
+    def unidentified(self, free: set[str], n_schedules: int, n_sizes: int) -> Undetermined:
+        """What the design leaves open, whatever the losses.
 
-        One curve does not show how annealing depends on its shape, and few model sizes
-        do not determine the parameters of a function of size.
+        Curves of one schedule do not show how annealing depends on its shape, and few
+        model sizes do not determine the parameters of a function of size.
         """
-        reasons = []
-        annealing = [name for name in self.terms[-1].nonlinear if name in free]
-        if n_curves == 1 and annealing:
-            reasons.append(
-                f"one curve cannot identify {', '.join(annealing)}; "
-                "add curves that anneal differently"
-            )
+        reasons: list[str] = []
+        parameters: set[str] = set()
         # Two functions of size: L0 + B N^-beta and C N^gamma. Each needs as many sizes
         # as it has free parameters.
-        functions_of_size = (("L0", "B", "beta"), ("C", "gamma"))
-        for names in functions_of_size if "params" in self.inputs else ():
+        functions_of_size = (("L0", "B", "beta"), ("C", "gamma")) if self.is_sized else ()
+        of_size = {name for names in functions_of_size for name in names}
+        term = self.terms[-1]
+        shape = [name for name in term.nonlinear if name in free - of_size]
+        if n_schedules == 1 and shape:
+            reasons.append(
+                f"one schedule cannot identify {', '.join(shape)}; add curves that anneal "
+                "differently"
+            )
+            # The size of the term makes up for any shape.
+            parameters |= {*shape, term.linear} & free
+        for names in functions_of_size:
             loose = [name for name in names if name in free]
             if len(loose) > n_sizes:
+                parameters |= {*loose}
                 sizes = "one model size" if n_sizes == 1 else f"{n_sizes} model sizes"
                 reasons.append(
                     f"{sizes} cannot tell {', '.join(loose)} apart; "
                     f"at least {len(loose)} are needed"
                 )
-        return reasons
+        return Undetermined(reasons, parameters)
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether the law reads the size of the model."""
+        return "params" in self.inputs
 
 
 _POSITIVE = Coordinate(0.0, np.inf)

@@ -69,6 +69,8 @@ class CurveFit(NamedTuple):
     verdict: str
     """ok, at-boundary, unidentified or not-converged."""
     reasons: tuple[str, ...]
+    undetermined: tuple[str, ...]
+    """Parameters that the losses leave free to take other values."""
 
 
 class Solution(NamedTuple):
@@ -128,6 +130,7 @@ def fit_curves(
         starts_at_optimum=_share_at_optimum(solutions),
         verdict=diagnosis.verdict,
         reasons=diagnosis.reasons,
+        undetermined=diagnosis.undetermined,
     )
 
 

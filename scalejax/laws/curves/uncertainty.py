@@ -35,7 +35,8 @@ def bootstrap_curves(
     units: a number from 0 for every row, to resample groups of curves in place of
     curves. The other arguments are those of `fit_curves` that gave the fit.
 
-    Returns the draws of every parameter.
+    Returns the draws of every parameter, nan where a resample does not determine it: if
+    all its curves have one schedule, say, the refit of lambda stays where it starts.
     """
     weights = default_weights(law, data, prior) if weights is None else weights
     # A resample is a vector of weights on the same rows: how often it has each unit.
@@ -56,7 +57,8 @@ def bootstrap_curves(
             prior=prior,
             start=fit,
         )
-        refits.append(refit.params)
+        lost = refit.params if refit.verdict == "not-converged" else refit.undetermined
+        refits.append(refit.params | dict.fromkeys(lost, np.nan))
     return {
         name: np.array([params[name] for params in refits])[which.ravel()] for name in fit.params
     }
@@ -68,11 +70,17 @@ def intervals(
     """Percentile intervals of the draws of every parameter.
 
     An end is None, that is open, where it lies at a bound that only the solver has. A
-    bound of zero belongs to the parameter itself, and an interval may end there.
+    bound of zero belongs to the parameter itself, and an interval may end there. Draws
+    without a value, nan, may lie beyond either end: both are open if these are more
+    than the tail.
     """
-    ends = {}
+    tail, ends = (1 - level) / 2, {}
     for name, coordinate in SEPARABLE_LAWS[law].coordinates.items():
-        low, high = np.percentile(draws[name], [50 * (1 - level), 50 * (1 + level)])
+        known = draws[name][np.isfinite(draws[name])]
+        if len(known) < (1 - tail) * len(draws[name]):
+            ends[name] = (None, None)
+            continue
+        low, high = np.percentile(known, [100 * tail, 100 * (1 - tail)])
         ends[name] = (_open_at_bound(coordinate, low), _open_at_bound(coordinate, high))
     return ends
 

@@ -173,3 +173,11 @@ def test_other_data_without_a_common_held_out_text_is_mentioned():
     assert not checks.held_out_reasons([a, b.assign(data_hash="a")])
     shared = [table.assign(validation="held-out.jsonl") for table in (a, b)]
     assert not checks.held_out_reasons(shared)
+
+
+def test_beyond_two_sizes_nothing_bounds_the_gain():
+    """Any exponent of the size fits two sizes."""
+    a, b = runs(noise=0.002, sizes=2), runs(1.5, noise=0.002, seed=1, sizes=2)
+    (beyond,) = scalejax.compare(a, b, "chinchilla", draws=40, flops=[1e16]).gains
+    assert (beyond.low, beyond.high) == (None, None) and beyond.value > 0
+    assert beyond.notes[0].startswith("no interval, of A: params is beyond the fitted rows, which")

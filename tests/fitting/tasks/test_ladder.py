@@ -60,3 +60,16 @@ def test_without_draws_a_ladder_has_no_interval(ladder):
     ]
     estimate = TaskLadder(chains).predict(**TARGET)
     assert estimate.low is None and "not all of 8 chains have bootstrap draws" in estimate.method
+
+
+def test_what_a_law_of_a_chain_does_not_bound_has_no_interval():
+    """Any exponent of the size fits two sizes."""
+    N, D = (x.ravel() for x in np.meshgrid([1.9e8, 7.6e8], np.geomspace(4e9, 1e11, 8)))
+    values = measured(N, D, np.random.default_rng(0))
+    table = pd.DataFrame({"params": N, "tokens": D, "bpb": values[0], "acc": values[2]})
+    ladder = fit_ladder(table, "1-acc", ("bpb",), bootstrap=40)
+    estimate = ladder.predict(**TARGET)
+    assert (estimate.low, estimate.high) == (None, None)
+    assert "params is beyond the fitted rows" in estimate.method
+    within = ladder.predict(params=7.6e8, tokens=1e11)
+    assert within.low is not None and within.high is not None
