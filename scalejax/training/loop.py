@@ -324,7 +324,8 @@ class Trainer(StepLoop):
             def go_on(task: str, metrics: TaskMetrics, remaining: int) -> None:
                 # A large model takes minutes for its tasks, which is more than what is
                 # left before a time limit. The weights and the scores so far are saved.
-                if remaining and stopping():
+                # All processes stop, or none: each task is scored by all of them.
+                if remaining and not distributed.all_true(not stopping()):
                     raise Preempted(f"stopped in {self.folder}; {remaining} task(s) are left")
 
             folder = self.folder / "evaluations"
