@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 # Powers of ten of the suffixes. B and G are both 1e9; P serves petaFLOPs.
 POWERS = {"": 0, "%": -2, "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15}
 
@@ -36,11 +34,14 @@ def parse_number(text: str) -> float | None:
 def one_run(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs of one run as floats; learning rates stay as they are.
 
-    >>> one_run({"params": np.int64(7)})
+    >>> one_run({"params": 7})
     {'params': 7.0}
 
     Raises ValueError for what is no number, such as "7B", and for arrays.
     """
+    # Not at the top of the file: `scalejax --help` reads this file.
+    import numpy as np
+
     numbers = dict(inputs)
     for name, value in inputs.items():
         if name == "learning_rates":
