@@ -1,7 +1,8 @@
 """Does the best learning rate of a small model stay the best for one eight times wider?
 
 The studies `smoke`, `mini` and `paper` compare muP with the standard parametrization.
-`muon` trains with Muon, under muP in width and under CompleteP in depth.
+`muon` trains with Muon, under muP in width and under CompleteP in depth, and
+`muon_large_batch` in width with four times the batch.
 
 Scientific: parametrization, width, depth.
 Nuisance: learning rate, seed.
@@ -206,23 +207,32 @@ mini = design(
     measure=Measure(tokens=32_768, items=0),
 )
 
+with_muon = base.replace(optimizer=recipes.TINY_MUON)
+in_depth = with_muon.replace(parametrization=completep(base_width=32, base_depth=2))
 # Six rates in steps of half an octave.
-with_muon = {
-    "optimizer": recipes.TINY_MUON,
-    "learning_rate": [2.0 ** -(k / 2) for k in range(12, 6, -1)],
-    "seed": [0, 1],
-}
-in_depth = completep(base_width=32, base_depth=2)
+near_best = {"learning_rate": [2.0 ** (k / 2) for k in range(-12, -6)], "seed": [0, 1]}
 
 # Twenty minutes on two CPU cores, beside other work.
 muon = Study(
     "mup-muon@1",
-    [
-        *grid(base, model=models.WIDTHS, **with_muon),
-        *grid(base.replace(parametrization=in_depth), model=models.DEPTHS, **with_muon),
-    ],
+    grid(with_muon, model=models.WIDTHS, **near_best)
+    + grid(in_depth, model=models.DEPTHS, **near_best),
     measure=mini.measure,
     analysis=partial(conclude, claims=MUON),
+)
+
+# The same widths and steps with four times the batch, and rates around its best one;
+# 48 minutes.
+muon_large_batch = Study(
+    "mup-muon-large-batch@1",
+    grid(
+        with_muon.replace(batch_tokens=2_048, tokens=327_680, schedule=cosine(warmup=40_960)),
+        model=models.WIDTHS,
+        learning_rate=[2.0 ** (k / 2) for k in range(-11, -5)],
+        seed=[0, 1],
+    ),
+    measure=mini.measure,
+    analysis=partial(conclude, claims=MUON[:1]),
 )
 
 # On a corpus of your own.
