@@ -57,7 +57,8 @@ def solve(
 ) -> Solution[F]:
     """Fit a law to arrays.
 
-    inputs: one (n,) array per input of the law, in its order. targets, weights: (n,).
+    inputs: one (n,) array per input of the law, in its order. targets, weights: (n,);
+    rows of weight 0 may hold NaN.
     starts: the law's NamedTuple with (S,) arrays; the default is the law's own grid,
     with its linear parameters solved for. loss: as for `scalejax.fit`.
 
@@ -86,7 +87,20 @@ def solve(
         _pad(target, "edge"),
         _pad(weight.astype(dtype), "constant"),
     )
-    return _solve(law, parse_loss(loss), rows, starts)
+    return _solve(law, parse_loss(loss), _without_missing(rows), starts)
+
+
+def _without_missing(rows: Rows) -> Rows:
+    """Give missing rows of weight 0 the numbers of a row that counts.
+
+    Under jit a row can only be left out by its weight, and 0 times NaN is NaN.
+    """
+    finite = jnp.isfinite(jnp.stack([*rows.inputs, rows.targets])).all(axis=0)
+    is_used, heaviest = finite | (rows.weights != 0), jnp.argmax(rows.weights)
+    inputs, targets = jax.tree.map(
+        lambda x: jnp.where(is_used, x, x[heaviest]), (rows.inputs, rows.targets)
+    )
+    return Rows(inputs, targets, rows.weights)
 
 
 def _check_shapes(law: ParametricLaw, inputs: list[AnyArray], targets: AnyArray) -> None:

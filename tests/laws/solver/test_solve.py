@@ -40,6 +40,26 @@ def test_a_target_that_is_no_number_has_no_optimum():
     assert jnp.isnan(solution.gradient_norm) and jnp.isnan(solution.parameters.alpha)
 
 
+def test_missing_rows_of_weight_0_are_left_out():
+    """The last row is repeated to pad the table."""
+    missing, sizes, weights = np.array([0, 7, 29]), np.array(INPUTS[0]), np.ones(30)
+    sizes[7], weights[missing] = np.nan, 0.0
+
+    def solve(targets):
+        return laws.solve(LAW, (sizes, INPUTS[1]), targets, weights, loss="log-mse")
+
+    targets = TARGETS.copy()
+    targets[[0, 29]] = np.nan
+    left = np.delete(np.arange(30), missing)
+    expected = laws.solve(LAW, tuple(x[left] for x in INPUTS), TARGETS[left], loss="log-mse")
+    found = solve(targets)
+    assert found.starts_at_optimum > 0
+    for one, other in zip(found.parameters, expected.parameters, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+    slopes = jax.grad(lambda y: solve(y).parameters.alpha)(jnp.asarray(targets))
+    assert jnp.isfinite(slopes).all() and not slopes[missing].any() and slopes[1]
+
+
 @pytest.mark.parametrize(
     "transform", [lambda f: jax.vmap(jax.jit(f)), lambda f: jax.vmap(jax.grad(jax.jit(f)))]
 )
