@@ -24,9 +24,9 @@ SPECIAL = ("loss", "weights", "cluster", "resample", "schedules", "protocol", "n
 
 
 def check_text(name: str, value: object, *, optional: bool = False) -> None:
-    """Raise ValueError for an option that is no text, such as a mask of rows.
+    """Raise ValueError if an option is not text, but for example a mask of rows.
 
-    optional: whether None stands for the default.
+    optional: whether None is allowed, and means the default.
     """
     if isinstance(value, str) or (optional and value is None):
         return

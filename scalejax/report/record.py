@@ -117,11 +117,11 @@ class Record:
     @cached_property
     def untabled(self) -> list[str]:
         """Ids of runs that have finished since the tables were written."""
-        planned = dict.fromkeys([*self.study["runs"], *self.study["forecast"]])
+        tabled = {*self.results["run"]}
         return [
             run
-            for run in planned.keys() - {*self.results["run"]}
-            if (self.folder / "runs" / run / "DONE").is_file()
+            for run in [*self.study["runs"], *self.study["forecast"]]
+            if run not in tabled and (self.folder / "runs" / run / "DONE").is_file()
         ]
 
 

@@ -172,7 +172,7 @@ class _Proposal:
         for run in [*study.runs, *study.forecast]:
             if run not in self.families[_family(run)]:
                 self.families[_family(run)].append(run)
-        # What diverged once, such as a learning rate, is no run to train next.
+        # A configuration that diverged once is not proposed again.
         self.diverged = {*table.loc[table["status"] == "diverged", "run"]}
         self.unfinished = {run_id(run) for run in study.runs} - {*table["run"]}
         self.costs: dict[tuple[str, frozenset[str]], tuple[float, str]] = {}

@@ -37,7 +37,7 @@ def one_run(inputs: Mapping[str, Any]) -> dict[str, Any]:
     >>> one_run({"params": 7})
     {'params': 7.0}
 
-    Raises ValueError for what is no number, such as "7B", and for arrays.
+    Raises ValueError for arrays, and for values that are not numbers, such as "7B".
     """
     # Not at the top of the file: `scalejax --help` reads this file.
     import numpy as np
